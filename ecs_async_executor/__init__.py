@@ -1,0 +1,27 @@
+"""
+An Airflow executor for Amazon ECS that never makes the scheduler wait for AWS.
+
+Importing this package imports neither Airflow nor aiobotocore: the exports are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ecs_async_executor.executor import AsyncEcsExecutor as AsyncEcsExecutor
+
+__all__ = ["AsyncEcsExecutor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncEcsExecutor":
+        from ecs_async_executor.executor import AsyncEcsExecutor
+
+        return AsyncEcsExecutor
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ecs-async-executor")
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,124 @@
+"""
+The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
+
+May import :mod:`ecs_async_executor.errors` only. The engine knows nothing else of a service.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """
+    What names a container at the service, for as long as the service remembers it.
+
+    :param scope: where it lives and has to be asked for (ECS: cluster, as it was given to RunTask)
+    :param id: the service's identifier (ECS: task ARN)
+    """
+
+    scope: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """
+    One request to start a container, ready to be sent any number of times under one token.
+
+    :param request: the service's parameters, without the token; never changed after this was made
+    :param scope: see :class:`Handle`
+    :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
+    :param bucket: the service's rate bucket that the request draws from (ECS: launch type)
+    :param started_by: the mark by which :meth:`Backend.find` finds the container, None if the user set their own
+    :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
+    """
+
+    request: Mapping[str, Any] = field(repr=False)
+    scope: str
+    placement: str
+    bucket: str
+    started_by: str | None = None
+    expires_at: float | None = None
+
+
+class Seen(enum.Enum):
+    """Where a container is in its life, as far as the engine cares."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    MISSING = "missing"
+    """The service does not know it: not yet, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    What the service said about one container at one moment.
+
+    :param handle: which container
+    :param seen: where it is
+    :param status: the service's own word for that, for people
+    :param exit_code: of the Airflow container, as soon as it has one, whatever ``seen`` says
+    :param started: user code can have run in it
+    :param reason: why it stopped, as a sentence for people; empty if there is nothing to say
+    :param stop_code: the service's code for why it stopped, or None
+    :param unusual: it stopped for a reason other than its own exit (host lost, spot, stopped by a person)
+    :param created_at: wall-clock seconds, None if unknown
+    :param started_by: the mark it was started with, None if unknown
+    """
+
+    handle: Handle
+    seen: Seen
+    status: str = ""
+    exit_code: int | None = None
+    started: bool = False
+    reason: str = ""
+    stop_code: str | None = None
+    unusual: bool = False
+    created_at: float | None = None
+    started_by: str | None = None
+
+
+class Backend(Protocol):
+    """
+    A cloud service that runs containers.
+
+    Every method makes one request at most per call of the underlying API, retries nothing and raises
+    :class:`~ecs_async_executor.errors.BackendError` for whatever goes wrong.
+    """
+
+    @property
+    def describe_batch(self) -> int:
+        """How many handles of one scope one :meth:`describe` takes."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Hold the client open, on the loop that runs this."""
+        ...
+
+    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        """Start one container; the same spec and token again mean the same container."""
+        ...
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        """Say where containers are: one observation per id, MISSING ones included, in any order."""
+        ...
+
+    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+        """List the containers, stopped ones included where the service can, that carry this mark."""
+        ...
+
+    async def stop(self, handle: Handle, reason: str) -> None:
+        """Ask for a container to be stopped; asking twice is harmless."""
+        ...
+
+    async def check(self) -> None:
+        """Make one harmless call; return if the service would take our requests, raise why not."""
+        ...

@@ -1,0 +1,82 @@
+"""
+The error taxonomy: what can go wrong, in the words that decisions are made in.
+
+May import nothing of this project. :mod:`ecs_async_executor.aws` is the one place that turns wire errors
+into these; :mod:`ecs_async_executor.policy` is the one place that decides what to do about them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+
+class Kind(enum.Enum):
+    """What a failed call to the cloud means for the caller."""
+
+    THROTTLED = "throttled"
+    """A request rate was exceeded; nothing was done. Slow the operation down, then repeat."""
+    CONCURRENT = "concurrent"
+    """Too many changes at once to one resource; nothing was done. Only this request has to wait."""
+    AMBIGUOUS = "ambiguous"
+    """No definite answer (timeout, reset, 5xx, garbage, empty reply): it may or may not have been done."""
+    CAPACITY = "capacity"
+    """There is no room for the container just now; nothing was done."""
+    CREDENTIALS = "credentials"
+    """Missing, expired or not yet valid credentials, or a skewed clock; nothing was done."""
+    REFUSED = "refused"
+    """A definite no that a person may be mending: permissions, cluster, task definition."""
+    INVALID = "invalid"
+    """A malformed request: repeating it cannot help."""
+    CONFLICT = "conflict"
+    """The token was used before with other parameters; ``resource_ids`` names what exists, if anything."""
+    NOT_FOUND = "not found"
+    """The named container does not exist (any more)."""
+
+
+class ExecutorError(Exception):
+    """Base class of every error that this package raises."""
+
+
+class ConfigurationError(ExecutorError):
+    """
+    The configuration cannot be used; every problem is listed at once.
+
+    :param problems: one sentence per problem, each naming section, key, value and what is allowed
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(("The configuration cannot be used:", *(f"  - {p}" for p in self.problems))))
+
+
+class Rejected(ExecutorError):
+    """
+    One workload cannot be turned into a request; it fails alone, with this reason.
+
+    :param reason: a sentence for the person who wrote the DAG; never holds a command or a secret
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class BackendError(ExecutorError):
+    """
+    A call to the cloud failed.
+
+    :param kind: what that means
+    :param code: the service's error code, or the name of the exception
+    :param message: the service's words; never holds a command or a secret
+    :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    """
+
+    def __init__(
+        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()
+    ) -> None:
+        self.kind = kind
+        self.code = code
+        self.message = message
+        self.resource_ids = tuple(resource_ids)
+        super().__init__(f"{code}: {message}")

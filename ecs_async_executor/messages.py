@@ -1,0 +1,118 @@
+"""
+What crosses the bridge: commands into the loop thread, reports out of it.
+
+May import :mod:`ecs_async_executor.backend` only. All records are immutable; nothing here is shared state.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """
+    Command: run one queueing of a workload.
+
+    :param launch_id: the identity of this launch; ``<launch_id>-<n>`` is the token of its n-th attempt
+    :param key: Airflow's key of the workload; one key can have several launches over time
+    :param workload: Airflow's workload, opaque here
+    :param priority: higher first
+    :param started_by: the mark on the container that this launch starts
+    :param queued_at: wall-clock seconds when Airflow queued it
+    :param label: the key, for people and logs
+    """
+
+    launch_id: str
+    key: Hashable
+    workload: Any = field(repr=False)
+    priority: int
+    started_by: str
+    queued_at: float
+    label: str
+
+
+class Was(enum.Enum):
+    """What an adopted workload was to Airflow when its scheduler died."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """
+    Command: find out about a launch that another scheduler made, and take it over.
+
+    :param launch: what to launch should it turn out never to have been launched
+    :param was: Airflow's state of it
+    :param handle_id: the container's identifier if Airflow knows one; it can be that of an earlier queueing
+    """
+
+    launch: Launch
+    was: Was
+    handle_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """
+    Command: this launch is no longer wanted; stop its container wherever it is on its way, report nothing.
+
+    :param reason: goes to the service with the request
+    """
+
+    launch_id: str
+    reason: str
+
+
+Command: TypeAlias = Launch | Adopt | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """Report: the launch has a container (it need not run yet)."""
+
+    launch_id: str
+    key: Hashable
+    handle_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """
+    Report: the one outcome of a launch.
+
+    :param success: the container exited 0
+    :param reason: why not, as a sentence for people; None on success
+    :param notable: worth an entry in Airflow's event log
+    :param handle_id: the container, if there was one
+    :param exit_code: of the Airflow container, if it exited
+    :param stop_code: the service's code for the stop, if it gave one
+    """
+
+    launch_id: str
+    key: Hashable
+    success: bool
+    reason: str | None = None
+    notable: bool = False
+    handle_id: str | None = None
+    exit_code: int | None = None
+    stop_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Report: something a person should read in Airflow's event log; changes no state."""
+
+    launch_id: str
+    key: Hashable
+    event: str
+    text: str
+
+
+Report: TypeAlias = Launched | Finished | Notice
