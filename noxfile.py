@@ -1,7 +1,14 @@
-"""The project's checks. `nox -l` lists them; `nox -s demo` and `nox -s tests` are the two to know."""
+"""
+The project's checks; `nox -l` lists them. The two to know are `nox -s demo` and `nox -s tests`.
+
+Needs nox and one Python; uses uv when it is installed and plain virtualenv and pip when it is not. Everything
+is installed under one of the files in constraints/, so that a check says the same tomorrow as today.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -13,16 +20,187 @@ nox.options.sessions = ["lint", "types", "imports", "tests"]
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+AIRFLOW = "3.3.2"
+"""What every session but `compat` and `next` runs on."""
+
+AIRFLOW_NEXT = "3.4.0b2"
+
+RELEASES = {
+    # Airflow: (a few days after its release, dependency groups it has to serve). 3.1.0's is the oldest set of
+    # dependencies that is supported: it has the lowest aiobotocore, anyio, structlog and pydantic.
+    "3.1.0": ("2025-09-29", ("test",)),
+    "3.1.8": ("2026-03-25", ("test",)),
+    "3.2.2": ("2026-06-10", ("test",)),
+    "3.3.2": ("2026-11-21", ("dev",)),
+}
+
+CORNERS = [
+    ("3.10", "3.1.0"),
+    ("3.10", "3.1.8"),
+    ("3.13", "3.2.2"),
+    ("3.12", "3.3.2"),
+    ("3.13", "3.3.2"),
+]
+"""(Python, Airflow) of `compat`; 3.11 with the newest Airflow is what `tests` runs on where CI runs."""
+
+HIGHEST_AIOBOTOCORE = ("aiobotocore==3.10.0", "boto3==1.43.117", "botocore==1.43.117")
+
+# Interpreters are found, never fetched: a corner whose Python is not here is skipped and says so.
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+# pyenv has a shim on PATH for every Python it holds, and a shim fails unless its version is activated.
+os.environ["PATH"] = os.pathsep.join(
+    [
+        *(
+            str(binaries)
+            for version in PYTHONS
+            for binaries in sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin"))[-1:]
+        ),
+        os.environ.get("PATH", os.defpath),
+    ]
+)
 
 
-def group(name: str) -> list[str]:
-    """Resolve a dependency group of pyproject.toml (pip learned to only in 25.1)."""
-    return list(nox.project.dependency_groups(PYPROJECT, name))
+def group(*names: str) -> list[str]:
+    """Resolve dependency groups of pyproject.toml (pip learned to only in 25.1)."""
+    return list(nox.project.dependency_groups(PYPROJECT, *names))
+
+
+def constraints(airflow: str = AIRFLOW) -> tuple[str, str]:
+    """Return the arguments that hold an installation to what was current with this Airflow."""
+    return "-c", str(ROOT / "constraints" / f"airflow-{airflow}.txt")
+
+
+def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) -> None:
+    """Install this project for changing it, with all extras, beside one Airflow."""
+    session.install(
+        *constraints(airflow), f"apache-airflow-core=={airflow}", "-e", ".[amazon,local]", *requirements
+    )
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run the tests, by default all but those that start a whole Airflow."""
+    home = Path(session.create_tmp()) / "airflow"
+    session.run(
+        "pytest",
+        *arguments,
+        *(session.posargs or ("-m", "not e2e")),
+        # Airflow reads and writes a home as soon as it is imported: never the one of whoever runs this.
+        env={"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__UNIT_TEST_MODE": "False"},
+    )
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
-    session.install(*group("lint"))
+    session.install(*constraints(), *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, against the newest supported Airflow."""
+    install(session, *group("test", "types"), "nox")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports go down the layers only (CONTRIBUTING.md has the picture)."""
+    session.install(*constraints(), *group("imports"))
+    session.run("lint-imports")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the newest supported Airflow; arguments go to pytest."""
+    install(session, *group("test"))
+    pytest(session)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Run the tests that start a whole Airflow: the demo, interrupted in every way."""
+    install(session, *group("test"))
+    pytest(session, "tests/e2e", "-m", "e2e")
+
+
+@nox.session
+@nox.parametrize(["python", "airflow"], CORNERS)
+def compat(session: nox.Session, airflow: str) -> None:
+    """Run the tests on the corners of the supported Airflow and Python versions."""
+    install(session, *group("test"), airflow=airflow)
+    pytest(session)
+
+
+@nox.session
+def highest(session: nox.Session) -> None:
+    """Run the tests on the newest aiobotocore that is allowed; the lowest comes with Airflow 3.1.0 in `compat`."""
+    install(session, *group("test"))
+    session.install(*HIGHEST_AIOBOTOCORE)
+    pytest(session)
+
+
+@nox.session
+def next(session: nox.Session) -> None:  # noqa: A001 - nox takes the session's name from the function's
+    """Run the tests on a pre-release of Airflow, without constraints; it may fail."""
+    session.install("--pre", f"apache-airflow-core=={AIRFLOW_NEXT}", "-e", ".[amazon,local]", *group("test"))
+    pytest(session)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Watch a real Airflow run DAGs on a local ECS; arguments go to the demo (--keep, --provider)."""
+    extras = "amazon,local" if "--provider" in session.posargs else "local"
+    session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", f".[{extras}]")
+    # What is installed is run, not what lies here.
+    session.chdir(session.create_tmp())
+    session.run("python", "-m", "ecs_async_executor.local.demo", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and run the tests against it, with no source in reach."""
+    bench = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(bench, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(bench / "dist"), silent=True)
+    (built,) = (bench / "dist").glob("*.whl")
+    session.install(
+        *constraints(),
+        f"apache-airflow-core=={AIRFLOW}",
+        f"ecs-async-executor[amazon,local] @ {built.as_uri()}",
+        *group("test"),
+    )
+    for name in ("tests", "docs", "constraints"):
+        shutil.copytree(ROOT / name, bench / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
+        shutil.copy(ROOT / name, bench)
+    session.chdir(bench)
+    pytest(session)
+
+
+@nox.session(name="constraints", default=False)
+def lock(session: nox.Session) -> None:
+    """Write constraints/ anew: what was current a few days after each Airflow release."""
+    session.install("uv")
+    for airflow, (date, groups) in RELEASES.items():
+        if session.posargs and airflow not in session.posargs:
+            continue
+        path = ROOT / "constraints" / f"airflow-{airflow}.txt"
+        source = Path(session.create_tmp()) / "airflow.in"
+        source.write_text(f"apache-airflow-core=={airflow}\n")
+        session.run(
+            *("uv", "pip", "compile", "pyproject.toml", str(source), "--output-file", str(path), "--quiet"),
+            *("--extra", "amazon", "--extra", "local", *(f"--group={name}" for name in groups)),
+            *("--universal", "--python-version", PYTHONS[0], "--exclude-newer", date),
+            # The local ECS extends this one minor version of moto, which is younger than the older Airflows.
+            *(f"--exclude-newer-package={name}=2026-11-01" for name in ("moto", "py-partiql-parser")),
+            *("--no-annotate", "--no-header", "--no-config"),
+        )
+        path.write_text(
+            f"# What was current on {date} for Airflow {airflow} and this project's extras and tests.\n"
+            f"# Written by `nox -s constraints -- {airflow}`.\n" + path.read_text()
+        )
