@@ -1,0 +1,765 @@
+"""
+The typed, validated settings: ``[ecs_async_executor]``, and the amazon provider's ``[aws_ecs_executor]``.
+
+May import :mod:`ecs_async_executor.errors` and pydantic only; the configuration comes in through
+:class:`ConfReader`. Each option is described where it is declared; the README's table and the provider info
+are made from that.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import importlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from ecs_async_executor.errors import ConfigurationError
+
+TUNING_SECTION: Final = "ecs_async_executor"
+ECS_SECTION: Final = "aws_ecs_executor"
+LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES")
+
+_SHUTDOWN_MARGIN: Final = 2.0
+"""Seconds that a shutdown needs besides the longest possible request."""
+_SHUTDOWN_LIMIT: Final = 30.0
+"""Airflow's ``scheduler_health_check_threshold``: from then on another scheduler takes the workloads away."""
+
+
+class ConfReader(Protocol):
+    """What is asked of a configuration; Airflow's ``conf`` and a team's ``ExecutorConf`` both do it."""
+
+    def get(self, section: str, key: str, *, fallback: Any = ...) -> Any:
+        """Return the value of an option, ``fallback`` if it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """
+    What there is to say about one option.
+
+    :param default: as it would be written in ``airflow.cfg``; None if it is unset by default
+    :param kind: Airflow's name of its type: string, integer, float or boolean
+    :param allowed: what values it takes, in words
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    example: str
+    description: str
+    allowed: str
+
+
+def _option(description: str, *, example: str, allowed: str, kind: str = "string", **constraints: Any) -> Any:
+    return Field(
+        description=description,
+        json_schema_extra={"example": example, "allowed": allowed, "kind": kind},
+        **constraints,
+    )
+
+
+def _whole(description: str, *, example: str, low: int, high: int) -> Any:
+    allowed = f"a whole number from {low} to {high}"
+    return _option(description, example=example, allowed=allowed, kind="integer", ge=low, le=high)
+
+
+def _seconds(description: str, *, example: str, low: float, high: float, off: bool = False) -> Any:
+    allowed = f"seconds from {low:g} to {high:g}" + (", or `off`" if off else "")
+    return _option(
+        description, example=example, allowed=allowed, kind="float", ge=low, le=high, allow_inf_nan=False
+    )
+
+
+def _per_second(description: str, *, example: str) -> Any:
+    allowed = "requests per second, more than 0, at most 1000"
+    return _option(
+        description, example=example, allowed=allowed, kind="float", gt=0, le=1000, allow_inf_nan=False
+    )
+
+
+# --- what strings mean --------------------------------------------------------------------------------------
+
+
+def _off(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in {"off", "none"} else value
+
+
+def _names(value: Any) -> Any:
+    """Split ``a, b`` at its commas; spaces and empty parts do not count."""
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+def _json(value: Any) -> Any:
+    """Read JSON; Python's own notation too, because the amazon provider documents its examples in it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            where = getattr(error, "lineno", "?"), getattr(error, "colno", "?")
+            raise PydanticCustomError(
+                "json", "it is not JSON: line {line}, column {column}", {"line": where[0], "column": where[1]}
+            ) from None
+
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def _json_or_import(value: Any) -> Any:
+    """Read JSON, or import the dictionary that a dotted path names."""
+    if not isinstance(value, str) or not _DOTTED.fullmatch(value.strip()):
+        return _json(value)
+    module, _, name = value.strip().rpartition(".")
+    try:
+        return copy.deepcopy(getattr(importlib.import_module(module), name))
+    except Exception as error:  # noqa: BLE001 - the module is the user's, it can raise anything
+        raise PydanticCustomError(
+            "import", "importing it raised {what}", {"what": f"{type(error).__name__}: {error}"}
+        ) from None
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+_IRREGULAR: Final = {
+    "enable_ecs_managed_tags": "enableECSManagedTags",
+    "managed_ebs_volume": "managedEBSVolume",
+    "size_in_gib": "sizeInGiB",
+}
+
+
+def camelize(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """
+    Give ``snake_case`` keys the API's spelling, as the amazon provider does; keys of ``tags`` are the user's.
+
+    Lists are left alone, and so is everything that is spelled right already.
+    """
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            result[key] = value  # for botocore to refuse
+            continue
+        name = _IRREGULAR.get(key.lower())
+        if name is None:
+            name = re.sub(r"(?<!^)_(.)", lambda match: match.group(1).upper(), key)
+            name = name[:1].lower() + name[1:]
+        if isinstance(value, Mapping) and name != "tags":
+            value = camelize(value)  # noqa: PLW2901
+        result[name] = value
+    return result
+
+
+def _strategy(value: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+    problem = PydanticCustomError("strategy", "each item needs a capacityProvider, and takes weight and base")
+    for item in value or ():
+        if not (isinstance(item.get("capacityProvider"), str) and item["capacityProvider"]):
+            raise problem
+        if item.keys() - {"capacityProvider", "weight", "base"}:
+            raise problem
+        if any(type(item.get(key, 0)) is not int for key in ("weight", "base")):
+            raise problem
+    return value
+
+
+def _camelized_items(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(camelize(item) if isinstance(item, Mapping) else item for item in value)
+    return value
+
+
+def _launch_type(value: str | None) -> str | None:
+    if value is not None and value not in LAUNCH_TYPES:
+        raise PydanticCustomError("launch_type", "it is no launch type")
+    return value
+
+
+def _enabled(value: Any) -> Any:
+    """Take the API's words for a boolean, which is what run_task_kwargs may hold."""
+    return {"ENABLED": True, "DISABLED": False}.get(value.upper(), value) if isinstance(value, str) else value
+
+
+_UNSETTABLE: Final = {
+    "clientToken": "it is what makes a launch safe to repeat",
+    "count": "one workload is one container",
+}
+
+
+def _runs_one(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what would be wrong for every launch."""
+    if "clientToken" in value:
+        raise PydanticCustomError(
+            "token", "clientToken cannot be set: it is what makes a launch safe to repeat"
+        )
+    return value
+
+
+def _queues_run_one(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for queue, overrides in value.items():
+        for key, why in _UNSETTABLE.items():
+            if overrides.get(key, 1) != 1:
+                raise PydanticCustomError(
+                    "queues",
+                    "{key} cannot be set for queue {queue}: {why}",
+                    {"key": key, "queue": queue, "why": why},
+                )
+    return value
+
+
+_Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+_Off = BeforeValidator(_off)
+
+# --- the models ---------------------------------------------------------------------------------------------
+
+
+class _Conflict(NamedTuple):
+    """Options that are good one by one, but not together."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+_Collect = Callable[[_Conflict], None]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unset(cls, data: Any) -> Any:
+        """Take an empty option for an unset one, as ``airflow.cfg`` has no other way to say it."""
+        if not isinstance(data, Mapping):
+            return data
+        meant = cls._empty_is_meant()
+        return {
+            key: value.strip() if isinstance(value, str) else value
+            for key, value in data.items()
+            if value is not None and (key in meant or not (isinstance(value, str) and not value.strip()))
+        }
+
+    @classmethod
+    def _empty_is_meant(cls) -> frozenset[str]:
+        return frozenset()
+
+    @model_validator(mode="after")
+    def _check_together(self, info: ValidationInfo) -> Any:
+        found = self._conflicts()
+        if info.context is not None:
+            for conflict in found:
+                cast("_Collect", info.context["conflict"])(conflict)
+        elif found:
+            raise PydanticCustomError("together", "{text}", {"text": "; ".join(one.text for one in found)})
+        return self
+
+    def _conflicts(self) -> list[_Conflict]:
+        return []
+
+
+class Tuning(_Section):
+    """The options of ``[ecs_async_executor]``; ``Tuning()`` has the defaults."""
+
+    max_concurrent_launches: Annotated[
+        int,
+        _whole(
+            "Launch requests in flight at once. Sizes the connection pool.", example="128", low=1, high=1000
+        ),
+    ] = 64
+    launch_rate: Annotated[
+        float | None,
+        _Off,
+        _per_second(
+            "Launch requests per second to start with; adapts from there. Unset: AWS's default quota of the "
+            "launch type, 20 for Fargate and 40 for EC2.",
+            example="20",
+        ),
+    ] = None
+    launch_burst: Annotated[
+        int,
+        _whole(
+            "Launch requests that may leave at once after a pause. Large bursts collide where several "
+            "schedulers share an account's quota.",
+            example="20",
+            low=1,
+            high=100,
+        ),
+    ] = 10
+    launch_rate_max: Annotated[
+        float,
+        _per_second("What the adaptive launch rate never exceeds, per second.", example="50"),
+    ] = 100.0
+    max_concurrent_describes: Annotated[
+        int,
+        _whole(
+            "Status requests in flight at once; each asks for up to 100 containers.",
+            example="16",
+            low=1,
+            high=100,
+        ),
+    ] = 8
+    describe_rate: Annotated[
+        float,
+        _per_second(
+            "Status requests per second; AWS's default quota is 20, shared by the account.", example="40"
+        ),
+    ] = 20.0
+    poll_interval: Annotated[
+        float,
+        _seconds(
+            "Pause between two looks at a container. Stretches by itself once looking takes more than a "
+            "quarter of describe_rate.",
+            example="5",
+            low=0.01,
+            high=300,
+        ),
+    ] = 1.0
+    missing_grace: Annotated[
+        float,
+        _seconds(
+            "How long AWS may not know a container that it has started, before it counts as lost.",
+            example="120",
+            low=0,
+            high=3600,
+        ),
+    ] = 60.0
+    permanent_error_grace: Annotated[
+        float,
+        _seconds(
+            "How long a refusal that a person may be mending (permissions, cluster, task definition) may "
+            "last before it fails the workloads that meet it.",
+            example="300",
+            low=0,
+            high=86400,
+        ),
+    ] = 120.0
+    capacity_timeout: Annotated[
+        float | None,
+        _Off,
+        _seconds(
+            "How long a workload waits for capacity before it fails with AWS's reason, so that Airflow's "
+            "retries apply. Unset or off: as long as it takes.",
+            example="900",
+            low=1,
+            high=86400,
+            off=True,
+        ),
+    ] = None
+    shutdown_timeout: Annotated[
+        float,
+        _seconds(
+            "How long the scheduler's end may wait for requests in flight. Less than 30, because from then "
+            "on other schedulers take over; at least connect_timeout + read_timeout + 2.",
+            example="25",
+            low=0.1,
+            high=29.9,
+        ),
+    ] = 20.0
+    adopt_task_instances: Annotated[
+        bool,
+        _option(
+            "Leave running containers to the next scheduler when this one ends. False: stop them.",
+            example="False",
+            allowed="true or false",
+            kind="boolean",
+        ),
+    ] = True
+    connect_timeout: Annotated[
+        float, _seconds("Time that a connection to AWS may take.", example="3", low=0.1, high=29.9)
+    ] = 5.0
+    read_timeout: Annotated[
+        float, _seconds("Time that AWS may take to answer a request.", example="8", low=0.1, high=29.9)
+    ] = 10.0
+    queues: Annotated[
+        dict[str, dict[str, Any]],
+        BeforeValidator(_json),
+        AfterValidator(_queues_run_one),
+        Field(repr=False),
+        _option(
+            "Airflow queue to overrides of the request that starts a container, as JSON; applied after "
+            "run_task_kwargs and before executor_config.",
+            example='{"gpu": {"cluster": "gpu", "taskDefinition": "airflow-gpu"}}',
+            allowed="a JSON object of objects: queue name to request parameters",
+        ),
+    ] = {}
+
+    def _conflicts(self) -> list[_Conflict]:
+        found: list[_Conflict] = []
+        longest = self.connect_timeout + self.read_timeout + _SHUTDOWN_MARGIN
+        if not longest <= self.shutdown_timeout < _SHUTDOWN_LIMIT:
+            found.append(
+                _Conflict(
+                    ("connect_timeout", "read_timeout", "shutdown_timeout"),
+                    f"shutdown_timeout = {self.shutdown_timeout:g}: must be less than {_SHUTDOWN_LIMIT:g} and "
+                    f"at least connect_timeout + read_timeout + {_SHUTDOWN_MARGIN:g} = {longest:g}",
+                )
+            )
+        if self.launch_rate is not None and self.launch_rate > self.launch_rate_max:
+            found.append(
+                _Conflict(
+                    ("launch_rate", "launch_rate_max"),
+                    f"launch_rate = {self.launch_rate:g}: must be at most launch_rate_max = "
+                    f"{self.launch_rate_max:g}",
+                )
+            )
+        return found
+
+
+_HOISTED: Final = {
+    "assignPublicIp": "assign_public_ip",
+    "capacityProviderStrategy": "capacity_provider_strategy",
+    "cluster": "cluster",
+    "containerName": "container_name",
+    "launchType": "launch_type",
+    "platformVersion": "platform_version",
+    "securityGroups": "security_groups",
+    "subnets": "subnets",
+    "taskDefinition": "task_definition",
+}
+"""Request parameters in run_task_kwargs that say the same as an option, and win over it."""
+
+
+class EcsSettings(_Section):
+    """
+    The options of ``[aws_ecs_executor]``.
+
+    What ``run_task_kwargs`` says about something that also has an option has been moved to that option:
+    the fields hold what applies, and ``run_task_kwargs`` only the rest, in the API's spelling.
+    """
+
+    conn_id: Annotated[
+        str | None,
+        _option(
+            "Airflow connection for AWS; needs the amazon provider. Empty: AWS's default credential chain. "
+            "Unset: aws_default with the amazon provider, the default chain without it.",
+            example="aws_default",
+            allowed="the id of a connection",
+        ),
+    ] = None
+    region_name: Annotated[
+        str | None, _option("AWS region of the cluster.", example="us-east-1", allowed="the name of a region")
+    ] = None
+    cluster: Annotated[
+        str, _option("ECS cluster. Required.", example="airflow", allowed="the name or ARN of a cluster")
+    ]
+    container_name: Annotated[
+        str,
+        _option(
+            "Container of the task definition that runs Airflow's workload. Required.",
+            example="airflow",
+            allowed="the name of a container of the task definition",
+        ),
+    ]
+    task_definition: Annotated[
+        str | None,
+        _option(
+            "Task definition to run.",
+            example="airflow:7",
+            allowed="family, family:revision or ARN",
+        ),
+    ] = None
+    launch_type: Annotated[
+        str | None,
+        AfterValidator(_launch_type),
+        BeforeValidator(_upper),
+        _option(
+            "Launch type; excludes capacity_provider_strategy.",
+            example="FARGATE",
+            allowed=", ".join(LAUNCH_TYPES),
+        ),
+    ] = None
+    capacity_provider_strategy: Annotated[
+        tuple[dict[str, Any], ...] | None,
+        AfterValidator(_strategy),
+        BeforeValidator(_camelized_items),
+        BeforeValidator(_json),
+        _option(
+            "Capacity provider strategy; excludes launch_type.",
+            example='[{"capacityProvider": "FARGATE_SPOT", "weight": 1}]',
+            allowed='a JSON list like [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]',
+        ),
+    ] = None
+    platform_version: Annotated[
+        str,
+        _option(
+            "Fargate platform version; not sent elsewhere.", example="1.4.0", allowed="LATEST or a version"
+        ),
+    ] = "LATEST"
+    subnets: Annotated[
+        _Names,
+        _option("Subnets, comma separated.", example="subnet-1,subnet-2", allowed="a comma separated list"),
+    ] = ()
+    security_groups: Annotated[
+        _Names,
+        _option("Security groups, comma separated.", example="sg-1,sg-2", allowed="a comma separated list"),
+    ] = ()
+    assign_public_ip: Annotated[
+        bool,
+        BeforeValidator(_enabled),
+        _option("Give containers a public address.", example="True", allowed="true or false", kind="boolean"),
+    ] = False
+    run_task_kwargs: Annotated[
+        dict[str, Any],
+        BeforeValidator(_json_or_import),
+        AfterValidator(_runs_one),
+        Field(repr=False),
+        _option(
+            "Further parameters of RunTask; they win over the options.",
+            example='{"tags": {"team": "data"}}',
+            allowed="a JSON object, or the dotted path of a dictionary",
+        ),
+    ] = {}
+    max_run_task_attempts: Annotated[
+        int, _whole("Containers to try until one starts.", example="3", low=1, high=100)
+    ] = 3
+    check_health_on_startup: Annotated[
+        bool,
+        _option("Make a test call on start.", example="True", allowed="true or false", kind="boolean"),
+    ] = True
+
+    @classmethod
+    def _empty_is_meant(cls) -> frozenset[str]:
+        return frozenset({"conn_id"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hoist(cls, data: Any) -> Any:
+        """Let run_task_kwargs win over the options, whatever spelling its keys have."""
+        if not isinstance(data, Mapping):
+            return data
+        try:
+            kwargs = _json_or_import(data.get("run_task_kwargs"))
+        except PydanticCustomError:
+            return data  # the field's own validator says so
+        if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+            return data
+        rest = camelize(copy.deepcopy(dict(kwargs)))
+        hoisted = {field: rest.pop(name) for name, field in _HOISTED.items() if name in rest}
+        result = dict(data)
+        if ("launch_type" in hoisted) != ("capacity_provider_strategy" in hoisted):
+            result.pop("launch_type", None)
+            result.pop("capacity_provider_strategy", None)
+        result.update(hoisted)
+        result["run_task_kwargs"] = rest
+        return result
+
+    def _conflicts(self) -> list[_Conflict]:
+        found: list[_Conflict] = []
+        if self.launch_type and self.capacity_provider_strategy:
+            found.append(
+                _Conflict(
+                    ("launch_type", "capacity_provider_strategy"),
+                    f"launch_type = {self.launch_type!r}: capacity_provider_strategy is set too, and the two "
+                    "are mutually exclusive",
+                )
+            )
+        if (
+            (self.security_groups or self.assign_public_ip)
+            and not self.subnets
+            and not self._has_own_subnets()
+        ):
+            which = "security_groups" if self.security_groups else "assign_public_ip"
+            found.append(
+                _Conflict(
+                    ("security_groups", "assign_public_ip", "subnets", "run_task_kwargs"),
+                    f"{which} is set, but subnets is not: at least one subnet is required to run a task",
+                )
+            )
+        return found
+
+    def _has_own_subnets(self) -> bool:
+        network = self.run_task_kwargs.get("networkConfiguration")
+        vpc = network.get("awsvpcConfiguration") if isinstance(network, Mapping) else None
+        return bool(vpc.get("subnets")) if isinstance(vpc, Mapping) else False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is configured."""
+
+    tuning: Tuning
+    ecs: EcsSettings
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+_Model = TypeVar("_Model", bound=_Section)
+_MAY_HOLD_SECRETS: Final = frozenset({"run_task_kwargs", "queues"})
+_SHOWN_CHARACTERS: Final = 200
+
+
+def _said(error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind in {"json", "import", "strategy", "token", "queues"}:
+        return f" ({error['msg']})"
+    where = ".".join(str(part) for part in error["loc"][1:])
+    return f" (at {where}: {error['msg']})" if where else ""
+
+
+def _problem(section: str, model: type[_Section], raw: Mapping[str, Any], error: ErrorDetails) -> str:
+    key = str(error["loc"][0])
+    allowed = _describe(model, key).allowed
+    if error["type"] == "missing":
+        return f"[{section}] {key} is not set: it must be {allowed}"
+    if key in _MAY_HOLD_SECRETS:
+        shown = "(not shown)"
+    else:
+        value = error["input"] if len(error["loc"]) == 1 else raw.get(key, error["input"])
+        shown = repr(value)
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = shown[:_SHOWN_CHARACTERS] + "..."
+        if key in _HOISTED.values() and raw.get(key) != value and "run_task_kwargs" in raw:
+            shown += " (from run_task_kwargs)"
+    return f"[{section}] {key} = {shown}: must be {allowed}{_said(error)}"
+
+
+def _read(conf: ConfReader, section: str, model: type[_Model]) -> tuple[_Model | None, list[str]]:
+    raw = {key: conf.get(section, key, fallback=None) for key in model.model_fields}
+    raw = {key: value for key, value in raw.items() if value is not None}
+    problems: dict[str, str] = {}
+    bad: set[str] = set()
+
+    def collect(conflict: _Conflict) -> None:
+        if bad.isdisjoint(conflict.keys):
+            problems[conflict.text] = f"[{section}] {conflict.text}"
+
+    context = {"conflict": collect}
+    try:
+        settings = model.model_validate(raw, context=context)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            key = str(details["loc"][0])
+            if key not in bad:
+                problems[key] = _problem(section, model, raw, details)
+            bad.add(key)
+        # The rules between options are only looked at when each option is good by itself: look again without
+        # the bad ones, so that one start shows everything.
+        rest: dict[str, Any] = {key: value for key, value in raw.items() if key not in bad}
+        rest |= {key: "x" for key in bad if model.model_fields[key].is_required()}
+        with contextlib.suppress(
+            ValidationError
+        ):  # a bad value from run_task_kwargs, which is reported above
+            model.model_validate(rest, context=context)
+        return None, list(problems.values())
+    return settings, list(problems.values())
+
+
+def _amazon_provider_is_installed() -> bool:
+    try:
+        importlib.metadata.distribution("apache-airflow-providers-amazon")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _read_ecs(conf: ConfReader) -> tuple[EcsSettings | None, list[str]]:
+    settings, problems = _read(conf, ECS_SECTION, EcsSettings)
+    conn_id = conf.get(ECS_SECTION, "conn_id", fallback=None)
+    if conn_id and not _amazon_provider_is_installed():
+        problems.append(
+            f"[{ECS_SECTION}] conn_id = {conn_id!r}: Airflow connections for AWS need the amazon provider "
+            "(pip install 'ecs-async-executor[amazon]'); without it conn_id must be unset"
+        )
+    return settings, problems
+
+
+def load_tuning(conf: ConfReader, section: str = TUNING_SECTION) -> Tuning:
+    """
+    Read our own options.
+
+    :raises ConfigurationError: if any of them is not usable; names them all
+    """
+    tuning, problems = _read(conf, section, Tuning)
+    if tuning is None or problems:
+        raise ConfigurationError(problems)
+    return tuning
+
+
+def load_ecs(conf: ConfReader) -> EcsSettings:
+    """
+    Read the amazon provider's options.
+
+    :raises ConfigurationError: if any of them is not usable; names them all
+    """
+    ecs, problems = _read_ecs(conf)
+    if ecs is None or problems:
+        raise ConfigurationError(problems)
+    return ecs
+
+
+def load(conf: ConfReader) -> Settings:
+    """
+    Read both sections.
+
+    :raises ConfigurationError: if anything in them is not usable; names everything
+    """
+    tuning, problems = _read(conf, TUNING_SECTION, Tuning)
+    ecs, more = _read_ecs(conf)
+    if tuning is None or ecs is None or problems or more:
+        raise ConfigurationError(problems + more)
+    return Settings(tuning, ecs)
+
+
+# --- describing ---------------------------------------------------------------------------------------------
+
+
+def _describe(model: type[_Section], name: str) -> Option:
+    field = model.model_fields[name]
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    default: str | None
+    if field.is_required() or field.default is None or field.default == ():
+        default = None
+    elif isinstance(field.default, dict):
+        default = json.dumps(field.default)
+    elif isinstance(field.default, float):
+        default = f"{field.default:g}"
+    else:
+        default = str(field.default)
+    return Option(
+        name=name,
+        kind=str(extra["kind"]),
+        default=default,
+        example=str(extra["example"]),
+        description=field.description or "",
+        allowed=str(extra["allowed"]),
+    )
+
+
+def options(model: type[_Section] = Tuning) -> tuple[Option, ...]:
+    """Describe every option of a section, in the order of declaration."""
+    return tuple(_describe(model, name) for name in model.model_fields)
+
+
+def settings_table() -> str:
+    """Return the options of ``[ecs_async_executor]`` as a Markdown table."""
+    rows = ["| Option | Default | Allowed | What it does | Example |", "| --- | --- | --- | --- | --- |"]
+    for option in options(Tuning):
+        default = "unset" if option.default is None else f"`{option.default}`"
+        rows.append(
+            f"| `{option.name}` | {default} | {option.allowed} | {option.description} | `{option.example}` |"
+        )
+    return "\n".join(rows) + "\n"
