@@ -99,6 +99,10 @@ class Backend(Protocol):
         """How many handles of one scope one :meth:`describe` takes."""
         ...
 
+    def scope_of(self, handle_id: str | None) -> str:
+        """Say where a container with this identifier lives, or, for None, where containers go by default."""
+        ...
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Hold the client open, on the loop that runs this."""
         ...

@@ -24,6 +24,9 @@ class Launch:
     :param started_by: the mark on the container that this launch starts
     :param queued_at: wall-clock seconds when Airflow queued it
     :param label: the key, for people and logs
+    :param route: launches with equal values are expected to be placed alike, so that the engine need not
+        render one to know which limits it falls under
+    :param tokened: on adoption: whoever launched it before did so under this ``launch_id``
     """
 
     launch_id: str
@@ -33,6 +36,8 @@ class Launch:
     started_by: str
     queued_at: float
     label: str
+    route: Hashable = None
+    tokened: bool = False
 
 
 class Was(enum.Enum):

@@ -1,0 +1,790 @@
+"""
+The loops: take commands in, launch, poll, look up, stop. All I/O goes through a ``Backend``.
+
+May import the pure modules, ``backend``, anyio and structlog. The engine runs on the loop thread and keeps
+nothing that has to survive it: the ledger belongs to the bridge. Every change of a record happens in
+:meth:`~ecs_async_executor.ledger.Ledger.dispatch`, and never across an await.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ecs_async_executor import lifecycle
+from ecs_async_executor.backend import Backend, Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.ledger import Lane, Ledger, StopRequest
+from ecs_async_executor.lifecycle import Phase, Record
+from ecs_async_executor.limits import Gate, Gates, Limiter, PollPacer
+from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Notice
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+RENDERS_PER_YIELD = 16
+"""Rendering takes some hundred microseconds each; so many in a row at most, then other tasks get their turn."""
+STOP_CONCURRENCY = 8
+STOP_TRIES = 6
+"""A stop that is refused for its rights or its form is given up after so many; any other never is."""
+PING_INTERVAL = 0.5
+IDLE = 3600.0
+"""Nothing is due: sleep until something is said. Bounded only so that a lost wake-up cannot last for ever."""
+LANE_RESTART_DELAY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Command of the bridge's own: call :meth:`Backend.check` and say how it went."""
+
+    answer: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    How the engine works. Rates are calls per second, times seconds.
+
+    :param launch_rate: rate to start with, by bucket
+    :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
+    :param render_in_thread: rendering runs user code, which may block
+    """
+
+    launch_rate: Callable[[str], float]
+    launch_burst: float
+    launch_rate_max: float
+    max_concurrent_launches: int
+    max_concurrent_describes: int
+    describe_rate: float
+    describe_burst: float
+    poll_interval: float
+    stall_timeout: float | None = None
+    render_in_thread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """
+    A snapshot of the engine. Counts are of launches, times in seconds, totals since ``start()``.
+
+    :param pending: waiting for their RunTask, those not yet taken in included
+    :param launching: requests in flight
+    :param ambiguous: of the pending ones, those whose request may have been carried out
+    :param unresolved: adopted, being looked up
+    :param active: have a container
+    :param stopping: stop requests that are still owed
+    :param oldest_pending_age: how long the oldest pending one has waited
+    :param launch_rate: launches per second that the limits allow at present
+    :param paused: why nothing can be launched at all, or None
+    :param closed_gates: placements that wait for capacity or for a refusal to be mended
+    :param api_latency_p50: of the latest calls; None before the first
+    :param loop_lag: how late the loop served its latest timer
+    :param outbox: reports that the executor has not taken yet
+    """
+
+    pending: int = 0
+    launching: int = 0
+    ambiguous: int = 0
+    unresolved: int = 0
+    active: int = 0
+    stopping: int = 0
+    oldest_pending_age: float = 0.0
+    launch_rate: float = 0.0
+    paused: str | None = None
+    closed_gates: int = 0
+    launches: int = 0
+    throttles: int = 0
+    api_calls: int = 0
+    api_errors: int = 0
+    api_latency_p50: float | None = None
+    api_latency_p95: float | None = None
+    loop_lag: float = 0.0
+    restarts: int = 0
+    outbox: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals that outlive the loop thread."""
+
+    launches: int = 0
+    api_calls: int = 0
+    api_errors: int = 0
+    throttles: int = 0
+
+
+class Kick:
+    """An event that is set from many places and waited for in one, with a deadline."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        """Wake whoever waits, now or next."""
+        self._event.set()
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait until kicked, or until the loop's clock shows ``deadline``."""
+        with anyio.move_on_at(min(deadline, anyio.current_time() + IDLE)):
+            await self._event.wait()
+        if self._event.is_set():
+            self._event = anyio.Event()
+
+
+class Engine:
+    """
+    The loops over one ledger and one backend; :meth:`run` them once.
+
+    :param inbox: commands, appended by other threads
+    :param render: makes a request of a launch; raises :class:`~ecs_async_executor.errors.Rejected`
+    :param beat_age: seconds since the scheduler last called
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        ledger: Ledger,
+        inbox: deque[Command | Check],
+        render: Callable[[Launch], LaunchSpec],
+        options: Options,
+        counters: Counters,
+        beat_age: Callable[[], float] = lambda: 0.0,
+        publish: Callable[[Statistics], None] = lambda statistics: None,
+        wall: Callable[[], float] = time.time,
+        random_source: random.Random | None = None,
+    ) -> None:
+        self._backend = backend
+        self._ledger = ledger
+        self._inbox = inbox
+        self._render = render
+        self._options = options
+        self._counters = counters
+        self._beat_age = beat_age
+        self._publish = publish
+        self._wall = wall
+        self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
+        self._gates = Gates()
+        self._refused: dict[str, Kind] = {}
+        self._swept_lanes_at = -math.inf
+        self._buckets: set[str] = set()
+        self._credentials = Gate(5.0, 30.0)
+        self._pacer = PollPacer(options.poll_interval)
+        self._latencies: deque[float] = deque(maxlen=256)
+        self._sending = 0
+        self._stopping = 0
+        self._draining = False
+        self._stop_all: str | None = None
+        self._read_refusal_logged = -math.inf
+        self._lag = 0.0
+
+    # --- from the outside ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the inbox read. Call it on the loop."""
+        self._intake.set()
+
+    def drain(self, stop_reason: str | None) -> None:
+        """
+        Launch nothing any more, and return from :meth:`run` once what is in flight has its answer.
+
+        Call it on the loop.
+
+        :param stop_reason: also stop every container, with these words
+        """
+        self._draining = True
+        self._stop_all = stop_reason
+        for kick in (self._intake, self._launch_kick, self._quiet):
+            kick.set()
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """
+        Work until :meth:`drain` is called.
+
+        :param started: called once the loops can be woken
+        """
+        now = anyio.current_time()
+        options = self._options
+        self._limiter = Limiter(
+            launch_rate=options.launch_rate,
+            launch_burst=options.launch_burst,
+            launch_rate_max=options.launch_rate_max,
+            read_rate=options.describe_rate,
+            read_burst=options.describe_burst,
+            now=now,
+        )
+        self._intake, self._launch_kick, self._stop_kick = Kick(), Kick(), Kick()
+        self._look_up_kick, self._quiet = Kick(), Kick()
+        self._describes = anyio.CapacityLimiter(options.max_concurrent_describes)
+        self._render_thread = anyio.CapacityLimiter(1)
+        self._ledger.recover(now)
+        async with anyio.create_task_group() as self._tasks:
+            for name, lane in (
+                ("intake", self._take_commands),
+                ("launch", self._launch),
+                ("poll", self._poll),
+                ("look_up", self._look_up),
+                ("stop", self._stop),
+                ("ping", self._ping),
+            ):
+                self._tasks.start_soon(self._supervise, name, lane, name=f"ecs_executor.{name}")
+            started()
+            await self._drained()
+            self._tasks.cancel_scope.cancel()
+        self._publish(self._statistics())
+
+    async def _drained(self) -> None:
+        while not self._draining or self._sending:
+            await self._quiet.wait_until(anyio.current_time() + IDLE)
+        if self._stop_all is None:
+            return
+        now = anyio.current_time()
+        for record in list(self._ledger.records.values()):
+            self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
+        while self._ledger.stops or self._stopping:
+            await self._quiet.wait_until(anyio.current_time() + 0.1)
+
+    async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await lane()
+            except Exception:
+                log.exception("ecs_executor.engine.lane_failed", lane=name)
+                await anyio.sleep(LANE_RESTART_DELAY)
+            else:
+                return
+
+    # --- shared ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, record: Record, event: lifecycle.Event, now: float) -> None:
+        """Let an event happen; a bug in doing so fails this launch and no other."""
+        try:
+            self._ledger.dispatch(record, event, now)
+        except Exception as error:
+            log.exception("ecs_executor.engine.event_failed", workload=record.launch.label)
+            self._ledger.abandon(record, f"Internal error of the executor: {type(error).__name__}", now)
+        self._kick_all()
+
+    def _kick_all(self) -> None:
+        self._launch_kick.set()
+        self._look_up_kick.set()
+        if self._ledger.stops:
+            self._stop_kick.set()
+
+    async def _call(self, operation: Awaitable[T]) -> T:
+        """
+        Await one call of the backend's, and keep the books on it.
+
+        :raises BackendError: as the backend does; for any other exception, one that says there was no answer
+        """
+        counters = self._counters
+        counters.api_calls += 1
+        start = anyio.current_time()
+        try:
+            result = await operation
+        except BackendError as error:
+            counters.api_errors += 1
+            if error.kind is Kind.THROTTLED:
+                counters.throttles += 1
+            if error.kind is Kind.CREDENTIALS:
+                self._pause(error)
+            else:
+                self._credentials.undecided(anyio.current_time())
+            raise
+        except Exception as error:
+            counters.api_errors += 1
+            self._credentials.undecided(anyio.current_time())
+            log.exception("ecs_executor.backend.unexpected_error")
+            raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
+        else:
+            if not self._credentials.is_open:
+                self._credentials.succeeded(anyio.current_time())
+                if self._credentials.is_open:
+                    log.info("ecs_executor.credentials.resumed")
+                self._kick_all()
+            return result
+        finally:
+            self._latencies.append(anyio.current_time() - start)
+
+    def _pause(self, error: BackendError) -> None:
+        if self._credentials.is_open:
+            log.error("ecs_executor.credentials.paused", code=error.code, reason=error.message)
+        self._credentials.refused(anyio.current_time(), str(error))
+
+    def _may_call(self, now: float) -> bool:
+        """Tell if credentials allow a call; while they are missing, the call that may go is the probe."""
+        if not self._credentials.may_pass(now):
+            return False
+        self._credentials.probe_started(now)
+        return True
+
+    # --- commands --------------------------------------------------------------------------------------------
+
+    async def _take_commands(self) -> None:
+        inbox = self._inbox
+        while True:
+            taken = 0
+            while inbox:
+                # The command stays in the inbox until it is in the ledger: a thread that dies here loses nothing.
+                self._take(inbox[0])
+                inbox.popleft()
+                taken += 1
+                if taken % 256 == 0:
+                    self._kick_all()
+                    await anyio.sleep(0)
+            if taken:
+                self._kick_all()
+            await self._intake.wait_until(anyio.current_time() + 1.0)
+
+    def _take(self, command: Command | Check) -> None:
+        if isinstance(command, Check):
+            self._tasks.start_soon(self._check, command)
+            return
+        try:
+            self._ledger.command(command, anyio.current_time())
+        except Exception as error:
+            log.exception("ecs_executor.engine.command_failed", command=type(command).__name__)
+            launch = command.launch if isinstance(command, Adopt) else command
+            if isinstance(launch, Launch):
+                reason = f"Internal error of the executor: {type(error).__name__}"
+                self._ledger.outbox.append(
+                    Finished(launch.launch_id, launch.key, success=False, reason=reason, notable=True)
+                )
+
+    async def _check(self, check: Check) -> None:
+        if not check.answer.set_running_or_notify_cancel():
+            return  # nobody waits any more
+        try:
+            await self._call(self._backend.check())
+        except BackendError as error:
+            check.answer.set_exception(error)
+        else:
+            check.answer.set_result(None)
+
+    # --- launching -------------------------------------------------------------------------------------------
+
+    async def _launch(self) -> None:
+        rendered = 0
+        while not self._draining:
+            now = anyio.current_time()
+            self._ledger.advance(now)
+            lane, wake_at = self._next_lane(now)
+            if lane is None:
+                await self._launch_kick.wait_until(wake_at)
+                continue
+            record = self._ledger.head(lane)
+            assert record is not None
+            self._ledger.pop(lane)
+            await self._launch_one(record)
+            rendered += 1
+            if rendered % RENDERS_PER_YIELD == 0:
+                await anyio.sleep(0)
+
+    def _next_lane(self, now: float) -> tuple[Lane | None, float]:
+        """Return the lane with the most urgent launch that may be sent now, or when to look again."""
+        ledger = self._ledger
+        wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
+        if self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout:
+            # Another scheduler may be adopting what this one still holds: it must not launch behind its back.
+            return None, now + 1.0
+        if not self._credentials.may_pass(now):
+            return None, self._credentials.next_probe_at or wake_at
+        if self._sending >= self._options.max_concurrent_launches:
+            return None, wake_at  # a reply kicks
+        self._look_after_closed_lanes(now)
+        lanes = list(ledger.lanes.values())
+        self._limiter.launches_waiting(sum(len(lane.heap) for lane in lanes), now)
+        best: Lane | None = None
+        for lane in lanes:
+            if ledger.head(lane) is None:
+                ledger.drop_lane(lane)
+                continue
+            if lane.placement is not None and lane.bucket is not None:
+                gate = self._gates[lane.placement]
+                if not gate.may_pass(now):
+                    wake_at = min(wake_at, gate.next_probe_at or wake_at, now + 1.0)
+                    continue
+                ready_at = self._limiter.launch_ready_at(lane.bucket, now)
+                if ready_at > now:
+                    wake_at = min(wake_at, ready_at)
+                    continue
+            if best is None or lane.heap[0] < best.heap[0]:
+                best = lane
+        return best, wake_at
+
+    def _look_after_closed_lanes(self, now: float) -> None:
+        """Tell those who wait at a closed gate why, and end the wait of those who waited for long enough."""
+        if not len(self._gates) or now < self._swept_lanes_at + 1.0:
+            return
+        self._swept_lanes_at = now
+        rules = self._ledger.rules
+        for lane in list(self._ledger.lanes.values()):
+            if lane.placement is None or (gate := self._gates[lane.placement]).closed_since is None:
+                continue
+            refused = self._refused.get(lane.placement) is Kind.REFUSED
+            limit = rules.permanent_error_grace if refused else rules.capacity_timeout
+            for record in self._ledger.queued(lane):
+                self._notice(record, gate.reason, refused=refused)
+                waited = now - max(gate.closed_since, record.waiting_since)
+                if limit is not None and waited >= limit:
+                    what = "refused" if refused else "had no capacity for"
+                    reason = f"{rules.service} {what} the container for {waited:.0f} s: {gate.reason}"
+                    self._dispatch(record, lifecycle.GaveUp(reason), now)
+
+    def _notice(self, record: Record, reason: str, *, refused: bool) -> None:
+        if record.noticed or record.muted:
+            return
+        record.noticed = True
+        launch = record.launch
+        service = self._ledger.rules.service
+        text = f"The container waits: {service} {'refuses it' if refused else 'has no capacity for it'}: {reason}"
+        self._ledger.outbox.append(Notice(launch.launch_id, launch.key, "container waits", text))
+
+    async def _launch_one(self, record: Record) -> None:
+        now = anyio.current_time()
+        if record.sent_at is not None and now - record.sent_at >= self._ledger.rules.resend_window:
+            self._dispatch(record, lifecycle.WindowOver(), now)
+            return
+        ticket = record.ticket
+        spec = record.spec
+        if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + 60.0):
+            try:
+                spec = await self._rendered(record.launch)
+            except Rejected as rejected:
+                self._dispatch(record, lifecycle.Unrenderable(rejected.reason), anyio.current_time())
+                return
+            except Exception as error:
+                log.exception("ecs_executor.launch.render_failed", workload=record.launch.label)
+                reason = f"The request could not be built: {type(error).__name__}"
+                self._dispatch(record, lifecycle.Unrenderable(reason), anyio.current_time())
+                return
+            now = anyio.current_time()
+            if record.ticket != ticket or record.phase not in (Phase.WAITING, Phase.AMBIGUOUS):
+                return  # revoked or superseded while user code ran
+        self._ledger.learn_route(record, spec.placement, spec.bucket)
+        self._buckets.add(spec.bucket)
+        gate = self._gates[spec.placement]
+        if (
+            self._draining
+            or not gate.may_pass(now)
+            or self._limiter.launch_ready_at(spec.bucket, now) > now
+            or not self._may_call(now)
+        ):
+            self._ledger.requeue(record, now)
+            return
+        self._limiter.take_launch(spec.bucket, now)
+        gate.probe_started(now)
+        self._dispatch(record, lifecycle.Sending(spec), now)
+        self._sending += 1
+        self._tasks.start_soon(self._send, record, spec, gate)
+
+    async def _rendered(self, launch: Launch) -> LaunchSpec:
+        if not self._options.render_in_thread:
+            return self._render(launch)
+        return await anyio.to_thread.run_sync(
+            self._render, launch, limiter=self._render_thread, abandon_on_cancel=True
+        )
+
+    async def _send(self, record: Record, spec: LaunchSpec, gate: Gate) -> None:
+        try:
+            observation = await self._call(self._backend.launch(spec, record.token))
+        except BackendError as error:
+            self._launch_refused(record, spec, gate, error)
+        else:
+            now = anyio.current_time()
+            self._limiter.launch_succeeded(spec.bucket, now)
+            was_closed = not gate.is_open
+            gate.succeeded(now)
+            if was_closed and gate.is_open:
+                log.info("ecs_executor.gate.opened", placement=spec.placement)
+                self._refused.pop(spec.placement, None)
+            self._counters.launches += 1
+            self._dispatch(record, lifecycle.Replied(observation), now)
+        finally:
+            self._sending -= 1
+            self._launch_kick.set()
+            self._quiet.set()
+
+    def _launch_refused(self, record: Record, spec: LaunchSpec, gate: Gate, error: BackendError) -> None:
+        now = anyio.current_time()
+        if error.kind in (Kind.CAPACITY, Kind.REFUSED):
+            if gate.is_open:
+                log.warning(
+                    "ecs_executor.gate.closed",
+                    placement=spec.placement,
+                    code=error.code,
+                    reason=error.message,
+                )
+                self._refused[spec.placement] = error.kind
+            gate.refused(now, str(error))
+            self._notice(record, str(error), refused=error.kind is Kind.REFUSED)
+        else:
+            gate.undecided(now)
+            if error.kind is Kind.THROTTLED:
+                self._limiter.launch_throttled(spec.bucket, now)
+            log.debug("ecs_executor.launch.no_container", kind=error.kind.value, code=error.code)
+        self._dispatch(record, lifecycle.Refused(error, self._random.random()), now)
+
+    # --- polling ---------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        while True:
+            started_at = anyio.current_time()
+            batches = list(self._batches(self._ledger.active.values()))
+            async with anyio.create_task_group() as sweep:
+                for scope, batch in batches:
+                    await self._read_token()
+                    await self._describes.acquire_on_behalf_of(batch)
+                    sweep.start_soon(self._sweep, scope, batch)
+            interval = self._pacer.interval(len(batches), self._limiter.read_rate)
+            await anyio.sleep_until(started_at + interval)
+
+    def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Batch]]:
+        by_scope: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            if record.handle is not None:
+                by_scope[record.handle.scope].append(record)
+        size = self._backend.describe_batch
+        for scope, members in by_scope.items():
+            for start in range(0, len(members), size):
+                yield scope, _Batch(members[start : start + size])
+
+    async def _read_token(self) -> None:
+        while not self._limiter.take_read(now := anyio.current_time()):
+            await anyio.sleep_until(self._limiter.read_ready_at(now))
+
+    async def _sweep(self, scope: str, batch: _Batch) -> None:
+        try:
+            by_id: defaultdict[str, list[Record]] = defaultdict(list)
+            for record in batch.records:
+                if record.handle is not None:
+                    by_id[record.handle.id].append(record)
+            for observation in await self._described(scope, list(by_id)):
+                for record in by_id.get(observation.handle.id, ()):
+                    if record.phase is Phase.ACTIVE and record.handle == observation.handle:
+                        event = lifecycle.Observed(observation, self._random.random())
+                        self._dispatch(record, event, anyio.current_time())
+        finally:
+            self._describes.release_on_behalf_of(batch)
+
+    async def _described(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        """Describe containers; nothing comes back if the service gave no answer, and another sweep will ask."""
+        if not self._may_call(anyio.current_time()):
+            return ()
+        try:
+            observations = await self._call(self._backend.describe(scope, ids))
+        except BackendError as error:
+            self._read_refused(error, "describe", scope)
+            return ()
+        self._limiter.read_succeeded(anyio.current_time())
+        return observations
+
+    def _read_refused(self, error: BackendError, operation: str, scope: str) -> None:
+        now = anyio.current_time()
+        if error.kind is Kind.THROTTLED:
+            self._limiter.read_throttled(now)
+        elif error.kind is not Kind.CREDENTIALS and now >= self._read_refusal_logged + 60.0:
+            # Nothing is decided by it: containers run on, and their ends are seen once it answers again.
+            self._read_refusal_logged = now
+            log.warning(
+                f"ecs_executor.{operation}.failed", scope=scope, code=error.code, reason=error.message
+            )
+
+    # --- looking up ------------------------------------------------------------------------------------------
+
+    async def _look_up(self) -> None:
+        while True:
+            now = anyio.current_time()
+            due = self._ledger.due_look_ups(now)
+            known: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
+            async with anyio.create_task_group() as lookers:
+                for record in due:
+                    if record.lookup is not None:
+                        scope = self._backend.scope_of(record.lookup)
+                        known[scope].setdefault(record.lookup, []).append(record)
+                for scope, by_id in known.items():
+                    ids = list(by_id)
+                    for start in range(0, len(ids), self._backend.describe_batch):
+                        chunk = ids[start : start + self._backend.describe_batch]
+                        await self._read_token()
+                        lookers.start_soon(self._resolve_known, scope, {i: by_id[i] for i in chunk})
+                for record in due:
+                    if record.lookup is None:
+                        await self._read_token()
+                        lookers.start_soon(self._resolve_marked, record)
+            await self._look_up_kick.wait_until(self._ledger.next_look_up() or math.inf)
+
+    async def _resolve_known(self, scope: str, by_id: dict[str, list[Record]]) -> None:
+        async with self._describes:
+            observations = {o.handle.id: o for o in await self._described(scope, list(by_id))}
+        for handle_id, records in by_id.items():
+            for record in records:
+                self._resolved(record, observations.get(handle_id), answered=handle_id in observations)
+
+    async def _resolve_marked(self, record: Record) -> None:
+        """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
+        spec: LaunchSpec | None = None
+        with suppress(Exception):  # what cannot be launched any more may run all the same
+            spec = await self._rendered(record.launch)
+        scope = spec.scope if spec else self._backend.scope_of(None)
+        mark = spec.started_by if spec else record.launch.started_by
+        if mark is None:
+            self._resolved(record, None, answered=True)  # the user's own mark: nothing to find it by
+            return
+        async with self._describes:
+            handles: Sequence[Handle] | None = None
+            if self._may_call(anyio.current_time()):
+                try:
+                    handles = await self._call(self._backend.find(scope, mark))
+                except BackendError as error:
+                    self._read_refused(error, "find", scope)
+            if handles is None:
+                self._resolved(record, None, answered=False)
+                return
+            found = await self._described(scope, [handle.id for handle in handles]) if handles else ()
+        if len(found) < len(handles):
+            self._resolved(record, None, answered=False)
+            return
+        candidates = [o for o in found if o.seen is not Seen.MISSING]
+        candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
+        self._resolved(record, candidates[-1] if candidates else None, answered=True)
+
+    def _resolved(self, record: Record, observation: Observation | None, *, answered: bool) -> None:
+        now = anyio.current_time()
+        if record.phase is not Phase.UNRESOLVED:
+            return
+        if answered:
+            self._dispatch(record, lifecycle.Resolved(observation), now)
+        else:
+            self._ledger.look_up_again(record, now + self._ledger.rules.relook_after)
+
+    # --- stopping --------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        while True:
+            now = anyio.current_time()
+            request, wake_at = self._next_stop(now)
+            if request is None:
+                await self._stop_kick.wait_until(wake_at)
+                continue
+            self._ledger.stops.remove(request)
+            self._limiter.take_stop(now)
+            self._stopping += 1
+            self._tasks.start_soon(self._send_stop, request)
+
+    def _next_stop(self, now: float) -> tuple[StopRequest | None, float]:
+        stops = self._ledger.stops
+        due = [request for request in stops if request.not_before <= now]
+        self._limiter.stops_waiting(len(due), now)
+        wake_at = min((request.not_before for request in stops if request.not_before > now), default=math.inf)
+        if not due or self._stopping >= STOP_CONCURRENCY:
+            return None, wake_at
+        if not self._credentials.may_pass(now):
+            return None, self._credentials.next_probe_at or wake_at
+        ready_at = self._limiter.stop_ready_at(now)
+        if ready_at > now:
+            return None, min(wake_at, ready_at)
+        return due[0], wake_at
+
+    async def _send_stop(self, request: StopRequest) -> None:
+        try:
+            if self._may_call(anyio.current_time()):
+                await self._call(self._backend.stop(request.handle, request.reason))
+                self._limiter.stop_succeeded(anyio.current_time())
+            else:
+                self._stop_again(request, 1.0)
+        except BackendError as error:
+            self._stop_refused(request, error)
+        finally:
+            self._stopping -= 1
+            self._stop_kick.set()
+            self._quiet.set()
+
+    def _stop_refused(self, request: StopRequest, error: BackendError) -> None:
+        now = anyio.current_time()
+        if error.kind is Kind.NOT_FOUND:
+            self._dispatch(request.record, lifecycle.Gone(), now)
+            return
+        if error.kind is Kind.THROTTLED:
+            self._limiter.stop_throttled(now)
+        else:
+            request.tries += 1
+        if request.tries >= STOP_TRIES and error.kind in (Kind.REFUSED, Kind.INVALID):
+            log.error(
+                "ecs_executor.stop.gave_up",
+                workload=request.record.launch.label,
+                handle=request.handle.id,
+                code=error.code,
+                reason=error.message,
+            )
+            return
+        self._stop_again(request, min(30.0, 0.5 * 2.0 ** min(request.tries, 10)))
+
+    def _stop_again(self, request: StopRequest, delay: float) -> None:
+        request.not_before = anyio.current_time() + delay * (0.5 + 0.5 * self._random.random())
+        self._ledger.stops.append(request)
+
+    # --- looking at itself -----------------------------------------------------------------------------------
+
+    async def _ping(self) -> None:
+        while True:
+            due = anyio.current_time() + PING_INTERVAL
+            await anyio.sleep_until(due)
+            self._lag = max(0.0, anyio.current_time() - due)
+            self._publish(self._statistics())
+
+    def _statistics(self) -> Statistics:
+        now = anyio.current_time()
+        phases = Counter(record.phase for record in self._ledger.records.values())
+        pending = phases[Phase.WAITING] + phases[Phase.AMBIGUOUS]
+        oldest = min(
+            (
+                record.waiting_since
+                for record in self._ledger.records.values()
+                if record.phase in (Phase.WAITING, Phase.AMBIGUOUS)
+            ),
+            default=now,
+        )
+        latencies = sorted(self._latencies)
+        stalled = self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout
+        paused = None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
+        counters = self._counters
+        return Statistics(
+            pending=pending,
+            launching=phases[Phase.SENDING],
+            ambiguous=phases[Phase.AMBIGUOUS],
+            unresolved=phases[Phase.UNRESOLVED],
+            active=phases[Phase.ACTIVE],
+            stopping=len(self._ledger.stops),
+            oldest_pending_age=now - oldest if pending else 0.0,
+            launch_rate=sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",)),
+            paused=paused or ("the scheduler does not call the executor" if stalled else None),
+            closed_gates=len(self._gates),
+            launches=counters.launches,
+            throttles=counters.throttles,
+            api_calls=counters.api_calls,
+            api_errors=counters.api_errors,
+            api_latency_p50=latencies[len(latencies) // 2] if latencies else None,
+            api_latency_p95=latencies[int(len(latencies) * 0.95)] if latencies else None,
+            loop_lag=self._lag,
+            outbox=len(self._ledger.outbox),
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Batch:
+    """Records that one call describes; also the borrower of that call's place."""
+
+    records: Sequence[Record]

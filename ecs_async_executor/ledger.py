@@ -1,0 +1,307 @@
+"""
+The ledger: every record, where it has to be looked at next, and the outbox. Pure: ``now`` is passed in.
+
+May import ``backend``, ``lifecycle``, ``messages`` and ``policy``. It belongs to the bridge and outlives the loop
+thread; only the loop thread changes it. :meth:`Ledger.dispatch` is the one place where an event meets a record.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+
+from ecs_async_executor import lifecycle
+from ecs_async_executor.backend import Handle
+from ecs_async_executor.lifecycle import Event, Phase, Record
+from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report, Stop
+from ecs_async_executor.policy import Rules
+
+Place = tuple[int, int, int, str]
+"""(-priority, order of arrival, ticket, launch_id): a heap of these pops the highest priority, oldest first."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """
+    Launches that fall under the same limits.
+
+    :param placement: see :class:`~ecs_async_executor.backend.LaunchSpec`; None while it is unknown
+    :param bucket: likewise
+    """
+
+    placement: str | None
+    bucket: str | None
+    heap: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """A container to be stopped. It outlives its record: a stop is owed even when the outcome is known."""
+
+    record: Record
+    handle: Handle
+    reason: str
+    tries: int = 0
+    not_before: float = 0.0
+
+
+HOLD_SECONDS = 300.0
+"""How long a failure waits for another container of the same key to end."""
+
+
+class Ledger:
+    """Every launch that has not ended, by id, by key and by what it waits for."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.records: dict[str, Record] = {}
+        self.outbox: deque[Report] = deque()
+        self.stops: deque[StopRequest] = deque()
+        self.active: dict[str, Record] = {}
+        self.lanes: dict[str | None, Lane] = {None: Lane(None, None)}
+        self._by_key: dict[Hashable, dict[str, Record]] = {}
+        self._delayed: list[tuple[float, int, int, str]] = []
+        self._look_ups: list[tuple[float, int, int, str]] = []
+        self._held: dict[str, tuple[float, Finished]] = {}
+        self._routes: dict[Hashable, str] = {}
+        self._placements: dict[str, str] = {}
+        self._order = itertools.count()
+        self._arrival: dict[str, int] = {}
+
+    # --- commands and events ---------------------------------------------------------------------------------
+
+    def command(self, command: Command, now: float) -> None:
+        """Take one command of the executor's in; a repeated one changes nothing."""
+        match command:
+            case Launch():
+                self._begin(command, lambda: lifecycle.new_record(command, now), now)
+            case Adopt(launch, was, handle_id):
+                self._begin(
+                    launch,
+                    lambda: lifecycle.adopted_record(
+                        launch, was, handle_id, tokened=launch.tokened, now=now
+                    ),
+                    now,
+                )
+            case Stop(launch_id, reason):
+                record = self.records.get(launch_id)
+                if record is not None:
+                    self._held.pop(launch_id, None)
+                    self.dispatch(record, lifecycle.StopWanted(reason), now)
+
+    def _begin(
+        self, launch: Launch, make: Callable[[], tuple[Record, list[lifecycle.Effect]]], now: float
+    ) -> None:
+        if launch.launch_id in self.records:
+            return
+        siblings = self._by_key.setdefault(launch.key, {})
+        for sibling in list(siblings.values()):
+            self._held.pop(sibling.launch.launch_id, None)
+            if sibling.stop_reason is None:
+                self.dispatch(sibling, lifecycle.Superseded(), now)
+        record, effects = make()
+        siblings = self._by_key.setdefault(launch.key, {})
+        if any(sibling.stop_reason is not None for sibling in siblings.values()):
+            # A revoked container of the same key may still run user code.
+            record.retry_at = now + self.rules.predecessor_wait
+        siblings[launch.launch_id] = record
+        self.records[launch.launch_id] = record
+        self._arrival[launch.launch_id] = next(self._order)
+        self._carry_out(record, effects, now)
+
+    def dispatch(self, record: Record, event: Event, now: float) -> None:
+        """Let an event happen to a record, and do the bookkeeping that follows from it."""
+        self._carry_out(record, lifecycle.step(record, event, now, self.rules), now)
+        if record.phase is not Phase.ACTIVE:
+            self.active.pop(record.launch.launch_id, None)
+
+    def abandon(self, record: Record, reason: str, now: float) -> None:
+        """End a launch that an event could not be applied to: it has failed, which is told if it still matters."""
+        launch = record.launch
+        if record.launch.launch_id in self.records:
+            if not record.muted:
+                self.outbox.append(
+                    Finished(launch.launch_id, launch.key, success=False, reason=reason, notable=True)
+                )
+            if record.handle is not None:
+                self.stops.append(StopRequest(record, record.handle, reason))
+            record.phase = Phase.DONE
+            self._forget(record, now)
+
+    def _carry_out(self, record: Record, effects: list[lifecycle.Effect], now: float) -> None:
+        launch_id = record.launch.launch_id
+        for effect in effects:
+            match effect:
+                case lifecycle.Enqueue():
+                    self._enqueue(record, now)
+                case lifecycle.LookUp():
+                    record.ticket += 1
+                    place = (record.retry_at, next(self._order), record.ticket, launch_id)
+                    heapq.heappush(self._look_ups, place)
+                case lifecycle.Poll():
+                    self.active[launch_id] = record
+                case lifecycle.SendStop(reason):
+                    if record.handle is not None:
+                        self.stops.append(StopRequest(record, record.handle, reason))
+                case lifecycle.Emit(report):
+                    self._emit(record, report, now)
+                case lifecycle.Forget():
+                    self._forget(record, now)
+
+    def _emit(self, record: Record, report: Report, now: float) -> None:
+        if isinstance(report, Finished) and not report.success and self._sibling_lives(record):
+            # The key's other container may be the one that does the work: its end decides when this is told.
+            self._held[record.launch.launch_id] = (now + HOLD_SECONDS, report)
+            return
+        self.outbox.append(report)
+
+    def _sibling_lives(self, record: Record) -> bool:
+        siblings = self._by_key.get(record.launch.key, {})
+        return any(
+            sibling is not record and sibling.phase is Phase.ACTIVE and sibling.seen_at is not None
+            for sibling in siblings.values()
+        )
+
+    def _forget(self, record: Record, now: float) -> None:
+        launch_id, key = record.launch.launch_id, record.launch.key
+        self.records.pop(launch_id, None)
+        self.active.pop(launch_id, None)
+        self._arrival.pop(launch_id, None)
+        self._placements.pop(launch_id, None)
+        siblings = self._by_key.get(key)
+        if siblings is None:
+            return
+        siblings.pop(launch_id, None)
+        if not siblings:
+            del self._by_key[key]
+        for sibling in siblings.values():
+            if sibling.phase is Phase.WAITING and sibling.retry_at > now and not sibling.errors:
+                sibling.retry_at = now
+                self._enqueue(sibling, now)
+        self.release_held(now, key)
+
+    def release_held(self, now: float, key: Hashable = None) -> None:
+        """Report failures that were held back for another container of their key which has ended since."""
+        for launch_id, (until, report) in list(self._held.items()):
+            if (key is not None and report.key == key and not self._key_lives(key)) or until <= now:
+                del self._held[launch_id]
+                self.outbox.append(report)
+
+    def _key_lives(self, key: Hashable) -> bool:
+        return any(r.phase is Phase.ACTIVE for r in self._by_key.get(key, {}).values())
+
+    # --- the launch queue ------------------------------------------------------------------------------------
+
+    def _enqueue(self, record: Record, now: float) -> None:
+        record.ticket += 1
+        launch_id = record.launch.launch_id
+        if record.retry_at > now:
+            heapq.heappush(self._delayed, (record.retry_at, next(self._order), record.ticket, launch_id))
+            return
+        placement = self._placements.get(launch_id) or self._routes.get(record.launch.route)
+        lane = self.lanes.get(placement)
+        if lane is None:
+            lane = self.lanes[None]
+        place = (-record.launch.priority, self._arrival[launch_id], record.ticket, launch_id)
+        heapq.heappush(lane.heap, place)
+
+    def requeue(self, record: Record, now: float) -> None:
+        """Give a record that was popped but not sent its place back."""
+        self._enqueue(record, now)
+
+    def learn_route(self, record: Record, placement: str, bucket: str) -> None:
+        """Remember which limits a launch, and those like it, fall under."""
+        if placement not in self.lanes:
+            self.lanes[placement] = Lane(placement, bucket)
+        self._placements[record.launch.launch_id] = placement
+        if len(self._routes) > 1024:
+            self._routes.clear()
+        self._routes[record.launch.route] = placement
+
+    def advance(self, now: float) -> None:
+        """Bring launches whose delay is over into their lanes, and drop lanes that are empty."""
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, ticket, launch_id = heapq.heappop(self._delayed)
+            record = self.records.get(launch_id)
+            if record is not None and record.ticket == ticket:
+                self._enqueue(record, now)
+        if self._held:
+            self.release_held(now)
+
+    def head(self, lane: Lane) -> Record | None:
+        """Return the launch that is next in a lane, and drop void places before it."""
+        while lane.heap:
+            _, _, ticket, launch_id = lane.heap[0]
+            record = self.records.get(launch_id)
+            if record is not None and record.ticket == ticket and record.phase in _SENDABLE:
+                return record
+            heapq.heappop(lane.heap)
+        return None
+
+    def pop(self, lane: Lane) -> None:
+        """Take the head of a lane out of it."""
+        heapq.heappop(lane.heap)
+
+    def queued(self, lane: Lane) -> Iterator[Record]:
+        """Yield every launch of a lane, in no order."""
+        for _, _, ticket, launch_id in list(lane.heap):
+            record = self.records.get(launch_id)
+            if record is not None and record.ticket == ticket and record.phase in _SENDABLE:
+                yield record
+
+    def drop_lane(self, lane: Lane) -> None:
+        """Forget a lane that nothing waits in."""
+        if lane.placement is not None and not lane.heap:
+            self.lanes.pop(lane.placement, None)
+            for route, placement in list(self._routes.items()):
+                if placement == lane.placement:
+                    del self._routes[route]
+
+    def next_delayed(self) -> float | None:
+        """When the next delayed launch is due."""
+        return self._delayed[0][0] if self._delayed else None
+
+    # --- look-ups --------------------------------------------------------------------------------------------
+
+    def due_look_ups(self, now: float) -> list[Record]:
+        """Take out every record that has to be looked up now."""
+        due = []
+        while self._look_ups and self._look_ups[0][0] <= now:
+            _, _, ticket, launch_id = heapq.heappop(self._look_ups)
+            record = self.records.get(launch_id)
+            if record is not None and record.ticket == ticket and record.phase is Phase.UNRESOLVED:
+                due.append(record)
+        return due
+
+    def look_up_again(self, record: Record, at: float) -> None:
+        """Put a record back whose look-up got no answer."""
+        record.ticket += 1
+        heapq.heappush(self._look_ups, (at, next(self._order), record.ticket, record.launch.launch_id))
+
+    def next_look_up(self) -> float | None:
+        """When the next look-up is due."""
+        return self._look_ups[0][0] if self._look_ups else None
+
+    # --- recovery --------------------------------------------------------------------------------------------
+
+    def recover(self, now: float) -> None:
+        """Make every record reachable again after the loop thread died at any statement."""
+        for record in list(self.records.values()):
+            if record.phase is Phase.SENDING:
+                self.dispatch(record, lifecycle.Interrupted(), now)
+            elif record.phase in _SENDABLE:
+                self._enqueue(record, now)
+            elif record.phase is Phase.UNRESOLVED:
+                self.look_up_again(record, now)
+            elif record.phase is Phase.ACTIVE:
+                self.active[record.launch.launch_id] = record
+                if record.stop_reason is not None and record.handle is not None:
+                    self.stops.append(StopRequest(record, record.handle, record.stop_reason))
+            else:
+                self._forget(record, now)
+
+
+_SENDABLE = (Phase.WAITING, Phase.AMBIGUOUS)

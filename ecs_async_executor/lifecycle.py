@@ -1,0 +1,579 @@
+"""
+One launch's life: phases, the record, and the transition table. Pure: no I/O, no clock, no logging.
+
+May import ``backend``, ``errors``, ``messages`` and ``policy``. :func:`step` is the only code that changes a
+:class:`Record`; it changes the record and *returns* what has to be done about it. The record is per launch,
+not per key: a key that is queued again gets a new record, and the old one falls silent.
+
+::
+
+            ┌────────── definite refusal ─────────┐
+            ▼                                     │
+    ──▶ WAITING ──── Sending ───▶ SENDING ── no definite answer ──▶ AMBIGUOUS
+            ▲                        │  ▲                              │  │
+            │                        │  └────────── Sending ───────────┘  │ resend window over
+            │                     Replied                                 ▼
+            │                        ▼                                    │
+            ├── never started ─── ACTIVE ◀──────── Resolved ─────── UNRESOLVED ◀── adopted
+            │                        │                                 │
+            └──────────────── proven absent (was queued) ──────────────┤
+                                     ▼                                 ▼
+                                   DONE (one outcome, or none if it was revoked or superseded)
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.errors import BackendError
+from ecs_async_executor.messages import Finished, Launch, Launched, Report, Was
+from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
+
+
+class Phase(enum.Enum):
+    """Where a launch is."""
+
+    WAITING = "waiting"
+    """Wants a container; nothing of the current attempt was sent."""
+    SENDING = "sending"
+    """A request is in flight. Recorded before the call."""
+    AMBIGUOUS = "ambiguous"
+    """A request may have been carried out; the same one will be sent again."""
+    UNRESOLVED = "unresolved"
+    """Whether there is a container is being looked up; nothing may be sent."""
+    ACTIVE = "active"
+    """Has a container, which is polled."""
+    DONE = "done"
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """
+    What the engine knows of one launch. All times but ``sent_wall`` are of the loop's clock.
+
+    :param attempt: which container this is for the launch, from 1; part of the token
+    :param spec: the request, from its rendering until it has a definite answer
+    :param retry_at: not before then
+    :param errors: calls in a row that brought no container
+    :param sent_at: when the current token was first sent; None if a definite answer came to all sends
+    :param handle: the container
+    :param since: when the handle was learnt, or looking it up began
+    :param seen_at: when the service last knew the container; None if it never did
+    :param seen_running: user code can have run
+    :param missing_at: since when the service does not know the container
+    :param muted: reports nothing any more (revoked, or superseded by a later launch of its key)
+    :param stop_reason: the container has to be stopped, with these words
+    :param was: how it was adopted; None if this scheduler launched it
+    :param lookup: identifier of a container that may be this launch's
+    :param looks: how many times it was looked for without being found
+    :param waiting_since: when it first wanted a container, for the age of the backlog
+    :param noticed: Airflow's event log has been told that it waits for capacity
+    :param ticket: number of its current place in a queue; older places are void
+    """
+
+    launch: Launch
+    phase: Phase
+    waiting_since: float
+    attempt: int = 1
+    spec: LaunchSpec | None = field(default=None, repr=False)
+    retry_at: float = 0.0
+    errors: int = 0
+    sent_at: float | None = None
+    handle: Handle | None = None
+    since: float = 0.0
+    seen_at: float | None = None
+    seen_running: bool = False
+    missing_at: float | None = None
+    muted: bool = False
+    stop_reason: str | None = None
+    was: Was | None = None
+    lookup: str | None = None
+    looks: int = 0
+    noticed: bool = False
+    ticket: int = 0
+
+    @property
+    def token(self) -> str:
+        """The idempotency token of the current attempt."""
+        return f"{self.launch.launch_id}-{self.attempt}"
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The request is about to be sent."""
+
+    spec: LaunchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Unrenderable:
+    """The workload cannot be turned into a request."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The service named the container."""
+
+    observation: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request brought no container."""
+
+    error: BackendError
+    jitter: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOver:
+    """The token is too old to be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The loop thread died; what was in flight has no answer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """Waiting any longer for capacity or for somebody to mend a refusal is pointless."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The service described the container."""
+
+    observation: Observation
+    jitter: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The service was asked which container is this launch's. None: it knows none."""
+
+    observation: Observation | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopWanted:
+    """Airflow no longer wants this launch."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Airflow queued the key again: whatever this launch ran has ended as far as Airflow is concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The service says that there is no such container to stop."""
+
+
+Event: TypeAlias = (
+    Sending
+    | Unrenderable
+    | Replied
+    | Refused
+    | Interrupted
+    | WindowOver
+    | GaveUp
+    | Observed
+    | Resolved
+    | StopWanted
+    | Superseded
+    | Gone
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Give it a place in the launch queue, from ``retry_at`` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Find out which container is its, from ``retry_at`` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Have its container described from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendStop:
+    """Ask the service to stop its container."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tell the executor."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop the record."""
+
+
+Effect: TypeAlias = Enqueue | LookUp | Poll | SendStop | Emit | Forget
+
+
+class IllegalEvent(RuntimeError):
+    """An event that cannot happen in this phase: a bug of the caller."""
+
+    def __init__(self, record: Record, event: Event) -> None:
+        super().__init__(f"{type(event).__name__} while {record.phase.value} ({record.launch.label})")
+
+
+# --- records ------------------------------------------------------------------------------------------------
+
+
+def new_record(launch: Launch, now: float) -> tuple[Record, list[Effect]]:
+    """Begin a launch of this scheduler's own."""
+    return Record(launch, Phase.WAITING, waiting_since=now, retry_at=now), [Enqueue()]
+
+
+def adopted_record(
+    launch: Launch, was: Was, handle_id: str | None, *, tokened: bool, now: float
+) -> tuple[Record, list[Effect]]:
+    """
+    Begin to find out about a launch of another scheduler's.
+
+    A queued workload whose ``launch_id`` was assigned by Airflow needs no looking up: its tokens are the ones
+    that the other scheduler used, so that the launch request itself says whether there is a container, without
+    the delay of a listing.
+
+    :param tokened: the other scheduler launched it, if at all, under this ``launch_id``
+    """
+    if was is Was.QUEUED and tokened and handle_id is None:
+        record, effects = new_record(launch, now)
+        record.was = was
+        return record, effects
+    record = Record(
+        launch, Phase.UNRESOLVED, waiting_since=now, retry_at=now, since=now, was=was, lookup=handle_id
+    )
+    record.seen_running = was is not Was.QUEUED
+    return record, [LookUp()]
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]:
+    """
+    Let an event happen to a launch.
+
+    :param now: seconds of the loop's clock
+    :returns: what has to be done, in this order
+    :raises IllegalEvent: if the event cannot happen in the record's phase; the record is unchanged then
+    """
+    phase = record.phase
+    if phase is Phase.DONE:
+        return []  # an answer that came too late changes nothing
+    match event:
+        case Sending(spec) if phase in (Phase.WAITING, Phase.AMBIGUOUS):
+            record.phase = Phase.SENDING
+            record.spec = spec
+            return []
+        case Unrenderable(reason) if phase in (Phase.WAITING, Phase.AMBIGUOUS):
+            return _fail(record, reason, notable=True)
+        case Replied(observation) if phase is Phase.SENDING:
+            return _claim(record, observation, now)
+        case Refused(error, jitter) if phase is Phase.SENDING:
+            return _refused(record, error, now, jitter, rules)
+        case WindowOver() if phase is Phase.AMBIGUOUS:
+            return _look_up_instead(record, now)
+        case Interrupted():
+            return _interrupted(record, now)
+        case GaveUp(reason) if phase is Phase.WAITING:
+            return _fail(record, reason, notable=True)
+        case GaveUp() if phase is Phase.AMBIGUOUS:
+            return []  # it may run: only its own deadline ends it
+        case Observed(observation, jitter) if phase is Phase.ACTIVE:
+            return _observed(record, observation, now, jitter, rules)
+        case Resolved(observation) if phase is Phase.UNRESOLVED:
+            return _resolved(record, observation, now, rules)
+        case StopWanted(reason):
+            return _stop_wanted(record, reason)
+        case Superseded():
+            return _superseded(record)
+        case Gone() if phase is Phase.ACTIVE:
+            return _gone(record, now)
+        case Observed() | Gone() | Resolved():
+            return []  # it moved on while the question was under way
+    raise IllegalEvent(record, event)
+
+
+def _finish(record: Record, report: Report | None) -> list[Effect]:
+    record.phase = Phase.DONE
+    record.spec = None
+    if report is None or record.muted:
+        return [Forget()]
+    return [Emit(report), Forget()]
+
+
+def _fail(
+    record: Record, reason: str, *, notable: bool, observation: Observation | None = None
+) -> list[Effect]:
+    launch = record.launch
+    return _finish(
+        record,
+        Finished(
+            launch.launch_id,
+            launch.key,
+            success=False,
+            reason=reason,
+            notable=notable,
+            handle_id=record.handle.id if record.handle else None,
+            exit_code=observation.exit_code if observation else None,
+            stop_code=observation.stop_code if observation else None,
+        ),
+    )
+
+
+def _claim(record: Record, observation: Observation, now: float) -> list[Effect]:
+    """The launch has its container."""
+    launch = record.launch
+    record.phase = Phase.ACTIVE
+    record.handle = observation.handle
+    record.spec = None
+    record.sent_at = None
+    record.errors = 0
+    record.since = now
+    record.seen_at = record.missing_at = None
+    effects: list[Effect] = [Poll()]
+    if record.stop_reason is not None:
+        effects.append(SendStop(record.stop_reason))
+    if not record.muted:
+        effects.append(Emit(Launched(launch.launch_id, launch.key, observation.handle.id)))
+    return effects
+
+
+def _refused(
+    record: Record, error: BackendError, now: float, jitter: float, rules: Rules
+) -> list[Effect]:
+    maybe_sent = record.sent_at is not None
+    decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
+    record.errors += 1
+    if decision is Verdict.CLAIM:
+        spec = record.spec
+        assert spec is not None
+        return _claim(record, Observation(Handle(spec.scope, error.resource_ids[0]), Seen.PENDING), now)
+    if decision is Verdict.FAIL and not maybe_sent:
+        return _fail(record, f"{rules.service} refused to run the container: {error}", notable=True)
+    if decision is Verdict.RESEND or maybe_sent:
+        if record.muted and record.stop_reason is None:
+            return _finish(record, None)  # superseded: see _superseded
+        if record.sent_at is None:
+            record.sent_at = now
+        record.phase = Phase.AMBIGUOUS
+        if decision is Verdict.FAIL or now - record.sent_at >= rules.resend_window:
+            return _look_up_instead(record, now)
+        record.retry_at = now + delay(error.kind, record.errors, jitter)
+        return [Enqueue()]
+    record.phase = Phase.WAITING
+    record.spec = None  # a definite refusal: the next request may carry a fresh token of Airflow's
+    if record.stop_reason is not None or record.muted:
+        return _finish(record, None)
+    record.retry_at = now + delay(error.kind, record.errors, jitter)
+    return [Enqueue()]
+
+
+def _look_up_instead(record: Record, now: float) -> list[Effect]:
+    """Its token must not be sent any more; only a listing can tell what became of it."""
+    record.phase = Phase.UNRESOLVED
+    record.since = record.retry_at = now
+    record.lookup = None
+    record.looks = 0
+    return [LookUp()]
+
+
+def _interrupted(record: Record, now: float) -> list[Effect]:
+    if record.phase is not Phase.SENDING:
+        return []
+    record.phase = Phase.AMBIGUOUS
+    record.retry_at = now
+    if record.sent_at is None:
+        record.sent_at = now
+    return [Enqueue()]
+
+
+def _observed(
+    record: Record, observation: Observation, now: float, jitter: float, rules: Rules
+) -> list[Effect]:
+    launch = record.launch
+    if observation.seen is Seen.MISSING:
+        return _missing(record, now, rules)
+    record.seen_at = now
+    record.missing_at = None
+    if observation.started:
+        record.seen_running = True
+    if observation.exit_code is not None:
+        if observation.exit_code == 0:
+            return _finish(
+                record,
+                Finished(
+                    launch.launch_id,
+                    launch.key,
+                    success=True,
+                    handle_id=observation.handle.id,
+                    exit_code=0,
+                    stop_code=observation.stop_code,
+                ),
+            )
+        return _fail(record, _reason(observation), notable=True, observation=observation)
+    if observation.seen is not Seen.STOPPED:
+        return []
+    if record.seen_running or observation.started:
+        return _fail(record, _reason(observation), notable=True, observation=observation)
+    if record.muted or record.stop_reason is not None:
+        return _finish(record, None)
+    if record.attempt >= rules.max_attempts:
+        return _fail(
+            record,
+            f"{_reason(observation)} (container {record.attempt} of {rules.max_attempts}, none of them started)",
+            notable=True,
+            observation=observation,
+        )
+    if record.was in (Was.RUNNING, Was.RESTARTING):
+        return _fail(record, _reason(observation), notable=True, observation=observation)
+    record.phase = Phase.WAITING
+    record.attempt += 1
+    record.handle = None
+    record.spec = None
+    record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)
+    return [Enqueue()]
+
+
+def _reason(observation: Observation) -> str:
+    return observation.reason or f"The container stopped without an exit code (status {observation.status})"
+
+
+def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
+    if record.missing_at is None:
+        record.missing_at = now
+    grace = rules.seen_missing_grace if record.seen_running and record.was is None else rules.missing_grace
+    if record.stop_reason is not None and record.muted:
+        grace = rules.missing_grace
+    if now - record.missing_at < grace:
+        return []
+    assert record.handle is not None
+    known = "no longer knows" if record.seen_at is not None or record.seen_running else "does not know"
+    # It cannot be proven that nothing runs: ask for it to be stopped before Airflow may start another.
+    return [
+        SendStop("Its state could not be found out; Airflow was told that it failed"),
+        *_fail(
+            record,
+            f"{rules.service} {known} the container {record.handle.id} (MISSING for {grace:.0f} s)",
+            notable=True,
+        ),
+    ]
+
+
+def _resolved(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
+    if observation is not None and not _is_of_this_queueing(record, observation, rules):
+        observation = None
+        if record.lookup is not None:
+            # The identifier was of an earlier queueing. One of this queueing may carry the mark.
+            record.lookup = None
+            record.retry_at = now
+            return [LookUp()]
+    if observation is not None:
+        return [*_claim(record, observation, now), *_observed_if_told(record, observation, now, rules)]
+    record.looks += 1
+    if record.lookup is not None and record.was is Was.QUEUED:
+        record.lookup = None
+        record.retry_at = now
+        return [LookUp()]
+    if now - record.since < _patience(record, rules):
+        record.retry_at = now + rules.relook_after
+        return [LookUp()]
+    if record.muted:
+        return _finish(record, None)
+    if record.was is Was.QUEUED and record.sent_at is None:
+        record.phase = Phase.WAITING
+        record.retry_at = now
+        return [Enqueue()]
+    if record.was is None or record.sent_at is not None:
+        return _fail(
+            record,
+            f"It is unknown whether {rules.service} started the container: no request to run it got a definite "
+            "answer, and no container was found",
+            notable=True,
+        )
+    return _fail(
+        record,
+        f"{rules.service} has no container of this task, which was {record.was.value} when its scheduler died",
+        notable=True,
+    )
+
+
+def _patience(record: Record, rules: Rules) -> float:
+    """A container that is not listed is launched after a second look, but failed only after the grace."""
+    if record.was is Was.QUEUED and record.sent_at is None:
+        return rules.relook_after
+    return rules.missing_grace
+
+
+def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
+    if observation.seen is Seen.MISSING:
+        return record.was is not Was.QUEUED and record.lookup is not None
+    if record.was is not Was.QUEUED or observation.created_at is None:
+        return True
+    return observation.created_at >= record.launch.queued_at - rules.created_margin
+
+
+def _observed_if_told(
+    record: Record, observation: Observation, now: float, rules: Rules
+) -> list[Effect]:
+    return _observed(record, observation, now, 0.5, rules)
+
+
+def _stop_wanted(record: Record, reason: str) -> list[Effect]:
+    record.muted = True
+    if record.stop_reason is None:
+        record.stop_reason = reason
+    if record.phase is Phase.WAITING:
+        return _finish(record, None)
+    if record.phase is Phase.ACTIVE:
+        return [SendStop(record.stop_reason)]
+    return []  # its container is learnt first, by the reply, the same request again or the look-up; then stopped
+
+
+def _superseded(record: Record) -> list[Effect]:
+    record.muted = True
+    if record.phase is Phase.WAITING or (
+        # Airflow queues a key again without revoking it only after its container ran: nothing is left to learn.
+        record.phase is Phase.AMBIGUOUS and record.stop_reason is None
+    ):
+        return _finish(record, None)
+    return []
+
+
+def _gone(record: Record, now: float) -> list[Effect]:
+    """The service knows no such container to stop."""
+    if record.muted:
+        return _finish(record, None)
+    if record.missing_at is None:
+        record.missing_at = now
+    return []
