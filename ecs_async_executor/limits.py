@@ -24,6 +24,7 @@ DEFAULT_LAUNCH_RATES: Mapping[str, float] = {
 }
 """RunTask calls per second under AWS's default quotas, by launch type."""
 
+_ROUNDING_SECONDS = 1e-6
 _CUT = 0.7
 _DEEPEST_CUT = 0.4
 _AIM = 0.9
@@ -37,8 +38,8 @@ class TokenBucket:
     """
     Hand out ``rate`` tokens per second, and ``burst`` at once after a rest.
 
-    The bucket is kept as the moment at which it was empty, so that no rounding comes between
-    :meth:`ready_at` and :meth:`take`: at the time that the one returns, the other succeeds.
+    The bucket is kept as the moment at which it was empty, so that :meth:`take` succeeds at the very time that
+    :meth:`ready_at` returns, and no earlier.
 
     :param rate: tokens per second; may be changed at any time
     :param burst: how many tokens it holds, at least 1; it starts full
@@ -56,7 +57,8 @@ class TokenBucket:
 
     def ready_at(self, now: float, tokens: float = 1.0) -> float:
         """Return the earliest time at which so many tokens are there; ``now`` if they are."""
-        return max(now, self._empty_at + min(tokens, self.burst) / self.rate)
+        ready_at = self._empty_at + min(tokens, self.burst) / self.rate
+        return ready_at if ready_at > now + _ROUNDING_SECONDS else now
 
     def take(self, now: float) -> bool:
         """Take one token if there is one."""
