@@ -1,0 +1,185 @@
+"""A scripted cloud behind the backend protocol: containers follow a plan, calls follow a programme of faults."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.errors import BackendError, Kind
+from tests.engine.virtual_time import EPOCH
+
+
+@dataclass
+class Plan:
+    """
+    How a container's life goes; times in seconds from its launch.
+
+    :param exit_code: None: it ends without one (its host was lost)
+    :param starts: False: it stops before user code could run
+    :param hidden_for: the service does not know it for so long
+    :param lingers: so long after its exit it is still stopping
+    """
+
+    start_after: float = 1.0
+    duration: float = 5.0
+    exit_code: int | None = 0
+    starts: bool = True
+    hidden_for: float = 0.0
+    lingers: float = 0.0
+
+
+@dataclass
+class Container:
+    """One container, of which everything follows from its plan and the clock."""
+
+    handle: Handle
+    label: str
+    token: str
+    started_by: str | None
+    created: float
+    plan: Plan
+    stopped: float | None = None
+    stop_reasons: list[str] = field(default_factory=list)
+
+    @property
+    def starts_at(self) -> float:
+        return self.created + self.plan.start_after
+
+    @property
+    def ends_at(self) -> float:
+        natural = self.starts_at + (self.plan.duration if self.plan.starts else 0.0)
+        return natural if self.stopped is None else min(natural, self.stopped)
+
+    def ran_user_code(self, now: float) -> bool:
+        return self.plan.starts and self.starts_at <= now and self.starts_at < self.ends_at
+
+    def alive(self, now: float) -> bool:
+        return now < self.ends_at
+
+    def observe(self, now: float) -> Observation:
+        if now < self.created + self.plan.hidden_for:
+            return Observation(self.handle, Seen.MISSING, status="MISSING")
+        started = self.ran_user_code(now)
+        common = {"created_at": EPOCH + self.created, "started_by": self.started_by, "started": started}
+        if now < self.ends_at:
+            seen = Seen.RUNNING if now >= self.starts_at and self.plan.starts else Seen.PENDING
+            return Observation(self.handle, seen, status=seen.name, **common)
+        exit_code = None
+        if started:
+            natural = self.stopped is None or self.stopped >= self.starts_at + self.plan.duration
+            exit_code = self.plan.exit_code if natural else 143
+        seen = Seen.PENDING if now < self.ends_at + self.plan.lingers else Seen.STOPPED
+        reason = f"The container exited {exit_code}" if exit_code is not None else "It stopped"
+        return Observation(self.handle, seen, status="STOPPED", exit_code=exit_code, reason=reason, **common)
+
+
+Fault = Callable[[str, "FakeCloud"], "BackendError | None"]
+"""Asked before a call is carried out, with the operation, and after it with ``<operation>:after``."""
+
+
+class FakeCloud:
+    """
+    A cloud of one account.
+
+    :param latency: of every call, in seconds
+    :param plan: how the n-th container of a workload goes
+    """
+
+    describe_batch = 100
+
+    def __init__(
+        self,
+        *,
+        latency: float = 0.05,
+        plan: Callable[[str, int], Plan] = lambda label, nth: Plan(),
+        fault: Fault = lambda operation, cloud: None,
+    ) -> None:
+        self.latency = latency
+        self.plan = plan
+        self.fault = fault
+        self.containers: dict[str, Container] = {}
+        self.by_token: dict[str, Container] = {}
+        self.parameters: dict[str, object] = {}
+        self.calls: Counter[str] = Counter()
+        self.call_times: defaultdict[str, list[float]] = defaultdict(list)
+        self.in_flight: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self._ids = itertools.count(1)
+
+    def of(self, label: str) -> list[Container]:
+        """Every container that a workload ever had."""
+        return [c for c in self.containers.values() if c.label == label]
+
+    def scope_of(self, handle_id: str | None) -> str:
+        return "default"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    @asynccontextmanager
+    async def _call(self, operation: str) -> AsyncIterator[None]:
+        self.calls[operation] += 1
+        self.call_times[operation].append(anyio.current_time())
+        self.in_flight[operation] += 1
+        self.peak[operation] = max(self.peak[operation], self.in_flight[operation])
+        try:
+            await anyio.sleep(self.latency / 2)
+            if error := self.fault(operation, self):
+                raise error
+            yield
+            await anyio.sleep(self.latency / 2)
+            if error := self.fault(f"{operation}:after", self):
+                raise error
+        finally:
+            self.in_flight[operation] -= 1
+
+    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        async with self._call("launch"):
+            now = anyio.current_time()
+            known = self.by_token.get(token)
+            if known is not None:
+                if self.parameters[token] != spec.request:
+                    raise BackendError(Kind.CONFLICT, "ConflictException", "token in use", [known.handle.id])
+                return known.observe(now)
+            label = spec.request["label"]
+            handle = Handle(spec.scope, f"container-{next(self._ids)}")
+            plan = self.plan(label, len(self.of(label)) + 1)
+            container = Container(handle, label, token, spec.started_by, now, plan)
+            self.containers[handle.id] = self.by_token[token] = container
+            self.parameters[token] = spec.request
+        return Observation(handle, Seen.PENDING, status="PROVISIONING", created_at=EPOCH + now)
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        assert 0 < len(ids) <= self.describe_batch
+        async with self._call("describe"):
+            now = anyio.current_time()
+            return [
+                self.containers[i].observe(now)
+                if i in self.containers and self.containers[i].handle.scope == scope
+                else Observation(Handle(scope, i), Seen.MISSING, status="MISSING")
+                for i in ids
+            ]
+
+    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+        async with self._call("find"):
+            return [c.handle for c in self.containers.values() if c.started_by == started_by]
+
+    async def stop(self, handle: Handle, reason: str) -> None:
+        async with self._call("stop"):
+            container = self.containers.get(handle.id)
+            if container is None:
+                raise BackendError(Kind.NOT_FOUND, "InvalidParameterException", "The task was not found.")
+            container.stop_reasons.append(reason)
+            if container.stopped is None:
+                container.stopped = anyio.current_time()
+
+    async def check(self) -> None:
+        async with self._call("check"):
+            pass

@@ -1,0 +1,155 @@
+"""An engine over the fake cloud, driven as the bridge would, in virtual time."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
+from ecs_async_executor.ledger import Ledger
+from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Report, Stop, Was
+from ecs_async_executor.policy import Rules
+from tests.engine.cloud import FakeCloud
+from tests.engine.virtual_time import EPOCH, wall
+
+OPTIONS = Options(
+    launch_rate=lambda bucket: 1000.0,
+    launch_burst=100,
+    launch_rate_max=1000.0,
+    max_concurrent_launches=64,
+    max_concurrent_describes=8,
+    describe_rate=1000.0,
+    describe_burst=100,
+    poll_interval=1.0,
+)
+RULES = Rules(service="ECS", max_attempts=3)
+
+
+def launch_id() -> str:
+    return str(uuid.uuid4())
+
+
+class Harness:
+    """What the executor would see, and a few verbs to drive it."""
+
+    def __init__(
+        self,
+        cloud: FakeCloud,
+        *,
+        options: Options = OPTIONS,
+        rules: Rules = RULES,
+        render: Callable[[Launch], LaunchSpec] | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.cloud = cloud
+        self.options = options
+        self.ledger = Ledger(rules)
+        self.inbox: deque[Command | Check] = deque()
+        self.render = render or self.default_render
+        self.rendered: list[str] = []
+        self.reports: list[Report] = []
+        self.snapshots: list[Statistics] = []
+        self.silence = 0.0
+        self.seed = seed
+        self.engine = self._make_engine()
+
+    def _make_engine(self) -> Engine:
+        return Engine(
+            backend=self.cloud,
+            ledger=self.ledger,
+            inbox=self.inbox,
+            render=self._render,
+            options=self.options,
+            counters=Counters(),
+            beat_age=lambda: self.silence,
+            publish=self.snapshots.append,
+            wall=wall,
+            random_source=random.Random(self.seed),
+        )
+
+    def new_loop(self) -> None:
+        """Do what the bridge does when the loop thread has died: a new engine over the same ledger."""
+        self.engine = self._make_engine()
+
+    def _render(self, launch: Launch) -> LaunchSpec:
+        self.rendered.append(launch.label)
+        return self.render(launch)
+
+    def default_render(self, launch: Launch) -> LaunchSpec:
+        # The token of Airflow's own differs with every rendering, as a real one does.
+        request = {"label": launch.label, "jwt": len(self.rendered)}
+        return LaunchSpec(request, "default", str(launch.route or "main"), "FARGATE", launch.started_by)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Harness]:
+        ready = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.engine.run, ready.set)
+            await ready.wait()
+            try:
+                yield self
+            finally:
+                tasks.cancel_scope.cancel()
+
+    def submit(self, *commands: Command) -> None:
+        self.inbox.extend(commands)
+        self.engine.wake()
+
+    def launch(self, label: str, *, priority: int = 0, key: str | None = None, **fields: Any) -> str:
+        command = make_launch(label, priority=priority, key=key, **fields)
+        self.submit(command)
+        return command.launch_id
+
+    def stop(self, launch_id: str, reason: str = "revoked") -> None:
+        self.submit(Stop(launch_id, reason))
+
+    def adopt(self, launch: Launch, was: Was, handle_id: str | None = None) -> None:
+        self.submit(Adopt(launch, was, handle_id))
+
+    def take(self) -> list[Report]:
+        taken: list[Report] = []
+        while self.ledger.outbox:
+            taken.append(self.ledger.outbox.popleft())
+        self.reports.extend(taken)
+        return taken
+
+    def finished(self, label: str | None = None) -> list[Finished]:
+        self.take()
+        return [r for r in self.reports if isinstance(r, Finished) and label in (None, r.key)]
+
+    def launched(self, label: str) -> list[Launched]:
+        self.take()
+        return [r for r in self.reports if isinstance(r, Launched) and r.key == label]
+
+    def notices(self, label: str) -> list[Notice]:
+        self.take()
+        return [r for r in self.reports if isinstance(r, Notice) and r.key == label]
+
+    async def until(self, condition: Callable[[], Any], timeout: float = 7200.0) -> Any:
+        """Wait for a condition in virtual time."""
+        with anyio.fail_after(timeout):
+            while not (value := condition()):
+                await anyio.sleep(0.1)
+        return value
+
+
+def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fields: Any) -> Launch:
+    identity = launch_id()
+    launch = Launch(
+        launch_id=identity,
+        key=key or label,
+        workload=None,
+        priority=priority,
+        started_by=identity,
+        queued_at=EPOCH + anyio.current_time(),
+        label=label,
+    )
+    return replace(launch, **fields)
