@@ -1,0 +1,85 @@
+"""
+A local ECS, for any ECS client: boto3, aiobotocore, the AWS CLI, Terraform, an Airflow executor.
+
+moto's server with what moto lacks: tasks that really run (as processes) or live as a script says, AWS's own
+rules (idempotency tokens, MISSING, limits, paging, stop codes), HTTP keep-alive, faults, latency, rate
+limits, and a ledger of every container that was ever started. Everything else that moto has is served too.
+Needs the extra ``local``. In a test::
+
+    from ecs_async_executor.local import LocalEcs
+
+    with LocalEcs(runner="subprocess") as ecs:
+        ecs.register("hello", "main", command=["sh", "-c", "exit 3"])
+        client = ecs.client("ecs")
+        client.run_task(
+            taskDefinition="hello",
+            launchType="FARGATE",
+            networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+        )
+        ecs.wait_stopped()
+        assert [entry.exit_code for entry in ecs.ledger.entries()] == [3]
+
+With ``runner="scripted"`` nothing is run: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
+says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` lets things go
+wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host.
+
+As a program: ``python -m ecs_async_executor.local --port 4566``, then point clients at it with
+``AWS_ENDPOINT_URL=http://127.0.0.1:4566`` and any credentials. Its control path:
+
+============================== =======================================================================
+``GET /_local/health``         is it up
+``GET /_local/ledger``         every container accepted; ``?started_by=`` narrows it
+``GET /_local/statistics``     calls, errors, concurrency per operation; connections; running, waiting
+``GET /_local/faults``         the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
+``PUT /_local/latency``        a number of seconds, a pair, or an object of these per operation
+``PUT /_local/script``         a list of rules for tasks that start from now on
+``GET /_local/tasks/<id>``     one task, whatever its region
+``POST /_local/tasks/<id>/kill`` ``{"cause": "host", "notice": 0}``: lose its host
+``POST /_local/reset``         forget everything; what runs is killed
+============================== =======================================================================
+
+It is no sandbox: the subprocess runner runs whatever it is sent, as you. It listens on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+try:
+    import aiohttp  # noqa: F401
+    import moto  # noqa: F401
+except ImportError as error:
+    msg = "the local ECS needs its extra: pip install 'ecs-async-executor[local]'"
+    raise ImportError(msg) from error
+
+from ecs_async_executor.local.faults import KINDS as KINDS
+from ecs_async_executor.local.faults import Fault as Fault
+from ecs_async_executor.local.faults import Faults as Faults
+from ecs_async_executor.local.ledger import Entry as Entry
+from ecs_async_executor.local.ledger import Ledger as Ledger
+from ecs_async_executor.local.local_ecs import LocalEcs as LocalEcs
+from ecs_async_executor.local.rates import AWS_RATES as AWS_RATES
+from ecs_async_executor.local.rates import Rate as Rate
+from ecs_async_executor.local.runners import Runner as Runner
+from ecs_async_executor.local.runners import SubprocessRunner as SubprocessRunner
+from ecs_async_executor.local.scripted import Rule as Rule
+from ecs_async_executor.local.scripted import ScriptedRunner as ScriptedRunner
+from ecs_async_executor.local.server import CAUSES as CAUSES
+from ecs_async_executor.local.server import OperationStatistics as OperationStatistics
+from ecs_async_executor.local.server import Statistics as Statistics
+
+__all__ = [
+    "AWS_RATES",
+    "CAUSES",
+    "KINDS",
+    "Entry",
+    "Fault",
+    "Faults",
+    "Ledger",
+    "LocalEcs",
+    "OperationStatistics",
+    "Rate",
+    "Rule",
+    "Runner",
+    "ScriptedRunner",
+    "Statistics",
+    "SubprocessRunner",
+]

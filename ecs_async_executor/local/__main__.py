@@ -1,0 +1,133 @@
+"""``python -m ecs_async_executor.local``: the local ECS as a program; stops on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecs_async_executor.local import LocalEcs
+from ecs_async_executor.local.rules import AwsError
+from ecs_async_executor.local.server import Latency, parse_latency
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ecs_async_executor.local",
+        description="Serve a local ECS (and the rest of moto). Point clients at it with AWS_ENDPOINT_URL.",
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=0, help="port to listen on, 0 for a free one (default: %(default)s)")
+    add("--port-file", type=Path, metavar="FILE", help="write the port to FILE when ready")
+    add("--runner", choices=("subprocess", "scripted"), default="subprocess", help="default: %(default)s")
+    add("--script", type=Path, metavar="FILE.json", help="rules of the scripted runner, a JSON list")
+    add(
+        "--latency",
+        type=_latency,
+        default=0.0,
+        metavar="SECONDS",
+        help='of every answer: a number, or JSON as in [0.05, 0.15] or {"RunTask": 0.1}',
+    )
+    add("--max-running", type=int, metavar="N", help="more tasks than N wait in PROVISIONING")
+    add(
+        "--capacity",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="beyond N tasks on a launch type or capacity provider RunTask answers with failures; repeatable",
+    )
+    add("--rate-limits", action="store_true", help="enforce AWS's default rate limits")
+    add("--visible-after", type=float, default=0.0, metavar="SECONDS", help="a new task is MISSING so long")
+    add("--retention", type=float, default=3600.0, metavar="SECONDS", help="a stopped task is kept so long")
+    add("--start-delay", type=float, default=0.0, metavar="SECONDS", help="from placement to start")
+    add("--stop-timeout", type=float, default=30.0, metavar="SECONDS", help="from SIGTERM to SIGKILL")
+    add("--log-dir", type=Path, metavar="DIR", help="where the processes' output goes")
+    add("--inherit-environment", action="store_true", help="processes get this process's whole environment")
+    add("--ledger", type=Path, metavar="FILE", help="append a JSON line per container accepted and ended")
+    add("--cluster", action="append", default=[], metavar="NAME", help="besides 'default'; repeatable")
+    add(
+        "--task-definition",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.json",
+        help="register it at the start, given as RegisterTaskDefinition takes it; repeatable",
+    )
+    add(
+        "--region",
+        default=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        help="of clusters and task definitions made here (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; give the exit code."""
+    options = parser().parse_args(argv)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        ecs = LocalEcs(
+            runner=options.runner,
+            script=json.loads(options.script.read_text()) if options.script else (),
+            latency=options.latency,
+            max_running=options.max_running,
+            capacity={name: int(n) for name, _, n in (c.partition("=") for c in options.capacity)},
+            limits=options.rate_limits,
+            visible_after=options.visible_after,
+            retention=options.retention,
+            start_delay=options.start_delay,
+            stop_timeout=options.stop_timeout,
+            inherit_environment=options.inherit_environment,
+            log_dir=options.log_dir,
+            ledger_path=options.ledger,
+            clusters=options.cluster,
+            region=options.region,
+            host=options.host,
+            port=options.port,
+            seed=options.seed,
+        )
+        definitions = [json.loads(path.read_text()) for path in options.task_definition]
+        ecs.start()
+    except (OSError, ValueError) as error:
+        print(f"local ECS: {error}", file=sys.stderr)
+        return 2
+    try:
+        for definition in definitions:
+            ecs.register_task_definition(definition)
+        if options.port_file is not None:
+            _write(options.port_file, str(ecs.port))
+        print(f"local ECS on {ecs.url}", flush=True)
+        stop.wait()
+    except AwsError as error:
+        print(f"local ECS: {error}", file=sys.stderr)
+        return 2
+    finally:
+        ecs.stop()
+        if options.port_file is not None:
+            options.port_file.unlink(missing_ok=True)
+    return 0
+
+
+def _latency(text: str) -> Latency:
+    return parse_latency(json.loads(text))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file such that whoever waits for it never reads half of it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,574 @@
+"""
+The local ECS itself: moto's ECS backend with AWS's rules, real task lives and a plain-JSON face.
+
+May import moto and the other modules of this package. What moto does well (clusters, task definitions,
+services, capacity providers, tags) stays moto's; everything about tasks is here, and is spoken to in JSON
+text, because moto's serializer is what makes it slow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count as counter
+from typing import Any
+from uuid import uuid4
+
+from moto.core.base_backend import BackendDict
+from moto.ecs.exceptions import ClusterNotFoundException
+from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition, ecs_backends
+
+from ecs_async_executor.local import rules
+from ecs_async_executor.local.host import Host
+from ecs_async_executor.local.ledger import Ledger, Record, digest
+from ecs_async_executor.local.life import Container, Job, Life
+from ecs_async_executor.local.records import Task
+from ecs_async_executor.local.rules import AwsError
+
+DEFAULT_ACCOUNT = "123456789012"
+FARGATE_FULL = (
+    "Capacity is unavailable at this time. Please try again later or in a different availability zone"
+)
+TOKEN_TTL = 24 * 3600.0
+
+_accounts: set[str] = set()
+_accounts_lock = threading.Lock()
+
+
+def acquire_account() -> str:
+    """Reserve an AWS account of moto's, so that servers in one process share nothing."""
+    with _accounts_lock:
+        fixed = os.environ.get("MOTO_ACCOUNT_ID")
+        if fixed:
+            return fixed
+        candidates = (DEFAULT_ACCOUNT, *(f"{100000000000 + n}" for n in range(1, len(_accounts) + 2)))
+        account = next(a for a in candidates if a not in _accounts)
+        _accounts.add(account)
+        return account
+
+
+def release_account(account: str) -> None:
+    """Give an account back, and drop everything moto holds for it."""
+    with _accounts_lock:
+        _accounts.discard(account)
+        wipe_account(account)
+
+
+def wipe_account(account: str) -> None:
+    """Drop everything that moto holds for an account, in every service."""
+    for backends in list(BackendDict._instances):
+        dict.pop(backends, account, None)
+
+
+class LocalBackend(EC2ContainerServiceBackend):
+    """moto's ECS of one account and region, with tasks that :class:`Ecs` looks after."""
+
+    tasks: dict[str, dict[str, Task]]  # type: ignore[assignment]
+
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        self.by_id: dict[str, Task] = {}
+        self.by_mark: dict[str, dict[str, Task]] = {}
+        self.tokens: dict[tuple[str, str], tuple[str, list[Task]]] = {}
+
+    def find_cluster(self, reference: str | None) -> Cluster:
+        """
+        Look a cluster up by name or ARN.
+
+        :raises AwsError: if there is none, or it was deleted
+        """
+        cluster = self.clusters.get(rules.name_of(reference or "default"))
+        if cluster is None or cluster.status == "INACTIVE":
+            raise AwsError("ClusterNotFoundException", "Cluster not found.")
+        return cluster
+
+    def find_definition(self, reference: str) -> TaskDefinition:
+        """
+        Look a task definition up by family, ``family:revision`` or ARN.
+
+        :raises AwsError: if there is none, or it was deregistered
+        """
+        family, _, revision = rules.name_of(reference).partition(":")
+        revisions = self.task_definitions.get(family) or {}
+        if revision:
+            found = revisions.get(int(revision)) if revision.isdecimal() else None
+        else:
+            active = [r for r, d in list(revisions.items()) if d.status == "ACTIVE"]
+            found = revisions[max(active)] if active else None
+        if found is None:
+            raise AwsError("ClientException", "TaskDefinition not found.")
+        if found.status != "ACTIVE":
+            raise AwsError("ClientException", "TaskDefinition is inactive")
+        return found
+
+    def add(self, task: Task) -> None:
+        """Hold a task."""
+        self.by_id[task.id] = task
+        self.tasks.setdefault(task.cluster_name, {})[task.task_arn] = task
+        if task.job.started_by:
+            self.by_mark.setdefault(task.job.started_by, {})[task.id] = task
+
+    def forget(self, task: Task) -> None:
+        """Drop a task, and the token that made it."""
+        self.by_id.pop(task.id, None)
+        self.tasks.get(task.cluster_name, {}).pop(task.task_arn, None)
+        marked = self.by_mark.get(task.job.started_by)
+        if marked is not None:
+            marked.pop(task.id, None)
+            if not marked:
+                del self.by_mark[task.job.started_by]
+        if task.token:
+            self.tokens.pop((task.cluster_name, task.token), None)
+
+    def describe_clusters(self, cluster_names: list[str]) -> Any:
+        """Describe clusters with the number of tasks that they have now."""
+        for name in cluster_names or ["default"]:
+            cluster = self.clusters.get(rules.name_of(name))
+            if cluster is not None:
+                cluster.running_tasks_count, cluster.pending_tasks_count = self._count(cluster.name)
+        return super().describe_clusters(cluster_names)
+
+    def _count(self, cluster: str) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def _get_resource(self, resource_arn: str, parsed_arn: dict[str, str]) -> Any:
+        if parsed_arn["service"] != "task":
+            return super()._get_resource(resource_arn, parsed_arn)
+        task = self.by_id.get(rules.name_of(resource_arn))
+        if task is None:
+            raise ClusterNotFoundException
+        task.retagged()
+        return task
+
+    def reset(self) -> None:
+        """Forget everything; tasks that run are stopped by whoever resets the server."""
+        self.__init__(self.region_name, self.account_id)  # type: ignore[misc]
+
+
+# moto finds a backend's URLs through the module that its class claims to come from.
+LocalBackend.__module__ = EC2ContainerServiceBackend.__module__
+
+
+class Ecs:
+    """
+    The operations on tasks, over every region of one account. Safe to use from any thread.
+
+    :param host: what runs them
+    :param capacity: how many tasks may run per launch type or capacity provider; RunTask answers with
+        ``failures`` beyond that. Not named: no limit
+    :param visible_after: seconds after RunTask during which DescribeTasks and ListTasks do not know a task
+    :param realistic: show tasks with everything that AWS shows
+    """
+
+    operations = frozenset({"RunTask", "StartTask", "DescribeTasks", "ListTasks", "StopTask"})
+
+    def __init__(
+        self,
+        host: Callable[[Callable[[Job], None], Callable[[Job], None]], Host],
+        account: str,
+        *,
+        capacity: Mapping[str, int] | None = None,
+        visible_after: float = 0.0,
+        realistic: bool = True,
+        ledger_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.account = account
+        self.host = host(self._ended, self._expired)
+        self.ledger = Ledger(self.host.lock, self.host.settle, self.host.clock, ledger_path)
+        self.capacity = dict(capacity or {})
+        self.visible_after = visible_after
+        self.realistic = realistic
+        self._lock = self.host.lock
+        self._clear()
+        ecs = self
+
+        class Bound(LocalBackend):
+            def _count(self, cluster: str) -> tuple[int, int]:
+                return ecs._count(self, cluster)
+
+        Bound.__module__ = LocalBackend.__module__
+        self._backend_class = Bound
+
+    def _clear(self) -> None:
+        self._sequence = counter(1)
+        self._attempts: dict[str, int] = {}
+        self._usage: dict[str, int] = {}
+        self._where: dict[str, tuple[LocalBackend, Task, str]] = {}
+
+    def backend(self, region: str) -> LocalBackend:
+        """Give moto's backend of a region, made ours first if moto made or reset the account."""
+        account = ecs_backends[self.account]
+        if account.backend is not self._backend_class:
+            account.backend = self._backend_class
+            dict.clear(account)
+        try:
+            backend = account[region]
+        except KeyError:
+            raise AwsError("InvalidParameterException", f"Unknown region {region}.") from None
+        assert isinstance(backend, LocalBackend)
+        return backend
+
+    def call(self, operation: str, params: Mapping[str, Any], region: str) -> str:
+        """
+        Carry out an operation on tasks and give the reply's JSON.
+
+        :raises AwsError: if AWS would refuse it
+        """
+        with self._lock:
+            backend = self.backend(region)
+            if operation == "RunTask":
+                return self._run_task(backend, params)
+            if operation == "DescribeTasks":
+                return self._describe_tasks(backend, params)
+            if operation == "ListTasks":
+                return self._list_tasks(backend, params)
+            if operation == "StopTask":
+                return self._stop_task(backend, params)
+            return self._start_task(backend, params)
+
+    def rate_bucket(self, params: Mapping[str, Any], region: str) -> str:
+        """Name what a RunTask would be launched on, as far as that is decided before it is checked."""
+        with self._lock:
+            cluster = self.backend(region).clusters.get(rules.name_of(params.get("cluster") or "default"))
+            launch_type, provider = _placement(params, cluster)
+            return provider if provider in rules.FARGATE_PROVIDERS else launch_type
+
+    def kill(
+        self, task_id: str, *, stop_code: str, reason: str, notice: float = 0.0
+    ) -> bool:
+        """
+        Let the host of a task vanish: no exit codes.
+
+        :param task_id: id or ARN
+        :param notice: seconds until it does
+        :return: False if nothing of the task ran any more
+        :raises KeyError: if there is no such task
+        """
+        with self._lock:
+            _, task, _ = self._where[rules.name_of(task_id)]
+            return self.host.lose(task.job, stop_code, reason, notice)
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """
+        Show a task as DescribeTasks does.
+
+        :raises KeyError: if there is no such task
+        """
+        with self._lock:
+            now = self.host.settle()
+            _, task, _ = self._where[rules.name_of(task_id)]
+            return {**task.record(now), "tags": task.tags}
+
+    def reset(self) -> None:
+        """Forget every task; what runs is killed first."""
+        with self._lock:
+            for _, task, _ in list(self._where.values()):
+                self.host.lose(task.job, "UserInitiated", "The server was reset.")
+                self.host.forget(task.job)
+            self.ledger.clear()
+            self._clear()
+
+    def _run_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+        rules.check_run_task(params)
+        cluster = backend.find_cluster(params.get("cluster"))
+        now = self.host.settle()
+        token = params.get("clientToken") or ""
+        mark = rules.fingerprint(params) if token else ""
+        known = backend.tokens.get((cluster.name, token)) if token else None
+        if known is not None and now < known[1][0].life.created_at + TOKEN_TTL:
+            return self._replay(known, mark, now)
+        launch_type, provider = _placement(params, cluster)
+        definition = self._checked_definition(backend, params, launch_type)
+        tasks: list[Task] = []
+        failures: list[dict[str, Any]] = []
+        for _ in range(params.get("count", 1)):
+            key = provider if provider in self.capacity else launch_type
+            limit = self.capacity.get(key or "")
+            if limit is not None and self._usage.get(key or "", 0) >= limit:
+                failures.append(_no_room(backend, cluster, launch_type))
+                continue
+            task = self._make(backend, cluster, definition, params, launch_type, provider, now)
+            tasks.append(task)
+            self._accept(backend, task, key or "")
+        if token and tasks:
+            backend.tokens[cluster.name, token] = (mark, tasks)
+        return _reply(tasks, failures, self.host.settle(), tags=True)
+
+    def _replay(self, known: tuple[str, list[Task]], mark: str, now: float) -> str:
+        digest_, tasks = known
+        if digest_ != mark:
+            raise AwsError(
+                "ConflictException",
+                "The clientToken was already used with different parameters.",
+                resourceIds=[task.task_arn for task in tasks],
+            )
+        for task in tasks:
+            self.ledger.replayed(task.job)
+        return json.dumps(
+            {
+                "tasks": [
+                    task.brief(now)
+                    if task.life.status(now) == "STOPPED"
+                    else {**task.record(now), "tags": task.tags}
+                    for task in tasks
+                ],
+                "failures": [],
+            }
+        )
+
+    def _start_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+        instances = params.get("containerInstances") or []
+        if not 1 <= len(instances) <= rules.MAX_COUNT:
+            raise rules.invalid("Container instances must be between 1 and 10.")
+        rules.check_run_task({**params, "count": 1})
+        cluster = backend.find_cluster(params.get("cluster"))
+        definition = self._checked_definition(backend, params, "EC2")
+        now = self.host.settle()
+        known = backend.container_instances.get(cluster.name, {})
+        tasks: list[Task] = []
+        failures: list[dict[str, Any]] = []
+        for reference in instances:
+            instance = known.get(rules.name_of(reference))
+            if instance is None:
+                failures.append({"arn": reference, "reason": "MISSING"})
+                continue
+            task = self._make(backend, cluster, definition, params, "EC2", None, now)
+            task.instance_arn = instance.container_instance_arn
+            tasks.append(task)
+            self._accept(backend, task, "EC2")
+        return _reply(tasks, failures, self.host.settle(), tags=True)
+
+    def _checked_definition(
+        self, backend: LocalBackend, params: Mapping[str, Any], launch_type: str
+    ) -> TaskDefinition:
+        definition = backend.find_definition(params["taskDefinition"])
+        compatibilities = set(definition.compatibilities)
+        if definition.network_mode == "awsvpc" and definition.cpu and definition.memory:
+            compatibilities.add("FARGATE")
+        rules.check_against_definition(
+            params,
+            containers=[c["name"] for c in definition.container_definitions],
+            network_mode=definition.network_mode,
+            fargate=launch_type == "FARGATE",
+            compatibilities=compatibilities,
+        )
+        return definition
+
+    def _make(
+        self,
+        backend: LocalBackend,
+        cluster: Cluster,
+        definition: TaskDefinition,
+        params: Mapping[str, Any],
+        launch_type: str,
+        provider: str | None,
+        now: float,
+    ) -> Task:
+        overrides = params.get("overrides") or {}
+        by_name = {o["name"]: o for o in overrides.get("containerOverrides") or ()}
+        containers = tuple(_container(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
+        main = _main(containers, by_name)
+        started_by = params.get("startedBy") or ""
+        identity = started_by or digest(next(c.command for c in containers if c.name == main))
+        attempt = self._attempts[identity] = self._attempts.get(identity, 0) + 1
+        number = next(self._sequence)
+        job = Job(
+            id=uuid4().hex,
+            definition=f"{definition.family}:{definition.revision}",
+            started_by=started_by,
+            containers=containers,
+            main=main,
+            number=number,
+            attempt=attempt,
+        )
+        network = (params.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
+        base = cluster.arn.replace(":cluster/", ":task/", 1)
+        return Task(
+            job=job,
+            life=Life(now),
+            sequence=number,
+            task_arn=f"{base}/{job.id}",
+            cluster_arn=cluster.arn,
+            cluster_name=cluster.name,
+            definition_arn=definition.arn,
+            family=definition.family,
+            group=params.get("group") or f"family:{definition.family}",
+            launch_type=launch_type,
+            capacity_provider=provider,
+            platform_version=params.get("platformVersion"),
+            cpu=overrides.get("cpu") or definition.cpu,
+            memory=overrides.get("memory") or definition.memory,
+            subnet=(network.get("subnets") or [None])[0],
+            overrides={"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
+            images={d["name"]: d.get("image", "") for d in definition.container_definitions},
+            tags=list(params.get("tags") or ()),
+            token=params.get("clientToken") or "",
+            instance_arn=_instance_arn(backend, cluster) if launch_type == "EC2" else None,
+            realistic=self.realistic,
+        )
+
+    def _accept(self, backend: LocalBackend, task: Task, key: str) -> None:
+        backend.add(task)
+        self._where[task.id] = (backend, task, key)
+        self._usage[key] = self._usage.get(key, 0) + 1
+        self.ledger.accept(
+            Record(
+                id=task.task_arn,
+                token=task.token,
+                cluster=task.cluster_name,
+                region=backend.region_name,
+                launch_type=task.launch_type,
+                job=task.job,
+                life=task.life,
+            )
+        )
+        self.host.submit(task.job, task.life)
+
+    def _describe_tasks(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+        references: Sequence[str] = params.get("tasks") or ()
+        cluster = backend.find_cluster(params.get("cluster"))
+        rules.check_describe(references)
+        now = self.host.settle()
+        shown: list[str] = []
+        failures: list[dict[str, str]] = []
+        tags = "TAGS" in (params.get("include") or ())
+        for reference in dict.fromkeys(references):
+            task = self._visible(backend, cluster, reference, now)
+            if task is not None:
+                shown.append(task.to_json(now, tags=tags))
+            else:
+                failures.append({"arn": _task_arn(cluster, reference), "reason": "MISSING"})
+        return f'{{"tasks":[{",".join(shown)}],"failures":{json.dumps(failures)}}}'
+
+    def _list_tasks(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+        after, size = rules.check_list(params)
+        cluster = backend.find_cluster(params.get("cluster"))
+        now = self.host.settle()
+        desired = params.get("desiredStatus") or "RUNNING"
+        started_by = params.get("startedBy")
+        candidates = (
+            backend.by_mark.get(started_by, {}) if started_by else backend.tasks.get(cluster.name, {})
+        )
+        instance = params.get("containerInstance")
+        service = params.get("serviceName")
+        wanted = {"family": params.get("family"), "launch_type": params.get("launchType")}
+        page: list[Task] = []
+        for task in candidates.values():
+            if (
+                task.sequence > after
+                and task.cluster_name == cluster.name
+                and all(value is None or getattr(task, name) == value for name, value in wanted.items())
+                and (instance is None or rules.name_of(task.instance_arn or "") == rules.name_of(instance))
+                and (service is None or task.group == f"service:{service}")
+                and task.desired_status(now) == desired
+                and now >= task.life.created_at + self.visible_after
+            ):
+                page.append(task)
+                if len(page) > size:
+                    break
+        reply: dict[str, Any] = {"taskArns": [task.task_arn for task in page[:size]]}
+        if len(page) > size:
+            reply["nextToken"] = rules.encode_page(page[size - 1].sequence)
+        return json.dumps(reply)
+
+    def _stop_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+        cluster = backend.find_cluster(params.get("cluster"))
+        self.host.settle()
+        task = backend.by_id.get(rules.name_of(params.get("task") or ""))
+        if task is None or task.cluster_name != cluster.name:
+            raise rules.invalid("The referenced task was not found.")
+        self.host.stop(task.job, "UserInitiated", params.get("reason") or "Task stopped by user")
+        return f'{{"task":{task.to_json(self.host.settle(), tags=True)}}}'
+
+    def _visible(self, backend: LocalBackend, cluster: Cluster, reference: str, now: float) -> Task | None:
+        task = backend.by_id.get(rules.name_of(reference))
+        if (
+            task is None
+            or task.cluster_name != cluster.name
+            or now < task.life.created_at + self.visible_after
+            or (reference.startswith("arn:") and reference != task.task_arn)
+        ):
+            return None
+        return task
+
+    def _count(self, backend: LocalBackend, cluster: str) -> tuple[int, int]:
+        with self._lock:
+            now = self.host.settle()
+            states = [t.life.status(now) for t in backend.tasks.get(cluster, {}).values()]
+        return states.count("RUNNING"), states.count("PENDING") + states.count("PROVISIONING")
+
+    def _ended(self, job: Job) -> None:
+        found = self._where.get(job.id)
+        if found is not None:
+            self._usage[found[2]] -= 1
+        self.ledger.ended(job)
+
+    def _expired(self, job: Job) -> None:
+        found = self._where.pop(job.id, None)
+        if found is not None:
+            found[0].forget(found[1])
+
+
+def _placement(params: Mapping[str, Any], cluster: Cluster | None) -> tuple[str, str | None]:
+    """Decide launch type and capacity provider as AWS does: the request, the cluster's default, then EC2."""
+    launch_type = params.get("launchType")
+    if launch_type:
+        return launch_type, None
+    default = cluster.default_capacity_provider_strategy if cluster is not None else None
+    strategy = params.get("capacityProviderStrategy") or default
+    if not strategy:
+        return "EC2", None
+    provider: str = strategy[0]["capacityProvider"]
+    return "FARGATE" if provider in rules.FARGATE_PROVIDERS else "EC2", provider
+
+
+def _container(definition: Mapping[str, Any], override: Mapping[str, Any]) -> Container:
+    command = override.get("command") or definition.get("command") or []
+    environment = {
+        pair["name"]: pair.get("value", "")
+        for source in (definition, override)
+        for pair in source.get("environment") or ()
+    }
+    timeout = definition.get("stopTimeout")
+    return Container(
+        name=definition["name"],
+        command=(*(definition.get("entryPoint") or ()), *command),
+        environment=environment,
+        essential=definition.get("essential", True),
+        directory=definition.get("workingDirectory"),
+        stop_timeout=float(timeout) if timeout is not None else None,
+    )
+
+
+def _main(containers: Sequence[Container], overrides: Mapping[str, Mapping[str, Any]]) -> str:
+    """Name the container that does the work: whose command was given, else the first essential one."""
+    for container in containers:
+        if overrides.get(container.name, {}).get("command"):
+            return container.name
+    return next((c.name for c in containers if c.essential), containers[0].name)
+
+
+def _instance_arn(backend: LocalBackend, cluster: Cluster) -> str:
+    registered = backend.container_instances.get(cluster.name)
+    if registered:
+        return next(iter(registered.values())).container_instance_arn
+    return f"{cluster.arn.replace(':cluster/', ':container-instance/', 1)}/{'0' * 31}1"
+
+
+def _no_room(backend: LocalBackend, cluster: Cluster, launch_type: str) -> dict[str, Any]:
+    if launch_type == "FARGATE":
+        return {"reason": FARGATE_FULL}
+    return {"arn": _instance_arn(backend, cluster), "reason": "RESOURCE:MEMORY"}
+
+
+def _task_arn(cluster: Cluster, reference: str) -> str:
+    if reference.startswith("arn:"):
+        return reference
+    return f"{cluster.arn.replace(':cluster/', ':task/', 1)}/{reference}"
+
+
+def _reply(tasks: Sequence[Task], failures: list[dict[str, Any]], now: float, *, tags: bool) -> str:
+    shown = ",".join(task.to_json(now, tags=tags) for task in tasks)
+    return f'{{"tasks":[{shown}],"failures":{json.dumps(failures)}}}'

@@ -1,0 +1,193 @@
+"""A temporary Airflow: its folder, its environment and what its database says about task instances."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import sqlite3
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ecs_async_executor.local.demo.processes import MARK
+from ecs_async_executor.local.demo.scenario import label
+
+OURS = "ecs_async_executor.AsyncEcsExecutor"
+PROVIDERS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
+
+CONCURRENCY = 3
+"""Task instances at a time: each is a process that imports Airflow, and this should work on two cores."""
+
+FOREIGN = ("AIRFLOW", "AWS_", "_AIRFLOW", "PYTHONWARNINGS", "PYTHONSTARTUP", "VIRTUAL_ENV_PROMPT")
+"""Beginnings of the names of variables that must not get into the demo from outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """
+    One try of a task instance, as Airflow's database has it.
+
+    :param external_executor_id: what the executor last reported for it (the ECS task ARN)
+    :param settled: Airflow will not change its state any more
+    """
+
+    dag_id: str
+    task_id: str
+    map_index: int
+    number: int
+    state: str | None
+    queued: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    external_executor_id: str | None
+    settled: bool
+
+    @property
+    def label(self) -> str:
+        """The task instance, as people write it."""
+        return label(self.dag_id, self.task_id, self.map_index)
+
+
+class AirflowHome:
+    """
+    Where the demo's Airflow lives.
+
+    :param folder: an empty folder that becomes AIRFLOW_HOME
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dags = folder / "dags"
+        self.task_logs = folder / "logs"
+        self.database = folder / "airflow.db"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        shutil.copytree(Path(__file__).parent / "dags", self.dags, ignore=shutil.ignore_patterns("__pycache__"))
+        self._jwt_secret = secrets.token_hex(32)
+        self._base = {
+            MARK: secrets.token_hex(8),
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.task_logs),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            # The commands that Airflow sends begin with "python".
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Airflow's own components need, but for what :meth:`executor` adds."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)},
+            **self._base,
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._jwt_secret,
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__PARALLELISM": str(CONCURRENCY),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+
+    @property
+    def container_environment(self) -> dict[str, str]:
+        """What a container needs to find Airflow, as a task definition would give it."""
+        return dict(self._base)
+
+    def executor(self, *, provider: bool, ecs_url: str, subnets: str, security_groups: str) -> dict[str, str]:
+        """Return the executor's part of the environment: the same settings for either executor."""
+        return {
+            "AIRFLOW__CORE__EXECUTOR": PROVIDERS if provider else OURS,
+            "AIRFLOW__AWS_ECS_EXECUTOR__ASSIGN_PUBLIC_IP": "True",
+            "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "demo",
+            # The provider's default, a connection that is not there, is answered with a long warning.
+            "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
+            "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
+            "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
+            "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
+            "AIRFLOW__AWS_ECS_EXECUTOR__SECURITY_GROUPS": security_groups,
+            "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": subnets,
+            "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "demo",
+            "AIRFLOW__ECS_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
+            # Invented credentials, and no way past the local ECS to a real account.
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": ecs_url,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def health(self) -> dict[str, str]:
+        """Return the state of each of Airflow's components; empty while the API server does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5) as answer:  # noqa: S310
+                told: dict[str, dict[str, str | None]] = json.load(answer)
+        except (OSError, urllib.error.URLError):
+            return {}
+        return {name: state["status"] or "absent" for name, state in told.items()}
+
+    def tries(self) -> list[Try]:
+        """Read every try of every task instance, in the order in which they were queued."""
+        columns = "dag_id, task_id, map_index, try_number, state, queued_dttm, start_date, end_date"
+        with contextlib.closing(
+            sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=10)
+        ) as connection:
+            rows = connection.execute(
+                f"SELECT {columns}, external_executor_id, 1 FROM task_instance_history "  # noqa: S608
+                f"UNION ALL SELECT {columns}, external_executor_id, "
+                "state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed') FROM task_instance"
+            ).fetchall()
+        found = {}
+        for row in rows:
+            read = _read(row)
+            # While a try is being archived it can be in both tables; the live one, read last, is current.
+            found[read.label, read.number] = read
+        never = datetime.max.replace(tzinfo=timezone.utc)
+        return sorted(
+            found.values(), key=lambda read: (read.dag_id, read.label, read.number, read.queued or never)
+        )
+
+    def task_log(self, of: Try) -> str:
+        """Return the log of a try, as far as it has been written here."""
+        found = self.task_logs.glob(f"dag_id={of.dag_id}/*/task_id={of.task_id}/**/attempt={of.number}.log")
+        mapped = f"map_index={of.map_index}"
+        return "\n".join(
+            path.read_text(errors="replace") for path in sorted(found) if of.map_index < 0 or mapped in path.parts
+        )
+
+
+def _read(row: tuple[Any, ...]) -> Try:
+    dag_id, task_id, map_index, number, state, queued, started, ended, external_id, settled = row
+    return Try(
+        dag_id, task_id, map_index, number, state, _time(queued), _time(started), _time(ended),
+        external_id, bool(settled),
+    )  # fmt: skip
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read SQLAlchemy's way to keep a UTC time in SQLite."""
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,25 @@
+"""A container whose host is taken away while user code runs in it."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import dag, task
+
+
+@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+def host_lost() -> None:
+    """Lose the host in the first try; Airflow's retry runs on another one."""
+
+    @task(retries=1, retry_delay=timedelta(seconds=1))
+    def long_haul(**context: Any) -> None:
+        if context["ti"].try_number == 1:
+            # Far longer than the demo: whoever waits for this has not noticed that the host is gone.
+            time.sleep(600)
+
+    long_haul()
+
+
+host_lost()

@@ -1,0 +1,34 @@
+"""Sensors that give their container back while they wait: one to the triggerer, one to the scheduler."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.sdk import BaseSensorOperator, dag
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class SecondLook(BaseSensorOperator):
+    """Be satisfied at the second poke, which in reschedule mode happens in a second container."""
+
+    def poke(self, context: Context) -> bool:
+        """Say whether this is not the first look."""
+        return context["ti"].get_first_reschedule_date(context) is not None
+
+
+@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+def waiting() -> None:
+    """Wait without holding a container."""
+    DateTimeSensorAsync(
+        task_id="deferred",
+        # Rendered in the container: the moment is always ahead when the sensor looks, so it always defers.
+        target_time="{{ macros.datetime.now().astimezone() + macros.timedelta(seconds=4) }}",
+    )
+    SecondLook(task_id="rescheduled", mode="reschedule", poke_interval=2, timeout=120)
+
+
+waiting()

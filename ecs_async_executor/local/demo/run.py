@@ -1,0 +1,210 @@
+"""The demo from beginning to end. Whatever happens, it leaves neither a process nor a file behind."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecs_async_executor.local.demo.airflow_home import CONCURRENCY, OURS, PROVIDERS, AirflowHome
+from ecs_async_executor.local.demo.interrupts import Interrupts, StoppedError
+from ecs_async_executor.local.demo.local_ecs import Ecs
+from ecs_async_executor.local.demo.processes import DiedError, Processes
+from ecs_async_executor.local.demo.report import Report
+from ecs_async_executor.local.demo.scenario import HOST_LOST
+from ecs_async_executor.local.demo.show import Show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMPONENTS = ("scheduler", "triggerer", "dag_processor")
+"""What Airflow's health report has to call healthy."""
+
+POLL_SECONDS = 0.5
+START_SECONDS = 90.0
+TIMEOUT_SECONDS = 240.0
+PATIENCE_SECONDS = 20.0
+"""How long processes get to end by themselves: more than the executor's shutdown_timeout."""
+
+
+class FailedError(Exception):
+    """Something did not happen in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    How the demo is run.
+
+    :param provider: with the amazon provider's own executor, for comparison
+    :param keep: go on after the report until it is interrupted
+    :param timeout: seconds that the DAGs may take
+    """
+
+    provider: bool = False
+    keep: bool = False
+    timeout: float = TIMEOUT_SECONDS
+
+
+def demo(options: Options) -> int:
+    """Run the demo and return its exit status: 0 only if everything went as expected."""
+    show = Show()
+    with Interrupts() as interrupts:
+        folder = Path(tempfile.mkdtemp(prefix="ecs-async-executor-demo-"))
+        try:
+            airflow = AirflowHome(folder / "airflow")
+            logs = folder / "logs"
+            logs.mkdir()
+            return Run(options, show, airflow, Processes(logs, airflow.environment, interrupts)).guarded()
+        except StoppedError as stopped:
+            show.say(f"Ended by {stopped}; nothing is left behind")
+            return 128 + stopped.number
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Run:
+    """One run of the demo."""
+
+    def __init__(self, options: Options, show: Show, airflow: AirflowHome, processes: Processes) -> None:
+        self._options = options
+        self._show = show
+        self._airflow = airflow
+        self._processes = processes
+        self._interrupted: set[str] = set()
+
+    def guarded(self) -> int:
+        """Run, explain what went wrong, and end everything in any case. Return the exit status."""
+        try:
+            return self._run()
+        except (DiedError, FailedError) as error:
+            self._show.say(f"[red]{error}[/]")
+            self._show_logs()
+            return 1
+        finally:
+            # Before a word is written: there may be nobody left to write to.
+            began = time.monotonic()
+            self._stop()
+            self._show.say(f"All processes have ended, within {time.monotonic() - began:.1f} s")
+
+    def _run(self) -> int:
+        show = self._show
+        show.say(f"Airflow with {PROVIDERS if self._options.provider else OURS}, in {self._airflow.folder.parent}")
+        with show.waiting("Starting the local ECS"):
+            ecs = self._start_ecs()
+        show.say(f"The local ECS listens on {ecs.url}")
+        with show.waiting("Making Airflow's database"):
+            self._airflow_process("db-migrate", "db", "migrate", wait=True)
+        with show.waiting("Starting Airflow"):
+            self._start_airflow()
+        show.say(f"Airflow's API server listens on {self._airflow.url}")
+        with show.waiting(f"Running the DAGs, at most {CONCURRENCY} task instances at a time"):
+            report = self._watch(ecs)
+        show.console.print(report.table())
+        surprises = report.surprises()
+        for surprise in surprises:
+            show.say(f"[red]{surprise}[/]")
+        if surprises:
+            self._show_logs(report)
+        else:
+            show.say(f"[green]{len(report.tries)} tries in {len(report.tasks)} ECS tasks, all as expected[/]")
+        if self._options.keep:
+            self._keep()
+        return 1 if surprises else 0
+
+    def _stop(self) -> None:
+        """End everything: Airflow first, while the containers still have somebody to report to."""
+        self._processes.stop(("scheduler", "dag-processor", "triggerer", "api-server"), patience=PATIENCE_SECONDS)
+        self._processes.stop(patience=PATIENCE_SECONDS)
+
+    def _show_logs(self, report: Report | None = None) -> None:
+        """Write the ends of the logs that can tell what went wrong."""
+        for path in sorted(self._processes.logs.glob("*.log")):
+            self._show.tail_file(path)
+        for read in report.tries if report else ():
+            if read.state == "failed":
+                self._show.tail(f"{read.label} try {read.number}", self._airflow.task_log(read))
+        for path in sorted((self._processes.logs / "containers").rglob("*.log")):
+            self._show.tail_file(path)
+
+    def _start_ecs(self) -> Ecs:
+        port_file = self._processes.logs / "ecs.port"
+        self._processes.start(
+            "local-ecs",
+            *(sys.executable, "-m", "ecs_async_executor.local", "--host", "127.0.0.1", "--port", "0"),
+            *("--port-file", str(port_file), "--runner", "subprocess"),
+            *("--max-running", str(CONCURRENCY + 1), "--log-dir", str(self._processes.logs / "containers")),
+        )
+        self._until("the local ECS listens", lambda: port_file.exists() and port_file.read_text().strip())
+        ecs = Ecs(f"http://127.0.0.1:{port_file.read_text().strip()}")
+        subnets, groups = ecs.prepare(self._airflow.container_environment)
+        self._processes.environment = {
+            **self._airflow.environment,
+            **self._airflow.executor(
+                provider=self._options.provider, ecs_url=ecs.url, subnets=subnets, security_groups=groups
+            ),
+        }
+        return ecs
+
+    def _start_airflow(self) -> None:
+        """Start the scheduler last: the containers that it launches report to the API server at once."""
+        self._airflow_process("api-server", "api-server")
+        self._airflow_process("dag-processor", "dag-processor")
+        self._airflow_process("triggerer", "triggerer", "--skip-serve-logs")
+        self._until("the API server answers", self._airflow.health)
+        self._airflow_process("scheduler", "scheduler", "--skip-serve-logs")
+        self._until(
+            "all of Airflow is healthy",
+            lambda: all(self._airflow.health().get(name) == "healthy" for name in COMPONENTS),
+        )
+
+    def _airflow_process(self, name: str, *arguments: str, wait: bool = False) -> None:
+        command = (sys.executable, "-m", "airflow", *arguments)
+        if wait:
+            self._processes.run(name, *command)
+        else:
+            self._processes.start(name, *command)
+
+    def _watch(self, ecs: Ecs) -> Report:
+        """Follow the task instances until Airflow is done with them."""
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            self._processes.check()
+            report = Report(self._airflow.tries(), ecs.tasks())
+            self._show.news(report.tries)
+            if report.settled():
+                return report
+            self._take_host_away(report, ecs)
+            if time.monotonic() > deadline:
+                self._show.console.print(report.table())
+                raise FailedError(f"The DAGs were not done after {self._options.timeout:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+    def _take_host_away(self, report: Report, ecs: Ecs) -> None:
+        """Interrupt the first container of the one that is to lose its host, once user code runs in it."""
+        for read in report.tries:
+            if (read.label, read.number, read.state) != (HOST_LOST.label, 1, "running"):
+                continue
+            for task in report.of(read.label, read.number):
+                if task.status == "RUNNING" and task.arn not in self._interrupted:
+                    self._interrupted.add(task.arn)
+                    ecs.take_host_away(task.arn)
+                    self._show.say(f"{read.label}: the host of ECS task {task.short} is taken away")
+
+    def _keep(self) -> None:
+        self._show.say(f"Airflow's UI is at {self._airflow.url} (nobody needs to log in); Ctrl-C ends it all")
+        while True:
+            self._processes.check()
+            time.sleep(POLL_SECONDS)
+
+    def _until(self, what: str, reached: Callable[[], object]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not reached():
+            self._processes.check()
+            if time.monotonic() > deadline:
+                raise FailedError(f"Waited {START_SECONDS:.0f} s in vain until {what}")
+            time.sleep(POLL_SECONDS / 5)

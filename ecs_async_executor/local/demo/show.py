@@ -1,0 +1,65 @@
+"""How the demo says what it is doing: a live line on a terminal, one line per event elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ecs_async_executor.local.demo.airflow_home import Try
+
+TAIL = 40
+"""Lines of a log that are shown when something went wrong."""
+
+
+class Show:
+    """Writes to standard output."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+        self._states: dict[tuple[str, int], str | None] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._began
+
+    def say(self, text: str) -> None:
+        """Write one line, with the time since the beginning."""
+        self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}")
+
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show that something takes its time, and how long it took."""
+        began = time.monotonic()
+        with self.console.status(text) if self.console.is_terminal else contextlib.nullcontext():
+            yield
+        self.say(f"{text}: {time.monotonic() - began:.1f} s")
+
+    def news(self, tries: Sequence[Try]) -> None:
+        """Write what has changed since the last time."""
+        for read in tries:
+            key = (read.label, read.number)
+            if self._states.get(key) != read.state and read.state is not None:
+                again = f" (try {read.number})" if read.number > 1 else ""
+                self.say(f"{read.label}{again}: {read.state}")
+            self._states[key] = read.state
+
+    def tail(self, title: str, text: str) -> None:
+        """Write the end of a log, if there is anything in it."""
+        lines = text.strip().splitlines()
+        if lines:
+            self.console.rule(title)
+            self.console.print("\n".join(lines[-TAIL:]), markup=False)
+
+    def tail_file(self, path: Path) -> None:
+        """Write the end of a log file, if there is one."""
+        if path.exists():
+            self.tail(path.name, path.read_text(errors="replace"))

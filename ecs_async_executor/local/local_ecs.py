@@ -1,0 +1,373 @@
+"""The local ECS as a context manager: the server in a thread of this process, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from ecs_async_executor.local import rates, server
+from ecs_async_executor.local.backend import Ecs, acquire_account, release_account
+from ecs_async_executor.local.faults import Faults
+from ecs_async_executor.local.host import Host
+from ecs_async_executor.local.ledger import Ledger
+from ecs_async_executor.local.life import Job
+from ecs_async_executor.local.runners import Runner, SubprocessRunner
+from ecs_async_executor.local.scripted import Rule, ScriptedRunner
+from ecs_async_executor.local.server import Front, Latency, Statistics
+
+
+class LocalEcs:
+    """
+    A local ECS that runs while the context is open; usable from any thread.
+
+    Several may be open in one process: each has an account of its own and shares nothing. Cluster
+    ``default`` exists. On exit everything that runs is ended and reaped.
+
+    :param runner: ``subprocess``, ``scripted``, or a runner of your own
+    :param script: the rules of the scripted runner
+    :param latency: seconds that every answer takes at least: a number, a pair to draw from, or these per
+        operation
+    :param max_running: how many tasks run at a time; the others wait in PROVISIONING
+    :param capacity: how many tasks may run per launch type or capacity provider; beyond it RunTask answers
+        with ``failures``
+    :param limits: True to enforce AWS's default rate limits, or limits of your own
+    :param visible_after: seconds after RunTask during which a task is MISSING
+    :param retention: seconds that a stopped task is remembered
+    :param realistic: answers as large as AWS's
+    :param start_delay: seconds from placement to start (subprocess)
+    :param stop_timeout: seconds between SIGTERM and SIGKILL (subprocess)
+    :param environment: variables for every process (subprocess)
+    :param log_dir: where processes' output goes (subprocess), None for a new temporary directory
+    :param ledger_path: a file to append JSON lines to
+    :param clusters: what to create besides ``default``
+    :param seed: of everything that is drawn
+    :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
+    :param shutdown_timeout: seconds that processes get after SIGTERM on exit
+    """
+
+    def __init__(
+        self,
+        *,
+        runner: str | Runner = "scripted",
+        script: Iterable[Rule | Mapping[str, Any]] = (),
+        latency: Latency = 0.0,
+        max_running: int | None = None,
+        capacity: Mapping[str, int] | None = None,
+        limits: bool | Mapping[str, rates.Rate] = False,
+        visible_after: float = 0.0,
+        retention: float = 3600.0,
+        realistic: bool = True,
+        start_delay: float = 0.0,
+        stop_timeout: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+        inherit_environment: bool = False,
+        log_dir: str | os.PathLike[str] | None = None,
+        ledger_path: str | os.PathLike[str] | None = None,
+        clusters: Sequence[str] = (),
+        region: str = "us-east-1",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+        shutdown_timeout: float = 5.0,
+    ) -> None:
+        if runner == "subprocess":
+            runner = SubprocessRunner(
+                log_dir=log_dir,
+                start_delay=start_delay,
+                stop_timeout=stop_timeout,
+                environment=environment,
+                inherit_environment=inherit_environment,
+            )
+        elif runner == "scripted":
+            runner = ScriptedRunner(script, seed=seed)
+        elif isinstance(runner, str):
+            msg = f"runner must be 'subprocess', 'scripted' or a runner, not {runner!r}"
+            raise ValueError(msg)
+        self.runner: Runner = runner
+        self.region = region
+        self.faults = Faults(seed=seed)
+        self._clusters = dict.fromkeys(("default", *clusters))
+        self._definitions: list[Mapping[str, Any]] = []
+        self._latency: Latency = latency
+        self._limits = rates.AWS_RATES if limits is True else (limits or None)
+        self._address = (host, port)
+        self._seed = seed
+        self._shutdown_timeout = shutdown_timeout
+        self._thread: threading.Thread | None = None
+        self._make_host = lambda ended, expired: Host(
+            self.runner,
+            max_running=max_running,
+            retention=retention,
+            clock=clock,
+            ended=ended,
+            expired=expired,
+        )
+        self._ecs_options: dict[str, Any] = {
+            "capacity": capacity,
+            "visible_after": visible_after,
+            "realistic": realistic,
+            "ledger_path": ledger_path,
+        }
+
+    def __enter__(self) -> LocalEcs:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """
+        Serve; returns when clients can connect.
+
+        :raises OSError: if the address cannot be bound
+        """
+        account = acquire_account()
+        try:
+            self._ecs = Ecs(self._make_host, account, **self._ecs_options)
+            ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+            self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
+            self._thread.start()
+            self._front, self.port, self._loop, self._stopping = ready.result()
+            self._front.on_reset(self._set_up)
+            self._set_up()
+        except BaseException:
+            if self._thread is not None and hasattr(self, "_stopping"):
+                self.stop()
+            else:
+                release_account(account)
+            raise
+
+    def stop(self) -> None:
+        """End and reap everything that runs, and stop serving. Safe to call twice."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join()
+        self._ecs.host.close(self._shutdown_timeout)
+        self._ecs.ledger.close()
+        release_account(self._ecs.account)
+
+    @property
+    def url(self) -> str:
+        """The endpoint to give to clients."""
+        return f"http://{self._address[0]}:{self.port}"
+
+    @property
+    def account(self) -> str:
+        """The AWS account that clients find themselves in."""
+        return self._ecs.account
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every container that was accepted."""
+        return self._ecs.ledger
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the server has seen; live."""
+        return self._front.statistics
+
+    @property
+    def latency(self) -> Latency:
+        """How long every answer takes at least; may be set at any time."""
+        return self._front.latency
+
+    @latency.setter
+    def latency(self, value: Latency) -> None:
+        self._front.latency = value
+
+    @property
+    def running(self) -> int:
+        """How many tasks have a place."""
+        return self._ecs.host.running
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a place."""
+        return self._ecs.host.waiting
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which an AWS client in another process finds this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+        }
+
+    def client(self, service: str = "ecs", **options: Any) -> Any:
+        """Make a boto3 client of a service of this server; ``options`` go to boto3."""
+        import boto3
+
+        session = boto3.Session("local", "local", region_name=self.region)
+        return session.client(service, **{"endpoint_url": self.url, **options})  # type: ignore[call-overload]
+
+    def register(
+        self,
+        family: str,
+        container_name: str = "main",
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        network_mode: str = "awsvpc",
+        sidecars: Sequence[Mapping[str, Any]] = (),
+        **container: Any,
+    ) -> str:
+        """
+        Register a task definition for every launch type that its network mode allows; give its ARN.
+
+        :param network_mode: ``awsvpc`` (any launch type) or another one (EC2 only)
+        :param sidecars: definitions of further containers; ``image`` may be left out
+        :param container: further members of the container's definition, e.g. ``stopTimeout=2``
+        """
+        main: dict[str, Any] = {"name": container_name, "image": "local", **container}
+        if command is not None:
+            main["command"] = list(command)
+        main["environment"] = [{"name": k, "value": v} for k, v in (environment or {}).items()]
+        fargate = network_mode == "awsvpc"
+        return self.register_task_definition(
+            {
+                "family": family,
+                "containerDefinitions": [main, *({"image": "local", **s} for s in sidecars)],
+                "networkMode": network_mode,
+                "requiresCompatibilities": ["EC2", "FARGATE"] if fargate else ["EC2"],
+                "cpu": "256",
+                "memory": "512",
+            }
+        )
+
+    def register_task_definition(self, definition: Mapping[str, Any]) -> str:
+        """
+        Register a task definition, given as RegisterTaskDefinition takes it; give its ARN.
+
+        :raises AwsError: if moto refuses it
+        """
+        reply = self._front.call_moto("RegisterTaskDefinition", definition)
+        arn: str = reply["taskDefinition"]["taskDefinitionArn"]
+        return arn
+
+    def create_cluster(self, name: str, **options: Any) -> str:
+        """Create a cluster; ``options`` as CreateCluster takes them. Give its ARN."""
+        reply = self._front.call_moto("CreateCluster", {"clusterName": name, **options})
+        arn: str = reply["cluster"]["clusterArn"]
+        return arn
+
+    def task(self, task: str) -> dict[str, Any]:
+        """
+        Show a task as DescribeTasks does.
+
+        :param task: id or ARN
+        :raises KeyError: if there is no such task
+        """
+        return self._ecs.task(task)
+
+    def kill(
+        self,
+        task: str,
+        *,
+        cause: str = "host",
+        notice: float = 0.0,
+        stop_code: str | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        """
+        Lose the host of a task: its processes are killed, and there is no exit code.
+
+        :param task: id or ARN
+        :param cause: ``host``, ``spot``, ``fargate_spot`` or ``infrastructure``
+        :param notice: seconds until it happens; until then it runs on, but its stop code is visible
+        :param stop_code: instead of the cause's
+        :param reason: instead of the cause's
+        :return: False if nothing of the task ran any more
+        :raises KeyError: if there is no such task
+        """
+        return server.kill(
+            self._ecs, task, cause=cause, notice=notice, stop_code=stop_code, reason=reason
+        )
+
+    def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
+        """
+        Replace the scripted runner's rules, for tasks that start from now on.
+
+        :raises TypeError: if the runner takes no script
+        """
+        if not isinstance(self.runner, ScriptedRunner):
+            msg = "only the scripted runner takes a script"
+            raise TypeError(msg)
+        self.runner.script(rules)
+
+    def wait_stopped(self, count: int | None = None, timeout: float = 30.0) -> None:
+        """
+        Wait until so many tasks are STOPPED, None for all that were accepted.
+
+        :raises TimeoutError: if they are not in time
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            entries = self.ledger.entries()
+            stopped = sum(entry.status == "STOPPED" for entry in entries)
+            if stopped >= (len(entries) if count is None else count):
+                return
+            if time.monotonic() > deadline:
+                msg = f"{stopped} of {len(entries)} tasks stopped within {timeout} s"
+                raise TimeoutError(msg)
+            time.sleep(0.01)
+
+    def reset(self) -> None:
+        """Forget everything; what runs is killed. Clusters given to the constructor are made again."""
+        self._front.reset()
+
+    def _set_up(self) -> None:
+        for name in self._clusters:
+            self.create_cluster(name)
+
+    def _run(self, ready: Future[Any]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+            else:
+                raise
+
+    async def _serve(self, ready: Future[Any]) -> None:
+        front = Front(
+            self._ecs,
+            region=self.region,
+            faults=self.faults,
+            latency=self._latency,
+            limits=self._limits,
+            seed=self._seed,
+        )
+        stopping = asyncio.Event()
+        runner = web.ServerRunner(front.server(), shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            host, port = self._address
+            site = web.TCPSite(runner, host, port, backlog=1024)
+            await site.start()
+            bound = runner.addresses[0][1]
+            ready.set_result((front, bound, asyncio.get_running_loop(), stopping))
+            await stopping.wait()
+        finally:
+            front.closing.set()
+            await runner.cleanup()
+            front.close()

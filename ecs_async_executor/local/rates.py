@@ -1,0 +1,78 @@
+"""
+AWS's rate limits of the ECS API as token buckets, for :class:`~ecs_async_executor.local.LocalEcs` to enforce.
+
+Imports nothing of this package. The figures are AWS's documented defaults per account and Region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MODIFY = "modify"
+READ = "read"
+READS = frozenset(
+    {
+        "DescribeClusters",
+        "DescribeContainerInstances",
+        "DescribeServices",
+        "DescribeTaskDefinition",
+        "DescribeTasks",
+        "ListClusters",
+        "ListContainerInstances",
+        "ListServices",
+        "ListTasks",
+        "ListTagsForResource",
+        "ListTaskDefinitions",
+    }
+)
+MODIFIES = frozenset({"RunTask", "StartTask", "StopTask"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """
+    One limit.
+
+    :param per_second: sustained
+    :param burst: how much can be had at once
+    """
+
+    per_second: float
+    burst: float
+
+
+AWS_RATES: Mapping[str, Rate] = {
+    MODIFY: Rate(40, 100),
+    READ: Rate(20, 100),
+    "FARGATE": Rate(20, 20),
+    "FARGATE_SPOT": Rate(20, 20),
+}
+"""The documented defaults: operations that modify, that read, and RunTask per Fargate flavour on top."""
+
+
+class Buckets:
+    """
+    Token buckets that refuse what comes too fast.
+
+    :param rates: per bucket; what has no rate is not limited
+    """
+
+    def __init__(self, rates: Mapping[str, Rate]) -> None:
+        self.rates = dict(rates)
+        self._levels: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def take(self, region: str, names: tuple[str, ...], now: float) -> bool:
+        """Take one token of each bucket, or none at all if one of them is empty."""
+        levels = {}
+        for name in names:
+            rate = self.rates.get(name)
+            if rate is None:
+                continue
+            tokens, then = self._levels.get((region, name), (rate.burst, now))
+            tokens = min(rate.burst, tokens + (now - then) * rate.per_second)
+            if tokens < 1:
+                return False
+            levels[region, name] = (tokens - 1, now)
+        self._levels.update(levels)
+        return True

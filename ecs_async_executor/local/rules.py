@@ -1,0 +1,191 @@
+"""
+What AWS refuses and how it says so: the rules of the ECS API that moto does not have.
+
+Pure functions over request parameters; imports nothing of this package. The limits are those of the ECS
+API reference (RunTask, DescribeTasks, ListTasks, StopTask).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+MAX_COUNT = 10
+MAX_OVERRIDES = 8192
+MAX_DESCRIBE = 100
+MAX_LIST = 100
+MAX_TAGS = 50
+FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})
+LAUNCH_TYPES = ("EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES")
+
+_STARTED_BY = re.compile(r"[A-Za-z0-9\-/_]{1,128}")
+_CLIENT_TOKEN = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+class AwsError(Exception):
+    """
+    An error reply of an AWS API.
+
+    :param code: the error code, e.g. ``ClientException``
+    :param message: AWS's words
+    :param status: the HTTP status
+    :param fields: further members of the reply, e.g. ``resourceIds``
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400, **fields: Any) -> None:
+        self.code = code
+        self.message = message
+        self.status = status
+        self.fields = fields
+        super().__init__(f"{code}: {message}")
+
+
+def invalid(message: str) -> AwsError:
+    """Make an ``InvalidParameterException``."""
+    return AwsError("InvalidParameterException", message)
+
+
+def name_of(reference: str) -> str:
+    """Give the last part of an ARN, or the name or id itself."""
+    return reference.rsplit("/", 1)[-1]
+
+
+def canonical(value: Any) -> str:
+    """Serialize to JSON such that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """Digest the parameters of a request, less its token: the same digest means the same request."""
+    return hashlib.sha256(
+        canonical({k: v for k, v in params.items() if k != "clientToken"}).encode()
+    ).hexdigest()
+
+
+def check_run_task(params: Mapping[str, Any]) -> None:
+    """
+    Check what can be checked of a RunTask without looking anything up.
+
+    :raises AwsError: if AWS would refuse it
+    """
+    if not params.get("taskDefinition"):
+        raise AwsError("ClientException", "Task definition can not be blank.")
+    count = params.get("count", 1)
+    if not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
+        raise invalid(f"The value for 'count' must be between 1 and {MAX_COUNT}.")
+    if params.get("launchType") and params.get("capacityProviderStrategy"):
+        raise invalid(
+            "Specifying both a launch type and capacity provider strategy is not supported. "
+            "Remove one and try again."
+        )
+    launch_type = params.get("launchType")
+    if launch_type and launch_type not in LAUNCH_TYPES:
+        raise invalid(f"launch type should be one of [{','.join(LAUNCH_TYPES)}]")
+    started_by = params.get("startedBy")
+    if started_by and not _STARTED_BY.fullmatch(started_by):
+        raise invalid(
+            "startedBy must be at most 128 characters of letters, numbers, hyphens, forward slashes "
+            "and underscores."
+        )
+    token = params.get("clientToken")
+    if token and not _CLIENT_TOKEN.fullmatch(token):
+        raise invalid("clientToken must be at most 64 characters in the range 33-126.")
+    if len(params.get("tags") or ()) > MAX_TAGS:
+        raise invalid(f"Tags can not be more than {MAX_TAGS}.")
+    overrides = params.get("overrides")
+    if overrides:
+        size = len(json.dumps(overrides, separators=(",", ":"), ensure_ascii=False))
+        if size > MAX_OVERRIDES:
+            raise invalid(f"Container Overrides length must be at most {MAX_OVERRIDES}")
+
+
+def check_against_definition(
+    params: Mapping[str, Any],
+    *,
+    containers: Collection[str],
+    network_mode: str | None,
+    fargate: bool,
+    compatibilities: Collection[str],
+) -> None:
+    """
+    Check a RunTask against its task definition.
+
+    :param containers: the names of the definition's containers
+    :param fargate: the containers would run on Fargate
+    :raises AwsError: if AWS would refuse it
+    """
+    for override in (params.get("overrides") or {}).get("containerOverrides") or ():
+        name = override.get("name")
+        if not name:
+            raise invalid("Container name in overrides cannot be empty.")
+        if name not in containers:
+            raise invalid(f"Override for container named {name} is not a container in the TaskDefinition.")
+    if fargate and "FARGATE" not in compatibilities:
+        raise invalid("Task definition does not support launch_type FARGATE.")
+    network = (params.get("networkConfiguration") or {}).get("awsvpcConfiguration")
+    if network_mode == "awsvpc":
+        if not network:
+            raise invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+        if not network.get("subnets"):
+            raise invalid("subnets can not be empty.")
+    elif network:
+        raise invalid("Network Configuration is not valid for the given networkMode of this task definition.")
+    if network and network.get("assignPublicIp") == "ENABLED" and not fargate:
+        raise invalid("Assign public IP is not supported for this launch type.")
+
+
+def check_describe(tasks: Sequence[str]) -> None:
+    """
+    Check the task list of a DescribeTasks.
+
+    :raises AwsError: if it is empty or longer than AWS takes
+    """
+    if not tasks:
+        raise invalid("Tasks cannot be empty.")
+    if len(tasks) > MAX_DESCRIBE:
+        raise invalid(f"Tasks cannot contain more than {MAX_DESCRIBE} entries.")
+
+
+def check_list(params: Mapping[str, Any]) -> tuple[int, int]:
+    """
+    Check a ListTasks and give the sequence number to go on after, and the page size.
+
+    :raises AwsError: if AWS would refuse it
+    """
+    if params.get("startedBy") and any(
+        params.get(key) for key in ("family", "serviceName", "containerInstance", "launchType")
+    ):
+        raise invalid("When startedBy is specified, it must be the only filter.")
+    desired = params.get("desiredStatus")
+    if desired and desired not in ("RUNNING", "PENDING", "STOPPED"):
+        raise invalid("desiredStatus should be one of [RUNNING,PENDING,STOPPED]")
+    size = params.get("maxResults") or MAX_LIST
+    if not 1 <= size <= MAX_LIST:
+        raise invalid(f"maxResults must be between 1 and {MAX_LIST}.")
+    token = params.get("nextToken")
+    return (decode_page(token) if token else 0), size
+
+
+def encode_page(after: int) -> str:
+    """Make the token that :func:`decode_page` reads."""
+    return base64.urlsafe_b64encode(f"after:{after}".encode()).decode()
+
+
+def decode_page(token: str) -> int:
+    """
+    Read a page token.
+
+    :raises AwsError: if it is not one of ours
+    """
+    try:
+        word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
+        if word != "after":
+            raise ValueError(word)
+        return int(number)
+    except (ValueError, binascii.Error, UnicodeError) as error:
+        raise invalid("Invalid token.") from error

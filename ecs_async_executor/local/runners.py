@@ -1,0 +1,383 @@
+"""
+What makes containers run: the ``Runner`` protocol, and the runner that starts real processes.
+
+Knows no service. A runner gets jobs that have a place to run, and writes their moments into their
+:class:`~ecs_async_executor.local.life.Life`, always under the lock that it was opened with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+from ecs_async_executor.local.life import Container, Exit, Job, Life
+
+EXITED = ("EssentialContainerExited", "Essential container in task exited")
+NOT_STARTED = "TaskFailedToStart"
+INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
+"""What a process gets of the server's own environment unless it is told to get all: an image's defaults."""
+
+KILL_ROUNDS = 200
+"""How often a session is looked through for survivors, a millisecond apart: forks can win the first rounds."""
+
+
+class Runner(Protocol):
+    """What runs jobs. Called with the lock held; never blocks."""
+
+    def open(
+        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
+    ) -> None:
+        """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
+        ...
+
+    def start(self, job: Job, life: Life, at: float) -> None:
+        """Run a job, which got its place at this time."""
+        ...
+
+    def stop(self, job: Job, life: Life, at: float) -> None:
+        """Ask a job to end; ``life`` already says why."""
+        ...
+
+    def lose(self, job: Job, life: Life, at: float) -> None:
+        """Let a job vanish with its host at this time, now or later: no exit code; ``life`` says why."""
+        ...
+
+    def forget(self, job: Job) -> None:
+        """Drop what is held for a job that has ended."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """End everything that runs, within this many seconds. Called without the lock."""
+        ...
+
+
+class SubprocessRunner:
+    """
+    Runs each container as a process in a session of its own, and writes its output to a file.
+
+    A stop sends SIGTERM to the container's first process, and SIGKILL to everything in it after the
+    container's stop timeout. When the first process exits, whatever it left behind is killed, as in a
+    real container. Containers without a command in a job that has others (sidecars whose image knows what
+    to do) idle until the job ends. A process that starts a session of its own escapes.
+
+    :param log_dir: where the files ``<job id>.log`` go; None for a new temporary directory
+    :param start_delay: seconds from placement to start
+    :param stop_lag: seconds from the end of the last process to STOPPED
+    :param stop_timeout: seconds between SIGTERM and SIGKILL where the container does not say (AWS: 30)
+    :param environment: variables for every process, below its own
+    :param inherit_environment: give processes everything of this process's environment
+    """
+
+    def __init__(
+        self,
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
+        start_delay: float = 0.0,
+        stop_lag: float = 0.0,
+        stop_timeout: float = 30.0,
+        environment: Mapping[str, str] | None = None,
+        inherit_environment: bool = False,
+    ) -> None:
+        self.log_dir = Path(log_dir if log_dir is not None else tempfile.mkdtemp(prefix="local-ecs-logs-"))
+        self.start_delay = start_delay
+        self.stop_lag = stop_lag
+        self.stop_timeout = stop_timeout
+        inherited = {k: v for k, v in os.environ.items() if inherit_environment or k in INHERITED}
+        self.environment = {**inherited, **(environment or {})}
+        self._groups: dict[str, _Group] = {}
+        self._closed = False
+
+    def open(
+        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
+    ) -> None:
+        """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
+        self.lock = lock
+        self.clock = clock
+        self.changed = changed
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+
+    def log_path(self, job_id: str) -> Path:
+        """Name the file with the output of a job."""
+        return self.log_dir / f"{job_id}.log"
+
+    def pids(self, job_id: str) -> list[int]:
+        """List the first processes of a job's containers that are alive."""
+        with self.lock:
+            group = self._groups.get(job_id)
+            return [p.pid for p in group.processes.values() if not p.gone] if group else []
+
+    def start(self, job: Job, life: Life, at: float) -> None:
+        """Run a job, which got its place at this time."""
+        life.provisioned_at = at
+        life.touch()
+        if self._closed:
+            life.end(at, NOT_STARTED, "The server is shutting down.")
+            return
+        group = self._groups[job.id] = _Group(self, job, life)
+        group.thread.start()
+
+    def stop(self, job: Job, life: Life, at: float) -> None:
+        """Send SIGTERM, and SIGKILL after the stop timeout."""
+        group = self._groups.get(job.id)
+        if group is not None:
+            group.stop(at)
+
+    def lose(self, job: Job, life: Life, at: float) -> None:
+        """Kill everything of a job, and say nothing about exit codes."""
+        group = self._groups.get(job.id)
+        if group is not None:
+            group.lose(at)
+
+    def close(self, timeout: float) -> None:
+        """End every process: SIGTERM, then SIGKILL once the time is up; all are reaped on return."""
+        deadline = time.monotonic() + timeout
+        with self.lock:
+            self._closed = True
+            groups = list(self._groups.values())
+            for group in groups:
+                group.life.stop_code = group.life.stop_code or "UserInitiated"
+                group.life.stopped_reason = group.life.stopped_reason or "The server is shutting down."
+                group.stop(self.clock())
+        for group in groups:
+            group.thread.join(max(0.0, deadline - time.monotonic()))
+        with self.lock:
+            for group in groups:
+                group.kill()
+        for group in groups:
+            group.thread.join()
+
+    def forget(self, job: Job) -> None:
+        """Drop what is held for a job that has ended."""
+        self._groups.pop(job.id, None)
+
+
+class _Group:
+    """The processes of one job; every method but :meth:`_run` and :meth:`_wait` is called under the lock."""
+
+    def __init__(self, runner: SubprocessRunner, job: Job, life: Life) -> None:
+        self.runner = runner
+        self.job = job
+        self.life = life
+        self.processes: dict[str, _Process] = {}
+        self.cancelled = threading.Event()
+        self.lost = False
+        self.stopping = False
+        self.timers: list[threading.Timer] = []
+        self.thread = threading.Thread(target=self._run, name=f"job-{job.id[:8]}", daemon=True)
+
+    def stop(self, at: float) -> None:
+        if self.life.stopping_at is None:
+            self.life.stopping_at = at
+            self.life.touch()
+        self.cancelled.set()
+        running = [p for p in self.processes.values() if not p.gone]
+        for process in running:
+            process.terminate()
+        if running and not self.stopping:
+            self.stopping = True
+            timer = threading.Timer(max(p.stop_timeout for p in running), self._out_of_patience)
+            timer.daemon = True
+            self.timers.append(timer)
+            timer.start()
+
+    def _out_of_patience(self) -> None:
+        with self.runner.lock:
+            self.kill()
+
+    def lose(self, at: float) -> None:
+        delay = at - self.runner.clock()
+        if delay <= 0:
+            self._vanish()
+            return
+        timer = threading.Timer(delay, self._vanish)
+        timer.daemon = True
+        self.timers.append(timer)
+        timer.start()
+
+    def _vanish(self) -> None:
+        with self.runner.lock:
+            if self.life.ended_at is not None:
+                return
+            self.lost = True
+            self.life.stopping_at = self.life.stopping_at or self.runner.clock()
+            self.life.touch()
+            self.kill()
+
+    def kill(self) -> None:
+        self.cancelled.set()
+        for process in self.processes.values():
+            process.kill()
+
+    def _run(self) -> None:
+        """Start the containers, wait for all of them, and write down what became of the job."""
+        self.cancelled.wait(self.runner.start_delay)
+        waiters = []
+        with self.runner.lock:
+            if not self.cancelled.is_set():
+                self._start_all()
+            for process in self.processes.values():
+                waiters.append(threading.Thread(target=self._wait, args=(process,), daemon=True))
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join()
+        with self.runner.lock:
+            self._finish()
+
+    def _start_all(self) -> None:
+        idle = all(not c.command for c in self.job.containers)
+        for container in self.job.containers:
+            if not container.command and not idle:
+                continue
+            try:
+                self.processes[container.name] = _Process(self.runner, self.job, container)
+            except (OSError, ValueError) as error:
+                now = self.runner.clock()
+                reason = _start_error(container, error)
+                self.life.exits[container.name] = Exit(now, None, reason)
+                self.life.stop_code = NOT_STARTED
+                self.life.stopped_reason = reason if not container.essential else "Task failed to start"
+                self.life.stopping_at = now
+                self.kill()
+                return
+        self.life.started_at = self.runner.clock()
+        self.life.touch()
+
+    def _wait(self, process: _Process) -> None:
+        process.wait_for_exit()
+        with self.runner.lock:
+            process.kill()
+            code = process.reap()
+            now = self.runner.clock()
+            if not self.lost and self.life.stop_code != NOT_STARTED:
+                self.life.exits[process.container.name] = Exit(now, code)
+            if process.container.essential:
+                if self.life.stop_code is None:
+                    self.life.stop_code, self.life.stopped_reason = EXITED
+                self.stop(now)
+            self.life.touch()
+
+    def _finish(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+        now = self.runner.clock()
+        life = self.life
+        if life.stop_code is None:
+            life.stop_code, life.stopped_reason = EXITED
+        if not self.lost and life.started_at is not None:
+            for container in self.job.containers:
+                life.exits.setdefault(container.name, Exit(now, 128 + signal.SIGTERM))
+        life.doomed_at = life.doomed_at or now
+        life.stopping_at = life.stopping_at or now
+        life.ended_at = now
+        life.stopped_at = now + self.runner.stop_lag
+        life.touch()
+        self.runner.changed(self.job)
+
+
+class _Process:
+    """The first process of a container; not reaped before :meth:`reap`, so that no signal can go astray."""
+
+    def __init__(self, runner: SubprocessRunner, job: Job, container: Container) -> None:
+        if not container.command:
+            raise ValueError("no command specified")
+        self.container = container
+        self.stop_timeout = (
+            container.stop_timeout if container.stop_timeout is not None else runner.stop_timeout
+        )
+        self.gone = False
+        with open_log(runner.log_path(job.id)) as log:
+            self._popen = subprocess.Popen(
+                list(container.command),
+                env={**runner.environment, **container.environment},
+                cwd=container.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def wait_for_exit(self) -> None:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self._popen.wait()
+
+    def terminate(self) -> None:
+        if not self.gone:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the whole session: a supervisor may have put its children into groups of their own."""
+        for _ in range(KILL_ROUNDS):
+            members = () if self.gone else session_members(self.pid)
+            if not members:
+                return
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+
+    def reap(self) -> int:
+        self.gone = True
+        code = self._popen.wait()
+        return 128 - code if code < 0 else code
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log file such that several writers can append to it."""
+    return path.open("ab", buffering=0)
+
+
+def session_members(session: int) -> Sequence[int]:
+    """List the living processes of a session, zombies left out."""
+    if os.path.isdir("/proc/self"):
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    else:
+        output = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=True).stdout
+        pids = [int(word) for word in output.split()]
+    members = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == session and not _is_zombie(pid):
+                members.append(pid)
+    return members
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return True
+        state = subprocess.run(
+            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+        return not state.strip() or state.startswith("Z")
+    except ProcessLookupError:
+        return True
+    return text.rsplit(")", 1)[1].split()[0] in ("Z", "X")
+
+
+def _start_error(container: Container, error: Exception) -> str:
+    program = container.command[0] if container.command else ""
+    if isinstance(error, FileNotFoundError) and error.filename == program:
+        why = f'exec: "{program}": executable file not found in $PATH: unknown'
+    elif isinstance(error, PermissionError):
+        why = f'exec: "{program}": permission denied: unknown'
+    else:
+        why = str(error)
+    return (
+        "CannotStartContainerError: Error response from daemon: failed to create task for container: "
+        f"failed to create shim task: OCI runtime create failed: runc create failed: {why}"
+    )

@@ -1,0 +1,213 @@
+"""
+The runner that runs nothing: jobs live as rules say, at the cost of a few numbers each.
+
+Knows no service. All moments of a job are written down when it starts, so that ten thousand running jobs
+need no timer. A script is a list of rules, the first that matches a job decides; as JSON::
+
+    [{"command": "flaky", "attempt": 1, "starts": false, "stopped_reason": "ResourceInitializationError: ..."},
+     {"definition": "slow", "pending": [20, 40], "duration": 600},
+     {"launch": [3, 7], "duration": 1, "exit_code": 137, "container_reason": "OutOfMemoryError: ..."},
+     {"duration": [0.5, 2.0]}]
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Any, TypeAlias
+
+from ecs_async_executor.local.life import Exit, Job, Life
+from ecs_async_executor.local.runners import EXITED, NOT_STARTED
+
+Seconds: TypeAlias = float | tuple[float, float]
+"""A duration, or the bounds that it is drawn from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """
+    How jobs live that match; with no condition, every job matches.
+
+    :param command: a regular expression found in the main container's command, words joined by spaces
+    :param started_by: a regular expression found in the client's mark
+    :param definition: a regular expression found in ``family:revision``
+    :param launch: which jobs of this server, counted from 1
+    :param attempt: which jobs with the same mark (without a mark: the same command), counted from 1
+    :param probability: the rule matches that often, drawn from the seed
+    :param provisioning: seconds PROVISIONING
+    :param pending: seconds PENDING
+    :param starts: False: it never starts, and stops as TaskFailedToStart where it would have started
+    :param stuck: ``PROVISIONING`` or ``PENDING``: it stays there until it is stopped
+    :param duration: seconds from start to the main container's exit, None for "until stopped"
+    :param exit_code: of the main container
+    :param container_reason: the main container's reason
+    :param stop_code: why it stopped; None for the usual
+    :param stopped_reason: why it stopped, as a sentence; None for the usual
+    :param stopping: seconds from the main container's exit to the end of the last container
+    :param deprovisioning: seconds from there to STOPPED
+    :param stop_delay: seconds that the main container takes to obey a stop
+    :param stop_exit_code: its exit code then
+    """
+
+    command: str | None = None
+    started_by: str | None = None
+    definition: str | None = None
+    launch: tuple[int, ...] | None = None
+    attempt: tuple[int, ...] | None = None
+    probability: float = 1.0
+    provisioning: Seconds = 0.0
+    pending: Seconds = 0.0
+    starts: bool = True
+    stuck: str | None = None
+    duration: Seconds | None = 0.0
+    exit_code: int | None = 0
+    container_reason: str | None = None
+    stop_code: str | None = None
+    stopped_reason: str | None = None
+    stopping: Seconds = 0.0
+    deprovisioning: Seconds = 0.0
+    stop_delay: Seconds = 0.0
+    stop_exit_code: int | None = 143
+
+    def __post_init__(self) -> None:
+        for name in ("command", "started_by", "definition"):
+            pattern = getattr(self, name)
+            if pattern is not None:
+                re.compile(pattern)
+        if self.stuck not in (None, "PROVISIONING", "PENDING"):
+            msg = f"stuck must be PROVISIONING or PENDING, not {self.stuck!r}"
+            raise ValueError(msg)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Rule:
+        """
+        Make a rule of a JSON object; a number stands for a list of one, a pair for bounds.
+
+        :raises ValueError: if a member is unknown or an expression malformed
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            msg = f"unknown in a rule: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            raise ValueError(msg)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        for name in ("launch", "attempt"):
+            if isinstance(values.get(name), int):
+                values[name] = (values[name],)
+        try:
+            return cls(**values)
+        except re.error as error:
+            msg = f"malformed expression in a rule: {error}"
+            raise ValueError(msg) from error
+
+    def matches(self, job: Job, random: Random) -> bool:
+        """Tell whether this rule decides about a job."""
+        return (
+            (self.launch is None or job.number in self.launch)
+            and (self.attempt is None or job.attempt in self.attempt)
+            and (self.started_by is None or re.search(self.started_by, job.started_by) is not None)
+            and (self.definition is None or re.search(self.definition, job.definition) is not None)
+            and (self.command is None or re.search(self.command, " ".join(job.command)) is not None)
+            and (self.probability >= 1.0 or random.random() < self.probability)
+        )
+
+
+DEFAULT = Rule()
+
+
+class ScriptedRunner:
+    """
+    Lets jobs live as rules say.
+
+    :param rules: the first that matches a job decides; a job that none matches exits 0 at once
+    :param seed: what is drawn depends only on this and on the job's number
+    """
+
+    def __init__(self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, seed: int = 0) -> None:
+        self.seed = seed
+        self.script(rules)
+        self._rules: dict[str, Rule] = {}
+
+    def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
+        """Replace the rules, for jobs that start from now on."""
+        self.rules: Sequence[Rule] = tuple(r if isinstance(r, Rule) else Rule.from_json(r) for r in rules)
+
+    def open(
+        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
+    ) -> None:
+        """Take what a runner with threads needs; this one has none."""
+
+    def start(self, job: Job, life: Life, at: float) -> None:
+        """Write down the whole life of a job."""
+        random = Random(f"{self.seed}:{job.number}")
+        rule = next((r for r in self.rules if r.matches(job, random)), DEFAULT)
+        self._rules[job.id] = rule
+        life.touch()
+        if rule.stuck == "PROVISIONING":
+            return
+        life.provisioned_at = at + _draw(rule.provisioning, random)
+        if rule.stuck == "PENDING":
+            return
+        started = life.provisioned_at + _draw(rule.pending, random)
+        stopping, deprovisioning = _draw(rule.stopping, random), _draw(rule.deprovisioning, random)
+        if not rule.starts:
+            life.exits = {job.main: Exit(started, None, rule.container_reason)}
+            life.stop_code = rule.stop_code or NOT_STARTED
+            life.stopped_reason = rule.stopped_reason or "Task failed to start"
+            life.stopping_at = life.ended_at = started
+            life.stopped_at = started + deprovisioning
+            return
+        life.started_at = started
+        if rule.duration is None:
+            return
+        exited = started + _draw(rule.duration, random)
+        life.exits = {job.main: Exit(exited, rule.exit_code, rule.container_reason)}
+        life.stop_code = rule.stop_code or EXITED[0]
+        life.stopped_reason = rule.stopped_reason or EXITED[1]
+        _finish(job, life, exited, exited + stopping, exited + stopping + deprovisioning, rule.exit_code)
+
+    def stop(self, job: Job, life: Life, at: float) -> None:
+        """Let the main container obey a stop, unless it exits by itself before."""
+        rule = self._rules.get(job.id, DEFAULT)
+        random = Random(f"{self.seed}:{job.number}:stop")
+        lag = _draw(rule.deprovisioning, random)
+        if not life.started(at):
+            life.end(at, life.stop_code or NOT_STARTED, life.stopped_reason or "", lag)
+            return
+        natural = life.exits.get(job.main)
+        exited = at + _draw(rule.stop_delay, random)
+        if natural is None or natural.at > exited:
+            natural = Exit(exited, rule.stop_exit_code)
+        life.exits = {job.main: natural}
+        ended = max(at, natural.at)
+        _finish(job, life, at, ended, ended + lag, rule.stop_exit_code)
+        life.touch()
+
+    def lose(self, job: Job, life: Life, at: float) -> None:
+        """Cut a life short, unless it is over by itself before."""
+        if life.ended_at is not None and life.ended_at <= at:
+            return
+        life.end(at, life.stop_code or NOT_STARTED, life.stopped_reason or "")
+
+    def forget(self, job: Job) -> None:
+        """Drop what is held for a job that has ended."""
+        self._rules.pop(job.id, None)
+
+    def close(self, timeout: float) -> None:
+        """Nothing runs, so there is nothing to end."""
+
+
+def _finish(
+    job: Job, life: Life, stopping: float, ended: float, stopped: float, sidecar_code: int | None
+) -> None:
+    for container in job.containers:
+        if container.name != job.main:
+            life.exits[container.name] = Exit(ended, 0 if sidecar_code is not None else None)
+    life.stopping_at, life.ended_at, life.stopped_at = stopping, ended, stopped
+
+
+def _draw(seconds: Seconds, random: Random) -> float:
+    return random.uniform(*seconds) if isinstance(seconds, tuple) else float(seconds)

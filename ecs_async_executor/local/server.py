@@ -1,0 +1,564 @@
+"""
+The front: HTTP with keep-alive on an asyncio loop, faults, and the way to the ECS model or to moto.
+
+Requests for tasks go to :class:`~ecs_async_executor.local.backend.Ecs` on the loop itself, everything else
+to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+from uuid import uuid4
+
+from aiohttp import web
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from ecs_async_executor.local import rates
+from ecs_async_executor.local.backend import Ecs, wipe_account
+from ecs_async_executor.local.faults import Fault, Faults
+from ecs_async_executor.local.rules import AwsError
+from ecs_async_executor.local.scripted import ScriptedRunner
+
+TARGET = "AmazonEC2ContainerServiceV20141113"
+MAX_BODY = 256 * 2**20
+KEEP_ALIVE = 75.0
+CAUSES: Mapping[str, tuple[str, str]] = {
+    "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
+    "fargate_spot": ("TerminationNotice", "Your Spot Task was interrupted."),
+    "host": ("TerminationNotice", "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated."),
+    "infrastructure": ("InfrastructureHealth", "Task was stopped due to an issue with the underlying host."),
+}
+"""Ways to lose a host: stop code and reason."""
+
+Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
+"""Seconds, bounds to draw from, or either of them per operation (``*`` for the rest)."""
+
+
+@dataclass(slots=True)
+class OperationStatistics:
+    """
+    What one operation has seen.
+
+    :param calls: requests that came in
+    :param errors: replies per error code, and ``HTTP <status>`` where there is no code
+    :param in_flight: requests being answered now
+    :param peak: the most that were answered at a time
+    :param items: the number of tasks asked for, added up (DescribeTasks)
+    :param first_at: wall-clock seconds of the first call
+    :param last_at: wall-clock seconds of the last call
+    """
+
+    calls: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    peak: int = 0
+    items: int = 0
+    first_at: float | None = None
+    last_at: float | None = None
+
+
+@dataclass(slots=True)
+class Statistics:
+    """
+    What the server has seen.
+
+    :param connections: TCP connections accepted
+    :param operations: per operation
+    """
+
+    connections: int = 0
+    operations: dict[str, OperationStatistics] = field(default_factory=dict)
+
+    def operation(self, name: str) -> OperationStatistics:
+        """Give the figures of one operation, zeros if it was never called."""
+        return self.operations.setdefault(name, OperationStatistics())
+
+
+class Front:
+    """
+    Answers requests. All methods but :meth:`call_moto` run on the loop.
+
+    :param latency: how long every answer takes at least
+    :param limits: rate limits to enforce, None for none
+    """
+
+    def __init__(
+        self,
+        ecs: Ecs,
+        *,
+        region: str,
+        faults: Faults,
+        latency: Latency = 0.0,
+        limits: Mapping[str, rates.Rate] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.ecs = ecs
+        self.region = region
+        self.faults = faults
+        self.latency = latency
+        self.buckets = rates.Buckets(limits or {})
+        self.statistics = Statistics()
+        self.closing = asyncio.Event()
+        self._random = random.Random(seed)
+        self._wsgi = DomainDispatcherApplication(create_backend_app)
+        self._moto = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moto")
+        self._setup: Callable[[], None] | None = None
+
+    def server(self) -> web.Server:
+        """Make the aiohttp server that speaks HTTP for this."""
+        loop = asyncio.get_running_loop()
+
+        def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+            return web.BaseRequest(
+                message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY
+            )
+
+        return _Server(
+            self,
+            request_factory=request,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE,
+        )
+
+    def close(self) -> None:
+        """Let the worker thread end."""
+        self._moto.shutdown(wait=True)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        body = await request.read()
+        if request.path.startswith("/_local/"):
+            return await self._control(request, body)
+        target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
+        if not operation:
+            operation = _operation(request, body)
+        figures = self.statistics.operation(operation)
+        now = time.time()
+        figures.calls += 1
+        figures.first_at = figures.first_at or now
+        figures.last_at = now
+        figures.in_flight += 1
+        figures.peak = max(figures.peak, figures.in_flight)
+        try:
+            return await self._serve(request, target, operation, body, figures)
+        finally:
+            figures.in_flight -= 1
+
+    async def _serve(
+        self,
+        request: web.BaseRequest,
+        target: str,
+        operation: str,
+        body: bytes,
+        figures: OperationStatistics,
+    ) -> web.StreamResponse:
+        struck = self.faults.strike(operation, body)
+        delay = self._latency(operation) + sum(f.seconds for f in struck if f.kind == "latency")
+        if delay > 0:
+            await asyncio.sleep(delay)
+        fault = next((f for f in struck if f.kind != "latency"), None)
+        try:
+            if fault is not None:
+                early = await self._before(request, fault, body)
+                if early is not None:
+                    return early
+            response = await self._work(request, target, operation, body, figures)
+        except AwsError as error:
+            figures.errors[error.code] = figures.errors.get(error.code, 0) + 1
+            response = _error(error)
+        if response.status >= HTTPStatus.BAD_REQUEST and "x-local-code" not in response.headers:
+            code = _code_of(response)
+            figures.errors[code] = figures.errors.get(code, 0) + 1
+        response.headers.popall("x-local-code", None)
+        return await self._after(request, fault, response) if fault is not None else response
+
+    def _latency(self, operation: str) -> float:
+        latency = self.latency
+        if isinstance(latency, Mapping):
+            latency = latency.get(operation, latency.get("*", 0.0))
+        return self._random.uniform(*latency) if isinstance(latency, tuple) else latency
+
+    async def _work(
+        self,
+        request: web.BaseRequest,
+        target: str,
+        operation: str,
+        body: bytes,
+        figures: OperationStatistics,
+    ) -> web.Response:
+        if target != TARGET:
+            return await self._forward(request, body)
+        region = _region(request.headers.get("Authorization", "")) or self.region
+        if operation not in Ecs.operations:
+            self._limit(operation, {}, region)
+            self.ecs.backend(region)
+            return await self._forward(request, body)
+        try:
+            params = json.loads(body or b"{}")
+            if not isinstance(params, dict):
+                raise ValueError
+        except ValueError:
+            raise AwsError("SerializationException", "The request is not a JSON object.") from None
+        if operation == "DescribeTasks":
+            figures.items += len(params.get("tasks") or ())
+        self._limit(operation, params, region)
+        try:
+            return _json(self.ecs.call(operation, params, region))
+        except (AttributeError, KeyError, TypeError) as error:
+            # The client libraries check types before they send; whoever does not gets AWS's answer.
+            raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
+
+    def _limit(self, operation: str, params: Mapping[str, Any], region: str) -> None:
+        if not self.buckets.rates:
+            return
+        names: tuple[str, ...] = ()
+        if operation in rates.READS:
+            names = (rates.READ,)
+        elif operation in rates.MODIFIES:
+            names = (rates.MODIFY,)
+            if operation == "RunTask":
+                names = (rates.MODIFY, self.ecs.rate_bucket(params, region))
+        if names and not self.buckets.take(region, names, time.monotonic()):
+            raise AwsError("ThrottlingException", "Rate exceeded")
+
+    async def _before(
+        self, request: web.BaseRequest, fault: Fault, body: bytes
+    ) -> web.StreamResponse | None:
+        """Do what a fault does instead of the work; None if the work is to be done."""
+        kind = fault.kind
+        if kind == "throttle":
+            raise AwsError("ThrottlingException", "Rate exceeded")
+        if kind == "expired_token":
+            raise AwsError("ExpiredTokenException", "The security token included in the request is expired")
+        if kind == "error":
+            raise AwsError(fault.code, fault.message, fault.status)
+        if kind == "status":
+            return web.Response(
+                status=fault.status if fault.status != HTTPStatus.BAD_REQUEST else 503,
+                text="<html><body><h1>Service Unavailable</h1></body></html>",
+                content_type="text/html",
+            )
+        if kind in ("reset_before", "close_before"):
+            return _break(request, reset=kind == "reset_before")
+        if kind == "hang":
+            return await self._hang(request, fault)
+        if kind == "failures":
+            return _json(json.dumps({"tasks": [], "failures": [dict(f) for f in fault.failures]}))
+        if kind == "empty":
+            return _json('{"tasks":[],"failures":[]}')
+        if kind == "missing":
+            asked = json.loads(body or b"{}").get("tasks") or ()
+            return _json(
+                json.dumps({"tasks": [], "failures": [{"arn": arn, "reason": "MISSING"} for arn in asked]})
+            )
+        return None
+
+    async def _after(
+        self, request: web.BaseRequest, fault: Fault, response: web.Response
+    ) -> web.StreamResponse:
+        """Do what a fault does to the answer."""
+        kind = fault.kind
+        if kind == "error_after":
+            return _error(AwsError(fault.code, fault.message, fault.status))
+        if kind in ("reset_after", "close_after"):
+            return _break(request, reset=kind == "reset_after")
+        if kind == "hang_after":
+            return await self._hang(request, fault)
+        if kind == "garbage":
+            return web.Response(body=b"\x00<not json>", content_type="application/x-amz-json-1.1")
+        if kind == "truncate":
+            content = response.body if isinstance(response.body, bytes) else b""
+            partial = web.StreamResponse(status=response.status, headers=response.headers)
+            partial.content_length = len(content)
+            await partial.prepare(request)
+            await partial.write(content[: len(content) // 2])
+            _break(request, reset=False)
+            return partial
+        return response
+
+    async def _hang(self, request: web.BaseRequest, fault: Fault) -> web.StreamResponse:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.closing.wait(), fault.seconds)
+        return _break(request, reset=True)
+
+    async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        """Let moto answer."""
+        headers = {k: v for k, v in request.headers.items() if k.lower() != "x-moto-account-id"}
+        environ = self._environ(request.method, request.raw_path, headers, body)
+        loop = asyncio.get_running_loop()
+        status, reply_headers, content = await loop.run_in_executor(self._moto, self._call_wsgi, environ)
+        response = web.Response(status=status, body=content)
+        for name, value in reply_headers:
+            if name.lower() not in ("content-length", "connection", "transfer-encoding", "keep-alive"):
+                if name.lower() == "content-type":
+                    response.headers[name] = value
+                else:
+                    response.headers.add(name, value)
+        return response
+
+    def call_moto(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Make a call of the ECS API from this process, in any thread but the loop's.
+
+        :raises AwsError: if moto refuses it
+        """
+        headers = {
+            "X-Amz-Target": f"{TARGET}.{operation}",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Host": f"ecs.{self.region}.amazonaws.com",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20250101/{self.region}/ecs/aws4_request, "
+            "SignedHeaders=host, Signature=0",
+        }
+        environ = self._environ("POST", "/", headers, json.dumps(params).encode())
+        self.ecs.backend(self.region)
+        status, _, content = self._moto.submit(self._call_wsgi, environ).result()
+        reply: dict[str, Any] = json.loads(content or b"{}")
+        if status >= HTTPStatus.BAD_REQUEST:
+            code = str(reply.get("__type", status)).rsplit("#", 1)[-1]
+            raise AwsError(code, str(reply.get("message") or reply.get("Message") or ""), status)
+        return reply
+
+    def _environ(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        path, _, query = raw_path.partition("?")
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "RAW_URI": raw_path,
+            "REQUEST_URI": raw_path,
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_X_MOTO_ACCOUNT_ID": self.ecs.account,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        for name, value in headers.items():
+            key = name.upper().replace("-", "_")
+            if key == "CONTENT_TYPE":
+                environ[key] = value
+            elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING", "CONNECTION", "EXPECT"):
+                environ[f"HTTP_{key}"] = value
+        return environ
+
+    def _call_wsgi(self, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            started.append((status, headers))
+
+        chunks = self._wsgi(environ, start_response)
+        try:
+            content = b"".join(chunks)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+        status, headers = started[-1]
+        return int(status.split(" ", 1)[0]), headers, content
+
+    async def _control(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        try:
+            data = json.loads(body) if body else {}
+            reply = await self._controlled(request.method, request.path.split("/")[2:], request.query, data)
+        except KeyError as error:
+            return _json(json.dumps({"error": f"there is no {error.args[0]}"}), 404)
+        except (ValueError, TypeError) as error:
+            return _json(json.dumps({"error": str(error)}), 400)
+        return _json(json.dumps(reply))
+
+    async def _controlled(
+        self, method: str, path: list[str], query: Mapping[str, str], data: Any
+    ) -> Any:
+        match method, path:
+            case "GET", ["health"]:
+                return {"status": "ok", "account": self.ecs.account, "region": self.region}
+            case "GET", ["ledger"]:
+                return {"entries": [asdict(e) for e in self.ecs.ledger.entries(started_by=query.get("started_by"))]}
+            case "GET", ["statistics"]:
+                return self.figures()
+            case "GET", ["faults"]:
+                return {"faults": self.faults.listing()}
+            case "POST", ["faults"]:
+                wanted = [Fault.from_json(d) for d in (data if isinstance(data, list) else [data])]
+                return {"ids": [self.faults.add(fault) for fault in wanted]}
+            case "DELETE", ["faults"]:
+                self.faults.clear()
+                return {}
+            case "DELETE", ["faults", number]:
+                self.faults.remove(int(number))
+                return {}
+            case "PUT", ["latency"]:
+                self.latency = parse_latency(data)
+                return {}
+            case "PUT", ["script"]:
+                if not isinstance(self.ecs.host.runner, ScriptedRunner):
+                    raise ValueError("this server's runner takes no script")
+                self.ecs.host.runner.script(data)
+                return {}
+            case "GET", ["tasks", task_id]:
+                return self.ecs.task(task_id)
+            case "POST", ["tasks", task_id, "kill"]:
+                return {"killed": kill(self.ecs, task_id, **data)}
+            case "POST", ["reset"]:
+                await asyncio.get_running_loop().run_in_executor(None, self.reset)
+                return {}
+        raise KeyError("/".join(["_local", *path]))
+
+    def figures(self) -> dict[str, Any]:
+        """Give the statistics as plain data, with what runs and waits now."""
+        return asdict(self.statistics) | {
+            "running": self.ecs.host.running,
+            "waiting": self.ecs.host.waiting,
+            "accepted": len(self.ecs.ledger),
+        }
+
+    def on_reset(self, setup: Callable[[], None]) -> None:
+        """Say how to make a fresh server usable: called after a reset."""
+        self._setup = setup
+
+    def reset(self) -> None:
+        """
+        Forget everything; what runs is killed.
+
+        Not for the loop's thread: moto's part is done in the worker thread, and waited for.
+        """
+        self.faults.clear()
+        self.ecs.reset()
+        connections = self.statistics.connections
+        self.statistics = Statistics(connections=connections)
+        self._moto.submit(wipe_account, self.ecs.account).result()
+        if self._setup is not None:
+            self._setup()
+
+
+class _Server(web.Server):
+    def __init__(self, front: Front, **kwargs: Any) -> None:
+        super().__init__(front.serve, **kwargs)
+        self._front = front
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        self._front.statistics.connections += 1
+        super().connection_made(handler, transport)
+
+
+def kill(
+    ecs: Ecs,
+    task_id: str,
+    *,
+    cause: str = "host",
+    notice: float = 0.0,
+    stop_code: str | None = None,
+    reason: str | None = None,
+) -> bool:
+    """
+    Let the host of a task vanish.
+
+    :param cause: one of :data:`CAUSES`
+    :param notice: seconds until it does; until then the task runs on, but its stop code is visible
+    :param stop_code: instead of the cause's
+    :param reason: instead of the cause's
+    :return: False if nothing of the task ran any more
+    :raises KeyError: if there is no such task
+    :raises ValueError: if there is no such cause
+    """
+    if cause not in CAUSES:
+        msg = f"unknown cause: {cause!r}; known: {', '.join(CAUSES)}"
+        raise ValueError(msg)
+    code, sentence = CAUSES[cause]
+    return ecs.kill(task_id, stop_code=stop_code or code, reason=reason or sentence, notice=notice)
+
+
+def parse_latency(data: Any) -> Latency:
+    """
+    Read a latency from JSON.
+
+    :raises ValueError: if it is neither a number, nor a pair, nor an object of these
+    """
+    if isinstance(data, Mapping):
+        return {str(k): _seconds(v) for k, v in data.items()}
+    return _seconds(data)
+
+
+def _seconds(data: Any) -> float | tuple[float, float]:
+    if isinstance(data, (list, tuple)) and len(data) == 2:  # noqa: PLR2004
+        return float(data[0]), float(data[1])
+    if isinstance(data, (int, float)):
+        return float(data)
+    msg = f"not a number of seconds or a pair of them: {data!r}"
+    raise ValueError(msg)
+
+
+def _operation(request: web.BaseRequest, body: bytes) -> str:
+    for part in body[:2048].split(b"&") if body.startswith((b"Action=", b"Version=")) else ():
+        if part.startswith(b"Action="):
+            return part[7:].decode()
+    return f"{request.method} {request.path}"
+
+
+def _region(authorization: str) -> str | None:
+    _, _, scope = authorization.partition("Credential=")
+    parts = scope.split(",", 1)[0].split("/")
+    return parts[-3] if len(parts) >= 5 else None  # noqa: PLR2004
+
+
+def _json(text: str, status: int = 200) -> web.Response:
+    return web.Response(
+        body=text.encode(),
+        status=status,
+        headers={"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid4())},
+    )
+
+
+def _error(error: AwsError) -> web.Response:
+    response = _json(
+        json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status
+    )
+    response.headers["x-local-code"] = error.code
+    return response
+
+
+def _code_of(response: web.Response) -> str:
+    try:
+        return str(json.loads(response.body)["__type"]).rsplit("#", 1)[-1]  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError):
+        return f"HTTP {response.status}"
+
+
+def _break(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
+    """End the connection without an answer; aiohttp drops the response that is returned for form's sake."""
+    transport = request.transport
+    if transport is not None:
+        if reset:
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            transport.abort()
+        else:
+            transport.close()
+    return web.Response()
