@@ -137,7 +137,7 @@ def compat(session: nox.Session, airflow: str) -> None:
 
 @nox.session
 def highest(session: nox.Session) -> None:
-    """Run the tests on the newest aiobotocore that is allowed; the lowest comes with Airflow 3.1.0 in `compat`."""
+    """Run the tests on the newest aiobotocore; the lowest comes with Airflow 3.1.0 in `compat`."""
     install(session, *group("test"))
     session.install(*HIGHEST_AIOBOTOCORE)
     pytest(session)
@@ -157,7 +157,12 @@ def demo(session: nox.Session) -> None:
     session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", f".[{extras}]")
     # What is installed is run, not what lies here.
     session.chdir(session.create_tmp())
-    session.run("python", "-m", "ecs_async_executor.local.demo", *session.posargs)
+    # Ctrl-C reaches the demo too, and then it needs a moment to end its processes.
+    session.run(
+        *("python", "-m", "ecs_async_executor.local.demo", *session.posargs),
+        interrupt_timeout=60,
+        terminate_timeout=30,
+    )
 
 
 @nox.session
