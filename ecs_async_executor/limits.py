@@ -259,10 +259,11 @@ class Limiter:
         """
         launch = self._launch_bucket(bucket, now)
         ready_at = max(launch.ready_at(now), self._modify.ready_at(now, self._launch_needs()))
-        if ready_at > now and self._launches_waiting:
-            launch.wanted(now)
-            self._modify.rate = max(self._modify_rate, *(b.rate for b in self._launch.values()))
-        return ready_at
+        if ready_at <= now or not self._launches_waiting:
+            return ready_at
+        launch.wanted(now)
+        self._follow()
+        return max(launch.ready_at(now), self._modify.ready_at(now, self._launch_needs()))
 
     def take_launch(self, bucket: str, now: float) -> bool:
         """Take what one launch needs, if it is there."""
@@ -274,7 +275,7 @@ class Limiter:
     def launch_throttled(self, bucket: str, now: float) -> None:
         """Note that a launch was refused for its rate."""
         self._launch_bucket(bucket, now).throttled(now)
-        self._modify.rate = max(self._modify_rate, *(b.rate for b in self._launch.values()))
+        self._follow()
 
     def launch_succeeded(self, bucket: str, now: float) -> None:
         """Note that a launch was let through."""
@@ -322,6 +323,9 @@ class Limiter:
 
     def _stop_needs(self) -> float:
         return 2.0 if self._launches_waiting and self._stop_was_last else 1.0
+
+    def _follow(self) -> None:
+        self._modify.rate = max(self._modify_rate, *(bucket.rate for bucket in self._launch.values()))
 
     def _launch_bucket(self, bucket: str, now: float) -> AdaptiveBucket:
         found = self._launch.get(bucket)

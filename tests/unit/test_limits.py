@@ -4,7 +4,7 @@ import gc
 from bisect import bisect_right
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecs_async_executor.limits import (
@@ -337,6 +337,24 @@ def test_stops_go_first_but_take_only_every_second_token_while_launches_wait() -
     assert len(order) == pytest.approx(10 * 40 + 20, abs=2)
 
 
+def test_stops_that_ask_first_leave_every_second_token_to_waiting_launches() -> None:
+    limits = limiter(launch_rate_max=40.0, modify_burst=3.0)
+    limits.launches_waiting(1, 0.0)
+    assert limits.take_stop(0.0)
+    assert limits.take_stop(0.0)
+    assert not limits.take_stop(0.0)
+    assert limits.take_launch("EC2", 0.0)
+    order = ""
+    for tick in range(1, 5001):
+        now = tick / 1000
+        if limits.take_stop(now):
+            order += "s"
+        if limits.take_launch("EC2", now):
+            order += "l"
+    assert abs(order.count("l") - order.count("s")) <= 2
+    assert len(order) == pytest.approx(200, abs=2)
+
+
 def test_with_the_stop_s_turn_a_launch_leaves_the_last_token() -> None:
     limits = limiter(modify_burst=3.0)
     limits.launches_waiting(1, 0.0)
@@ -365,6 +383,7 @@ def test_the_shared_bucket_follows_a_growing_launch_rate() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 0.2), st.sampled_from("LSWwTt")), max_size=150))
+@example([(0.0, "T"), *[(0.0, "L")] * 8, (0.0, "W"), (0.0, "T"), (0.0, "L"), (0.1484375, "L")])
 def test_what_ready_at_promises_take_keeps(events: list[tuple[float, str]]) -> None:
     limits = limiter()
     now = 0.0
