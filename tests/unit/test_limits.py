@@ -4,7 +4,7 @@ import gc
 from bisect import bisect_right
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ecs_async_executor.limits import (
@@ -81,6 +81,7 @@ def test_a_bucket_that_could_never_give_a_token_is_refused(rate: float, burst: f
         TokenBucket(rate, burst, 0.0)
 
 
+@settings(deadline=None)
 @given(starts, rates, bursts, steps)
 def test_no_window_sees_more_than_burst_and_rate_allow(
     start: float, rate: float, burst: float, steps: list[float]
@@ -97,6 +98,7 @@ def test_no_window_sees_more_than_burst_and_rate_allow(
             assert inside <= burst + rate * length + 1e-3
 
 
+@settings(deadline=None)
 @given(starts, rates, bursts, jumps)
 def test_a_clock_that_goes_backwards_makes_no_tokens(
     start: float, rate: float, burst: float, jumps: list[float]
@@ -111,6 +113,7 @@ def test_a_clock_that_goes_backwards_makes_no_tokens(
     assert count <= burst + rate * (latest - start) + 1e-3
 
 
+@settings(deadline=None)
 @given(starts, rates, bursts, steps)
 def test_ready_at_is_the_earliest_time_at_which_take_succeeds(
     start: float, rate: float, burst: float, steps: list[float]
@@ -127,6 +130,7 @@ def test_ready_at_is_the_earliest_time_at_which_take_succeeds(
         now = ready_at + step
 
 
+@settings(deadline=None)
 @given(starts, rates, bursts, st.lists(st.floats(0.0, 10.0), min_size=2, max_size=2))
 def test_asking_later_never_gives_an_earlier_time(
     start: float, rate: float, burst: float, offsets: list[float]
@@ -245,6 +249,7 @@ def test_without_growth_the_rate_recovers_to_the_first_with_time_alone() -> None
     assert bucket.rate == 20.0
 
 
+@settings(deadline=None)
 @given(starts, st.lists(st.tuples(st.floats(-5.0, 20.0), st.sampled_from("twse")), max_size=100), st.booleans())
 def test_whatever_happens_the_rate_stays_within_bounds_and_ready_at_is_truthful(
     start: float,
@@ -382,6 +387,7 @@ def test_the_shared_bucket_follows_a_growing_launch_rate() -> None:
     assert len(order) > 1500
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 0.2), st.sampled_from("LSWwTt")), max_size=150))
 @example([(0.0, "T"), *[(0.0, "L")] * 8, (0.0, "W"), (0.0, "T"), (0.0, "L"), (0.1484375, "L")])
 def test_what_ready_at_promises_take_keeps(events: list[tuple[float, str]]) -> None:
@@ -482,6 +488,7 @@ def test_a_lost_probe_does_not_keep_the_gate_closed_for_ever() -> None:
     assert gate.may_pass(125.0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-2.0, 10.0), st.sampled_from(["try", "ok", "no", "eh", "close"])), max_size=100)
 )
