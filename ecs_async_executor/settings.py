@@ -91,9 +91,7 @@ def _seconds(description: str, *, example: str, low: float, high: float, off: bo
 
 def _per_second(description: str, *, example: str) -> Any:
     allowed = "requests per second, more than 0, at most 1000"
-    return _option(
-        description, example=example, allowed=allowed, kind="float", gt=0, le=1000, allow_inf_nan=False
-    )
+    return _option(description, example=example, allowed=allowed, kind="float", gt=0, le=1000, allow_inf_nan=False)
 
 
 # --- what strings mean --------------------------------------------------------------------------------------
@@ -212,9 +210,7 @@ _UNSETTABLE: Final = {
 def _runs_one(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what would be wrong for every launch."""
     if "clientToken" in value:
-        raise PydanticCustomError(
-            "token", "clientToken cannot be set: it is what makes a launch safe to repeat"
-        )
+        raise PydanticCustomError("token", "clientToken cannot be set: it is what makes a launch safe to repeat")
     return value
 
 
@@ -285,9 +281,7 @@ class Tuning(_Section):
 
     max_concurrent_launches: Annotated[
         int,
-        _whole(
-            "Launch requests in flight at once. Sizes the connection pool.", example="128", low=1, high=1000
-        ),
+        _whole("Launch requests in flight at once. Sizes the connection pool.", example="128", low=1, high=1000),
     ] = 64
     launch_rate: Annotated[
         float | None,
@@ -323,9 +317,7 @@ class Tuning(_Section):
     ] = 8
     describe_rate: Annotated[
         float,
-        _per_second(
-            "Status requests per second; AWS's default quota is 20, shared by the account.", example="40"
-        ),
+        _per_second("Status requests per second; AWS's default quota is 20, shared by the account.", example="40"),
     ] = 20.0
     poll_interval: Annotated[
         float,
@@ -504,9 +496,7 @@ class EcsSettings(_Section):
     ] = None
     platform_version: Annotated[
         str,
-        _option(
-            "Fargate platform version; not sent elsewhere.", example="1.4.0", allowed="LATEST or a version"
-        ),
+        _option("Fargate platform version; not sent elsewhere.", example="1.4.0", allowed="LATEST or a version"),
     ] = "LATEST"
     subnets: Annotated[
         _Names,
@@ -576,11 +566,7 @@ class EcsSettings(_Section):
                     "are mutually exclusive",
                 )
             )
-        if (
-            (self.security_groups or self.assign_public_ip)
-            and not self.subnets
-            and not self._has_own_subnets()
-        ):
+        if (self.security_groups or self.assign_public_ip) and not self.subnets and not self._has_own_subnets():
             which = "security_groups" if self.security_groups else "assign_public_ip"
             found.append(
                 _Conflict(
@@ -659,9 +645,7 @@ def _read(conf: ConfReader, section: str, model: type[_Model]) -> tuple[_Model |
         # the bad ones, so that one start shows everything.
         rest: dict[str, Any] = {key: value for key, value in raw.items() if key not in bad}
         rest |= {key: "x" for key in bad if model.model_fields[key].is_required()}
-        with contextlib.suppress(
-            ValidationError
-        ):  # a bad value from run_task_kwargs, which is reported above
+        with contextlib.suppress(ValidationError):  # a bad value from run_task_kwargs, which is reported above
             model.model_validate(rest, context=context)
         return None, list(problems.values())
     return settings, list(problems.values())

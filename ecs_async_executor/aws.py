@@ -1,0 +1,559 @@
+"""
+AWS clients: session, credentials, client settings, and the one map from wire errors to ours.
+
+May import :mod:`ecs_async_executor.errors` and :mod:`ecs_async_executor.settings`. aiobotocore, botocore and
+the amazon provider are imported when a client is made, so that importing the executor class stays cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+
+from ecs_async_executor.errors import BackendError, ConfigurationError, Kind
+from ecs_async_executor.settings import EcsSettings, Tuning
+
+log = structlog.get_logger(__name__)
+
+# --- what may be said ---------------------------------------------------------------------------------------
+
+_WORDS_LIMIT: Final = 500
+_TOKEN = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?")
+
+
+def bounded(text: str, limit: int = _WORDS_LIMIT) -> str:
+    """Shorten a service's words to one line that is safe to show: it may echo a command, with a token in it."""
+    text = _TOKEN.sub("***", " ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+_in_our_call: ContextVar[bool] = ContextVar("ecs_async_executor_in_our_call", default=False)
+_LOGGERS_THAT_SHOW_REQUESTS: Final = (
+    "aiobotocore.client",
+    "aiobotocore.endpoint",
+    "aiobotocore.hooks",
+    "aiobotocore.httpsession",
+    "aiobotocore.parsers",
+    "aiobotocore.regions",
+    "aiobotocore.retryhandler",
+    "botocore.auth",
+    "botocore.awsrequest",
+    "botocore.client",
+    "botocore.endpoint",
+    "botocore.hooks",
+    "botocore.httpsession",
+    "botocore.parsers",
+    "botocore.regions",
+    "botocore.retries.standard",
+    "botocore.retryhandler",
+)
+
+
+def _conceal(record: logging.LogRecord) -> bool:
+    """Cut what a debug record of our calls would show of the request and the reply: commands and tokens."""
+    if record.levelno <= logging.DEBUG and _in_our_call.get() and record.args:
+        record.msg = str(record.msg).partition("%")[0].rstrip(" :\n") + " (not shown)"
+        record.args = None
+    return True
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep requests and replies out of the AWS libraries' debug log while this is open; for this task only."""
+    before = _in_our_call.set(True)
+    try:
+        yield
+    finally:
+        _in_our_call.reset(before)
+
+
+def _install_log_filter() -> None:
+    # On each logger itself: a filter sees no records that come up from below. Adding it twice changes nothing.
+    for name in _LOGGERS_THAT_SHOW_REQUESTS:
+        logging.getLogger(name).addFilter(_conceal)
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+_THROTTLES: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_WRAPPED_THROTTLE = re.compile(
+    r"rate exceeded|ErrorCode: (Throttling|RequestLimitExceeded)|request limit exceeded", re.IGNORECASE
+)
+_NO_CREDENTIALS: Final = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_NO_CREDENTIALS_ERRORS: Final = (
+    # Names, because not every supported botocore has all of them.
+    "CredentialRetrievalError",
+    "InfiniteLoopConfigError",
+    "InvalidConfigError",
+    "LoginError",
+    "MetadataRetrievalError",
+    "NoAuthTokenError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "RefreshWithMFAUnsupportedError",
+    "SSOError",
+    "TokenRetrievalError",
+    "UnknownCredentialError",
+)
+_SERVER_FAULTS: Final = frozenset(
+    {"InternalError", "InternalFailure", "ServerException", "ServiceUnavailable", "ServiceUnavailableException"}
+)
+_MENDABLE: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "BlockedException",
+        "ClusterNotFoundException",
+        "NotAuthorized",
+        "OptInRequired",
+        "UnauthorizedOperation",
+    }
+)
+_MALFORMED: Final = frozenset(
+    {
+        "ClientException",
+        "InvalidAction",
+        "InvalidParameterException",
+        "MalformedQueryString",
+        "PlatformTaskDefinitionIncompatibilityException",
+        "PlatformUnknownException",
+        "SerializationException",
+        "UnsupportedFeatureException",
+        "ValidationError",
+        "ValidationException",
+    }
+)
+_NO_ROOM = re.compile(
+    r"capacity is unavailable|no container instances were found|reached the limit on the number of"
+    r"|\bPROVISIONING\b.*\b(limit|quota|exceed\w*|maximum)|\b(limit|quota|exceed\w*|maximum)\b.*\bPROVISIONING\b",
+    re.IGNORECASE,
+)
+_MENDABLE_WORDS = re.compile(
+    r"cluster (was |is )?(inactive|not found)"
+    r"|task ?definition (is |was )?(inactive|not found)|(unable to (find|describe)|no such) (the )?task ?definition",
+    re.IGNORECASE,
+)
+_TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
+
+
+def classify(exception: BaseException, operation: str) -> BackendError:
+    """
+    Say what an exception of a call to AWS means.
+
+    What cannot be told apart counts as ambiguous: it may or may not have been done. Nothing that was sent, and
+    no value of a refused parameter, is in the result.
+
+    :param operation: the API's name of what was called
+    """
+    from botocore import exceptions as boto
+
+    if isinstance(exception, BackendError):
+        return exception
+    name = type(exception).__name__
+    if isinstance(exception, ConfigurationError):
+        return BackendError(Kind.REFUSED, name, str(exception))
+    if isinstance(exception, boto.ClientError):
+        return _classify_reply(exception, operation)
+    if isinstance(exception, boto.ParamValidationError):
+        return BackendError(Kind.INVALID, name, _parameters(str(exception)))
+    if any(parent.__name__ in _NO_CREDENTIALS_ERRORS for parent in type(exception).__mro__):
+        return BackendError(Kind.CREDENTIALS, name, bounded(str(exception)))
+    unanswered = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)
+    if isinstance(exception, boto.BotoCoreError) and not isinstance(exception, unanswered):
+        # What is left of botocore's own errors comes before anything is sent: no region, an unusable endpoint.
+        return BackendError(Kind.REFUSED, name, bounded(str(exception)))
+    if isinstance(exception, unanswered):
+        return BackendError(Kind.AMBIGUOUS, name, bounded(str(exception)))
+    # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
+    return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
+
+
+def _classify_reply(exception: Any, operation: str) -> BackendError:
+    error = exception.response.get("Error") or {}
+    code = str(error.get("Code") or "")
+    message = str(error.get("Message") or "")
+    status = (exception.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
+    resources = exception.response.get("resourceIds") or ()
+    asked = getattr(exception, "operation_name", operation) or operation
+    # Codes can come as "prefix#Code" or "Code:url".
+    code = code.rpartition("#")[2].partition(":")[0]
+    if asked == operation:
+        kind = _kind(code, message, int(status))
+    else:
+        # STS or SSO on behalf of our call.
+        kind = Kind.CREDENTIALS
+        message = f"{asked}: {message}"
+    return BackendError(
+        kind,
+        bounded(code, 100) or f"HTTP {status}",
+        bounded(message),
+        [str(one) for one in resources] if kind is Kind.CONFLICT else (),
+    )
+
+
+def _kind(code: str, message: str, status: int) -> Kind:
+    if "too many concurrent attempts" in message.lower():
+        return Kind.CONCURRENT
+    if code in _THROTTLES or status == _TOO_MANY_REQUESTS or _WRAPPED_THROTTLE.search(message):
+        return Kind.THROTTLED
+    if code == "ConflictException":
+        return Kind.CONFLICT
+    if code in _NO_CREDENTIALS:
+        return Kind.CREDENTIALS
+    nameless = code == "Unknown" or not re.search("[A-Za-z]", code)
+    if status >= _SERVER_ERROR or code in _SERVER_FAULTS or nameless:
+        return Kind.AMBIGUOUS
+    if code in _MALFORMED:
+        if "task was not found" in message.lower():
+            return Kind.NOT_FOUND
+        if _NO_ROOM.search(message):
+            return Kind.CAPACITY
+        return Kind.REFUSED if _MENDABLE_WORDS.search(message) else Kind.INVALID
+    # A definite no: known ones that a person may be mending, and unknown ones, which deserve the same patience.
+    return Kind.REFUSED
+
+
+_PATH: Final = r"[\w.\[\]-]+"
+_TYPES: Final = r"<class '[\w.]+'>(?:, <class '[\w.]+'>)*"
+_WRONG_TYPE = re.compile(
+    rf"^Invalid type for parameter ({_PATH}), value: .*?, type: <class '([\w.]+)'>, valid types: ({_TYPES})$",
+    re.MULTILINE | re.DOTALL,
+)
+_OTHERWISE_WRONG = re.compile(rf"^Invalid (length|range) for parameter ({_PATH}), value: ", re.MULTILINE)
+_MISSING = re.compile(rf"^Missing required parameter in ({_PATH}): \"(\w+)\"$", re.MULTILINE)
+_UNKNOWN = re.compile(rf"^Unknown parameter in ({_PATH}): \"(\w{{1,64}})\", must be one of: ", re.MULTILINE)
+
+
+def _parameters(report: str) -> str:
+    """Name the parameters that botocore refuses, and their types; its own text quotes their values."""
+    found = [
+        f"{path} must be {_type_names(valid)}, not {actual}" for path, actual, valid in _WRONG_TYPE.findall(report)
+    ]
+    found += [f"{path} has the wrong {what}" for what, path in _OTHERWISE_WRONG.findall(report)]
+    found += [f"{name} is missing in {where}" for where, name in _MISSING.findall(report)]
+    found += [f"{name} is no parameter of {where}" for where, name in _UNKNOWN.findall(report)]
+    return bounded("the request is malformed: " + ("; ".join(found) or "a parameter has a wrong name or type"))
+
+
+def _type_names(types: str) -> str:
+    return " or ".join(re.findall(r"'([\w.]+)'", types))
+
+
+# --- credentials --------------------------------------------------------------------------------------------
+
+_RELOAD_INTERVAL: Final = 5.0
+"""Seconds between two times of asking for other credentials because AWS refused the ones there are."""
+_LAST_MINUTE: Final = 60
+_REFRESH_AGAIN: Final = 10.0
+"""Seconds until an early refresh that brought nothing new is tried again."""
+
+
+class _AsyncCredentials(Protocol):
+    async def get_frozen_credentials(self) -> Any: ...
+
+
+class ThreadedCredentials:
+    """
+    Credentials of boto3 for an asyncio client: whatever may block happens in a thread.
+
+    While what there is stays good for a minute, nobody waits for the refresh.
+    """
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+        self._frozen: Any = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    async def get_frozen_credentials(self) -> Any:
+        """Return access key, secret key and token as they are now."""
+        if self._frozen is not None and not self._expires():
+            return self._frozen
+        spare_time = self._frozen is not None and not self._expires(_LAST_MINUTE)
+        if spare_time and asyncio.get_running_loop().time() < self._not_before:
+            return self._frozen
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh(), name="refresh AWS credentials")
+            self._refreshing.add_done_callback(self._refreshed)
+        if not spare_time:
+            await asyncio.shield(self._refreshing)
+        return self._frozen
+
+    def _expires(self, within: int | None = None) -> bool:
+        needed = getattr(self._credentials, "refresh_needed", None)
+        return needed is not None and bool(needed(within))
+
+    async def _refresh(self) -> None:
+        self._frozen = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        self._not_before = task.get_loop().time() + _REFRESH_AGAIN
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("ecs_executor.credentials.not_refreshed", error=type(error).__name__)
+
+
+class ReloadedCredentials:
+    """
+    Credentials that are looked up again after AWS has refused them.
+
+    So that a connection whose keys were changed, or a new credentials file, needs no restart. Whatever goes
+    wrong comes out as botocore's CredentialRetrievalError: nothing was sent yet.
+
+    :param load: finds the credentials, None if there are none
+    """
+
+    method = "ecs-async-executor"
+
+    def __init__(self, load: Callable[[], Awaitable[_AsyncCredentials | None]]) -> None:
+        self._load = load
+        self._current: _AsyncCredentials | None = None
+        self._refused = True
+        self._lock = asyncio.Lock()
+        self._not_before = 0.0
+
+    def forget(self) -> None:
+        """Look them up again before the next request, but not all the time."""
+        self._refused = True
+
+    def _due(self) -> bool:
+        return self._refused and asyncio.get_running_loop().time() >= self._not_before
+
+    async def get_frozen_credentials(self) -> Any:
+        """Return access key, secret key and token as they are now, None if there are none."""
+        from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
+
+        try:
+            if self._due():
+                async with self._lock:
+                    if self._due():
+                        self._not_before = asyncio.get_running_loop().time() + _RELOAD_INTERVAL
+                        self._current = await self._load()
+                        self._refused = False
+            return None if self._current is None else await self._current.get_frozen_credentials()
+        except (CredentialRetrievalError, NoCredentialsError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it comes from all over: STS, files, a database
+            raise CredentialRetrievalError(
+                provider=self.method, error_msg=bounded(f"{type(error).__name__}: {error}")
+            ) from None
+
+    def get_deferred_property(self, _name: str) -> Callable[[], None]:
+        """Offer no account id; botocore asks for it for endpoints that ECS does not have."""
+        return lambda: None
+
+    def get_account_id(self) -> None:
+        """Offer no account id."""
+
+
+# --- clients ------------------------------------------------------------------------------------------------
+
+_STOP_CONNECTIONS: Final = 16
+_SPARE_CONNECTIONS: Final = 8
+_DEFAULT_CONN_ID: Final = "aws_default"
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a client gets what the settings do not say."""
+
+    load: Callable[[], Awaitable[_AsyncCredentials | None]]
+    region_name: str | None = None
+    endpoint_url: str | None = None
+    verify: bool | str | None = None
+    profile_name: str | None = None
+    config: Any = None
+
+
+class ClientFactory:
+    """
+    Makes AWS clients, with the credentials of an Airflow connection if the amazon provider is installed.
+
+    Making one does nothing: connections are resolved when a client is opened, in a thread.
+
+    :param conn_id: Airflow's connection; None: the provider's default if it is installed; "": none
+    :param region_name: None: what the connection or AWS's own configuration says
+    :param connections: how many requests can be under way at once
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str | None = None,
+        region_name: str | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 10.0,
+        connections: int = 100,
+    ) -> None:
+        self._conn_id = conn_id
+        self._region_name = region_name
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._connections = connections
+        self._credentials: list[ReloadedCredentials] = []
+
+    @classmethod
+    def from_settings(cls, ecs: EcsSettings, tuning: Tuning) -> ClientFactory:
+        """Make a factory whose pool is as large as what may be under way at once."""
+        return cls(
+            conn_id=ecs.conn_id,
+            region_name=ecs.region_name,
+            connect_timeout=tuning.connect_timeout,
+            read_timeout=tuning.read_timeout,
+            connections=tuning.max_concurrent_launches
+            + tuning.max_concurrent_describes
+            + _STOP_CONNECTIONS
+            + _SPARE_CONNECTIONS,
+        )
+
+    def forget_credentials(self) -> None:
+        """Look the credentials up again: AWS has refused them."""
+        for credentials in self._credentials:
+            credentials.forget()
+
+    def client(self, service: str) -> AbstractAsyncContextManager[Any]:
+        """
+        Open a client of a service; it belongs to the loop that runs this.
+
+        :raises ConfigurationError: if a connection is configured that needs the amazon provider
+        """
+        return self._client(service)
+
+    @asynccontextmanager
+    async def _client(self, service: str) -> AsyncIterator[Any]:
+        from aiobotocore.session import AioSession
+
+        _install_log_filter()
+        origin = await asyncio.to_thread(self._origin, service)
+        session = AioSession()
+        if origin.profile_name:
+            session.set_config_variable("profile", origin.profile_name)
+        credentials = ReloadedCredentials(origin.load)
+        session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
+        # The service's description is the large part of what a new client reads from disk.
+        await asyncio.to_thread(session.get_component("data_loader").load_service_model, service, "service-2")
+        self._credentials.append(credentials)
+        try:
+            async with session.create_client(
+                service,
+                region_name=origin.region_name,
+                endpoint_url=origin.endpoint_url,
+                verify=origin.verify,
+                config=self._config(origin.config),
+            ) as client:
+                yield client
+        finally:
+            self._credentials.remove(credentials)
+
+    def _config(self, inherited: Any) -> Any:
+        from aiobotocore.config import AioConfig
+
+        ours = AioConfig(
+            # Retrying is our own policy's business: exactly one attempt.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=self._connections,
+            connect_timeout=self._connect_timeout,
+            read_timeout=self._read_timeout,
+            tcp_keepalive=True,
+        )
+        return ours if inherited is None else AioConfig().merge(inherited).merge(ours)
+
+    def _origin(self, service: str) -> _Origin:
+        """Resolve the connection. Blocks: asks Airflow's secrets backends and database."""
+        hook_class = _hook_class()
+        if hook_class is None:
+            if self._conn_id:
+                raise ConfigurationError(
+                    (
+                        (
+                            f"[aws_ecs_executor] conn_id = {self._conn_id!r}: Airflow connections for AWS need "
+                            "the amazon provider (pip install 'ecs-async-executor[amazon]')"
+                        ),
+                    )
+                )
+            return _Origin(load=_default_chain, region_name=self._region_name)
+        hook = self._hook(hook_class, service)
+        connection = hook.conn_config
+        return _Origin(
+            load=lambda: self._load_from_connection(hook_class, service),
+            region_name=hook.region_name,
+            endpoint_url=connection.get_service_endpoint_url(service),
+            verify=hook.verify,
+            profile_name=connection.profile_name,
+            config=hook.config,
+        )
+
+    def _hook(self, hook_class: Any, service: str, config: Any = None) -> Any:
+        conn_id = _DEFAULT_CONN_ID if self._conn_id is None else self._conn_id
+        return hook_class(
+            aws_conn_id=conn_id or None, region_name=self._region_name, client_type=service, config=config
+        )
+
+    async def _load_from_connection(self, hook_class: Any, service: str) -> _AsyncCredentials | None:
+        credentials = await asyncio.to_thread(self._connection_credentials, hook_class, service)
+        return None if credentials is None else ThreadedCredentials(credentials)
+
+    def _connection_credentials(self, hook_class: Any, service: str) -> Any:
+        """Find a connection's credentials. Blocks: a role is assumed here."""
+        from botocore.config import Config
+
+        config = self._hook(hook_class, service).config.merge(
+            Config(connect_timeout=self._connect_timeout, read_timeout=self._read_timeout)
+        )
+        hook = self._hook(hook_class, service, config)
+        return hook.get_session(region_name=hook.region_name).get_credentials()
+
+
+def _hook_class() -> Any:
+    with contextlib.suppress(ModuleNotFoundError):
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+        return AwsBaseHook
+    return None
+
+
+async def _default_chain() -> Any:
+    from aiobotocore.session import AioSession
+
+    return await AioSession().get_credentials()

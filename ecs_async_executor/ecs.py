@@ -1,0 +1,686 @@
+"""
+Amazon ECS: build requests and parse replies (pure functions), then a thin class over the client.
+
+May import :mod:`~ecs_async_executor.aws`, :mod:`~ecs_async_executor.backend`,
+:mod:`~ecs_async_executor.errors` and :mod:`~ecs_async_executor.settings`. No Airflow.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import structlog
+
+from ecs_async_executor.aws import bounded, classify, unlogged
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.settings import EcsSettings, Tuning
+
+if TYPE_CHECKING:
+    from ecs_async_executor.aws import ClientFactory
+
+OVERRIDES_LIMIT: Final = 8192
+"""Characters of ``overrides`` that RunTask takes, JSON punctuation included."""
+EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
+"""Tells Airflow in the container that an executor started it; the provider's executor sets the same."""
+DEFAULT_CLUSTER: Final = "default"
+
+_STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
+_FARGATE_PROVIDERS: Final = frozenset({"FARGATE", "FARGATE_SPOT"})
+_BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
+_OVER: Final = frozenset({"STOPPED", "DELETED"})
+_USUAL_STOP: Final = "EssentialContainerExited"
+_REASON_LIMIT: Final = 255
+"""Characters of our reason for a StopTask; ECS shows it as stoppedReason."""
+
+log = structlog.get_logger(__name__)
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return ``base`` updated by ``overrides``, dictionaries recursively, everything else replaced, lists too.
+
+    Neither argument is changed, nor shares anything changeable with the result.
+    """
+    result: dict[str, Any] = {}
+    for key, value in base.items():
+        if key not in overrides:
+            result[key] = copy.deepcopy(value)
+    for key, value in overrides.items():
+        below = base.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def base_request(settings: EcsSettings) -> dict[str, Any]:
+    """
+    Build the request that all workloads share, as the amazon provider's executor does from the same options.
+
+    Without launch type and capacity provider strategy it has neither: what applies then depends on the
+    cluster, and :class:`EcsBackend` adds it.
+    """
+    request: dict[str, Any] = {"cluster": settings.cluster, "count": 1}
+    if settings.task_definition:
+        request["taskDefinition"] = settings.task_definition
+    if settings.launch_type:
+        request["launchType"] = settings.launch_type
+    if settings.capacity_provider_strategy:
+        request["capacityProviderStrategy"] = list(settings.capacity_provider_strategy)
+    request["platformVersion"] = settings.platform_version
+    if settings.subnets or settings.security_groups or settings.assign_public_ip:
+        request["networkConfiguration"] = {"awsvpcConfiguration": _network(settings)}
+    request = _overlay(request, {**settings.run_task_kwargs, "count": 1})
+    overrides = request.setdefault("overrides", {})
+    if not overrides.get("containerOverrides"):
+        overrides["containerOverrides"] = [{}]
+    containers: list[dict[str, Any]] = overrides["containerOverrides"]
+    # The first one is Airflow's, whatever it is called: that is the provider's rule, and configurations rely on
+    # it. But where one has the right name already, renaming another would address it twice.
+    named = [container for container in containers if container.get("name") == settings.container_name]
+    container = named[0] if named else containers[0]
+    container["name"] = settings.container_name
+    container["command"] = []
+    return request
+
+
+def _network(settings: EcsSettings) -> dict[str, Any]:
+    network: dict[str, Any] = {}
+    if settings.subnets:
+        network["subnets"] = list(settings.subnets)
+    if settings.security_groups:
+        network["securityGroups"] = list(settings.security_groups)
+    if settings.launch_type != "EC2":  # which does not take it
+        network["assignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    return network
+
+
+def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge, and keep together what the API wants to be consistent."""
+    base = dict(request)
+    if "launchType" in overrides:
+        base.pop("capacityProviderStrategy", None)
+    if "capacityProviderStrategy" in overrides:
+        base.pop("launchType", None)
+    if isinstance(tags := overrides.get("tags"), Mapping):
+        overrides = {**overrides, "tags": _tag_list(tags)}
+    result = merge(base, overrides)
+    if not _takes_platform_version(result):
+        result.pop("platformVersion", None)
+    return result
+
+
+def _tag_list(tags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn ``{"team": "data"}`` into what the API takes; ``{"key": "team", "value": "data"}`` is one tag."""
+    if tags.keys() == {"key", "value"}:
+        return [dict(tags)]
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _providers(request: Mapping[str, Any]) -> tuple[str, ...]:
+    strategy = request.get("capacityProviderStrategy")
+    if not isinstance(strategy, (list, tuple)):
+        return ()
+    return tuple(
+        str(item.get("capacityProvider")) if isinstance(item, Mapping) else str(item) for item in strategy
+    )
+
+
+def _takes_platform_version(request: Mapping[str, Any]) -> bool:
+    """Fargate alone has platform versions; a request that names no kind of capacity can still become one."""
+    if (launch_type := request.get("launchType")) is not None:
+        return bool(launch_type == "FARGATE")
+    return _FARGATE_PROVIDERS.issuperset(_providers(request))
+
+
+def container_for(request: Mapping[str, Any], container_name: str) -> dict[str, Any]:
+    """
+    Return the override of the Airflow container in a request.
+
+    :raises Rejected: if the request has none, or its overrides are not made as the API wants them
+    """
+    overrides = request.get("overrides")
+    if not isinstance(overrides, Mapping):
+        raise Rejected(f"overrides must be a dictionary, not {_kind(overrides)}")
+    containers = overrides.get("containerOverrides")
+    if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        raise Rejected("overrides.containerOverrides must be a list of dictionaries")
+    for container in containers:
+        if "name" not in container:
+            raise Rejected('container "name" must be provided in each of overrides.containerOverrides')
+        if container["name"] == container_name:
+            found: dict[str, Any] = container
+            return found
+    raise Rejected(f"overrides.containerOverrides has no container named {container_name!r}")
+
+
+def workload_request(
+    base: Mapping[str, Any],
+    queue_overrides: Mapping[str, Any] | None,
+    executor_config: Any,
+    container_name: str,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """
+    Build the request of one workload.
+
+    :param base: what all workloads share; see :func:`base_request`
+    :param queue_overrides: what the workload's queue changes in it
+    :param executor_config: what the workload itself changes, as its author wrote it
+    :param command: what the Airflow container is to run
+    :raises Rejected: if the executor_config cannot be used; nothing of its values is in the reason
+    """
+    if executor_config is None:
+        executor_config = {}
+    if not isinstance(executor_config, Mapping) or not all(isinstance(key, str) for key in executor_config):
+        raise Rejected(f"executor_config must be a dictionary of RunTask parameters, not {_kind(executor_config)}")
+    if "name" in executor_config or "command" in executor_config:
+        raise Rejected('executor_config must never override "name" or "command"')
+    if "clientToken" in executor_config:
+        raise Rejected("executor_config must not set clientToken: it makes a launch safe to repeat")
+    if "launchType" in executor_config and "capacityProviderStrategy" in executor_config:
+        raise Rejected("executor_config: launchType and capacityProviderStrategy are mutually exclusive")
+    request = _overlay(base, queue_overrides) if queue_overrides else base
+    try:
+        request = _overlay(request, executor_config)
+    except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
+        raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
+    _check_count(request)
+    container = container_for(request, container_name)
+    environment = container.setdefault("environment", [])
+    if not isinstance(environment, list):
+        raise Rejected(
+            f"environment of container {container_name!r} must be a list of names and values, "
+            f"not {_kind(environment)}"
+        )
+    container["command"] = list(command)
+    environment.append(dict(EXECUTOR_MARK))
+    return request
+
+
+def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: float | None = None) -> LaunchSpec:
+    """
+    Check a finished request, mark it and say what it shares limits with.
+
+    :param started_by: our mark; one that is already in the request stays, and then it cannot be searched for
+    :param expires_at: wall-clock seconds after which the container could not use its command any more
+    :raises Rejected: if ECS would refuse the request for what can be seen here
+    """
+    _check_count(request)
+    if "clientToken" in request:
+        raise Rejected("clientToken must not be set: it makes a launch safe to repeat")
+    if not request.get("taskDefinition"):
+        raise Rejected(
+            "no task definition: set [aws_ecs_executor] task_definition, or taskDefinition in executor_config"
+        )
+    if request.get("launchType") and request.get("capacityProviderStrategy"):
+        raise Rejected("launchType and capacityProviderStrategy are mutually exclusive")
+    try:
+        sealed = copy.deepcopy(dict(request))
+        overrides = json.dumps(sealed.get("overrides", {}), separators=(",", ":"), ensure_ascii=False)
+    except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
+        raise Rejected(f"overrides cannot be sent as JSON: {type(error).__name__}") from None
+    if len(overrides) > OVERRIDES_LIMIT:
+        raise Rejected(
+            f"overrides have {len(overrides)} characters with the command in them, and ECS takes "
+            f"{OVERRIDES_LIMIT}: make environment and the rest of executor_config smaller"
+        )
+    mark: str | None = None
+    if sealed.get("startedBy") is None:
+        mark = sealed["startedBy"] = started_by
+    if not isinstance(sealed["startedBy"], str) or not _STARTED_BY.fullmatch(sealed["startedBy"]):
+        raise Rejected("startedBy must have 1 to 128 letters, digits, hyphens, underscores or slashes")
+    return LaunchSpec(
+        request=sealed,
+        scope=str(sealed.get("cluster") or DEFAULT_CLUSTER),
+        placement=_placement(sealed),
+        bucket=_bucket(sealed),
+        started_by=mark,
+        expires_at=expires_at,
+    )
+
+
+def _check_count(request: Mapping[str, Any]) -> None:
+    count = request.get("count", 1)
+    if isinstance(count, bool) or count != 1:
+        raise Rejected("count must be 1: one workload is one container")
+
+
+def _bucket(request: Mapping[str, Any]) -> str:
+    """Name the rate that AWS counts the request in; one that names no kind of capacity counts as Fargate."""
+    providers = frozenset(_providers(request))
+    if not providers:
+        return str(request.get("launchType") or "FARGATE")
+    if providers == {"FARGATE_SPOT"}:
+        return "FARGATE_SPOT"
+    return "FARGATE" if providers <= _FARGATE_PROVIDERS else "EC2"
+
+
+def _placement(request: Mapping[str, Any]) -> str:
+    """Name what competes for the same room; for people too, so it is readable."""
+    overrides = request.get("overrides") or {}
+    parts = {
+        "cluster": request.get("cluster") or DEFAULT_CLUSTER,
+        "capacity": "+".join(_providers(request)) or request.get("launchType") or "default",
+        "task": request.get("taskDefinition"),
+        "constraints": request.get("placementConstraints"),
+        "cpu": overrides.get("cpu"),
+        "memory": overrides.get("memory"),
+    }
+    for container in overrides.get("containerOverrides") or ():
+        for key in ("cpu", "memory", "memoryReservation", "resourceRequirements"):
+            if key in container:
+                parts[f"{container.get('name')}.{key}"] = container[key]
+    return " ".join(
+        f"{name}={value if isinstance(value, (str, int)) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in parts.items()
+        if value is not None
+    )
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+
+# --- replies ------------------------------------------------------------------------------------------------
+
+
+def observation(task: Mapping[str, Any], container_name: str, scope: str | None = None) -> Observation:
+    """
+    Say what a Task record of RunTask or DescribeTasks means.
+
+    The Airflow container decides, as soon as it has an exit code: other containers and the task's own way to
+    STOPPED can take much longer.
+
+    :param scope: the cluster as it is given in requests; the record's own name for it by default
+    :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
+    """
+    arn = _text(task["taskArn"])
+    status = _text(task["lastStatus"])
+    containers = task.get("containers") or ()
+    airflow: Mapping[str, Any] = next((one for one in containers if one.get("name") == container_name), {})
+    exit_code = airflow.get("exitCode")
+    if exit_code is not None:
+        exit_code = int(exit_code)
+    started = (
+        exit_code is not None
+        or task.get("startedAt") is not None
+        or status == "RUNNING"
+        or airflow.get("lastStatus") == "RUNNING"
+    )
+    if status in _OVER:
+        seen = Seen.STOPPED
+    elif started and status not in _BEFORE_START:
+        seen = Seen.RUNNING
+    else:
+        seen = Seen.PENDING
+    stop_code = task.get("stopCode")
+    unusual = stop_code is not None and stop_code != _USUAL_STOP
+    return Observation(
+        handle=Handle(scope if scope is not None else str(task.get("clusterArn") or DEFAULT_CLUSTER), arn),
+        seen=seen,
+        status=status,
+        exit_code=exit_code,
+        started=started,
+        reason=_reason(
+            exit_code,
+            over=seen is Seen.STOPPED,
+            started=started,
+            container=_text(airflow.get("reason") or ""),
+            task=_text(task.get("stoppedReason") or ""),
+            stop_code=stop_code,
+        ),
+        stop_code=stop_code,
+        unusual=unusual,
+        created_at=_seconds(task.get("createdAt")),
+        started_by=task.get("startedBy"),
+    )
+
+
+def _reason(
+    exit_code: int | None, *, over: bool, started: bool, container: str, task: str, stop_code: str | None
+) -> str:
+    why_task = task or (stop_code or "")
+    if exit_code is not None:
+        if exit_code == 0:
+            return ""
+        text = f"ECS container exited {exit_code}"
+        if container:
+            text += f" ({container})"
+        if stop_code not in {None, _USUAL_STOP} and why_task != container:
+            text += f": {why_task}"
+        return text
+    if not over:
+        return ""
+    text = "ECS task stopped " + (
+        "without an exit code from its container" if started else "before its container ran"
+    )
+    whys = [why for why in (container, why_task) if why]
+    if len(whys) == 2 and (whys[0] in whys[1] or whys[1] in whys[0]):  # noqa: PLR2004 - both of them
+        whys = [max(whys, key=len)]
+    return f"{text}: {'; '.join(whys)}" if whys else text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is a {type(value).__name__}")
+    return value
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    return value.timestamp() if isinstance(value, datetime) else float(value)
+
+
+def _missing(scope: str, identifier: str, failure: Mapping[str, Any]) -> Observation:
+    reason = str(failure.get("reason") or "unknown")
+    detail = f" ({failure['detail']})" if failure.get("detail") else ""
+    return Observation(
+        handle=Handle(scope, identifier),
+        seen=Seen.MISSING,
+        status=reason,
+        reason=f"ECS does not know the task: {reason}{detail}",
+    )
+
+
+_NO_ROOM = re.compile(
+    r"^(RESOURCE|AGENT|INACTIVE)\b|capacity|reached the limit on the number of|placement constraint unsatisfied",
+    re.IGNORECASE,
+)
+_CANNOT_RUN_HERE = re.compile(r"^(ATTRIBUTE|LOCATION)\b")
+
+
+def failure_error(failures: Sequence[Mapping[str, Any]]) -> BackendError:
+    """
+    Say what the failures in a RunTask reply mean.
+
+    ATTRIBUTE and LOCATION are what this one request asks for and no instance has: INVALID, so that they fail
+    it at once. As REFUSED they would hold up everybody else's launches in the cluster. A reason that is not
+    known here is REFUSED: nothing was done, and it may pass.
+    """
+    first = failures[0]
+    reason = str(first.get("reason") or "unknown")
+    words = bounded(f"{reason} ({first['detail']})" if first.get("detail") else reason)
+    if _NO_ROOM.search(reason):
+        kind = Kind.CAPACITY
+    elif _CANNOT_RUN_HERE.search(reason):
+        kind = Kind.INVALID
+    else:
+        kind = Kind.REFUSED
+    code = reason if re.fullmatch(r"[A-Z_]+(:[A-Z_]+)*", reason) else "RunTaskFailure"
+    return BackendError(kind, code, words)
+
+
+# --- the service --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _StoppedTasks:
+    """
+    What is known of a cluster's stopped tasks, shared by all that search for one at the same time.
+
+    :param begun: how many sweeps were begun
+    :param result: mark and ARN of each stopped task, as of the sweep number ``result_of``
+    """
+
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    begun: int = 0
+    result_of: int = 0
+    result: dict[str, str | None] = field(default_factory=dict)
+
+
+class EcsBackend:
+    """
+    ECS as a :class:`~ecs_async_executor.backend.Backend`.
+
+    :param session: makes the client
+    :param settings: which container decides, and which cluster to check
+    """
+
+    describe_batch = 100
+    """The most ARNs that DescribeTasks takes, and the most that ListTasks returns."""
+
+    def __init__(self, session: ClientFactory, settings: EcsSettings, tuning: Tuning) -> None:
+        self._session = session
+        self._settings = settings
+        self._tuning = tuning
+        self._client: Any = None
+        self._defaults: dict[str, tuple[str, ...]] = {}
+        self._defaults_lock: anyio.Lock | None = None
+        self._stopped: dict[str, _StoppedTasks] = {}
+        self._malformed: set[str] = set()
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Hold a client open; it belongs to the loop that runs this."""
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        manager = self._session.client("ecs")
+        try:
+            client = await manager.__aenter__()
+        except Exception as error:
+            raise classify(error, "CreateClient") from None
+        try:
+            self._client = client
+            self._defaults_lock = anyio.Lock()
+            self._stopped = {}
+            yield
+        finally:
+            self._client = None
+            await manager.__aexit__(None, None, None)
+
+    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        """
+        Start one container.
+
+        A record that only says that the task is over (what ECS answers to a repeated token an hour after the
+        task stopped) is reported as PENDING: what became of it is for :meth:`describe` to say.
+        """
+        request = spec.request
+        if not request.get("launchType") and not request.get("capacityProviderStrategy"):
+            request = await self._with_capacity(request, spec.scope)
+        reply = await self._call("RunTask", **{**request, "clientToken": token})
+        try:
+            tasks, failures = reply.get("tasks") or [], reply.get("failures") or []
+            if tasks:
+                seen = observation(tasks[0], self._settings.container_name, spec.scope)
+                if seen.seen is Seen.STOPPED and seen.exit_code is None and "containers" not in tasks[0]:
+                    seen = Observation(
+                        seen.handle,
+                        Seen.PENDING,
+                        status=seen.status,
+                        created_at=seen.created_at,
+                        started_by=seen.started_by,
+                    )
+                return seen
+            error = failure_error(failures) if failures else None
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise BackendError(
+                Kind.AMBIGUOUS,
+                "MalformedReply",
+                f"RunTask answered with a malformed record: {type(problem).__name__}",
+            ) from None
+        raise error or BackendError(
+            Kind.AMBIGUOUS, "EmptyReply", "RunTask answered with neither tasks nor failures"
+        )
+
+    async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
+        """Leave it to the cluster's default strategy if it has one, else say Fargate, as the provider does."""
+        providers = await self._default_providers(scope)
+        if not providers:
+            return {**request, "launchType": "FARGATE"}
+        if _FARGATE_PROVIDERS.issuperset(providers):
+            return dict(request)
+        return {key: value for key, value in request.items() if key != "platformVersion"}
+
+    async def _default_providers(self, scope: str) -> tuple[str, ...]:
+        """Ask once per cluster and client: a resent request has to stay the same."""
+        assert self._defaults_lock is not None
+        async with self._defaults_lock:
+            if scope in self._defaults:
+                return self._defaults[scope]
+            try:
+                reply = await self._call("DescribeClusters", clusters=[scope])
+            except BackendError as error:
+                if error.kind in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                    # Nothing was launched, and RunTask's rate has nothing to do with it.
+                    raise BackendError(Kind.CONCURRENT, error.code, error.message) from None
+                if error.kind in {Kind.REFUSED, Kind.INVALID}:
+                    raise BackendError(
+                        Kind.REFUSED,
+                        error.code,
+                        f"{error.message} (asked because neither launch_type nor "
+                        "capacity_provider_strategy is set)",
+                    ) from None
+                raise
+            clusters = reply.get("clusters") or []
+            if not clusters:
+                raise BackendError(
+                    Kind.REFUSED,
+                    "ClusterNotFoundException",
+                    f"cluster {scope!r} was not found in region {self._client.meta.region_name}",
+                )
+            self._defaults[scope] = _providers(
+                {"capacityProviderStrategy": clusters[0].get("defaultCapacityProviderStrategy")}
+            )
+            return self._defaults[scope]
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        """
+        Say where containers are.
+
+        A record that cannot be read is left out and logged once: nothing is known about it, which neither
+        PENDING nor MISSING would say.
+        """
+        reply = await self._call("DescribeTasks", cluster=scope, tasks=list(ids))
+        return list(self._observations(reply, scope, ids))
+
+    def _observations(self, reply: Any, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        asked = {_short(one): one for one in ids}
+        found: list[Observation] = []
+        for task in reply.get("tasks") or ():
+            try:
+                found.append(observation(task, self._settings.container_name, scope))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:  # noqa: PERF203
+                self._log_malformed("task", task, error)
+        for failure in reply.get("failures") or ():
+            try:
+                found.append(_missing(scope, asked[_short(failure["arn"])], failure))
+            except (KeyError, TypeError, AttributeError) as error:  # noqa: PERF203
+                self._log_malformed("failure", failure, error)
+        return found
+
+    def _log_malformed(self, what: str, record: Any, error: Exception) -> None:
+        arn = str(record.get("taskArn") or record.get("arn")) if isinstance(record, Mapping) else _kind(record)
+        if arn not in self._malformed:
+            self._malformed.add(arn)
+            log.warning(
+                "ecs_executor.describe.malformed", record=what, arn=bounded(arn), error=type(error).__name__
+            )
+
+    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+        """
+        List the tasks that carry a mark, those stopped in the last hour included.
+
+        ECS filters by mark among running tasks only, so the stopped ones are read and compared. Running
+        tasks are listed first and the stopped ones read after that, or a task that stops in between is missed.
+        """
+        running = await self._list(scope, startedBy=started_by)
+        stopped = await self._stopped_tasks(scope)
+        arns = dict.fromkeys([*running, *(arn for arn, mark in stopped.items() if mark == started_by)])
+        return [Handle(scope, arn) for arn in arns]
+
+    async def _list(self, scope: str, **filters: str) -> list[str]:
+        arns: list[str] = []
+        page: dict[str, str] = {}
+        while True:
+            reply = await self._call("ListTasks", cluster=scope, **filters, **page)
+            arns += reply.get("taskArns") or []
+            if not reply.get("nextToken"):
+                return arns
+            page = {"nextToken": reply["nextToken"]}
+
+    async def _stopped_tasks(self, scope: str) -> Mapping[str, str | None]:
+        """Read the stopped tasks of a cluster; whoever comes during a sweep shares the next one."""
+        known = self._stopped.setdefault(scope, _StoppedTasks())
+        came_after = known.begun
+        async with known.lock:
+            if known.result_of > came_after:
+                return known.result
+            known.begun += 1
+            arns = await self._list(scope, desiredStatus="STOPPED")
+            result = {arn: known.result[arn] for arn in arns if arn in known.result}
+            new = [arn for arn in arns if arn not in result]
+            for first in range(0, len(new), self.describe_batch):
+                batch = new[first : first + self.describe_batch]
+                reply = await self._call("DescribeTasks", cluster=scope, tasks=batch)
+                for task in reply.get("tasks") or ():
+                    result[task["taskArn"]] = task.get("startedBy")
+            known.result, known.result_of = result, known.begun
+            return result
+
+    async def stop(self, handle: Handle, reason: str) -> None:
+        """Ask for a container to be stopped."""
+        await self._call("StopTask", cluster=handle.scope, task=handle.id, reason=reason[:_REASON_LIMIT])
+
+    async def check(self) -> None:
+        """
+        Stop a task that cannot exist, as the provider's health check does.
+
+        "The referenced task was not found" shows that the cluster exists and that we may do it.
+
+        :raises BackendError: with why not
+        """
+        try:
+            await self._call("StopTask", cluster=self._settings.cluster, task="a" * 32)
+        except BackendError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return
+            raise BackendError(
+                error.kind, error.code, _UNHEALTHY.format(f"because: {error.message.rstrip('.')}")
+            ) from None
+        raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
+
+    async def _call(self, operation: str, **parameters: Any) -> Any:
+        """Make one request; everything that goes wrong comes out as a BackendError without its cause."""
+        call: Callable[..., Awaitable[Any]] = getattr(self._client, _METHODS[operation])
+        try:
+            with unlogged():
+                return await call(**parameters)
+        except Exception as error:  # noqa: BLE001 - that is what classify is for
+            problem = classify(error, operation)
+            if problem.kind is Kind.CREDENTIALS:
+                self._session.forget_credentials()
+            # Not "from error": its text can hold the request, with the command in it.
+            raise problem from None
+
+
+_METHODS: Final = {
+    "DescribeClusters": "describe_clusters",
+    "DescribeTasks": "describe_tasks",
+    "ListTasks": "list_tasks",
+    "RunTask": "run_task",
+    "StopTask": "stop_task",
+}
+_UNHEALTHY: Final = (
+    "ECS Executor health check has failed {}. "
+    "The ECS executor will not be able to run Airflow tasks until the issue is addressed."
+)
+
+
+def _short(arn: str) -> str:
+    return arn.rpartition("/")[2]
