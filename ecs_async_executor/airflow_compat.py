@@ -1,0 +1,251 @@
+"""
+Every difference between Airflow 3.1, 3.2, 3.3 and 3.4 that the executors meet, and nothing else.
+
+May import Airflow only. What can be decided by looking at the thing itself is not decided by version.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import airflow
+from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import joinedload, object_session
+from sqlalchemy.orm.exc import StaleDataError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = [
+    "AIRFLOW_VERSION",
+    "RETRIED_DATABASE_ERRORS",
+    "AirflowException",
+    "ExecuteCallback",
+    "ExecuteTask",
+    "Key",
+    "VersionedExecutor",
+    "configured_executors",
+    "forget_queued",
+    "load_for_adoption",
+    "queued_keys",
+    "rebuild",
+    "stats",
+    "take",
+    "task_key",
+    "token_expiry",
+    "unsupported",
+    "with_fresh_token",
+]
+
+Key: TypeAlias = Any
+"""What names a workload in ``running`` and in events: of another type in every version."""
+
+AIRFLOW_VERSION: tuple[int, int] = cast(
+    "tuple[int, int]", tuple(int(part) for part in airflow.__version__.split(".")[:2])
+)
+
+AirflowException: type[Exception] = importlib.import_module("airflow.exceptions").AirflowException
+"""Where it lives moves: this name for it is what all versions have."""
+
+ExecuteTask: Any = workloads.ExecuteTask
+ExecuteCallback: Any = getattr(workloads, "ExecuteCallback", ())
+"""An empty tuple where Airflow has none (3.1): ``isinstance(x, ())`` is False."""
+
+_WorkloadType: Any = getattr(workloads, "WorkloadType", None)
+"""3.4: one dictionary of queues by type, where earlier versions have an attribute for each queue."""
+
+RETRIED_DATABASE_ERRORS = (DBAPIError, StaleDataError)
+"""What the scheduler repeats an adoption for."""
+
+_TIS_PER_QUERY = 1000
+
+
+def _find_stats() -> Any:
+    # 3.3 made the singleton a module; from 3.2 the SDK has one of its own, which nobody initialises here.
+    if AIRFLOW_VERSION >= (3, 2):
+        module = importlib.import_module("airflow.observability.stats")
+        return module if hasattr(module, "gauge") else module.Stats
+    return importlib.import_module("airflow.stats").Stats
+
+
+stats: Any = _find_stats()
+"""Core's metrics: ``gauge``, ``incr``, ``timing`` and ``timer``."""
+
+
+class VersionedExecutor(BaseExecutor):
+    """A ``BaseExecutor`` that declares what it can do, and orders its queue, in the running Airflow's way."""
+
+    if _WorkloadType is not None:
+        supported_workload_types = frozenset({_WorkloadType.EXECUTE_TASK, _WorkloadType.EXECUTE_CALLBACK})
+        # Events that carry the attempt's own id need no lookup, which can be ambiguous, by coordinates.
+        supports_task_instance_uuid = True
+    else:
+        supports_callbacks = True
+
+        def order_queued_tasks_by_priority(self) -> list[tuple[Any, Any]]:
+            """Put the highest ``priority_weight`` first: 3.2.0 to 3.3.1 put the lowest first."""
+            return sorted(
+                self.queued_tasks.items(), key=lambda item: cast("int", item[1].ti.priority_weight), reverse=True
+            )
+
+
+def _queues(executor: BaseExecutor) -> Iterator[dict[Any, Any]]:
+    if _WorkloadType is not None:
+        yield from cast("Any", executor).executor_queues.values()
+        return
+    for name in ("queued_tasks", "queued_callbacks", "queued_connection_tests"):
+        queue = getattr(executor, name, None)
+        if queue is not None:
+            yield queue
+
+
+def queued_keys(executor: BaseExecutor) -> list[Any]:
+    """Return the keys of what Airflow queued and the executor has not taken yet."""
+    return [key for queue in _queues(executor) for key in list(queue)]
+
+
+def task_key(executor: BaseExecutor, ti: Any) -> Key:
+    """Return the key that the executor's events name a task instance by (a workload's ``ti`` or a model)."""
+    get_task_key = getattr(executor, "get_task_key", None)
+    return ti.key if get_task_key is None else get_task_key(ti)
+
+
+def take(executor: BaseExecutor, workload: Any) -> Key:
+    """Remove a workload from its queue, where it would be handed over again, and return its key."""
+    if isinstance(workload, ExecuteTask):
+        key = task_key(executor, workload.ti)
+    elif isinstance(workload, ExecuteCallback) and AIRFLOW_VERSION < (3, 3):
+        key = workload.callback.id
+    else:
+        key = workload.key
+    forget_queued(executor, key)
+    return key
+
+
+def forget_queued(executor: BaseExecutor, key: Key) -> None:
+    """Remove a key from whichever queue has it."""
+    for queue in _queues(executor):
+        queue.pop(key, None)
+
+
+def unsupported(workload: Any) -> str | None:
+    """Say why a container of this Airflow version could not run a workload; None if it could."""
+    if isinstance(workload, ExecuteTask):
+        return None
+    if isinstance(workload, ExecuteCallback):
+        if AIRFLOW_VERSION >= (3, 3):
+            return None
+        return (
+            f"Airflow {airflow.__version__} cannot run a callback in a container: its "
+            "airflow.sdk.execution_time.execute_workload takes tasks only. Airflow 3.3 and later can."
+        )
+    return f"This executor does not run workloads of type {type(workload).__name__}."
+
+
+def with_fresh_token(workload: Any, generator: Any) -> Any:
+    """Return a copy of a workload with a token that was minted now."""
+    subject = str(workload.ti.id if isinstance(workload, ExecuteTask) else workload.callback.id)
+    if hasattr(workload, "generate_token"):
+        token = workload.generate_token(subject, generator)
+    else:
+        token = generator.generate({"sub": subject})
+    return workload.model_copy(update={"token": token})
+
+
+def token_expiry(token: str) -> float | None:
+    """Return when a JWT expires, in wall-clock seconds: its lifetime differs by version and settings."""
+    with suppress(ValueError, IndexError, KeyError, TypeError):
+        payload = token.split(".")[1]
+        return float(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
+    return None
+
+
+def load_for_adoption(tis: Sequence[Any]) -> Session | None:
+    """
+    Load in one go what adoption needs of task instances.
+
+    The scheduler loaded some columns only; each of the others would be a query for each task instance.
+
+    :returns: their session, if they have one
+    """
+    session = object_session(tis[0])
+    if session is None:
+        return None
+    run = joinedload(TaskInstance.dag_run)
+    if _WorkloadType is not None:
+        run = run.joinedload(_dag_run().created_dag_version)
+    ids = [ti.id for ti in tis]
+    for start in range(0, len(ids), _TIS_PER_QUERY):
+        session.scalars(
+            select(TaskInstance)
+            .where(TaskInstance.id.in_(ids[start : start + _TIS_PER_QUERY]))
+            .options(run, joinedload(TaskInstance.dag_model))
+        ).all()
+    return session
+
+
+def _dag_run() -> Any:
+    return importlib.import_module("airflow.models.dagrun").DagRun
+
+
+def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
+    """
+    Make the workloads of task instances again, without tokens, after :func:`load_for_adoption`.
+
+    :returns: by task instance id, the workload or the exception that says why there is none
+    """
+    built: dict[Any, Any] = {}
+    contexts = _log_contexts(tis)
+    for ti in tis:
+        more = {"log_context": contexts[ti.id]} if ti.id in contexts else {}
+        try:
+            built[ti.id] = ExecuteTask.make(ti, **more)
+        except RETRIED_DATABASE_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is about this one
+            built[ti.id] = error
+    return built
+
+
+def _log_contexts(tis: Sequence[Any]) -> Mapping[Any, Any]:
+    if _WorkloadType is None or not tis:
+        return {}
+    # 3.4 asks the database for these, for each task instance unless they are given.
+    from airflow.configuration import conf
+
+    address = importlib.import_module("airflow.utils.log.task_log_address")
+    try:
+        return cast(
+            "Mapping[Any, Any]",
+            address.prepare_task_log_contexts(
+                tis,
+                session=object_session(tis[0]),
+                filename_template=conf.get("logging", "log_filename_template"),
+            ),
+        )
+    except RETRIED_DATABASE_ERRORS:
+        raise
+    except Exception:  # noqa: BLE001 - it only saves queries
+        return {}
+
+
+def configured_executors() -> list[type[BaseExecutor]]:
+    """Import the executors that are configured, of all teams."""
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    loader: Any = ExecutorLoader
+    names = (
+        loader.get_executor_names(validate_teams=False)
+        if AIRFLOW_VERSION >= (3, 2)
+        else loader.get_executor_names()
+    )
+    return [loader.import_executor_cls(name)[0] for name in names]

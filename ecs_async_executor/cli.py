@@ -1,0 +1,133 @@
+"""
+The commands of ``airflow ecs-async``.
+
+May import Airflow and everything else of this package; what a command does is imported when it runs, since every
+``airflow`` command loads this module.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ecs_async_executor.executor import AsyncEcsExecutor
+
+__all__ = ["check", "get_cli_commands", "show_request"]
+
+_arg: Any = Arg  # untyped in Airflow
+
+_TEAM = _arg(("--team",), help="Use the configuration of this team", default=None)
+_TIMEOUT = _arg(("--timeout",), help="Seconds to wait for ECS", type=float, default=15.0)
+_QUEUE = _arg(("--queue",), help="The Airflow queue of the imagined task", default=None)
+_EXECUTOR_CONFIG = _arg(
+    ("--executor-config",), help="The executor_config of the imagined task, as JSON", type=json.loads, default=None
+)
+_HIDDEN = "***"
+
+
+def get_cli_commands() -> list[GroupCommand]:
+    """Return the command group, for the provider info and for Airflow 3.1's executors."""
+    return [
+        GroupCommand(
+            name="ecs-async",
+            help="Look after the asynchronous ECS executor",
+            subcommands=(
+                ActionCommand(
+                    name="check",
+                    help="Check the settings, and whether ECS would take our requests",
+                    func=lazy_load_command("ecs_async_executor.cli.check"),
+                    args=(_TEAM, _TIMEOUT),
+                ),
+                ActionCommand(
+                    name="show-request",
+                    help="Show the RunTask request that a task would be launched with, without its secrets",
+                    func=lazy_load_command("ecs_async_executor.cli.show_request"),
+                    args=(_TEAM, _QUEUE, _EXECUTOR_CONFIG),
+                ),
+            ),
+        )
+    ]
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check settings and service; the exit code is 1 if anything is wrong."""
+    from ecs_async_executor.executor import in_words, run_bounded
+
+    executor = _executor(args.team)
+    _say(f"Settings: good (cluster {executor.cluster!r}, container {executor.container_name!r}).")
+
+    async def ask() -> None:
+        backend = executor._make_backend()  # noqa: SLF001 - one package
+        async with backend.open():
+            await backend.check()
+
+    try:
+        run_bounded(ask, args.timeout)
+    except Exception as error:  # noqa: BLE001 - said, with the exit code
+        sys.exit(f"ECS: {in_words(error)}")
+    _say("ECS: reached, and it takes our requests.")
+
+
+def show_request(args: argparse.Namespace) -> None:
+    """Print a RunTask request as JSON, with values of environment variables and the workload left out."""
+    from ecs_async_executor import ecs
+    from ecs_async_executor.errors import Rejected
+
+    executor = _executor(args.team)
+    try:
+        command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", _HIDDEN]
+        request = executor._run_task_kwargs("show-request", command, args.queue, args.executor_config)  # noqa: SLF001
+        spec = ecs.launch_spec(request, started_by="launch-id")
+    except Rejected as rejected:
+        sys.exit(f"A task with this executor_config would fail: {rejected.reason}")
+    _say(json.dumps(_without_secrets(spec.request), indent=2, default=str))
+
+
+def _executor(team: str | None) -> AsyncEcsExecutor:
+    from ecs_async_executor.errors import ConfigurationError
+
+    executor = _configured_class()(team_name=team)
+    try:
+        _ = executor.settings
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    return executor
+
+
+def _configured_class() -> type[AsyncEcsExecutor]:
+    """Return the configured subclass, whose hooks shape requests too, if there is one."""
+    from ecs_async_executor.airflow_compat import configured_executors
+    from ecs_async_executor.executor import AsyncEcsExecutor
+
+    for found in configured_executors():
+        if issubclass(found, AsyncEcsExecutor):
+            return found
+    return AsyncEcsExecutor
+
+
+def _without_secrets(request: Any) -> Any:
+    """Hide the values of environment variables: names are enough to see what is configured."""
+    if isinstance(request, dict):
+        return {
+            key: [_hide_value(one) for one in value]
+            if key == "environment" and isinstance(value, list)
+            else _without_secrets(value)
+            for key, value in request.items()
+        }
+    if isinstance(request, list | tuple):
+        return [_without_secrets(one) for one in request]
+    return request
+
+
+def _hide_value(variable: Any) -> Any:
+    return {**variable, "value": _HIDDEN} if isinstance(variable, dict) and "value" in variable else variable
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

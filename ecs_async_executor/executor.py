@@ -1,0 +1,798 @@
+"""
+The Airflow adapters: workloads become launches, reports become events.
+
+May import Airflow and everything else of this package. Everything here but :meth:`AsyncExecutor._render` and
+:meth:`AsyncExecutor.get_task_log` runs on the scheduler's main thread, which is the only writer of ``running``
+and ``event_buffer``, and none of it waits for AWS but, bounded, ``start()`` and ``end()``. SystemExit can surface
+there at any statement: every step is made so that it can be made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from weakref import WeakSet
+
+import structlog
+from sqlalchemy import event
+
+from ecs_async_executor import airflow_compat as compat
+from ecs_async_executor import ecs
+from ecs_async_executor.airflow_compat import Key
+from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen
+from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.engine import Statistics
+from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Notice, Report, Stop, Was
+from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
+from ecs_async_executor.telemetry import LogLines, Metrics
+
+if TYPE_CHECKING:
+    from airflow.cli.cli_config import GroupCommand
+    from sqlalchemy.orm import Session
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+CALLBACK_PRIORITY = 1 << 31
+"""Airflow runs callbacks before any task; a task's ``priority_weight`` is 31 bits."""
+SPENT_IDS_KEPT = 20_000
+STALL_SHARE = 2 / 3
+"""Of ``scheduler_health_check_threshold``: after so long without a ``sync()`` nothing is launched any more."""
+BACKLOG_SHARE = 1 / 3
+"""Of ``task_queued_timeout``: how far ahead of its launch a workload may be taken from the scheduler."""
+TASK_LOG_TIMEOUT = 5.0
+"""Seconds that a person who looks at a log waits for the container's status."""
+HEALTH_STOP_TIMEOUT = 1.0
+REASON_LENGTH = 500
+
+_DEFINITE_NO = frozenset(Kind) - {Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY}
+"""What fails the health check; anything else may be over by the time it matters."""
+_TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
+_UUID_LENGTH = 36
+_WAS = {was.value: was for was in Was}
+
+
+class _Tracked(NamedTuple):
+    """What the main thread remembers of a launch that has not ended."""
+
+    launch_id: str
+    subject: object
+    """The id of the task instance or callback: a key alone can come to mean another attempt."""
+
+
+class AsyncExecutor(compat.VersionedExecutor):
+    """
+    Run workloads through a :class:`~ecs_async_executor.bridge.Bridge`, at a service that subclasses name.
+
+    A subclass gives :attr:`service`, :attr:`tuning`, :attr:`max_attempts`, :meth:`_make_backend`,
+    :meth:`_request`, :meth:`_spec` and :meth:`_handle_id`.
+    """
+
+    service = "service"
+    """Its name for people."""
+    metrics_prefix = "async_executor"
+
+    supports_multi_team = True
+    supports_ad_hoc_ti_run = True
+    pre_assigns_external_executor_id = True
+    is_local = False
+    is_production = True
+    serve_logs = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The api-server makes an instance too, for get_task_log(): no I/O, and no settings are needed yet.
+        super().__init__(*args, **kwargs)
+        self._bridge: Bridge | None = None
+        self._ended = False
+        self._launches: dict[Key, _Tracked] = {}
+        self._unlaunched: set[str] = set()
+        self._stage: dict[Key, Adopt] = {}
+        self._uncommitted: set[Key] = set()
+        self._watched: WeakSet[Session] = WeakSet()
+        self._spent: set[str] = set()
+        self._spent_order: deque[str] = deque()
+        self._applying: Key | None = None
+        self._jwt: Any = None
+        self._queued_timeout = 600.0
+        self._lines = LogLines()
+        self._metrics = Metrics(self.metrics_prefix, self.team_name)
+
+    # --- what a service has to say ---------------------------------------------------------------------------
+
+    @property
+    def tuning(self) -> Tuning:
+        """The settings of the engine."""
+        raise NotImplementedError
+
+    @property
+    def max_attempts(self) -> int:
+        """How many containers may be tried for one launch as long as none of them started."""
+        raise NotImplementedError
+
+    @property
+    def check_health_on_startup(self) -> bool:
+        """``start()`` makes a test call and raises if the service refuses it."""
+        return False
+
+    def _make_backend(self) -> Backend:
+        raise NotImplementedError
+
+    def _handle_id(self, external_executor_id: str) -> str | None:
+        """Return the container's identifier if it is one."""
+        raise NotImplementedError
+
+    def _request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
+        """Make the request for a workload; user code can be involved."""
+        raise NotImplementedError
+
+    def _request_is_overridden(self) -> bool:
+        return False
+
+    def _spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
+        raise NotImplementedError
+
+    # --- lifecycle -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Read the settings, start the loop thread, and ask the service if it would take our requests.
+
+        :raises ConfigurationError: if the settings cannot be used
+        :raises AirflowException: if the service definitely refuses the health check
+        """
+        if self._bridge is not None:
+            return
+        from airflow.configuration import conf
+
+        tuning = self.tuning
+        # Both can read files and the configuration: here, where that hurts nobody.
+        self._jwt = self.jwt_generator
+        self._queued_timeout = conf.getfloat("scheduler", "task_queued_timeout", fallback=600.0)
+        threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
+        bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
+        bridge.start()
+        self._bridge = bridge
+        if self.check_health_on_startup:
+            self._check_health(bridge, tuning.connect_timeout + tuning.read_timeout)
+
+    def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
+        return Bridge(
+            name=self.service,
+            backend=self._make_backend,
+            render=self._render,
+            tuning=tuning,
+            max_attempts=self.max_attempts,
+            stall_timeout=stall_timeout,
+            render_in_thread=self._request_is_overridden(),
+        )
+
+    def _check_health(self, bridge: Bridge, timeout: float) -> None:
+        log.info("ecs_executor.health_check.started", service=self.service, timeout=timeout)
+        try:
+            bridge.check(timeout)
+        except Exception as error:
+            transient = isinstance(error, TimeoutError) or (
+                isinstance(error, BackendError) and error.kind not in _DEFINITE_NO
+            )
+            reason = in_words(error)
+            if transient:
+                log.warning("ecs_executor.health_check.inconclusive", service=self.service, reason=reason)
+                return
+            bridge.stop(HEALTH_STOP_TIMEOUT, stop_containers=False, reason="")
+            self._bridge = None
+            log.error("ecs_executor.health_check.failed", service=self.service, reason=reason)  # noqa: TRY400
+            raise compat.AirflowException(
+                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. The "
+                f"{self.service} executor will not be able to run Airflow tasks until the issue is addressed."
+            ) from error
+        log.info("ecs_executor.health_check.succeeded", service=self.service)
+
+    def end(self) -> None:
+        """Launch nothing more, let requests in flight finish, and leave the containers to the next scheduler."""
+        self._stop(stop_containers=None, reason="The Airflow scheduler that started it has ended")
+
+    def terminate(self) -> None:
+        """Stop all containers, in no more time than ``end()`` takes."""
+        self._stop(stop_containers=True, reason="The Airflow scheduler that started it was terminated")
+
+    def _stop(self, *, stop_containers: bool | None, reason: str) -> None:
+        self._ended = True
+        bridge = self._bridge
+        if bridge is None:
+            return
+        try:
+            tuning = self.tuning
+            self._stage.clear()
+            done = bridge.stop(
+                tuning.shutdown_timeout,
+                stop_containers=not tuning.adopt_task_instances if stop_containers is None else stop_containers,
+                reason=reason,
+            )
+            bridge.drain(self._apply, budget=1.0)
+            log.info("ecs_executor.ended", in_time=done, containers_left=len(self._launches))
+            self._lines.write(budget=0.5)
+        except Exception:
+            log.exception("ecs_executor.end.failed")
+
+    # --- Airflow's heartbeat ---------------------------------------------------------------------------------
+
+    def _process_workloads(self, workload_items: Sequence[Any]) -> None:
+        bridge = self._bridge
+        if bridge is None or self._ended:
+            return
+        for workload in workload_items:
+            key = compat.take(self, workload)
+            self.running.add(key)
+            try:
+                refusal = compat.unsupported(workload)
+                if refusal is not None:
+                    self.fail(key, refusal)
+                    continue
+                launch, subject = self._new_launch(key, workload)
+                self._forget(key)
+                self._launches[key] = _Tracked(launch.launch_id, subject)
+                self._unlaunched.add(launch.launch_id)
+                bridge.submit(launch)
+            except Exception as error:  # noqa: BLE001 - it is about this workload alone
+                self.fail(key, f"The workload could not be taken: {in_words(error)}")
+
+    def sync(self) -> None:
+        """Apply what the loop thread reported; never wait, never raise."""
+        bridge = self._bridge
+        if bridge is None:
+            return
+        try:
+            bridge.drain(self._apply)
+            self._hand_over_stage(bridge)
+            self._lines.write()
+            self._metrics.emit(bridge.statistics)
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception("ecs_executor.sync.failed", error)
+        try:
+            bridge.beat()
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception("ecs_executor.beat.failed", error)
+
+    def _apply(self, report: Report) -> None:
+        key: Key = report.key
+        tracked = self._launches.get(key)
+        if tracked is None or tracked.launch_id != report.launch_id:
+            return
+        if isinstance(report, Finished):
+            self._tell_of_end(report)
+            self._applying = key
+            try:
+                if report.success:
+                    self.success(key)
+                else:
+                    self.fail(key, report.reason)
+            finally:
+                self._applying = None
+            # Only now: a SystemExit before this has the report applied again, to the same effect.
+            self._unlaunched.discard(report.launch_id)
+            del self._launches[key]
+        elif isinstance(report, Launched):
+            self._unlaunched.discard(report.launch_id)
+            self.running_state(key, report.handle_id)
+        elif isinstance(report, Notice):
+            self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
+            self.log_task_event(event=report.event, extra=report.text, ti_key=key)
+
+    def _tell_of_end(self, report: Finished) -> None:
+        if report.success:
+            return
+        self._lines.add(
+            "warning",
+            "ecs_executor.container.failed" if report.handle_id else "ecs_executor.launch.failed",
+            key=str(report.key),
+            launch_id=report.launch_id,
+            reason=report.reason,
+            handle_id=report.handle_id,
+            exit_code=report.exit_code,
+            stop_code=report.stop_code,
+        )
+        if report.notable:
+            what = "container failure" if report.handle_id else "task submit failure"
+            self.log_task_event(
+                event=f"{self.service.lower()} {what}", extra=report.reason or "", ti_key=report.key
+            )
+
+    def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
+        """Add an entry to the event log of a task instance; callbacks have none."""
+        if isinstance(ti_key, str):
+            return  # 3.2's key of a callback
+        super().log_task_event(event=event, extra=extra, ti_key=ti_key)
+
+    def change_state(
+        self,
+        key: Key,
+        state: Any,
+        info: Any = None,
+        remove_running: bool = True,  # noqa: FBT001, FBT002 - Airflow's signature
+    ) -> None:
+        """
+        Set an event; if it is not ours, nobody waits for the container any more and it is stopped.
+
+        The scheduler calls this for task instances that lost their heartbeat.
+        """
+        super().change_state(key, state, info, remove_running)
+        if remove_running and key != self._applying:
+            self._abandon(key, f"Airflow set the task instance to {state} while its container was not done")
+
+    def revoke_task(self, *, ti: Any) -> None:
+        """Forget a task instance and stop its container, wherever that is on its way; emit no event."""
+        try:
+            key = compat.task_key(self, ti)
+            compat.forget_queued(self, key)
+            self.running.discard(key)
+            self.event_buffer.pop(key, None)
+            self._abandon(key, "Airflow revoked the task instance: it was queued for too long")
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception("ecs_executor.revoke.failed", error)
+
+    def _abandon(self, key: Key, reason: str) -> None:
+        tracked = self._launches.get(key)
+        bridge = self._bridge
+        if tracked is None or bridge is None:
+            return
+        adopted = self._stage.pop(key, None)
+        if adopted is not None:
+            # The engine has to know the launch to find its container. The adoption is committed: the scheduler
+            # speaks of its task instances only after that.
+            bridge.submit(adopted)
+        bridge.submit(Stop(tracked.launch_id, reason))
+        self._lines.add("info", "ecs_executor.launch.abandoned", key=str(key), reason=reason)
+        self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        tracked = self._launches.pop(key, None)
+        if tracked is not None:
+            self._unlaunched.discard(tracked.launch_id)
+        self._stage.pop(key, None)
+        self._uncommitted.discard(key)
+
+    @property
+    def slots_available(self) -> int:
+        """How many more workloads can be taken, so that the last of them is launched well before it times out."""
+        free = cast("int", super().slots_available)
+        bridge = self._bridge
+        if bridge is None:
+            return free
+        statistics = bridge.statistics()
+        if statistics.paused is not None:
+            return min(free, 0)
+        room = int(statistics.launch_rate * self._queued_timeout * BACKLOG_SHARE)
+        room -= len(self._unlaunched) + len(compat.queued_keys(self))
+        return min(free, max(0, room))
+
+    # --- launching -------------------------------------------------------------------------------------------
+
+    def _new_launch(self, key: Key, workload: Any) -> tuple[Launch, object]:
+        ti = getattr(workload, "ti", None)
+        if ti is None:
+            name = str(workload.callback.id)
+            launch = Launch(
+                launch_id=str(uuid.uuid4()),
+                key=key,
+                workload=workload,
+                priority=CALLBACK_PRIORITY,
+                started_by=name,
+                queued_at=time.time(),
+                label=f"callback {name}",
+            )
+            return launch, name
+        launch_id, started_by = self._identity(ti)
+        launch = Launch(
+            launch_id=launch_id,
+            key=key,
+            workload=workload,
+            priority=ti.priority_weight,
+            started_by=started_by,
+            queued_at=time.time(),
+            label=_label(ti),
+        )
+        return launch, ti.id
+
+    def _identity(self, ti: Any) -> tuple[str, str]:
+        """
+        Return launch id and mark of a task instance's launch.
+
+        Where Airflow assigned an id with the queueing, both are that: another scheduler can then repeat the
+        launch without a second container.
+        """
+        assigned = _as_uuid(getattr(ti, "external_executor_id", None))
+        if assigned is None:
+            return str(uuid.uuid4()), str(ti.id)
+        if assigned in self._spent:
+            # Not assigned anew with this queueing: its tokens belong to the container of an earlier one.
+            return str(uuid.uuid4()), assigned
+        self._spent.add(assigned)
+        self._spent_order.append(assigned)
+        if len(self._spent_order) > SPENT_IDS_KEPT:
+            self._spent.discard(self._spent_order.popleft())
+        return assigned, assigned
+
+    def _render(self, launch: Launch) -> LaunchSpec:
+        """
+        Make the request of a launch. Not on the main thread.
+
+        :raises Rejected: if there can be none
+        """
+        try:
+            workload = compat.with_fresh_token(launch.workload, self._jwt)
+            ti = getattr(workload, "ti", None)
+            request = self._request(
+                launch.key,
+                self._serialize_workload_to_command(workload),
+                None if ti is None else ti.queue,
+                {} if ti is None else ti.executor_config or {},
+            )
+            return self._spec(copy.deepcopy(request), launch, compat.token_expiry(workload.token))
+        except Rejected:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is about this workload alone
+            # Without the cause: a traceback could show the command, and with it the token.
+            reason = f"The container request could not be built: {in_words(error)}"
+            raise Rejected(reason) from None
+
+    @staticmethod
+    def _serialize_workload_to_command(workload: Any) -> list[str]:
+        """Return the command that runs a workload in a container; it holds the token."""
+        return [
+            "python",
+            "-m",
+            "airflow.sdk.execution_time.execute_workload",
+            "--json-string",
+            workload.model_dump_json(),
+        ]
+
+    # --- adoption --------------------------------------------------------------------------------------------
+
+    def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
+        """
+        Take over the launches of a scheduler that is gone; return the task instances that cannot be.
+
+        The scheduler holds locks on the rows meanwhile, so nothing is looked up at the service: the launches
+        are staged, and handed to the loop thread by the next ``sync()``, which comes after the commit.
+        """
+        if not tis or self._bridge is None or self._ended or not self.tuning.adopt_task_instances:
+            return tis
+        with self._metrics.timer("adopt_task_instances.duration"):
+            session = compat.load_for_adoption(tis)
+            # A launch that runs, or is past its launching, is never launched again: it needs no workload.
+            rebuilt = compat.rebuild([ti for ti in tis if str(ti.state) == Was.QUEUED.value])
+            stage: dict[Key, Adopt] = {}
+            given_back: list[Any] = []
+            ours: list[Key] = []
+            for ti in tis:
+                key = compat.task_key(self, ti)
+                tracked = self._launches.get(key)
+                if tracked is not None and key not in self._stage and tracked.subject == ti.id:
+                    ours.append(key)
+                    continue
+                workload = rebuilt.get(ti.id)
+                if isinstance(workload, Exception) or str(ti.state) not in _WAS:
+                    self._lines.add(
+                        "warning",
+                        "ecs_executor.adoption.refused",
+                        key=str(key),
+                        reason=in_words(workload) if isinstance(workload, Exception) else f"state {ti.state}",
+                    )
+                    given_back.append(ti)
+                    continue
+                stage[key] = self._adoption(ti, key, workload)
+            self._replace_stage(stage, session, {ti.id: ti for ti in tis})
+            self.running.update(ours, stage)
+        self._lines.add(
+            "info", "ecs_executor.adopted", staged=len(stage), known=len(ours), given_back=len(given_back)
+        )
+        return given_back
+
+    def _adoption(self, ti: Any, key: Key, workload: Any) -> Adopt:
+        external_id = ti.external_executor_id
+        assigned = _as_uuid(external_id)
+        return Adopt(
+            launch=Launch(
+                launch_id=assigned or str(uuid.uuid4()),
+                key=key,
+                workload=workload,
+                priority=ti.priority_weight or 0,
+                started_by=assigned or str(ti.id),
+                queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
+                label=_label(ti),
+            ),
+            was=_WAS[str(ti.state)],
+            handle_id=self._handle_id(external_id) if external_id else None,
+        )
+
+    def _replace_stage(self, stage: dict[Key, Adopt], session: Session | None, tis: Mapping[object, Any]) -> None:
+        # What an earlier call staged and this one does not name was rolled back, and is somebody else's now.
+        for key in [key for key in self._stage if key not in stage]:
+            self._unstage(key)
+        subjects = {compat.task_key(self, ti): ti.id for ti in tis.values()}
+        for key, adopt in stage.items():
+            self._forget(key)
+            self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key])
+            if adopt.was is Was.QUEUED:
+                self._unlaunched.add(adopt.launch.launch_id)
+        self._stage = stage
+        if session is not None:
+            self._uncommitted.update(stage)
+            self._watch(session)
+
+    def _unstage(self, key: Key) -> None:
+        self._forget(key)
+        self.running.discard(key)
+
+    def _watch(self, session: Session) -> None:
+        """Take the stage back when the adoption's transaction is: the scheduler may find nothing to repeat."""
+        if session in self._watched:
+            return
+        self._watched.add(session)
+        event.listen(session, "after_commit", self._committed)
+        event.listen(session, "after_rollback", self._rolled_back)
+
+    def _committed(self, _: Session) -> None:
+        self._uncommitted.clear()
+
+    def _rolled_back(self, _: Session) -> None:
+        for key in list(self._uncommitted):
+            if key in self._stage:
+                self._unstage(key)
+        self._uncommitted.clear()
+
+    def _hand_over_stage(self, bridge: Bridge) -> None:
+        while self._stage:
+            key = next(iter(self._stage))
+            bridge.submit(self._stage[key])
+            del self._stage[key]
+
+    # --- what people look at ---------------------------------------------------------------------------------
+
+    def debug_dump(self) -> None:
+        """Log what the executor is doing; never raise, take no lock, show no workload (3.1's show their token)."""
+        try:
+            bridge = self._bridge
+            log.info(
+                "ecs_executor.debug_dump",
+                executor=repr(self),
+                queued=len(compat.queued_keys(self)),
+                running=len(self.running),
+                events=len(self.event_buffer),
+                launches=len(self._launches),
+                unlaunched=len(self._unlaunched),
+                staged=len(self._stage),
+                slots_available=self.slots_available,
+                statistics=repr(bridge.statistics()) if bridge else None,
+            )
+            for key, tracked in list(self._launches.items()):
+                launched = tracked.launch_id not in self._unlaunched
+                log.info("ecs_executor.launch", key=str(key), launch_id=tracked.launch_id, launched=launched)
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception("ecs_executor.debug_dump.failed", error)
+
+    def statistics(self) -> Statistics | None:
+        """Return the engine's latest statistics; None before ``start()``."""
+        return self._bridge.statistics() if self._bridge is not None else None
+
+    def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
+        """
+        Say how the container of a running task instance is doing.
+
+        Called in the api-server, on an instance that is never started.
+        """
+        try:
+            external_id = ti.external_executor_id
+            handle_id = self._handle_id(external_id) if external_id else None
+            if handle_id is None or ti.try_number != try_number:
+                return [], []
+            return [f"{self.service} container {handle_id}: {_status(self._look_at(handle_id))}"], []
+        except Exception as error:  # noqa: BLE001 - it is a line of a log
+            return [f"The status of the {self.service} container could not be read: {in_words(error)}"], []
+
+    def _look_at(self, handle_id: str) -> Observation:
+        async def look() -> Observation:
+            backend = self._make_backend()
+            async with backend.open():
+                return (await backend.describe(backend.scope_of(handle_id), [handle_id]))[0]
+
+        return run_bounded(look, TASK_LOG_TIMEOUT)
+
+    @staticmethod
+    def get_cli_commands() -> list[GroupCommand]:
+        """Return the commands of ``airflow ecs-async``; Airflow 3.2 and later take them from the provider info."""
+        from ecs_async_executor import cli
+
+        return cli.get_cli_commands()
+
+
+class AsyncEcsExecutor(AsyncExecutor):
+    """
+    Run each workload in a container of Amazon ECS.
+
+    Takes the settings of the amazon provider's ``AwsEcsExecutor`` from ``[aws_ecs_executor]`` and its own from
+    ``[ecs_async_executor]``. What subclasses of ``AwsEcsExecutor`` use is here too: :meth:`_run_task_kwargs` to
+    change a request, :attr:`run_task_kwargs`, :attr:`cluster`, :attr:`container_name`, :meth:`get_container` and
+    :meth:`_serialize_workload_to_command`.
+    """
+
+    service = "ECS"
+    metrics_prefix = "ecs_executor"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """
+        Both sections of the configuration.
+
+        :raises ConfigurationError: if anything in them is not usable; names everything
+        """
+        return load(cast("ConfReader", self.conf))
+
+    @cached_property
+    def run_task_kwargs(self) -> dict[str, Any]:
+        """The RunTask parameters that every launch starts from."""
+        return ecs.base_request(self.settings.ecs)
+
+    @cached_property
+    def cluster(self) -> str:
+        """The cluster that containers run in unless something names another."""
+        return self.settings.ecs.cluster
+
+    @cached_property
+    def container_name(self) -> str:
+        """The container that runs Airflow's command."""
+        return self.settings.ecs.container_name
+
+    @property
+    def tuning(self) -> Tuning:
+        """The settings of the engine."""
+        return self.settings.tuning
+
+    @property
+    def max_attempts(self) -> int:
+        """``max_run_task_attempts``."""
+        return self.settings.ecs.max_run_task_attempts
+
+    @property
+    def check_health_on_startup(self) -> bool:
+        """``start()`` makes a test call and raises if the service refuses it."""
+        return self.settings.ecs.check_health_on_startup
+
+    def start(self) -> None:
+        """
+        Read the settings, start the loop thread, and ask ECS if it would take our requests.
+
+        :raises ConfigurationError: if the settings cannot be used
+        :raises AirflowException: if ECS definitely refuses the health check
+        """
+        _ = self.run_task_kwargs  # built here, on the main thread, and its problems are start()'s
+        super().start()
+
+    def get_container(self, container_list: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """
+        Return the override of Airflow's container.
+
+        :raises Rejected: if there is none
+        """
+        request = {"overrides": {"containerOverrides": container_list}}
+        return ecs.container_for(request, self.container_name)
+
+    def _run_task_kwargs(
+        self,
+        task_id: Key,  # noqa: ARG002 - for subclasses
+        cmd: list[str],
+        queue: str | None,
+        exec_config: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """
+        Return the RunTask parameters for a workload; subclasses may override this, and may block in it.
+
+        :param task_id: Airflow's key of the workload
+        :param cmd: the command of Airflow's container; it holds a secret
+        :param queue: Airflow's queue; None for a callback
+        :param exec_config: the task's ``executor_config``
+        """
+        overrides = self.settings.tuning.queues.get(queue) if queue is not None else None
+        return ecs.workload_request(self.run_task_kwargs, overrides, exec_config, self.container_name, cmd)
+
+    def _request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
+        return self._run_task_kwargs(key, command, queue, config)
+
+    def _request_is_overridden(self) -> bool:
+        return any(
+            getattr(type(self), name) is not getattr(AsyncEcsExecutor, name) or name in vars(self)
+            for name in ("_run_task_kwargs", "get_container", "_serialize_workload_to_command")
+        )
+
+    def _spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
+        if not isinstance(request, dict):
+            raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
+        return ecs.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+
+    def _handle_id(self, external_executor_id: str) -> str | None:
+        return external_executor_id if external_executor_id.startswith("arn:") else None
+
+    def _make_backend(self) -> Backend:
+        from ecs_async_executor import aws  # aiobotocore is imported late: get_cli_commands() needs none of it
+
+        settings, tuning = self.settings.ecs, self.settings.tuning
+        return ecs.EcsBackend(aws.ClientFactory.from_settings(settings, tuning), settings, tuning)
+
+
+def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    """
+    Run a coroutine function on a loop of its own, in a thread that is left behind if it takes too long.
+
+    :param timeout: seconds
+    :raises TimeoutError: if it did
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(asyncio.run(asyncio.wait_for(work(), timeout)))
+        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ecs-async-look", daemon=True).start()
+    try:
+        # The connection can be looked up synchronously, which no timeout of the loop's ends.
+        return outcome.result(timeout + 1.0)
+    except (FutureTimeoutError, asyncio.TimeoutError):
+        raise TimeoutError(f"no answer within {timeout:g} s") from None
+
+
+def _label(ti: Any) -> str:
+    mapped = f"[{ti.map_index}]" if ti.map_index >= 0 else ""
+    return f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
+
+
+def _as_uuid(value: str | None) -> str | None:
+    if value is None or len(value) != _UUID_LENGTH:
+        return None
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        return None
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's words without anything that looks like a token."""
+    text = _TOKEN.sub("***", " ".join(str(error).split()))
+    if len(text) > REASON_LENGTH:
+        text = text[:REASON_LENGTH] + "..."
+    if isinstance(error, BackendError | TimeoutError | Rejected):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _status(seen: Observation) -> str:
+    if seen.seen is Seen.MISSING:
+        return "not known to the service (any more)"
+    parts = [seen.status or seen.seen.value]
+    if seen.exit_code is not None:
+        parts.append(f"exit code {seen.exit_code}")
+    if seen.stop_code:
+        parts.append(seen.stop_code)
+    if seen.reason:
+        parts.append(seen.reason)
+    return ", ".join(parts)
+
+
+def _log_exception(event_name: str, error: Exception) -> None:
+    # A log that cannot be written (disk, pipe) must not end the scheduler either.
+    with suppress(Exception):
+        log.error(event_name, exc_info=error)
