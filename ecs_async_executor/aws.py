@@ -170,7 +170,8 @@ _NO_ROOM = re.compile(
 )
 _MENDABLE_WORDS = re.compile(
     r"cluster (was |is )?(inactive|not found)"
-    r"|task ?definition (is |was )?(inactive|not found)|(unable to (find|describe)|no such) (the )?task ?definition",
+    r"|task ?definition (is |was )?(inactive|not found)"
+    r"|(unable to (find|describe)|no such) (the )?task ?definition",
     re.IGNORECASE,
 )
 _TOO_MANY_REQUESTS: Final = 429

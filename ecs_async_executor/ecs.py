@@ -472,7 +472,7 @@ class EcsBackend:
         manager = self._session.client("ecs")
         try:
             client = await manager.__aenter__()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - that is what classify is for
             raise classify(error, "CreateClient") from None
         try:
             self._client = client
