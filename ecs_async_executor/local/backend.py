@@ -28,9 +28,7 @@ from ecs_async_executor.local.records import Task
 from ecs_async_executor.local.rules import AwsError
 
 DEFAULT_ACCOUNT = "123456789012"
-FARGATE_FULL = (
-    "Capacity is unavailable at this time. Please try again later or in a different availability zone"
-)
+FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 TOKEN_TTL = 24 * 3600.0
 
 _accounts: set[str] = set()
@@ -58,17 +56,17 @@ def release_account(account: str) -> None:
 
 def wipe_account(account: str) -> None:
     """Drop everything that moto holds for an account, in every service."""
-    for backends in list(BackendDict._instances):
+    # moto keeps no public list of its backends; this is the one that its own reset uses.
+    for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
         dict.pop(backends, account, None)
 
 
 class LocalBackend(EC2ContainerServiceBackend):
     """moto's ECS of one account and region, with tasks that :class:`Ecs` looks after."""
 
-    tasks: dict[str, dict[str, Task]]  # type: ignore[assignment]
-
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
+        self.tasks: dict[str, dict[str, Task]] = {}  # type: ignore[assignment]
         self.by_id: dict[str, Task] = {}
         self.by_mark: dict[str, dict[str, Task]] = {}
         self.tokens: dict[tuple[str, str], tuple[str, list[Task]]] = {}
@@ -122,6 +120,13 @@ class LocalBackend(EC2ContainerServiceBackend):
         if task.token:
             self.tokens.pop((task.cluster_name, task.token), None)
 
+    def create_cluster(self, cluster_name: str, *args: Any, **kwargs: Any) -> Cluster:
+        """Create a cluster; one that exists is left as it is."""
+        existing = self.clusters.get(cluster_name)
+        if existing is not None and existing.status == "ACTIVE":
+            return existing
+        return super().create_cluster(cluster_name, *args, **kwargs)
+
     def describe_clusters(self, cluster_names: list[str]) -> Any:
         """Describe clusters with the number of tasks that they have now."""
         for name in cluster_names or ["default"]:
@@ -144,7 +149,7 @@ class LocalBackend(EC2ContainerServiceBackend):
 
     def reset(self) -> None:
         """Forget everything; tasks that run are stopped by whoever resets the server."""
-        self.__init__(self.region_name, self.account_id)  # type: ignore[misc]
+        LocalBackend.__init__(self, self.region_name, self.account_id)
 
 
 # moto finds a backend's URLs through the module that its class claims to come from.
@@ -235,9 +240,7 @@ class Ecs:
             launch_type, provider = _placement(params, cluster)
             return provider if provider in rules.FARGATE_PROVIDERS else launch_type
 
-    def kill(
-        self, task_id: str, *, stop_code: str, reason: str, notice: float = 0.0
-    ) -> bool:
+    def kill(self, task_id: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
         Let the host of a task vanish: no exit codes.
 
@@ -349,7 +352,7 @@ class Ecs:
             compatibilities.add("FARGATE")
         rules.check_against_definition(
             params,
-            containers=[c["name"] for c in definition.container_definitions],
+            containers=[str(c["name"]) for c in definition.container_definitions],
             network_mode=definition.network_mode,
             fargate=launch_type == "FARGATE",
             compatibilities=compatibilities,
@@ -402,7 +405,7 @@ class Ecs:
             memory=overrides.get("memory") or definition.memory,
             subnet=(network.get("subnets") or [None])[0],
             overrides={"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
-            images={d["name"]: d.get("image", "") for d in definition.container_definitions},
+            images={str(d["name"]): str(d.get("image", "")) for d in definition.container_definitions},
             tags=list(params.get("tags") or ()),
             token=params.get("clientToken") or "",
             instance_arn=_instance_arn(backend, cluster) if launch_type == "EC2" else None,
@@ -448,9 +451,7 @@ class Ecs:
         now = self.host.settle()
         desired = params.get("desiredStatus") or "RUNNING"
         started_by = params.get("startedBy")
-        candidates = (
-            backend.by_mark.get(started_by, {}) if started_by else backend.tasks.get(cluster.name, {})
-        )
+        candidates = backend.by_mark.get(started_by, {}) if started_by else backend.tasks.get(cluster.name, {})
         instance = params.get("containerInstance")
         service = params.get("serviceName")
         wanted = {"family": params.get("family"), "launch_type": params.get("launchType")}

@@ -19,6 +19,8 @@ from fnmatch import fnmatchcase
 from random import Random
 from typing import Any
 
+from ecs_async_executor.local.jsonable import from_json
+
 KINDS = {
     "throttle": "refuse: ThrottlingException, nothing done",
     "expired_token": "refuse: ExpiredTokenException, nothing done",
@@ -81,18 +83,13 @@ class Fault:
             raise ValueError(msg)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Fault:
+    def from_json(cls, data: object) -> Fault:
         """
         Make a fault of a JSON object.
 
-        :raises ValueError: if a member is unknown
+        :raises ValueError: if a member is unknown or of the wrong type
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown or "kind" not in data:
-            msg = f"unknown in a fault: {', '.join(unknown) or 'no kind'}; known: {', '.join(sorted(known))}"
-            raise ValueError(msg)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        return from_json(cls, data)
 
     def concerns(self, operation: str, body: bytes) -> bool:
         """Tell whether it is about a request."""
@@ -126,7 +123,7 @@ class Faults:
     _random: Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self._random = Random(self.seed)
+        self._random = Random(self.seed)  # noqa: S311
 
     def add(self, fault: Fault) -> int:
         """Put a fault in force; give the number to remove it by."""
@@ -201,9 +198,7 @@ class Faults:
 
     def error(self, operation: str, code: str, message: str, status: int = 400, **how: Any) -> int:
         """Refuse requests with an error reply."""
-        return self.add(
-            Fault(kind="error", operation=operation, code=code, message=message, status=status, **how)
-        )
+        return self.add(Fault(kind="error", operation=operation, code=code, message=message, status=status, **how))
 
     def reset_before(self, operation: str = "*", **how: Any) -> int:
         """Reset the connection before the work is done."""

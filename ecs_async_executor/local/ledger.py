@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from ecs_async_executor.local.life import Job, Life
@@ -90,7 +91,7 @@ class Ledger:
         self._clock = clock
         self._records: list[Record] = []
         self._by_job: dict[str, Record] = {}
-        self._file: IO[str] | None = open(path, "a", encoding="utf-8") if path is not None else None
+        self._file: IO[str] | None = Path(path).open("a", encoding="utf-8") if path is not None else None  # noqa: SIM115
 
     def __len__(self) -> int:
         with self._lock:
@@ -118,11 +119,7 @@ class Ledger:
         """Read everything, or what carries one mark."""
         with self._lock:
             now = self._settle()
-            return [
-                _entry(r, now)
-                for r in self._records
-                if started_by is None or r.job.started_by == started_by
-            ]
+            return [_entry(r, now) for r in self._records if started_by is None or r.job.started_by == started_by]
 
     def by_started_by(self) -> dict[str, list[Entry]]:
         """Read everything, grouped by the client's mark."""

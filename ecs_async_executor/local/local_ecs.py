@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -18,10 +18,13 @@ from ecs_async_executor.local.backend import Ecs, acquire_account, release_accou
 from ecs_async_executor.local.faults import Faults
 from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger
-from ecs_async_executor.local.life import Job
+from ecs_async_executor.local.rules import name_of
 from ecs_async_executor.local.runners import Runner, SubprocessRunner
 from ecs_async_executor.local.scripted import Rule, ScriptedRunner
 from ecs_async_executor.local.server import Front, Latency, Statistics
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class LocalEcs:
@@ -45,7 +48,7 @@ class LocalEcs:
     :param start_delay: seconds from placement to start (subprocess)
     :param stop_timeout: seconds between SIGTERM and SIGKILL (subprocess)
     :param environment: variables for every process (subprocess)
-    :param log_dir: where processes' output goes (subprocess), None for a new temporary directory
+    :param log_dir: where processes' output goes (subprocess); None for a directory that goes with the server
     :param ledger_path: a file to append JSON lines to
     :param clusters: what to create besides ``default``
     :param seed: of everything that is drawn
@@ -118,7 +121,7 @@ class LocalEcs:
             "ledger_path": ledger_path,
         }
 
-    def __enter__(self) -> LocalEcs:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -217,8 +220,13 @@ class LocalEcs:
         """Make a boto3 client of a service of this server; ``options`` go to boto3."""
         import boto3
 
-        session = boto3.Session("local", "local", region_name=self.region)
-        return session.client(service, **{"endpoint_url": self.url, **options})  # type: ignore[call-overload]
+        defaults = {
+            "endpoint_url": self.url,
+            "region_name": self.region,
+            "aws_access_key_id": "local",
+            "aws_secret_access_key": "local",
+        }
+        return boto3.Session().client(service, **{**defaults, **options})  # type: ignore[call-overload]
 
     def register(
         self,
@@ -279,6 +287,19 @@ class LocalEcs:
         """
         return self._ecs.task(task)
 
+    def log(self, task: str) -> str:
+        """
+        Read what a task's processes have written.
+
+        :param task: id or ARN
+        :raises TypeError: if the runner runs no processes
+        """
+        if not isinstance(self.runner, SubprocessRunner):
+            msg = "only the subprocess runner has logs"
+            raise TypeError(msg)
+        path = self.runner.log_path(name_of(task))
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def kill(
         self,
         task: str,
@@ -299,9 +320,7 @@ class LocalEcs:
         :return: False if nothing of the task ran any more
         :raises KeyError: if there is no such task
         """
-        return server.kill(
-            self._ecs, task, cause=cause, notice=notice, stop_code=stop_code, reason=reason
-        )
+        return server.kill(self._ecs, task, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
 
     def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
         """

@@ -88,7 +88,7 @@ class Task:
         status = life.status(now)
         record: dict[str, Any] = {
             "clusterArn": self.cluster_arn,
-            "containers": [self._container(i, status, now) for i in range(len(job.containers))],
+            "containers": [self._container(i, now) for i in range(len(job.containers))],
             "createdAt": life.created_at,
             "desiredStatus": self.desired_status(now),
             "group": self.group,
@@ -105,14 +105,13 @@ class Task:
             record["containerInstanceArn"] = self.instance_arn
         if job.started_by:
             record["startedBy"] = job.started_by
-        for key, moment in (
-            ("startedAt", life.started_at),
-            ("stoppingAt", life.stopping_at),
-            ("executionStoppedAt", life.ended_at if life.started(now) else None),
-            ("stoppedAt", life.stopped_at),
-        ):
-            if moment is not None and moment <= now:
-                record[key] = moment
+        moments = {
+            "startedAt": life.started_at,
+            "stoppingAt": life.stopping_at,
+            "executionStoppedAt": life.ended_at if life.started(now) else None,
+            "stoppedAt": life.stopped_at,
+        }
+        record |= {key: at for key, at in moments.items() if at is not None and at <= now}
         if life.doomed(now):
             if life.stop_code:
                 record["stopCode"] = life.stop_code
@@ -121,7 +120,7 @@ class Task:
             self._decorate(record, status, now)
         return record
 
-    def _container(self, index: int, task_status: str, now: float) -> dict[str, Any]:
+    def _container(self, index: int, now: float) -> dict[str, Any]:
         container = self.job.containers[index]
         exited = self.life.exits.get(container.name)
         gone = exited is not None and exited.at <= now
@@ -142,9 +141,7 @@ class Task:
         if self.realistic:
             record |= {
                 "networkBindings": [],
-                "networkInterfaces": [
-                    {"attachmentId": _uuid(self.id, 0), "privateIpv4Address": self._address()}
-                ]
+                "networkInterfaces": [{"attachmentId": _uuid(self.id, 0), "privateIpv4Address": self._address()}]
                 if self.subnet
                 else [],
                 "healthStatus": "UNKNOWN",

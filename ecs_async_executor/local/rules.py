@@ -62,9 +62,7 @@ def canonical(value: Any) -> str:
 
 def fingerprint(params: Mapping[str, Any]) -> str:
     """Digest the parameters of a request, less its token: the same digest means the same request."""
-    return hashlib.sha256(
-        canonical({k: v for k, v in params.items() if k != "clientToken"}).encode()
-    ).hexdigest()
+    return hashlib.sha256(canonical({k: v for k, v in params.items() if k != "clientToken"}).encode()).hexdigest()
 
 
 def check_run_task(params: Mapping[str, Any]) -> None:
@@ -184,8 +182,8 @@ def decode_page(token: str) -> int:
     """
     try:
         word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-        if word != "after":
-            raise ValueError(word)
-        return int(number)
-    except (ValueError, binascii.Error, UnicodeError) as error:
+    except (ValueError, binascii.Error) as error:
         raise invalid("Invalid token.") from error
+    if word != "after" or not number.isdecimal():
+        raise invalid("Invalid token.")
+    return int(number)

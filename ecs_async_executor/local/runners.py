@@ -14,9 +14,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Protocol
+
+import psutil
 
 from ecs_async_executor.local.life import Container, Exit, Job, Life
 
@@ -32,9 +34,7 @@ KILL_ROUNDS = 200
 class Runner(Protocol):
     """What runs jobs. Called with the lock held; never blocks."""
 
-    def open(
-        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
-    ) -> None:
+    def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
         """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
         ...
 
@@ -68,7 +68,7 @@ class SubprocessRunner:
     real container. Containers without a command in a job that has others (sidecars whose image knows what
     to do) idle until the job ends. A process that starts a session of its own escapes.
 
-    :param log_dir: where the files ``<job id>.log`` go; None for a new temporary directory
+    :param log_dir: where the files ``<job id>.log`` go; None for a temporary directory while this is open
     :param start_delay: seconds from placement to start
     :param stop_lag: seconds from the end of the last process to STOPPED
     :param stop_timeout: seconds between SIGTERM and SIGKILL where the container does not say (AWS: 30)
@@ -86,7 +86,8 @@ class SubprocessRunner:
         environment: Mapping[str, str] | None = None,
         inherit_environment: bool = False,
     ) -> None:
-        self.log_dir = Path(log_dir if log_dir is not None else tempfile.mkdtemp(prefix="local-ecs-logs-"))
+        self._given_log_dir = Path(log_dir) if log_dir is not None else None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.start_delay = start_delay
         self.stop_lag = stop_lag
         self.stop_timeout = stop_timeout
@@ -95,14 +96,26 @@ class SubprocessRunner:
         self._groups: dict[str, _Group] = {}
         self._closed = False
 
-    def open(
-        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
-    ) -> None:
+    def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
         """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
         self.lock = lock
         self.clock = clock
         self.changed = changed
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._closed = False
+        if self._given_log_dir is not None:
+            self._given_log_dir.mkdir(parents=True, exist_ok=True)
+        else:
+            self._temporary = tempfile.TemporaryDirectory(prefix="local-ecs-", ignore_cleanup_errors=True)
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the output of the processes is."""
+        if self._given_log_dir is not None:
+            return self._given_log_dir
+        if self._temporary is None:
+            msg = "the runner is not open"
+            raise RuntimeError(msg)
+        return Path(self._temporary.name)
 
     def log_path(self, job_id: str) -> Path:
         """Name the file with the output of a job."""
@@ -124,13 +137,13 @@ class SubprocessRunner:
         group = self._groups[job.id] = _Group(self, job, life)
         group.thread.start()
 
-    def stop(self, job: Job, life: Life, at: float) -> None:
+    def stop(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
         """Send SIGTERM, and SIGKILL after the stop timeout."""
         group = self._groups.get(job.id)
         if group is not None:
             group.stop(at)
 
-    def lose(self, job: Job, life: Life, at: float) -> None:
+    def lose(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
         """Kill everything of a job, and say nothing about exit codes."""
         group = self._groups.get(job.id)
         if group is not None:
@@ -153,6 +166,8 @@ class SubprocessRunner:
                 group.kill()
         for group in groups:
             group.thread.join()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def forget(self, job: Job) -> None:
         """Drop what is held for a job that has ended."""
@@ -219,12 +234,13 @@ class _Group:
     def _run(self) -> None:
         """Start the containers, wait for all of them, and write down what became of the job."""
         self.cancelled.wait(self.runner.start_delay)
-        waiters = []
         with self.runner.lock:
             if not self.cancelled.is_set():
                 self._start_all()
-            for process in self.processes.values():
-                waiters.append(threading.Thread(target=self._wait, args=(process,), daemon=True))
+            waiters = [
+                threading.Thread(target=self._wait, args=(process,), daemon=True)
+                for process in self.processes.values()
+            ]
         for waiter in waiters:
             waiter.start()
         for waiter in waiters:
@@ -290,9 +306,7 @@ class _Process:
         if not container.command:
             raise ValueError("no command specified")
         self.container = container
-        self.stop_timeout = (
-            container.stop_timeout if container.stop_timeout is not None else runner.stop_timeout
-        )
+        self.stop_timeout = container.stop_timeout if container.stop_timeout is not None else runner.stop_timeout
         self.gone = False
         with open_log(runner.log_path(job.id)) as log:
             self._popen = subprocess.Popen(
@@ -339,34 +353,14 @@ def open_log(path: Path) -> IO[bytes]:
     return path.open("ab", buffering=0)
 
 
-def session_members(session: int) -> Sequence[int]:
+def session_members(session: int) -> list[int]:
     """List the living processes of a session, zombies left out."""
-    if os.path.isdir("/proc/self"):
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    else:
-        output = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=True).stdout
-        pids = [int(word) for word in output.split()]
     members = []
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == session and not _is_zombie(pid):
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 members.append(pid)
     return members
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        if os.path.isdir("/proc/self"):
-            return True
-        state = subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-        ).stdout
-        return not state.strip() or state.startswith("Z")
-    except ProcessLookupError:
-        return True
-    return text.rsplit(")", 1)[1].split()[0] in ("Z", "X")
 
 
 def _start_error(container: Container, error: Exception) -> str:

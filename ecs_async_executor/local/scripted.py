@@ -15,10 +15,11 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
+from ecs_async_executor.local.jsonable import from_json
 from ecs_async_executor.local.life import Exit, Job, Life
 from ecs_async_executor.local.runners import EXITED, NOT_STARTED
 
@@ -75,33 +76,23 @@ class Rule:
     def __post_init__(self) -> None:
         for name in ("command", "started_by", "definition"):
             pattern = getattr(self, name)
-            if pattern is not None:
-                re.compile(pattern)
+            try:
+                re.compile(pattern or "")
+            except re.error as error:
+                msg = f"{name} is no regular expression: {pattern!r}: {error}"
+                raise ValueError(msg) from error
         if self.stuck not in (None, "PROVISIONING", "PENDING"):
             msg = f"stuck must be PROVISIONING or PENDING, not {self.stuck!r}"
             raise ValueError(msg)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Rule:
+    def from_json(cls, data: object) -> Rule:
         """
-        Make a rule of a JSON object; a number stands for a list of one, a pair for bounds.
+        Make a rule of a JSON object; a pair of seconds stands for bounds.
 
-        :raises ValueError: if a member is unknown or an expression malformed
+        :raises ValueError: if a member is unknown or of the wrong type, or an expression is malformed
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            msg = f"unknown in a rule: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-            raise ValueError(msg)
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        for name in ("launch", "attempt"):
-            if isinstance(values.get(name), int):
-                values[name] = (values[name],)
-        try:
-            return cls(**values)
-        except re.error as error:
-            msg = f"malformed expression in a rule: {error}"
-            raise ValueError(msg) from error
+        return from_json(cls, data)
 
     def matches(self, job: Job, random: Random) -> bool:
         """Tell whether this rule decides about a job."""
@@ -135,14 +126,12 @@ class ScriptedRunner:
         """Replace the rules, for jobs that start from now on."""
         self.rules: Sequence[Rule] = tuple(r if isinstance(r, Rule) else Rule.from_json(r) for r in rules)
 
-    def open(
-        self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]
-    ) -> None:
+    def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
         """Take what a runner with threads needs; this one has none."""
 
     def start(self, job: Job, life: Life, at: float) -> None:
         """Write down the whole life of a job."""
-        random = Random(f"{self.seed}:{job.number}")
+        random = Random(f"{self.seed}:{job.number}")  # noqa: S311
         rule = next((r for r in self.rules if r.matches(job, random)), DEFAULT)
         self._rules[job.id] = rule
         life.touch()
@@ -172,7 +161,7 @@ class ScriptedRunner:
     def stop(self, job: Job, life: Life, at: float) -> None:
         """Let the main container obey a stop, unless it exits by itself before."""
         rule = self._rules.get(job.id, DEFAULT)
-        random = Random(f"{self.seed}:{job.number}:stop")
+        random = Random(f"{self.seed}:{job.number}:stop")  # noqa: S311
         lag = _draw(rule.deprovisioning, random)
         if not life.started(at):
             life.end(at, life.stop_code or NOT_STARTED, life.stopped_reason or "", lag)
@@ -186,7 +175,7 @@ class ScriptedRunner:
         _finish(job, life, at, ended, ended + lag, rule.stop_exit_code)
         life.touch()
 
-    def lose(self, job: Job, life: Life, at: float) -> None:
+    def lose(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
         """Cut a life short, unless it is over by itself before."""
         if life.ended_at is not None and life.ended_at <= at:
             return
@@ -200,9 +189,7 @@ class ScriptedRunner:
         """Nothing runs, so there is nothing to end."""
 
 
-def _finish(
-    job: Job, life: Life, stopping: float, ended: float, stopped: float, sidecar_code: int | None
-) -> None:
+def _finish(job: Job, life: Life, stopping: float, ended: float, stopped: float, sidecar_code: int | None) -> None:
     for container in job.containers:
         if container.name != job.main:
             life.exits[container.name] = Exit(ended, 0 if sidecar_code is not None else None)

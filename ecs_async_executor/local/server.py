@@ -112,7 +112,7 @@ class Front:
         self.buckets = rates.Buckets(limits or {})
         self.statistics = Statistics()
         self.closing = asyncio.Event()
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311
         self._wsgi = DomainDispatcherApplication(create_backend_app)
         self._moto = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moto")
         self._setup: Callable[[], None] | None = None
@@ -122,9 +122,7 @@ class Front:
         loop = asyncio.get_running_loop()
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-            return web.BaseRequest(
-                message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY
-            )
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
         return _Server(
             self,
@@ -212,10 +210,10 @@ class Front:
             return await self._forward(request, body)
         try:
             params = json.loads(body or b"{}")
-            if not isinstance(params, dict):
-                raise ValueError
         except ValueError:
-            raise AwsError("SerializationException", "The request is not a JSON object.") from None
+            params = None
+        if not isinstance(params, dict):
+            raise AwsError("SerializationException", "The request is not a JSON object.")
         if operation == "DescribeTasks":
             figures.items += len(params.get("tasks") or ())
         self._limit(operation, params, region)
@@ -238,9 +236,7 @@ class Front:
         if names and not self.buckets.take(region, names, time.monotonic()):
             raise AwsError("ThrottlingException", "Rate exceeded")
 
-    async def _before(
-        self, request: web.BaseRequest, fault: Fault, body: bytes
-    ) -> web.StreamResponse | None:
+    async def _before(self, request: web.BaseRequest, fault: Fault, body: bytes) -> web.StreamResponse | None:
         """Do what a fault does instead of the work; None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
@@ -270,9 +266,7 @@ class Front:
             )
         return None
 
-    async def _after(
-        self, request: web.BaseRequest, fault: Fault, response: web.Response
-    ) -> web.StreamResponse:
+    async def _after(self, request: web.BaseRequest, fault: Fault, response: web.Response) -> web.StreamResponse:
         """Do what a fault does to the answer."""
         kind = fault.kind
         if kind == "error_after":
@@ -369,7 +363,7 @@ class Front:
     def _call_wsgi(self, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
             started.append((status, headers))
 
         chunks = self._wsgi(environ, start_response)
@@ -392,14 +386,14 @@ class Front:
             return _json(json.dumps({"error": str(error)}), 400)
         return _json(json.dumps(reply))
 
-    async def _controlled(
-        self, method: str, path: list[str], query: Mapping[str, str], data: Any
-    ) -> Any:
+    async def _controlled(self, method: str, path: list[str], query: Mapping[str, str], data: Any) -> Any:
         match method, path:
             case "GET", ["health"]:
                 return {"status": "ok", "account": self.ecs.account, "region": self.region}
             case "GET", ["ledger"]:
-                return {"entries": [asdict(e) for e in self.ecs.ledger.entries(started_by=query.get("started_by"))]}
+                return {
+                    "entries": [asdict(e) for e in self.ecs.ledger.entries(started_by=query.get("started_by"))]
+                }
             case "GET", ["statistics"]:
                 return self.figures()
             case "GET", ["faults"]:
@@ -418,7 +412,7 @@ class Front:
                 return {}
             case "PUT", ["script"]:
                 if not isinstance(self.ecs.host.runner, ScriptedRunner):
-                    raise ValueError("this server's runner takes no script")
+                    raise ValueError("this server's runner takes no script")  # noqa: TRY004
                 self.ecs.host.runner.script(data)
                 return {}
             case "GET", ["tasks", task_id]:
@@ -536,9 +530,7 @@ def _json(text: str, status: int = 200) -> web.Response:
 
 
 def _error(error: AwsError) -> web.Response:
-    response = _json(
-        json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status
-    )
+    response = _json(json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status)
     response.headers["x-local-code"] = error.code
     return response
 
