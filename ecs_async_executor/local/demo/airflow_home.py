@@ -79,6 +79,8 @@ class AirflowHome:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.task_logs),
+            # A container notices at its next heartbeat only that its task has ended; the default is 5 s.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
             # The commands that Airflow sends begin with "python".

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ecs_async_executor.local.demo.scenario import SCENARIO
+from ecs_async_executor.local.demo.scenario import EXITED, SCENARIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,9 @@ class Report:
 
 
 def _why(task: EcsTask) -> str:
-    return f"{task.stop_code}: {task.stopped_reason}" if task.stop_code else task.status
+    if not task.stop_code:
+        return task.status
+    return "exited" if task.stop_code == EXITED else f"{task.stop_code}: {task.stopped_reason}"
 
 
 def _clock(moment: datetime | None) -> str:

@@ -26,7 +26,7 @@ COMPONENTS = ("scheduler", "triggerer", "dag_processor")
 
 POLL_SECONDS = 0.5
 START_SECONDS = 90.0
-TIMEOUT_SECONDS = 240.0
+TIMEOUT_SECONDS = 180.0
 PATIENCE_SECONDS = 20.0
 """How long processes get to end by themselves: more than the executor's shutdown_timeout."""
 

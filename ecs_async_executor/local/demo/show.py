@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ecs_async_executor.local.demo.airflow_home import Try
 
+WIDTH = 140
+"""Columns to use where there is no terminal to ask."""
+
 TAIL = 40
 """Lines of a log that are shown when something went wrong."""
 
@@ -22,7 +25,10 @@ class Show:
     """Writes to standard output."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            # A file has no width; the default of 80 columns would fold the table.
+            self.console.width = WIDTH
         self._began = time.monotonic()
         self._states: dict[tuple[str, int], str | None] = {}
 
@@ -33,7 +39,7 @@ class Show:
 
     def say(self, text: str) -> None:
         """Write one line, with the time since the beginning."""
-        self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}")
+        self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}", soft_wrap=True)
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -57,7 +63,7 @@ class Show:
         lines = text.strip().splitlines()
         if lines:
             self.console.rule(title)
-            self.console.print("\n".join(lines[-TAIL:]), markup=False)
+            self.console.print("\n".join(lines[-TAIL:]), markup=False, soft_wrap=True)
 
     def tail_file(self, path: Path) -> None:
         """Write the end of a log file, if there is one."""
