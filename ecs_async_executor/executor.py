@@ -267,6 +267,15 @@ class AsyncExecutor(compat.VersionedExecutor):
             _log_exception("ecs_executor.beat.failed", error)
 
     def _apply(self, report: Report) -> None:
+        try:
+            self._apply_now(report)
+        except Exception as error:  # noqa: BLE001 - would come up again with every sync(), and hold up the others
+            self._lines.add("error", "ecs_executor.report.failed", key=str(report.key), exc_info=error)
+            if isinstance(report, Finished):
+                self.running.discard(cast("Key", report.key))
+                self._forget(report.key)
+
+    def _apply_now(self, report: Report) -> None:
         key: Key = report.key
         tracked = self._launches.get(key)
         if tracked is None or tracked.launch_id != report.launch_id:
@@ -614,9 +623,9 @@ class AsyncExecutor(compat.VersionedExecutor):
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:
         """Return the commands of ``airflow ecs-async``; Airflow 3.2 and later take them from the provider info."""
-        from ecs_async_executor import cli
+        from airflow.cli.cli_config import lazy_load_command
 
-        return cli.get_cli_commands()
+        return cast("list[GroupCommand]", lazy_load_command("ecs_async_executor.cli.get_cli_commands")())
 
 
 class AsyncEcsExecutor(AsyncExecutor):

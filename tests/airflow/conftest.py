@@ -1,0 +1,74 @@
+"""Airflow with settings of the tests' own: no user's ``airflow.cfg``, no examples, one JWT secret."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = {
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__PARALLELISM": "32",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that is long enough for every algorithm " * 2,
+    "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "main",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
+    "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
+    "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "eu-west-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
+}
+
+# Airflow reads its home when it is imported, which is before any fixture; the other tests do not need another.
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = _home = tempfile.mkdtemp(prefix="ecs-async-airflow-")
+    atexit.register(shutil.rmtree, _home, ignore_errors=True)
+os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+os.environ.setdefault("AIRFLOW__API_AUTH__JWT_SECRET", SETTINGS["AIRFLOW__API_AUTH__JWT_SECRET"])
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            # Airflow's own use of what its dependencies deprecate is not ours to mend; our use of Airflow is.
+            item.add_marker(pytest.mark.filterwarnings("ignore:::(?!ecs_async_executor|tests)"))
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configure the executor, by environment, for each test."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def make_executor() -> Iterator[Callable[..., Any]]:
+    """Make executors over a scripted bridge, started unless told otherwise."""
+    from tests.airflow.scripted import ScriptedExecutor
+
+    def make(cls: type[Any] = ScriptedExecutor, *, start: bool = True, **arguments: Any) -> Any:
+        executor = cls(**arguments)
+        if start:
+            executor.start()
+        return executor
+
+    return make
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., Any]) -> Any:
+    """A started executor over a scripted bridge."""
+    return make_executor()
+
+
+@pytest.fixture
+def bridge(executor: Any) -> Any:
+    return executor.scripted

@@ -1,0 +1,916 @@
+"""The executor on Airflow's side of the bridge: a real BaseExecutor, real workloads, and a bridge with a script."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.executors.base_executor import BaseExecutor
+from airflow.utils.state import TaskInstanceState
+
+from ecs_async_executor import AsyncEcsExecutor, airflow_compat, telemetry
+from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
+from ecs_async_executor.messages import Launch, Stop
+from tests.airflow import scripted
+from tests.airflow.scripted import (
+    ScriptedBridge,
+    ScriptedExecutor,
+    failed,
+    launched,
+    make_callback,
+    make_workload,
+    notice,
+    queue,
+    states,
+    succeeded,
+    task_ids,
+)
+
+needs_callbacks = pytest.mark.skipif(
+    airflow_compat.AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 has no callbacks"
+)
+
+
+class Ti:
+    """What Airflow hands to revoke_task() and get_task_log(): a model, of which these columns are read."""
+
+    def __init__(self, workload: Any, **columns: Any) -> None:
+        self.id = workload.ti.id
+        self.key = workload.ti.key
+        self.try_number = workload.ti.try_number
+        self.external_executor_id: str | None = None
+        vars(self).update(columns)
+
+
+def launch_one(executor: Any, **of_ti: Any) -> Launch:
+    queue(executor, make_workload(**of_ti))
+    executor.heartbeat()
+    launch = executor.scripted.launches[-1]
+    assert isinstance(launch, Launch)
+    return launch
+
+
+def event_logs(executor: Any) -> list[tuple[str, str]]:
+    return [(entry.event, entry.extra) for entry in executor._task_event_logs]
+
+
+# --- starting --------------------------------------------------------------------------------------------------
+
+
+def test_an_instance_can_be_made_without_any_settings(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLUSTER", "CONTAINER_NAME", "TASK_DEFINITION", "SUBNETS"):
+        monkeypatch.delenv(f"AIRFLOW__AWS_ECS_EXECUTOR__{name}")
+    executor = make_executor(AsyncEcsExecutor, start=False)
+
+    assert executor.slots_available == executor.parallelism
+    executor.sync()
+    executor.debug_dump()
+    executor.end()
+    executor.terminate()
+
+
+def test_start_names_every_problem_of_the_settings(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST", "many")
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__MAX_RUN_TASK_ATTEMPTS", "none")
+    executor = make_executor(start=False)
+
+    with pytest.raises(ConfigurationError) as caught:
+        executor.start()
+
+    assert len(caught.value.problems) == 2
+    executor.end()
+
+
+def test_start_twice_starts_one_bridge(executor: Any) -> None:
+    first = executor.scripted
+    executor.start()
+    assert executor.scripted is first
+    assert first.calls.count("start") == 1
+
+
+def with_health(error: Exception | None) -> type[ScriptedExecutor]:
+    return type("Checked", (ScriptedExecutor,), {"health": error})
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.CREDENTIALS, Kind.INVALID, Kind.NOT_FOUND])
+def test_a_definite_refusal_of_the_health_check_stops_the_start(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    executor = make_executor(with_health(BackendError(kind, "AccessDenied", "not you")), start=False)
+
+    with pytest.raises(airflow_compat.AirflowException) as caught:
+        executor.start()
+
+    assert str(caught.value) == (
+        "ECS Executor health check has failed because: AccessDenied: not you. The ECS executor will not be able "
+        "to run Airflow tasks until the issue is addressed."
+    )
+    assert executor.scripted.stopped_with
+    executor.end()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("no answer within 15 s"),
+        BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded"),
+        BackendError(Kind.AMBIGUOUS, "ServerException", "500"),
+        None,
+    ],
+)
+def test_the_health_check_only_warns_of_what_may_be_over_soon(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    executor = make_executor(with_health(error))
+    assert executor.scripted.calls == ["start", "check 15"]
+
+
+def test_no_client_at_all_is_a_definite_refusal(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    executor = make_executor(with_health(LookupError("The conn_id `aws` isn't defined")), start=False)
+    with pytest.raises(airflow_compat.AirflowException, match="LookupError: The conn_id `aws` isn't defined"):
+        executor.start()
+
+
+# --- taking workloads ------------------------------------------------------------------------------------------
+
+
+def test_a_queued_workload_becomes_one_launch_and_runs(executor: Any, bridge: ScriptedBridge) -> None:
+    workload = make_workload(priority_weight=7, map_index=3)
+    queue(executor, workload)
+
+    executor.heartbeat()
+    executor.heartbeat()
+
+    (launch,) = bridge.launches
+    assert launch.workload is workload
+    assert launch.priority == 7
+    assert launch.key == airflow_compat.task_key(executor, workload.ti)
+    assert launch.label == "dag.task[3] run try 1"
+    assert executor.running == {launch.key}
+    assert airflow_compat.queued_keys(executor) == []
+
+
+def test_taking_workloads_builds_no_request(executor: Any, bridge: ScriptedBridge) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("this is the loop thread's work")
+
+    executor._jwt = executor._run_task_kwargs = executor._serialize_workload_to_command = refuse
+    executor.parallelism = 3000
+    queue(executor, *(make_workload(f"task-{n}") for n in range(1000)))
+
+    executor.heartbeat()
+
+    assert len(bridge.launches) == 1000
+
+
+def test_the_highest_priority_is_taken_first(executor: Any, bridge: ScriptedBridge) -> None:
+    executor.parallelism = 2
+    queue(executor, *(make_workload(f"weight-{weight}", priority_weight=weight) for weight in (1, 9, 5)))
+    executor.heartbeat()
+    assert task_ids(bridge.launches) == ["weight-9", "weight-5"]
+
+
+@needs_callbacks
+def test_callbacks_are_taken_before_tasks_and_launched_first(executor: Any, bridge: ScriptedBridge) -> None:
+    queue(executor, make_workload(priority_weight=2**31 - 1), make_callback())
+    executor.heartbeat()
+    if airflow_compat.AIRFLOW_VERSION < (3, 3):
+        (event,) = states(executor).values()
+        assert event[0] == "failed"
+        assert "cannot run a callback in a container" in event[1]
+        assert len(bridge.launches) == 1
+    else:
+        assert [launch.priority for launch in bridge.launches] == [2**31, 2**31 - 1]
+        assert bridge.launches[0].label.startswith("callback ")
+
+
+@needs_callbacks
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge: ScriptedBridge) -> None:
+    queue(executor, make_callback())
+    executor.heartbeat()
+    (launch,) = bridge.launches
+    bridge.report(launched(launch), failed(launch, "ECS container exited 1", notable=True, handle_id="arn:1"))
+    executor.heartbeat()
+    (event,) = states(executor).values()
+    assert event == ("failed", "ECS container exited 1")
+    assert event_logs(executor) == []
+    spec_queue_and_config: list[Any] = []
+    executor._run_task_kwargs = lambda *arguments: spec_queue_and_config.extend(arguments[2:]) or {}
+    with pytest.raises(Rejected):
+        executor._render(launch)
+    assert spec_queue_and_config == [None, {}]
+
+
+def test_nothing_is_taken_after_the_end(executor: Any, bridge: ScriptedBridge) -> None:
+    executor.end()
+    queue(executor, make_workload())
+    executor.heartbeat()
+    assert bridge.launches == []
+    assert len(airflow_compat.queued_keys(executor)) == 1
+
+
+def test_a_workload_that_cannot_be_taken_fails_alone(
+    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(ti: Any) -> str:
+        if ti.task_id == "bad":
+            raise ValueError("no label for this")
+        return "label"
+
+    monkeypatch.setattr("ecs_async_executor.executor._label", refuse)
+    queue(executor, make_workload("bad"), make_workload("good"))
+
+    executor.heartbeat()
+
+    assert task_ids(bridge.launches) == ["good"]
+    assert states(executor) == {
+        "bad": ("failed", "The workload could not be taken: ValueError: no label for this")
+    }
+
+
+# --- identity --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
+def test_e23_the_id_that_airflow_assigned_is_the_launch_and_its_mark(executor: Any) -> None:
+    assigned = str(uuid.uuid4())
+    launch = launch_one(executor, external_executor_id=assigned)
+    assert (launch.launch_id, launch.started_by) == (assigned, assigned)
+    assert executor.pre_assigns_external_executor_id
+
+
+@pytest.mark.parametrize("left_over", [None, "arn:aws:ecs:eu-west-1:1:task/main/abc", "celery-task-id"])
+def test_without_an_assigned_id_the_mark_is_the_task_instance(executor: Any, left_over: str | None) -> None:
+    launch = launch_one(executor, external_executor_id=left_over)
+    assert launch.started_by == str(launch.workload.ti.id)
+    assert uuid.UUID(launch.launch_id).version == 4
+
+
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
+def test_an_assigned_id_that_was_left_over_makes_no_second_launch_with_the_same_tokens(executor: Any) -> None:
+    assigned = str(uuid.uuid4())
+    first = launch_one(executor, external_executor_id=assigned)
+    executor.scripted.report(succeeded(first))
+    executor.heartbeat()
+    second = launch_one(executor, external_executor_id=assigned)
+    assert first.launch_id == assigned
+    assert second.launch_id != assigned
+    assert second.started_by == assigned
+
+
+def test_the_same_key_queued_again_replaces_the_launch(executor: Any, bridge: ScriptedBridge) -> None:
+    first = launch_one(executor)
+    second = launch_one(executor, id=first.workload.ti.id)
+    assert first.key == second.key
+    assert first.launch_id != second.launch_id
+
+    bridge.report(failed(first), launched(first))
+    executor.heartbeat()
+    assert states(executor) == {}
+    assert executor.running == {second.key}
+
+    bridge.report(launched(second, "arn:2"))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("running", "arn:2")}
+
+
+def test_e24_a_resumed_task_is_not_mixed_up_with_its_container_that_still_stops(
+    executor: Any, bridge: ScriptedBridge
+) -> None:
+    deferred = launch_one(executor)
+    bridge.report(launched(deferred, "arn:deferred"))
+    executor.heartbeat()
+    resumed = launch_one(executor, id=deferred.workload.ti.id)
+    bridge.report(launched(resumed, "arn:resumed"), succeeded(deferred))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("running", "arn:resumed")}
+
+    bridge.report(succeeded(resumed))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("success", None)}
+    assert executor.running == set()
+    assert executor._launches == {}
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+def test_a_launch_is_running_then_over(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch, "arn:1"))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("running", "arn:1")}
+    assert executor.running == {launch.key}
+
+    bridge.report(succeeded(launch))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("success", None)}
+    assert executor.running == set()
+    assert bridge.stops == []
+
+
+def test_running_never_follows_the_end(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(failed(launch), launched(launch))
+    executor.heartbeat()
+    assert states(executor)["task"][0] == "failed"
+
+
+def test_a_report_that_comes_twice_makes_one_event(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(succeeded(launch), succeeded(launch), failed(launch))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("success", None)}
+    executor.heartbeat()
+    assert states(executor) == {}
+
+
+def test_e6_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    reason = "ECS container exited 137: OutOfMemoryError: Container killed due to memory usage"
+    bridge.report(failed(launch, reason, notable=True, handle_id="arn:1", exit_code=137))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("failed", reason)}
+    assert event_logs(executor) == [("ecs container failure", reason)]
+
+
+def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(failed(launch, "executor_config is bad", notable=True))
+    executor.heartbeat()
+    assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
+
+
+def test_e3_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(notice(launch, "Capacity is unavailable at this time."))
+    executor.heartbeat()
+    assert states(executor) == {}
+    assert event_logs(executor) == [("waiting for capacity", "Capacity is unavailable at this time.")]
+
+
+def test_e9_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge: ScriptedBridge) -> None:
+    bad, good = launch_one(executor, task_id="bad"), launch_one(executor, task_id="good")
+    apply = executor.fail
+
+    def fail(key: Any, info: Any = None) -> None:
+        if key == bad.key:
+            raise RuntimeError("a subclass's bug")
+        apply(key, info)
+
+    executor.fail = fail
+    bridge.report(failed(bad), failed(good))
+    executor.heartbeat()
+
+    assert states(executor) == {"good": ("failed", "ECS container exited 1")}
+    assert not bridge._ledger.outbox
+    assert executor.running == set()
+
+
+# --- sync() ----------------------------------------------------------------------------------------------------
+
+
+def test_the_beat_is_the_last_thing_of_a_sync(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(failed(launch))
+    bridge.calls.clear()
+    executor.sync()
+    assert bridge.calls == ["beat"]
+    assert states(executor)
+
+
+@pytest.mark.parametrize("part", ["drain", "statistics", "beat"])
+def test_e1_sync_never_raises(executor: Any, bridge: ScriptedBridge, part: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no credentials")
+
+    setattr(bridge, part, fail)
+    executor.heartbeat()
+    assert part == "beat" or "beat" in bridge.calls
+
+
+def test_sync_never_raises_when_the_log_cannot_be_written(
+    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __getattr__(self, _: str) -> Any:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(telemetry, "log", Broken())
+    monkeypatch.setattr("ecs_async_executor.executor.log", Broken())
+    launch = launch_one(executor)
+    bridge.report(failed(launch))
+    executor.sync()
+    assert states(executor)["task"][0] == "failed"
+    assert bridge.calls[-1] == "beat"
+
+
+def test_draining_writes_no_log_line(
+    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, bool]] = []
+
+    class Recorder:
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda event, **_: written.append((event, bridge.draining))
+
+    monkeypatch.setattr(telemetry, "log", Recorder())
+    monkeypatch.setattr("ecs_async_executor.executor.log", Recorder())
+    launch = launch_one(executor)
+    bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, notable=True, handle_id="arn:1"))
+    for _ in range(3):
+        executor.sync()
+    assert written == [("ecs_executor.notice", False), ("ecs_executor.container.failed", False)]
+
+
+_watching: list[str] | None = None
+
+
+def _audit(event: str, _: object) -> None:
+    if _watching is not None and event.startswith(("open", "socket.", "os.", "subprocess.", "time.sleep")):
+        _watching.append(event)
+
+
+def test_e22_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBridge) -> None:
+    global _watching  # noqa: PLW0603 - an audit hook cannot be taken out again
+    sys.addaudithook(_audit)
+    executor.parallelism = 500
+    queue(executor, *(make_workload(f"task-{n}") for n in range(500)))
+    executor.heartbeat()
+    for launch in bridge.launches:
+        bridge.report(launched(launch), succeeded(launch))
+    _watching = []
+    try:
+        while bridge._ledger.outbox:
+            executor.sync()
+        seen = _watching
+    finally:
+        _watching = None
+    assert seen == []
+    assert len(states(executor)) == 500
+
+
+class Injector:
+    """Raise SystemExit at the n-th line of the executor's own code, as a signal handler would."""
+
+    FILES = ("ecs_async_executor/executor.py", "ecs_async_executor/bridge.py", "executors/base_executor.py")
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: Any, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise SystemExit
+        return self
+
+
+def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Callable[..., Any]) -> None:
+    line = 0
+    while True:
+        line += 1
+        executor = make_executor()
+        one, two = launch_one(executor, task_id="one"), launch_one(executor, task_id="two")
+        executor.scripted.report(
+            launched(one), failed(one, "why", notable=True), launched(two), notice(two, "text"), succeeded(two)
+        )
+        injector = Injector(line)
+        before = sys.gettrace()
+        sys.settrace(injector)
+        try:
+            executor.sync()
+        except SystemExit:
+            pass
+        finally:
+            sys.settrace(before)
+        if injector.left > 0:
+            break
+        executor.end()
+        assert states(executor) == {"one": ("failed", "why"), "two": ("success", None)}, f"line {line}"
+        assert executor.running == set()
+        assert executor._launches == {}
+        assert executor.scripted.stops == []
+    assert line > 50
+
+
+# --- what is no longer wanted ----------------------------------------------------------------------------------
+
+
+def test_a_state_that_the_scheduler_sets_stops_the_container(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch))
+    executor.heartbeat()
+    states(executor)
+
+    executor.change_state(launch.key, TaskInstanceState.FAILED, remove_running=True)
+
+    (stop,) = bridge.stops
+    assert stop.launch_id == launch.launch_id
+    assert "failed" in stop.reason
+    assert states(executor) == {"task": ("failed", None)}
+    bridge.report(succeeded(launch))
+    executor.heartbeat()
+    assert states(executor) == {}
+
+
+def test_our_own_events_stop_nothing(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch), failed(launch))
+    executor.heartbeat()
+    assert bridge.stops == []
+
+
+def test_a_state_for_an_unknown_key_is_only_an_event(executor: Any, bridge: ScriptedBridge) -> None:
+    executor.change_state(make_workload().ti.key, TaskInstanceState.FAILED)
+    assert bridge.commands == []
+
+
+def test_e13_revoking_forgets_the_launch_stops_it_and_tells_nothing(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch))
+    executor.heartbeat()
+
+    executor.revoke_task(ti=Ti(launch.workload))
+
+    assert [stop.launch_id for stop in bridge.stops] == [launch.launch_id]
+    assert states(executor) == {}
+    assert executor.running == set()
+    assert executor.slots_occupied == 0
+    bridge.report(failed(launch))
+    executor.heartbeat()
+    assert states(executor) == {}
+
+
+def test_revoking_what_is_still_queued_never_launches_it(executor: Any, bridge: ScriptedBridge) -> None:
+    workload = make_workload()
+    queue(executor, workload)
+    executor.revoke_task(ti=Ti(workload))
+    executor.heartbeat()
+    assert bridge.commands == []
+    assert executor.slots_occupied == 0
+
+
+def test_revoking_never_raises(executor: Any) -> None:
+    executor.revoke_task(ti=object())
+    executor.revoke_task(ti=Ti(make_workload()))
+
+
+def test_revoked_and_queued_again_is_another_launch(executor: Any, bridge: ScriptedBridge) -> None:
+    first = launch_one(executor)
+    executor.revoke_task(ti=Ti(first.workload))
+    second = launch_one(executor, id=first.workload.ti.id)
+    assert [type(command) for command in bridge.commands] == [Launch, Stop, Launch]
+    bridge.report(failed(first), succeeded(second))
+    executor.heartbeat()
+    assert states(executor) == {"task": ("success", None)}
+
+
+# --- slots -----------------------------------------------------------------------------------------------------
+
+
+def test_slots_are_what_can_be_launched_in_a_third_of_the_queued_timeout(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "30")
+    executor = make_executor(parallelism=1000)
+    executor.scripted.say(launch_rate=2.0)
+    assert executor.slots_available == 20
+
+    queue(executor, *(make_workload(f"task-{n}") for n in range(15)))
+    assert executor.slots_available == 5
+    executor.heartbeat()
+    assert executor.slots_available == 5
+
+    for launch in executor.scripted.launches[:10]:
+        executor.scripted.report(launched(launch))
+    executor.sync()
+    assert executor.slots_available == 15
+
+    executor.scripted.say(launch_rate=0.1)
+    assert executor.slots_available == 0
+
+
+def test_slots_are_never_more_than_parallelism_leaves(make_executor: Callable[..., Any]) -> None:
+    executor = make_executor(parallelism=3)
+    assert executor.slots_available == 3
+    queue(executor, make_workload())
+    executor.heartbeat()
+    assert executor.slots_available == 2
+
+
+def test_there_is_no_slot_while_nothing_can_be_launched(executor: Any, bridge: ScriptedBridge) -> None:
+    assert executor.slots_available > 0
+    bridge.say(paused="ExpiredTokenException")
+    assert executor.slots_available == 0
+
+
+# --- building requests -----------------------------------------------------------------------------------------
+
+
+def command_of(spec: Any) -> list[str]:
+    command: list[str] = spec.request["overrides"]["containerOverrides"][0]["command"]
+    return command
+
+
+def test_a_request_carries_a_fresh_token(executor: Any) -> None:
+    launch = launch_one(executor)
+    spec = executor._render(launch)
+    command = command_of(spec)
+    sent = json.loads(command[-1])
+    assert command[:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
+    assert sent["ti"]["id"] == str(launch.workload.ti.id)
+    assert sent["token"] not in {"", launch.workload.token}
+    assert spec.expires_at == airflow_compat.token_expiry(sent["token"])
+    assert spec.started_by == launch.started_by
+    assert sent["token"] not in repr(spec)
+
+
+def test_e2_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: ScriptedBridge) -> None:
+    queue(executor, make_workload("bad", executor_config={"command": ["rm"]}), make_workload("good"))
+    executor.heartbeat()
+    rendered = {launch.workload.ti.task_id: launch for launch in bridge.launches}
+    with pytest.raises(Rejected, match='must never override "name" or "command"'):
+        executor._render(rendered["bad"])
+    assert executor._render(rendered["good"]).scope == "main"
+
+
+def test_e19_an_executor_config_is_never_changed(executor: Any) -> None:
+    config = {
+        "overrides": {"containerOverrides": [{"name": "airflow", "environment": [{"name": "A", "value": "b"}]}]}
+    }
+    given = copy.deepcopy(config)
+    base = copy.deepcopy(executor.run_task_kwargs)
+    launch = launch_one(executor, executor_config=config)
+    executor._render(launch)
+    again = executor._render(launch)
+    assert launch.workload.ti.executor_config == given
+    assert executor.run_task_kwargs == base
+    environment = again.request["overrides"]["containerOverrides"][0]["environment"]
+    assert [variable["name"] for variable in environment] == ["A", "AIRFLOW_IS_EXECUTOR_CONTAINER"]
+
+
+def test_a_queue_brings_its_overrides(make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps({"gpu": {"cluster": "gpus"}}))
+    executor = make_executor()
+    assert executor._render(launch_one(executor, queue="gpu")).scope == "gpus"
+    assert executor._render(launch_one(executor, queue="default", task_id="b")).scope == "main"
+
+
+def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callable[..., Any]) -> None:
+    class Tagging(ScriptedExecutor):
+        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            request = super()._run_task_kwargs(task_id, cmd, queue, exec_config)
+            container = self.get_container(request["overrides"]["containerOverrides"])
+            container["memory"] = 512
+            request["tags"] = [{"key": "task", "value": task_id_of(task_id)}]
+            return request
+
+    def task_id_of(key: Any) -> str:
+        return str(key)
+
+    executor = make_executor(Tagging)
+    assert executor.scripted.arguments["render_in_thread"] is True
+    launch = launch_one(executor)
+    spec = executor._render(launch)
+    assert spec.request["tags"] == [{"key": "task", "value": str(launch.key)}]
+    assert spec.request["overrides"]["containerOverrides"][0]["memory"] == 512
+    assert "tags" not in executor.run_task_kwargs
+
+
+def test_without_overrides_requests_are_built_on_the_loop(executor: Any, bridge: ScriptedBridge) -> None:
+    assert bridge.arguments["render_in_thread"] is False
+
+
+def test_what_subclasses_of_the_provider_use_can_be_read_and_set(make_executor: Callable[..., Any]) -> None:
+    class Custom(ScriptedExecutor):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.run_task_kwargs["enableECSManagedTags"] = True
+            self.cluster += "-2"
+
+    executor = make_executor(Custom)
+    assert (executor.cluster, executor.container_name) == ("main-2", "airflow")
+    assert executor._render(launch_one(executor)).request["enableECSManagedTags"] is True
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (ValueError("no such team"), "ValueError: no such team"),
+        (SystemExit("bye"), "SystemExit: bye"),
+        (Rejected("ours"), "ours"),
+    ],
+)
+def test_an_error_of_a_hook_fails_its_workload_with_its_words(
+    make_executor: Callable[..., Any], raised: BaseException, reason: str
+) -> None:
+    class Raising(ScriptedExecutor):
+        def _run_task_kwargs(self, *_: Any) -> dict[str, Any]:
+            raise raised
+
+    executor = make_executor(Raising)
+    with pytest.raises(Rejected) as caught:
+        executor._render(launch_one(executor))
+    assert caught.value.reason.endswith(reason)
+
+
+def test_a_reason_never_shows_the_token_or_the_whole_command(make_executor: Callable[..., Any]) -> None:
+    class Leaking(ScriptedExecutor):
+        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            raise ValueError(f"cannot use {cmd}")
+
+    executor = make_executor(Leaking)
+    with pytest.raises(Rejected) as caught:
+        executor._render(launch_one(executor))
+    assert "eyJ" not in caught.value.reason
+    assert len(caught.value.reason) < 600
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_hook_that_returns_no_request_fails_its_workload(make_executor: Callable[..., Any]) -> None:
+    class Forgetful(ScriptedExecutor):
+        def _run_task_kwargs(self, *_: Any) -> Any:
+            return None
+
+    executor = make_executor(Forgetful)
+    with pytest.raises(Rejected, match="returned NoneType, not a dict"):
+        executor._render(launch_one(executor))
+
+
+# --- ending ----------------------------------------------------------------------------------------------------
+
+
+def test_e21_end_leaves_the_containers_and_waits_no_longer_than_it_may(
+    executor: Any, bridge: ScriptedBridge
+) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch))
+    executor.end()
+    (stop,) = bridge.stopped_with
+    assert stop["stop_containers"] is False
+    assert stop["timeout"] == 20.0
+    assert list(executor._launches) == [launch.key]
+    executor.end()
+
+
+def test_without_adoption_end_stops_the_containers(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__ADOPT_TASK_INSTANCES", "False")
+    executor = make_executor()
+    executor.end()
+    assert executor.scripted.stopped_with[0]["stop_containers"] is True
+
+
+def test_terminate_stops_the_containers(executor: Any, bridge: ScriptedBridge) -> None:
+    executor.terminate()
+    assert bridge.stopped_with[0]["stop_containers"] is True
+
+
+def test_end_never_raises(executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(bridge, "stop", fail)
+    executor.end()
+    executor.terminate()
+
+
+# --- what people see -------------------------------------------------------------------------------------------
+
+
+def test_the_debug_dump_shows_no_workload(
+    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+
+    class Recorder:
+        def __getattr__(self, level: str) -> Callable[..., None]:
+            return lambda event, **values: lines.append(f"{level} {event} {values}")
+
+    monkeypatch.setattr("ecs_async_executor.executor.log", Recorder())
+    launch_one(executor)
+    queue(executor, make_workload("waiting"))
+    executor.debug_dump()
+    text = "\n".join(lines)
+    assert "'queued': 1" in text
+    assert "'launched': False" in text
+    assert "eyJ" not in text
+
+
+def test_the_debug_dump_never_raises(
+    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "statistics", lambda: 1 / 0)
+    executor.debug_dump()
+
+
+def test_what_airflow_asks_of_the_class() -> None:
+    assert AsyncEcsExecutor.supports_multi_team
+    assert not AsyncEcsExecutor.is_local
+    assert not AsyncEcsExecutor.serve_logs
+    assert AsyncEcsExecutor.pre_assigns_external_executor_id
+    assert issubclass(AsyncEcsExecutor, BaseExecutor)
+    if hasattr(BaseExecutor, "supported_workload_types"):
+        assert {kind.value for kind in AsyncEcsExecutor.supported_workload_types} == {
+            "ExecuteTask",
+            "ExecuteCallback",
+        }
+        assert AsyncEcsExecutor.supports_task_instance_uuid
+    else:
+        assert AsyncEcsExecutor.supports_callbacks
+    (group,) = AsyncEcsExecutor.get_cli_commands()
+    assert group.name == "ecs-async"
+
+
+def test_a_team_has_its_own_settings(make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("CLUSTER", "theirs"),
+        ("CONTAINER_NAME", "airflow"),
+        ("TASK_DEFINITION", "td"),
+        ("SUBNETS", "s"),
+    ):
+        monkeypatch.setenv(f"AIRFLOW__BLUE___AWS_ECS_EXECUTOR__{name}", value)
+    monkeypatch.setenv("AIRFLOW__BLUE___AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "False")
+    executor = make_executor(team_name="blue")
+    assert executor.cluster == "theirs"
+
+
+def test_metrics_are_sent_every_few_seconds(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, Any]] = []
+
+    class Recorder:
+        def gauge(self, name: str, value: float, *, tags: Any) -> None:
+            assert tags == {"team_name": "blue"}
+            sent.append((name, value))
+
+        incr = timing = gauge
+
+    monkeypatch.setattr(telemetry, "stats", Recorder())
+    now = 100.0
+    metrics = telemetry.Metrics("ecs_executor", "blue", monotonic=lambda: now)
+    first = scripted.Statistics(launches=3, pending=2, active=1, oldest_pending_age=4.0, api_latency_p50=0.05)
+    metrics.emit(lambda: first)
+    metrics.emit(lambda: first)
+    assert dict(sent) == {
+        "ecs_executor.launches": 3,
+        "ecs_executor.pending": 2,
+        "ecs_executor.active": 1,
+        "ecs_executor.oldest_unlaunched": 4.0,
+        "ecs_executor.loop_lag": 0.0,
+        "ecs_executor.api.latency": 50.0,
+    }
+    assert len(sent) == 6
+    now += telemetry.METRICS_INTERVAL
+    sent.clear()
+    metrics.emit(lambda: scripted.Statistics(launches=5, throttles=1, restarts=1))
+    assert (
+        dict(sent).items()
+        >= {
+            "ecs_executor.launches": 2,
+            "ecs_executor.throttles": 1,
+            "ecs_executor.engine_restarts": 1,
+        }.items()
+    )
+
+
+def test_too_many_log_lines_lose_the_oldest_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, dict[str, Any]]] = []
+
+    class Recorder:
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda event, **values: written.append((event, values))
+
+    monkeypatch.setattr(telemetry, "log", Recorder())
+    monkeypatch.setattr(telemetry, "LINES_KEPT", 2)
+    lines = telemetry.LogLines()
+    for number in range(5):
+        lines.add("info", "line", number=number)
+    lines.write(budget=60.0)
+    assert written == [
+        ("ecs_executor.log_lines.dropped", {"count": 3}),
+        ("line", {"number": 3}),
+        ("line", {"number": 4}),
+    ]
