@@ -84,7 +84,7 @@ class Demo:
 
 
 @pytest.fixture
-def demos(tmp_path: Path) -> Iterator[list[Demo]]:
+def demos() -> Iterator[list[Demo]]:
     started: list[Demo] = []
     yield started
     for demo in started:
