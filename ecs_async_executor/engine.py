@@ -310,10 +310,7 @@ class Engine:
             raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
         else:
             if not self._credentials.is_open:
-                self._credentials.succeeded(anyio.current_time())
-                if self._credentials.is_open:
-                    log.info("ecs_executor.credentials.resumed")
-                self._kick_all()
+                self._resume()
             return result
         finally:
             self._latencies.append(anyio.current_time() - start)
@@ -322,6 +319,12 @@ class Engine:
         if self._credentials.is_open:
             log.error("ecs_executor.credentials.paused", code=error.code, reason=error.message)
         self._credentials.refused(anyio.current_time(), str(error))
+
+    def _resume(self) -> None:
+        self._credentials.succeeded(anyio.current_time())
+        if self._credentials.is_open:
+            log.info("ecs_executor.credentials.resumed")
+            self._kick_all()
 
     def _may_call(self, now: float) -> bool:
         """Tell if credentials allow a call; while they are missing, the call that may go is the probe."""
@@ -488,7 +491,7 @@ class Engine:
         gate.probe_started(now)
         self._dispatch(record, lifecycle.Sending(spec), now)
         self._sending += 1
-        self._tasks.start_soon(self._send, record, spec, gate)
+        self._tasks.start_soon(self._send, record, spec, gate, not gate.is_open)
 
     async def _rendered(self, launch: Launch) -> LaunchSpec:
         if not self._options.render_in_thread:
@@ -497,17 +500,16 @@ class Engine:
             self._render, launch, limiter=self._render_thread, abandon_on_cancel=True
         )
 
-    async def _send(self, record: Record, spec: LaunchSpec, gate: Gate) -> None:
+    async def _send(self, record: Record, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
         try:
             observation = await self._call(self._backend.launch(spec, record.token))
         except BackendError as error:
-            self._launch_refused(record, spec, gate, error)
+            self._launch_refused(record, spec, gate, error, probes=probes)
         else:
             now = anyio.current_time()
             self._limiter.launch_succeeded(spec.bucket, now)
-            was_closed = not gate.is_open
-            gate.succeeded(now)
-            if was_closed and gate.is_open:
+            if probes:
+                gate.succeeded(now)
                 log.info("ecs_executor.gate.opened", placement=spec.placement)
                 self._refused.pop(spec.placement, None)
             self._counters.launches += 1
@@ -517,7 +519,9 @@ class Engine:
             self._launch_kick.set()
             self._quiet.set()
 
-    def _launch_refused(self, record: Record, spec: LaunchSpec, gate: Gate, error: BackendError) -> None:
+    def _launch_refused(
+        self, record: Record, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
+    ) -> None:
         now = anyio.current_time()
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
@@ -528,10 +532,13 @@ class Engine:
                     reason=error.message,
                 )
                 self._refused[spec.placement] = error.kind
-            gate.refused(now, str(error))
+            # One that left before the gate closed says nothing about the probe that may be out.
+            if probes or gate.is_open:
+                gate.refused(now, str(error))
             self._notice(record, str(error), refused=error.kind is Kind.REFUSED)
         else:
-            gate.undecided(now)
+            if probes:
+                gate.undecided(now)
             if error.kind is Kind.THROTTLED:
                 self._limiter.launch_throttled(spec.bucket, now)
             log.debug("ecs_executor.launch.no_container", kind=error.kind.value, code=error.code)
