@@ -15,9 +15,9 @@ import importlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -95,10 +95,6 @@ def _per_second(description: str, *, example: str) -> Any:
 
 
 # --- what strings mean --------------------------------------------------------------------------------------
-
-
-def _off(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip().lower() in {"off", "none"} else value
 
 
 def _names(value: Any) -> Any:
@@ -207,10 +203,16 @@ _UNSETTABLE: Final = {
 }
 
 
-def _runs_one(value: dict[str, Any]) -> dict[str, Any]:
+def _usable_kwargs(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what would be wrong for every launch."""
     if "clientToken" in value:
-        raise PydanticCustomError("token", "clientToken cannot be set: it is what makes a launch safe to repeat")
+        raise PydanticCustomError("kwargs", "clientToken cannot be set: it is what makes a launch safe to repeat")
+    overrides = value.get("overrides", {})
+    containers = overrides.get("containerOverrides", []) if isinstance(overrides, dict) else None
+    if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        raise PydanticCustomError(
+            "kwargs", "overrides must be an object, its containerOverrides a list of objects"
+        )
     return value
 
 
@@ -227,7 +229,6 @@ def _queues_run_one(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 _Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-_Off = BeforeValidator(_off)
 
 # --- the models ---------------------------------------------------------------------------------------------
 
@@ -245,22 +246,21 @@ _Collect = Callable[[_Conflict], None]
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    _unset_words: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Per option, what means that it is unset, where that is not just the empty text."""
+
     @model_validator(mode="before")
     @classmethod
     def _drop_unset(cls, data: Any) -> Any:
         """Take an empty option for an unset one, as ``airflow.cfg`` has no other way to say it."""
         if not isinstance(data, Mapping):
             return data
-        meant = cls._empty_is_meant()
         return {
             key: value.strip() if isinstance(value, str) else value
             for key, value in data.items()
-            if value is not None and (key in meant or not (isinstance(value, str) and not value.strip()))
+            if value is not None
+            and not (isinstance(value, str) and value.strip().lower() in cls._unset_words.get(key, {""}))
         }
-
-    @classmethod
-    def _empty_is_meant(cls) -> frozenset[str]:
-        return frozenset()
 
     @model_validator(mode="after")
     def _check_together(self, info: ValidationInfo) -> Any:
@@ -279,13 +279,14 @@ class _Section(BaseModel):
 class Tuning(_Section):
     """The options of ``[ecs_async_executor]``; ``Tuning()`` has the defaults."""
 
+    _unset_words = {"capacity_timeout": {"", "off", "none"}, "launch_rate": {"", "off", "none"}}
+
     max_concurrent_launches: Annotated[
         int,
         _whole("Launch requests in flight at once. Sizes the connection pool.", example="128", low=1, high=1000),
     ] = 64
     launch_rate: Annotated[
         float | None,
-        _Off,
         _per_second(
             "Launch requests per second to start with; adapts from there. Unset: AWS's default quota of the "
             "launch type, 20 for Fargate and 40 for EC2.",
@@ -350,7 +351,6 @@ class Tuning(_Section):
     ] = 120.0
     capacity_timeout: Annotated[
         float | None,
-        _Off,
         _seconds(
             "How long a workload waits for capacity before it fails with AWS's reason, so that Airflow's "
             "retries apply. Unset or off: as long as it takes.",
@@ -442,6 +442,8 @@ class EcsSettings(_Section):
     the fields hold what applies, and ``run_task_kwargs`` only the rest, in the API's spelling.
     """
 
+    _unset_words = {"conn_id": ()}  # empty: no connection
+
     conn_id: Annotated[
         str | None,
         _option(
@@ -514,7 +516,7 @@ class EcsSettings(_Section):
     run_task_kwargs: Annotated[
         dict[str, Any],
         BeforeValidator(_json_or_import),
-        AfterValidator(_runs_one),
+        AfterValidator(_usable_kwargs),
         Field(repr=False),
         _option(
             "Further parameters of RunTask; they win over the options.",
@@ -529,10 +531,6 @@ class EcsSettings(_Section):
         bool,
         _option("Make a test call on start.", example="True", allowed="true or false", kind="boolean"),
     ] = True
-
-    @classmethod
-    def _empty_is_meant(cls) -> frozenset[str]:
-        return frozenset({"conn_id"})
 
     @model_validator(mode="before")
     @classmethod
@@ -599,7 +597,7 @@ _SHOWN_CHARACTERS: Final = 200
 
 def _said(error: ErrorDetails) -> str:
     kind = error["type"]
-    if kind in {"json", "import", "strategy", "token", "queues"}:
+    if kind in {"json", "import", "strategy", "kwargs", "queues"}:
         return f" ({error['msg']})"
     where = ".".join(str(part) for part in error["loc"][1:])
     return f" (at {where}: {error['msg']})" if where else ""
@@ -715,10 +713,9 @@ def _describe(model: type[_Section], name: str) -> Option:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
     default: str | None
-    if field.is_required() or field.default is None or field.default == ():
+    if field.is_required() or field.default in (None, (), {}):
+        # Empty ones too: Airflow expands variables in defaults, and stumbles over braces.
         default = None
-    elif isinstance(field.default, dict):
-        default = json.dumps(field.default)
     elif isinstance(field.default, float):
         default = f"{field.default:g}"
     else:

@@ -104,7 +104,8 @@ class Duel:
         """Make the provider's executor."""
         from airflow.providers.amazon.aws.executors.ecs.ecs_executor import AwsEcsExecutor
 
-        return AwsEcsExecutor(parallelism=1)
+        make: Any = AwsEcsExecutor
+        return make(parallelism=1)
 
     def of_provider(self, executor_config: Any = None, executor: Any = None) -> dict[str, Any]:
         """Return the body of the RunTask request that the provider's executor sends."""

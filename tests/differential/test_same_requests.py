@@ -67,7 +67,9 @@ CASES = {
     "connection": Case({**FARGATE, "conn_id": "aws_default"}),
     "no connection": Case({**FARGATE, "conn_id": ""}),
     "kwargs: empty": Case(kwargs(FARGATE)),
-    "kwargs: capacity providers, snake case": Case(kwargs({**BASE, "subnets": "s"}, capacity_provider_strategy=SPOT)),
+    "kwargs: capacity providers, snake case": Case(
+        kwargs({**BASE, "subnets": "s"}, capacity_provider_strategy=SPOT)
+    ),
     "kwargs: two capacity providers": Case(
         kwargs(BASE, capacity_provider_strategy=[*SPOT, {"capacityProvider": "FARGATE", "base": 1, "weight": 2}])
     ),
@@ -117,7 +119,9 @@ CASES = {
     "kwargs: container by another name": Case(kwargs(FARGATE, overrides=container(name="whatever", cpu=128))),
     "kwargs: command": Case(kwargs(FARGATE, overrides=container(command=["ignored"]))),
     "kwargs: sidecar": Case(
-        kwargs(FARGATE, overrides={"containerOverrides": [{"cpu": 64}, {"name": "side", "environment": ENVIRONMENT}]})
+        kwargs(
+            FARGATE, overrides={"containerOverrides": [{"cpu": 64}, {"name": "side", "environment": ENVIRONMENT}]}
+        )
     ),
     "kwargs: volume": Case(
         kwargs(

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ecs_async_executor.provider_info import get_provider_info
+from ecs_async_executor.settings import Tuning, load_tuning
+
+OPTIONS = get_provider_info()["config"]["ecs_async_executor"]["options"]
+
+
+class Defaults:
+    """A configuration that has the declared defaults and nothing else, as Airflow's has."""
+
+    def get(self, _section: str, key: str, *, fallback: object = None) -> object:
+        default = OPTIONS[key]["default"]
+        return fallback if default is None else default
+
+
+def test_only_our_own_section_is_declared() -> None:
+    assert list(get_provider_info()["config"]) == ["ecs_async_executor"]
+
+
+def test_every_option_is_declared() -> None:
+    assert list(OPTIONS) == list(Tuning.model_fields)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_described_as_airflow_wants_it(name: str) -> None:
+    option = OPTIONS[name]
+    assert option["description"]
+    assert option["version_added"] == "0.1.0"
+    assert option["type"] in {"string", "integer", "float", "boolean"}
+    assert isinstance(option["example"], str)
+    assert option["default"] is None or isinstance(option["default"], str)
+    # Airflow expands variables in defaults: braces and percent signs would be taken for such.
+    assert not set(option["default"] or "") & set("{}%")
+
+
+def test_the_declared_defaults_are_the_defaults() -> None:
+    assert load_tuning(Defaults()) == Tuning()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_declared_examples_are_allowed(name: str) -> None:
+    class Example(Defaults):
+        def get(self, section: str, key: str, *, fallback: object = None) -> object:
+            return OPTIONS[key]["example"] if key == name else super().get(section, key, fallback=fallback)
+
+    tuning = load_tuning(Example())
+    assert getattr(tuning, name) != getattr(Tuning(), name) or name == "launch_burst"
+
+
+def test_the_package_name_is_the_distributions() -> None:
+    from importlib.metadata import distribution
+
+    info = get_provider_info()
+    assert distribution(info["package-name"]).metadata["Name"] == info["package-name"]
+
+
+def test_what_is_named_exists() -> None:
+    pytest.importorskip("airflow")
+    from importlib import import_module
+
+    info = get_provider_info()
+    for path in [*info["executors"], *info["cli"]]:
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(import_module(module), name))
+
+
+def test_airflow_accepts_it() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    airflow = pytest.importorskip("airflow")
+    import json
+    from pathlib import Path
+
+    schema = json.loads((Path(airflow.__path__[0]) / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_it_is_cheap_to_load() -> None:
+    code = (
+        "import sys; from ecs_async_executor.provider_info import get_provider_info; get_provider_info(); "
+        "sys.exit(bool({'airflow', 'aiobotocore', 'botocore', 'aiohttp'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

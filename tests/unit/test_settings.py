@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ecs_async_executor import settings
+from ecs_async_executor.errors import ConfigurationError
+from ecs_async_executor.settings import EcsSettings, Tuning, camelize, load, load_ecs, load_tuning, settings_table
+
+OURS = "ecs_async_executor"
+THEIRS = "aws_ecs_executor"
+REQUIRED = {"cluster": "c", "container_name": "airflow"}
+
+A_DICTIONARY = {"launchType": "EC2", "overrides": {"cpu": "256"}}
+
+
+class Conf:
+    def __init__(self, ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> None:
+        self.values = {OURS: ours or {}, THEIRS: theirs or {}}
+
+    def get(self, section: str, key: str, *, fallback: Any = None) -> Any:
+        return self.values[section].get(key, fallback)
+
+
+def tuning(**options: str) -> Tuning:
+    return load_tuning(Conf(ours=options))
+
+
+def ecs(**options: str) -> EcsSettings:
+    return load_ecs(Conf(theirs={**REQUIRED, **options}))
+
+
+def problems_of(ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(Conf(ours, REQUIRED if theirs is None else theirs))
+    return caught.value.problems
+
+
+# --- our own options
+
+
+def test_an_empty_configuration_gives_the_defaults() -> None:
+    assert tuning() == Tuning()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max_concurrent_launches", " 128 ", 128),
+        ("launch_rate", "2.5", 2.5),
+        ("launch_rate", "", None),
+        ("launch_rate", "none", None),
+        ("capacity_timeout", "900", 900.0),
+        ("capacity_timeout", "off", None),
+        ("capacity_timeout", "Off", None),
+        ("capacity_timeout", "", None),
+        ("poll_interval", "", 1.0),
+        ("shutdown_timeout", "29.5", 29.5),
+        *[
+            ("adopt_task_instances", text, True)
+            for text in ("true", "True", "TRUE", "1", "yes", "YES", "on", " On ")
+        ],
+        *[("adopt_task_instances", text, False) for text in ("false", "False", "FALSE", "0", "no", "No", "off")],
+        ("queues", '{"gpu": {"cluster": "g", "overrides": {}}}', {"gpu": {"cluster": "g", "overrides": {}}}),
+        ("queues", "", {}),
+    ],
+)
+def test_an_option_is_read_from_text(key: str, text: str, value: object) -> None:
+    assert getattr(tuning(**{key: text}), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "allowed"),
+    [
+        ("max_concurrent_launches", "0", "a whole number from 1 to 1000"),
+        ("max_concurrent_launches", "many", "a whole number from 1 to 1000"),
+        ("max_concurrent_launches", "1.5", "a whole number from 1 to 1000"),
+        ("launch_rate", "-1", "requests per second, more than 0, at most 1000"),
+        ("launch_rate", "0", "more than 0"),
+        ("launch_burst", "1000", "from 1 to 100"),
+        ("describe_rate", "inf", "requests per second"),
+        ("poll_interval", "nan", "seconds from 0.01 to 300"),
+        ("missing_grace", "-1", "seconds from 0 to 3600"),
+        ("capacity_timeout", "0", "seconds from 1 to 86400, or `off`"),
+        ("shutdown_timeout", "30", "seconds from 0.1 to 29.9"),
+        ("adopt_task_instances", "perhaps", "true or false"),
+        ("read_timeout", "soon", "seconds"),
+    ],
+)
+def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(key: str, text: str, allowed: str) -> None:
+    (problem,) = problems_of({key: text})
+    assert problem.startswith(f"[{OURS}] {key} = {text!r}: must be ")
+    assert allowed in problem
+
+
+def test_a_shutdown_has_to_outlast_a_request() -> None:
+    assert problems_of({"connect_timeout": "9", "read_timeout": "9.5"}) == (
+        (
+            "[ecs_async_executor] shutdown_timeout = 20: must be less than 30 and at least "
+            "connect_timeout + read_timeout + 2 = 20.5"
+        ),
+    )
+    assert tuning(connect_timeout="9", read_timeout="9").shutdown_timeout == 20
+
+
+def test_the_rate_cannot_begin_above_its_maximum() -> None:
+    assert problems_of({"launch_rate": "20", "launch_rate_max": "10"}) == (
+        "[ecs_async_executor] launch_rate = 20: must be at most launch_rate_max = 10",
+    )
+
+
+def test_a_record_made_in_code_is_checked_too() -> None:
+    with pytest.raises(ValidationError, match="shutdown_timeout = 20: must be less than 30"):
+        Tuning(connect_timeout=10, read_timeout=20)
+    with pytest.raises(ValidationError, match="mutually exclusive"):
+        EcsSettings(
+            cluster="c",
+            container_name="a",
+            launch_type="EC2",
+            capacity_provider_strategy=({"capacityProvider": "x"},),
+        )
+
+
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        ('{"a": 1}', "at a: "),
+        ("[1]", "a JSON object of objects"),
+        ('{"a": {', "it is not JSON: line 1, column 8"),
+        ('{"a": {"count": 2}}', "count cannot be set for queue a: one workload is one container"),
+        ('{"a": {"clientToken": "t"}}', "clientToken cannot be set for queue a"),
+    ],
+)
+def test_bad_queues_are_named_without_their_values(queues: str, said: str) -> None:
+    (problem,) = problems_of({"queues": queues})
+    assert problem.startswith("[ecs_async_executor] queues = (not shown): must be a JSON object of objects")
+    assert said in problem
+
+
+def test_another_section_has_the_same_options() -> None:
+    conf = Conf()
+    conf.values["ecs_async_executor_batch"] = {"launch_rate": "7"}
+    assert load_tuning(conf, "ecs_async_executor_batch").launch_rate == 7
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Tuning().launch_burst = 3
+
+
+# --- the provider's options
+
+
+def test_the_providers_defaults_apply_without_the_provider() -> None:
+    found = ecs()
+    assert (found.conn_id, found.region_name) == (None, None)
+    assert found.max_run_task_attempts == 3
+    assert found.assign_public_ip is False
+    assert found.platform_version == "LATEST"
+    assert found.check_health_on_startup is True
+
+
+def test_the_options_and_defaults_are_those_of_the_installed_provider() -> None:
+    info = pytest.importorskip("airflow.providers.amazon.get_provider_info").get_provider_info()
+    theirs = info["config"][THEIRS]["options"]
+    ours = {option.name: option for option in settings.options(EcsSettings)}
+    assert set(ours) == set(theirs)
+    for name, option in theirs.items():
+        if name != "conn_id":  # unset means aws_default here too, but only with the provider
+            assert ours[name].default == option["default"], name
+            assert ours[name].kind == option["type"], name
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("subnets", "subnet-a", ("subnet-a",)),
+        ("subnets", " subnet-a , subnet-b,", ("subnet-a", "subnet-b")),
+        ("subnets", "", ()),
+        ("launch_type", "fargate", "FARGATE"),
+        ("launch_type", "", None),
+        ("assign_public_ip", "False", False),
+        ("assign_public_ip", "no", False),
+        ("conn_id", "", ""),
+        ("max_run_task_attempts", "5", 5),
+        (
+            "capacity_provider_strategy",
+            '[{"capacityProvider": "a", "weight": 1}]',
+            ({"capacityProvider": "a", "weight": 1},),
+        ),
+        ("capacity_provider_strategy", "[{'capacity_provider': 'a'}]", ({"capacityProvider": "a"},)),
+        ("run_task_kwargs", "{}", {}),
+        ("run_task_kwargs", "", {}),
+        ("run_task_kwargs", '{"group": "g"}', {"group": "g"}),
+    ],
+)
+def test_a_provider_option_is_read_from_text(key: str, text: str, value: object) -> None:
+    assert getattr(ecs(**{key: text}), key) == value
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "option", "expected"),
+    [
+        ("cluster", "k", "cluster", "k"),
+        ("container_name", "k", "container_name", "k"),
+        ("taskDefinition", "k", "task_definition", "k"),
+        ("task_definition", "k", "task_definition", "k"),
+        ("platformVersion", "1.4.0", "platform_version", "1.4.0"),
+        ("subnets", "k,l", "subnets", ("k", "l")),
+        ("securityGroups", ["k"], "security_groups", ("k",)),
+        ("launchType", "EC2", "launch_type", "EC2"),
+        ("assign_public_ip", "ENABLED", "assign_public_ip", True),
+    ],
+)
+def test_run_task_kwargs_win_over_options(parameter: str, value: object, option: str, expected: object) -> None:
+    found = ecs(
+        task_definition="o",
+        subnets="o",
+        launch_type="FARGATE",
+        platform_version="1.3.0",
+        run_task_kwargs=json.dumps({parameter: value}),
+    )
+    assert getattr(found, option) == expected
+    assert found.run_task_kwargs == {}
+
+
+def test_capacity_providers_in_run_task_kwargs_replace_the_launch_type() -> None:
+    kwargs = json.dumps({"capacityProviderStrategy": [{"capacityProvider": "a"}]})
+    found = ecs(launch_type="FARGATE", run_task_kwargs=kwargs)
+    assert found.launch_type is None
+    assert found.capacity_provider_strategy == ({"capacityProvider": "a"},)
+
+
+def test_run_task_kwargs_can_be_the_path_of_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    module = types.ModuleType("company_settings")
+    module.ECS = A_DICTIONARY  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "company_settings", module)
+
+    found = ecs(run_task_kwargs="company_settings.ECS")
+    assert found.launch_type == "EC2"
+    assert found.run_task_kwargs == {"overrides": {"cpu": "256"}}
+    found.run_task_kwargs["overrides"]["cpu"] = "1"
+    assert A_DICTIONARY == {"launchType": "EC2", "overrides": {"cpu": "256"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"launch_type": "LAMBDA"}, "launch_type = 'LAMBDA': must be FARGATE, EC2, EXTERNAL, MANAGED_INSTANCES"),
+        ({"capacity_provider_strategy": "a"}, "capacity_provider_strategy = 'a': must be a JSON list like"),
+        ({"capacity_provider_strategy": "[1]"}, "must be a JSON list like"),
+        ({"capacity_provider_strategy": '[{"weight": 1}]'}, "each item needs a capacityProvider"),
+        ({"capacity_provider_strategy": '[{"capacityProvider": "a", "weight": "1"}]'}, "takes weight and base"),
+        ({"capacity_provider_strategy": '[{"capacityProvider": "a", "wait": 1}]'}, "takes weight and base"),
+        ({"assign_public_ip": "maybe"}, "assign_public_ip = 'maybe': must be true or false"),
+        ({"max_run_task_attempts": "0"}, "must be a whole number from 1 to 100"),
+        (
+            {"assign_public_ip": "true"},
+            "assign_public_ip is set, but subnets is not: at least one subnet is required",
+        ),
+        ({"security_groups": "sg"}, "security_groups is set, but subnets is not"),
+        (
+            {"launch_type": "EC2", "capacity_provider_strategy": '[{"capacityProvider": "a"}]'},
+            "launch_type = 'EC2': capacity_provider_strategy is set too, and the two are mutually exclusive",
+        ),
+        (
+            {"run_task_kwargs": '{"launch_type": "EC2", "capacityProviderStrategy": [{"capacityProvider": "a"}]}'},
+            "mutually exclusive",
+        ),
+        ({"run_task_kwargs": '{"launchType": "X"}'}, "launch_type = 'X' (from run_task_kwargs): must be FARGATE"),
+        ({"run_task_kwargs": "{"}, "run_task_kwargs = (not shown): must be a JSON object, or the dotted path"),
+        ({"run_task_kwargs": "[]"}, "must be a JSON object, or the dotted path of a dictionary"),
+        ({"run_task_kwargs": "no.such.module"}, "importing it raised ModuleNotFoundError"),
+        ({"run_task_kwargs": "json.dumps"}, "must be a JSON object, or the dotted path of a dictionary"),
+        ({"run_task_kwargs": '{"clientToken": "t"}'}, "clientToken cannot be set"),
+        ({"run_task_kwargs": '{"overrides": []}'}, "overrides must be an object"),
+        ({"run_task_kwargs": '{"overrides": {"containerOverrides": {}}}'}, "containerOverrides a list of objects"),
+        (
+            {"run_task_kwargs": '{"overrides": {"containerOverrides": [1]}}'},
+            "containerOverrides a list of objects",
+        ),
+    ],
+)
+def test_a_bad_provider_option_is_named(options: dict[str, str], said: str) -> None:
+    (problem,) = problems_of(theirs={**REQUIRED, **options})
+    assert problem.startswith(f"[{THEIRS}] ")
+    assert said in problem
+
+
+def test_own_subnets_in_run_task_kwargs_are_enough() -> None:
+    kwargs = json.dumps({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"]}}})
+    assert ecs(security_groups="sg", run_task_kwargs=kwargs).security_groups == ("sg",)
+
+
+def test_every_problem_of_both_sections_is_reported_at_once() -> None:
+    problems = problems_of(
+        {
+            "launch_burst": "x",
+            "poll_interval": "-1",
+            "read_timeout": "28",
+            "launch_rate": "50",
+            "launch_rate_max": "5",
+        },
+        {"launch_type": "X", "assign_public_ip": "yes", "run_task_kwargs": '{"cluster": "c"}'},
+    )
+    assert [problem.split(" = ")[0].split(" is ")[0] for problem in problems] == [
+        "[ecs_async_executor] launch_burst",
+        "[ecs_async_executor] poll_interval",
+        "[ecs_async_executor] shutdown_timeout",
+        "[ecs_async_executor] launch_rate",
+        "[aws_ecs_executor] container_name",
+        "[aws_ecs_executor] launch_type",
+        "[aws_ecs_executor] assign_public_ip",
+    ]
+
+
+def test_what_is_missing_is_named() -> None:
+    assert problems_of(theirs={"cluster": " "}) == (
+        "[aws_ecs_executor] cluster is not set: it must be the name or ARN of a cluster",
+        "[aws_ecs_executor] container_name is not set: it must be the name of a container of the task definition",
+    )
+
+
+def test_a_value_that_may_hold_secrets_is_never_shown() -> None:
+    secret = "hunter2"
+    broken = json.dumps(
+        {"overrides": {"containerOverrides": [{"environment": [{"name": "P", "value": secret}]}]}}
+    )[:-1]
+    with pytest.raises(ConfigurationError) as caught:
+        load(Conf({"queues": broken}, {**REQUIRED, "run_task_kwargs": broken}))
+    assert len(caught.value.problems) == 2
+    assert secret not in str(caught.value)
+    kwargs = ecs(run_task_kwargs=json.dumps({"overrides": {"x": secret}}))
+    assert secret not in repr(kwargs)
+    assert secret not in repr(tuning(queues=json.dumps({"q": {"group": secret}})))
+    with pytest.raises(ValidationError) as wrong:
+        EcsSettings(cluster="c", container_name="a", run_task_kwargs=[secret])  # type: ignore[arg-type]
+    assert secret not in str(wrong.value)
+
+
+def test_a_connection_needs_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_there(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", not_there)
+    (problem,) = problems_of(theirs={**REQUIRED, "conn_id": "aws_prod"})
+    assert problem.startswith(
+        "[aws_ecs_executor] conn_id = 'aws_prod': Airflow connections for AWS need the amazon"
+    )
+    assert load_ecs(Conf(theirs=REQUIRED)).conn_id is None
+    assert load_ecs(Conf(theirs={**REQUIRED, "conn_id": ""})).conn_id == ""
+
+
+# --- spelling
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"task_definition": 1}, {"taskDefinition": 1}),
+        ({"taskDefinition": 1}, {"taskDefinition": 1}),
+        ({"TaskDefinition": 1}, {"taskDefinition": 1}),
+        ({"overrides": {"task_role_arn": 1}}, {"overrides": {"taskRoleArn": 1}}),
+        ({"enable_ecs_managed_tags": 1}, {"enableECSManagedTags": 1}),
+        ({"enableECSManagedTags": 1}, {"enableECSManagedTags": 1}),
+        ({"tags": {"cost_center": 1}}, {"tags": {"cost_center": 1}}),
+        ({"a": [{"b_c": 1}]}, {"a": [{"b_c": 1}]}),
+        ({"a": {1: 2}}, {"a": {1: 2}}),
+    ],
+)
+def test_keys_are_spelled_as_the_api_has_them(given_: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert camelize(given_) == expected
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]+([A-Z][a-z]+)*", fullmatch=True), st.integers()))
+def test_what_is_spelled_right_stays(mapping: dict[str, int]) -> None:
+    assert camelize(mapping) == mapping
+
+
+# --- the table
+
+
+def test_the_table_has_every_option_and_its_default() -> None:
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in settings_table().splitlines()[2:]]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in Tuning.model_fields]
+    assert {len(row) for row in rows} == {5}
+    defaults = {row[0].strip("`"): row[1].strip("`") for row in rows}
+    assert defaults["shutdown_timeout"] == "20"
+    assert defaults["capacity_timeout"] == "unset"
+    for name, text in defaults.items():
+        expected = Tuning() if text == "unset" else tuning(**{name: text})
+        assert expected == Tuning()
