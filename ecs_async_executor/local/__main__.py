@@ -48,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
     add("--retention", type=float, default=3600.0, metavar="SECONDS", help="a stopped task is kept so long")
     add("--start-delay", type=float, default=0.0, metavar="SECONDS", help="from placement to start")
     add("--stop-timeout", type=float, default=30.0, metavar="SECONDS", help="from SIGTERM to SIGKILL")
-    add("--log-dir", type=Path, metavar="DIR", help="for the processes' output, <task id>.log each; without it the output goes with the server")
+    add(
+        "--log-dir",
+        type=Path,
+        metavar="DIR",
+        help="for the processes' output, <task id>.log each; without it the output goes with the server",
+    )
     add("--inherit-environment", action="store_true", help="processes get this process's whole environment")
     add("--ledger", type=Path, metavar="FILE", help="append a JSON line per container accepted and ended")
     add("--cluster", action="append", default=[], metavar="NAME", help="besides 'default'; repeatable")

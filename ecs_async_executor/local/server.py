@@ -144,6 +144,10 @@ class Front:
         body = await request.read()
         if request.path.startswith("/_local/"):
             return await self._control(request, body)
+        if request.path == "/moto-api/reset":
+            # moto's own would reset every account in this process.
+            await asyncio.get_running_loop().run_in_executor(None, self.reset)
+            return web.json_response({"status": "ok"})
         target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
         if not operation:
             operation = _operation(request, body)
@@ -173,19 +177,19 @@ class Front:
             await asyncio.sleep(delay)
         fault = next((f for f in struck if f.kind != "latency"), None)
         try:
-            if fault is not None:
-                early = await self._before(request, fault, body)
-                if early is not None:
-                    return early
-            response = await self._work(request, target, operation, body, figures)
+            early = await self._before(request, fault, body) if fault is not None else None
+            if early is not None:
+                response = early
+            else:
+                response = await self._work(request, target, operation, body, figures)
         except AwsError as error:
-            figures.errors[error.code] = figures.errors.get(error.code, 0) + 1
-            response = _error(error)
-        if response.status >= HTTPStatus.BAD_REQUEST and "x-local-code" not in response.headers:
+            early, response = None, _error(error)
+        if response.status >= HTTPStatus.BAD_REQUEST:
             code = _code_of(response)
             figures.errors[code] = figures.errors.get(code, 0) + 1
-        response.headers.popall("x-local-code", None)
-        return await self._after(request, fault, response) if fault is not None else response
+        if fault is None or early is not None:
+            return response
+        return await self._after(request, fault, response)
 
     def _latency(self, operation: str) -> float:
         latency = self.latency
@@ -236,7 +240,7 @@ class Front:
         if names and not self.buckets.take(region, names, time.monotonic()):
             raise AwsError("ThrottlingException", "Rate exceeded")
 
-    async def _before(self, request: web.BaseRequest, fault: Fault, body: bytes) -> web.StreamResponse | None:
+    async def _before(self, request: web.BaseRequest, fault: Fault, body: bytes) -> web.Response | None:
         """Do what a fault does instead of the work; None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
@@ -287,7 +291,7 @@ class Front:
             return partial
         return response
 
-    async def _hang(self, request: web.BaseRequest, fault: Fault) -> web.StreamResponse:
+    async def _hang(self, request: web.BaseRequest, fault: Fault) -> web.Response:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.closing.wait(), fault.seconds)
         return _break(request, reset=True)
@@ -530,9 +534,7 @@ def _json(text: str, status: int = 200) -> web.Response:
 
 
 def _error(error: AwsError) -> web.Response:
-    response = _json(json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status)
-    response.headers["x-local-code"] = error.code
-    return response
+    return _json(json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status)
 
 
 def _code_of(response: web.Response) -> str:
@@ -542,7 +544,7 @@ def _code_of(response: web.Response) -> str:
         return f"HTTP {response.status}"
 
 
-def _break(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
+def _break(request: web.BaseRequest, *, reset: bool) -> web.Response:
     """End the connection without an answer; aiohttp drops the response that is returned for form's sake."""
     transport = request.transport
     if transport is not None:

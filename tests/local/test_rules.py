@@ -102,7 +102,11 @@ def test_a_token_is_forgotten_after_a_day_even_if_its_task_runs(start: Start, ru
             "InvalidParameterException",
             "both a launch type and capacity provider strategy",
         ),
-        ({"networkConfiguration": None}, "InvalidParameterException", "must be provided when networkMode 'awsvpc'"),
+        (
+            {"networkConfiguration": None},
+            "InvalidParameterException",
+            "must be provided when networkMode 'awsvpc'",
+        ),
         (
             {"overrides": {"containerOverrides": [{"name": "other", "command": ["x"]}]}},
             "InvalidParameterException",
@@ -121,9 +125,7 @@ def test_a_token_is_forgotten_after_a_day_even_if_its_task_runs(start: Start, ru
         ({"launchType": "MOON"}, "InvalidParameterException", "launch type"),
     ],
 )
-def test_run_task_refuses(
-    start: Start, request_for: Run, params: dict[str, Any], code: str, message: str
-) -> None:
+def test_run_task_refuses(start: Start, request_for: Run, params: dict[str, Any], code: str, message: str) -> None:
     ecs = start()
     wanted = {k: v for k, v in request_for("a", **params).items() if v is not None}
     got = refusal(ecs.client().run_task, **wanted)
@@ -193,7 +195,9 @@ def test_the_clusters_default_strategy_decides_when_the_request_does_not(start: 
     client.create_cluster(
         clusterName="spot", capacityProviders=["FARGATE_SPOT"], defaultCapacityProviderStrategy=strategy
     )
-    assert client.describe_clusters(clusters=["spot"])["clusters"][0]["defaultCapacityProviderStrategy"] == strategy
+    assert (
+        client.describe_clusters(clusters=["spot"])["clusters"][0]["defaultCapacityProviderStrategy"] == strategy
+    )
     params = request_for(cluster="spot")
     del params["launchType"]
     task = client.run_task(**params)["tasks"][0]

@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,7 @@ def test_the_exit_code_is_the_commands(start: Start, run: Run, command: str, exp
 def test_there_is_no_exit_code_while_it_runs(start: Start, run: Run) -> None:
     ecs = start(runner="subprocess")
     task = run(ecs.client(), "sleep", "600")
-    record = eventually(
-        lambda: (r := ecs.task(task["taskArn"])) and r["lastStatus"] == "RUNNING" and r, timeout=5
-    )
+    record = eventually(lambda: (r := ecs.task(task["taskArn"])) and r["lastStatus"] == "RUNNING" and r, timeout=5)
     assert code(record) is None
     assert "stopCode" not in record
 
@@ -185,9 +185,7 @@ def test_nothing_survives_the_first_process(start: Start, run: Run) -> None:
     assert not alive(child)
 
 
-@pytest.mark.parametrize(
-    ("cause", "stop_code"), [("host", "TerminationNotice"), ("spot", "SpotInterruption")]
-)
+@pytest.mark.parametrize(("cause", "stop_code"), [("host", "TerminationNotice"), ("spot", "SpotInterruption")])
 def test_a_lost_host_takes_every_process_with_it(start: Start, run: Run, cause: str, stop_code: str) -> None:
     ecs = start(runner="subprocess")
     task = run(ecs.client(), sys.executable, "-c", SUPERVISOR.format(then=STUBBORN))
@@ -246,7 +244,7 @@ def test_a_place_that_becomes_free_is_taken_although_nobody_asks(start: Start, r
         run(client, "sh", "-c", f"sleep 0.1; touch {tmp_path}/{n}")
     eventually(lambda: len(list(tmp_path.iterdir())) == 4)
     entries = ecs.ledger.entries()
-    assert all(a.stopped_at <= b.started_at for a, b in zip(entries, entries[1:], strict=False))  # type: ignore[operator]
+    assert all(a.stopped_at <= b.started_at for a, b in pairwise(entries))  # type: ignore[operator]
 
 
 def test_a_task_that_is_stopped_before_it_starts_never_does(start: Start, run: Run, tmp_path: Path) -> None:
@@ -278,7 +276,7 @@ def test_on_exit_every_process_is_ended_and_reaped(run: Run) -> None:
         waiting = run(client, "sleep", "600")
         said(ecs, rude, "ready")
         family = psutil.Process().children(recursive=True)
-        leaders = [p for t in (polite, rude, late) for p in eventually(lambda t=t: pids(ecs, t))]
+        leaders = [p for t in (polite, rude, late) for p in eventually(partial(pids, ecs, t))]
         logs = ecs.runner.log_dir  # type: ignore[attr-defined]
     assert not [p for p in family if alive(p.pid)]
     assert not any(psutil.pid_exists(pid) for pid in leaders)
