@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_executor() -> Iterator[Callable[..., Any]]:
+def make_executor() -> Callable[..., Any]:
     """Make executors over a scripted bridge, started unless told otherwise."""
     from tests.airflow.scripted import ScriptedExecutor
 

@@ -145,7 +145,7 @@ def make_callback() -> Any:
     )
 
 
-def queue(executor: AsyncEcsExecutor, *workloads: Any) -> None:
+def queue(executor: Any, *workloads: Any) -> None:
     """Queue workloads as the scheduler does."""
     for workload in workloads:
         executor.queue_workload(workload, session=None)

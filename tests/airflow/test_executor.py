@@ -1,4 +1,4 @@
-"""The executor on Airflow's side of the bridge: a real BaseExecutor, real workloads, and a bridge with a script."""
+"""The executor on Airflow's side of the bridge: a real BaseExecutor, real workloads, a bridge with a script."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
 from ecs_async_executor import AsyncEcsExecutor, airflow_compat, telemetry
+from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.messages import Launch, Stop
-from tests.airflow import scripted
 from tests.airflow.scripted import (
     ScriptedBridge,
     ScriptedExecutor,
@@ -210,7 +210,11 @@ def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge:
     assert event == ("failed", "ECS container exited 1")
     assert event_logs(executor) == []
     spec_queue_and_config: list[Any] = []
-    executor._run_task_kwargs = lambda *arguments: spec_queue_and_config.extend(arguments[2:]) or {}
+
+    def note(_key: Any, _command: Any, *queue_and_config: Any) -> None:
+        spec_queue_and_config.extend(queue_and_config)
+
+    executor._run_task_kwargs = note
     with pytest.raises(Rejected):
         executor._render(launch)
     assert spec_queue_and_config == [None, {}]
@@ -696,7 +700,7 @@ def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callabl
     assert "tags" not in executor.run_task_kwargs
 
 
-def test_without_overrides_requests_are_built_on_the_loop(executor: Any, bridge: ScriptedBridge) -> None:
+def test_without_overrides_requests_are_built_on_the_loop(bridge: ScriptedBridge) -> None:
     assert bridge.arguments["render_in_thread"] is False
 
 
@@ -735,7 +739,7 @@ def test_an_error_of_a_hook_fails_its_workload_with_its_words(
 
 def test_a_reason_never_shows_the_token_or_the_whole_command(make_executor: Callable[..., Any]) -> None:
     class Leaking(ScriptedExecutor):
-        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+        def _run_task_kwargs(self, _key: Any, cmd: Any, *_: Any) -> dict[str, Any]:
             raise ValueError(f"cannot use {cmd}")
 
     executor = make_executor(Leaking)
@@ -799,9 +803,7 @@ def test_end_never_raises(executor: Any, bridge: ScriptedBridge, monkeypatch: py
 # --- what people see -------------------------------------------------------------------------------------------
 
 
-def test_the_debug_dump_shows_no_workload(
-    executor: Any, bridge: ScriptedBridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_debug_dump_shows_no_workload(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
 
     class Recorder:
@@ -856,9 +858,7 @@ def test_a_team_has_its_own_settings(make_executor: Callable[..., Any], monkeypa
     assert executor.cluster == "theirs"
 
 
-def test_metrics_are_sent_every_few_seconds(
-    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_are_sent_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[str, Any]] = []
 
     class Recorder:
@@ -871,7 +871,7 @@ def test_metrics_are_sent_every_few_seconds(
     monkeypatch.setattr(telemetry, "stats", Recorder())
     now = 100.0
     metrics = telemetry.Metrics("ecs_executor", "blue", monotonic=lambda: now)
-    first = scripted.Statistics(launches=3, pending=2, active=1, oldest_pending_age=4.0, api_latency_p50=0.05)
+    first = Statistics(launches=3, pending=2, active=1, oldest_pending_age=4.0, api_latency_p50=0.05)
     metrics.emit(lambda: first)
     metrics.emit(lambda: first)
     assert dict(sent) == {
@@ -885,7 +885,7 @@ def test_metrics_are_sent_every_few_seconds(
     assert len(sent) == 6
     now += telemetry.METRICS_INTERVAL
     sent.clear()
-    metrics.emit(lambda: scripted.Statistics(launches=5, throttles=1, restarts=1))
+    metrics.emit(lambda: Statistics(launches=5, throttles=1, restarts=1))
     assert (
         dict(sent).items()
         >= {

@@ -1,0 +1,147 @@
+"""A real metadata database with a real DAG's run in it, and a real scheduler's adoption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from airflow.jobs import job as job_module
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
+
+Job: Any = job_module.Job
+
+TASKS = 40
+
+_DAG = f"""
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+
+with DAG("adopted", schedule=None):
+    for number in range({TASKS}):
+        EmptyOperator(
+            task_id=f"task_{{number}}",
+            queue="queue",
+            priority_weight=number + 1,
+            weight_rule="absolute",
+            on_success_callback=lambda context: None,
+            executor_config={{"cpu": str(number)}},
+        )
+"""
+
+
+def build(home: Path) -> Path:
+    """Make a database with one run of a DAG of ``TASKS`` tasks."""
+    dags = home / "dags"
+    dags.mkdir(parents=True)
+    (dags / "adopted.py").write_text(_DAG)
+    database = home / "template.db"
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    }
+    for command in (
+        ["db", "migrate"],
+        ["dags", "reserialize"],
+        ["dags", "unpause", "adopted"],
+        ["dags", "trigger", "adopted"],
+    ):
+        done = subprocess.run(  # the CLI is the interface that all versions share
+            [sys.executable, "-W", "ignore", "-m", "airflow", *command],
+            env=environment,
+            cwd=Path.cwd(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(command)}: {done.stderr[-2000:]}")
+    return database
+
+
+@dataclass
+class Metadata:
+    """A database of one test's own."""
+
+    path: Path
+    statements: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = create_engine(f"sqlite:///{self.path}")
+        event.listen(self.engine, "before_cursor_execute", self._count)
+        self.sessions = sessionmaker(bind=self.engine, expire_on_commit=False)
+
+    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self.statements.append(statement)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with self.sessions() as session:
+            yield session
+            session.commit()
+
+    def orphan(self, *states: str, external_ids: list[str | None] | None = None, **columns: Any) -> list[Any]:
+        """Give the first task instances these states and a scheduler that is gone; return their ids."""
+        with self.session() as session:
+            gone = Job(job_type="SchedulerJob", state="failed")
+            session.add(gone)
+            session.flush()
+            tis = self.tis(session)[: len(states)]
+            for number, (ti, state) in enumerate(zip(tis, states, strict=True)):
+                ti.state = state
+                ti.try_number = 1
+                ti.queued_by_job_id = gone.id
+                ti.queued_dttm = datetime.now(tz=timezone.utc)
+                ti.last_heartbeat_at = datetime.now(tz=timezone.utc)
+                ti.external_executor_id = external_ids[number] if external_ids else None
+                for name, value in columns.items():
+                    setattr(ti, name, value)
+            for run in {ti.dag_run for ti in tis}:
+                run.state = "running"
+            return [ti.id for ti in tis]
+
+    @staticmethod
+    def tis(session: Session) -> list[Any]:
+        found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "adopted"))
+        return sorted(found, key=lambda ti: int(ti.task_id.removeprefix("task_")))
+
+
+def adopt(executor: Any, session: Session) -> int:
+    """Run the scheduler's own adoption; return how many task instances it reset."""
+    job = Job(job_type="SchedulerJob", state="running")
+    session.add(job)
+    session.flush()
+    job.latest_heartbeat = datetime.now(tz=timezone.utc)
+    if AIRFLOW_VERSION >= (3, 2):
+        runner: Any = SchedulerJobRunner(job=job, executors=[executor])
+        return int(runner.adopt_or_reset_orphaned_tasks(session=session))
+    with (
+        mock.patch.object(Job, "executors", [executor]),
+        mock.patch.object(Job, "executor", executor),
+    ):
+        runner = SchedulerJobRunner(job=job)
+        return int(runner.adopt_or_reset_orphaned_tasks(session=session))
+
+
+def copy_of(template: Path, path: Path) -> Metadata:
+    shutil.copy(template, path)
+    return Metadata(path)

@@ -1,0 +1,311 @@
+"""Adoption: the scheduler's own code, a real database, a real DAG; and no call to AWS anywhere."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from ecs_async_executor import airflow_compat
+from ecs_async_executor.messages import Adopt, Stop, Was
+from tests.airflow import metadata
+from tests.airflow.metadata import Metadata, adopt
+from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
+
+pytestmark = pytest.mark.slow
+
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/main/0123456789abcdef"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return metadata.build(tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture
+def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
+    database = metadata.copy_of(template, tmp_path / "airflow.db")
+    yield database
+    database.close()
+
+
+def adopted(executor: Any, database: Metadata) -> list[Adopt]:
+    """Adopt and commit as the scheduler does, then let the next heartbeat come."""
+    with database.session() as session:
+        adopt(executor, session)
+    executor.heartbeat()
+    found: list[Adopt] = executor.scripted.adoptions
+    return sorted(found, key=lambda one: one.launch.label)  # the database has an order of its own
+
+
+def in_database(database: Metadata) -> dict[str, tuple[str | None, str | None]]:
+    with database.session() as session:
+        return {
+            ti.task_id: (ti.state, ti.external_executor_id)
+            for ti in database.tis(session)
+            if ti.queued_by_job_id is not None
+        }
+
+
+def test_e14_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, database: Metadata) -> None:
+    assigned = str(uuid.uuid4())
+    ids = database.orphan("queued", "running", "restarting", "queued", external_ids=[assigned, ARN, ARN, None])
+
+    found = adopted(executor, database)
+
+    assert [(one.was, one.handle_id) for one in found] == [
+        (Was.QUEUED, None),
+        (Was.RUNNING, ARN),
+        (Was.RESTARTING, ARN),
+        (Was.QUEUED, None),
+    ]
+    assert [one.launch.started_by for one in found] == [assigned, *(str(ti_id) for ti_id in ids[1:])]
+    assert found[0].launch.launch_id == assigned
+    assert executor.running == {one.launch.key for one in found}
+    assert executor.slots_occupied == 4
+    assert [state for state, _ in in_database(database).values()] == ["queued", "running", "restarting", "queued"]
+
+
+def test_only_what_could_be_launched_again_has_a_workload(executor: Any, database: Metadata) -> None:
+    database.orphan("queued", "running", external_ids=[None, ARN])
+    queued, running = adopted(executor, database)
+    assert queued.launch.workload.ti.task_id == "task_0"
+    assert running.launch.workload is None
+    assert queued.launch.label.startswith("adopted.task_0 ")
+
+
+def test_e11_an_adopted_launch_gets_a_token_when_it_is_launched(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    (one,) = adopted(executor, database)
+    assert one.launch.workload.token == ""
+    command = executor._render(one.launch).request["overrides"]["containerOverrides"][0]["command"]
+    assert '"token":"eyJ' in command[-1]
+
+
+def test_a_rebuilt_workload_is_the_one_that_airflow_made(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    (one,) = adopted(executor, database)
+    with database.session() as session:
+        ti = database.tis(session)[0]
+        made = airflow_compat.ExecuteTask.make(ti)
+    assert one.launch.workload == made
+    assert made.ti.executor_config == {"cpu": "0"}
+    assert one.launch.priority == 1
+    assert one.launch.queued_at == pytest.approx(ti.queued_dttm.timestamp())
+    assert executor._render(one.launch).request["cpu"] == "0"
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_e15_adoption_needs_as_many_statements_for_many_as_for_few(
+    make_executor: Callable[..., Any], database: Metadata, state: str
+) -> None:
+    counts = []
+    for number in (2, metadata.TASKS):
+        database.orphan(*[state] * number, external_ids=[ARN] * number)
+        executor = make_executor(parallelism=1000)
+        with database.session() as session:
+            tis = _as_the_scheduler_loads_them(session, number)
+            database.statements.clear()
+            assert list(executor.try_adopt_task_instances(tis)) == []
+            counts.append(len(database.statements))
+    assert counts[0] == counts[1]
+    assert counts[1] <= 2, database.statements
+
+
+def _as_the_scheduler_loads_them(session: Session, number: int) -> list[Any]:
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+    from sqlalchemy.orm import lazyload, load_only
+
+    columns = [
+        TaskInstance.id,
+        TaskInstance.dag_id,
+        TaskInstance.task_id,
+        TaskInstance.run_id,
+        TaskInstance.map_index,
+        TaskInstance.state,
+        TaskInstance.external_executor_id,
+    ]
+    if airflow_compat.AIRFLOW_VERSION >= (3, 4):
+        # Its wrapper around try_adopt_task_instances() reads the key of each before we are called.
+        columns.append(TaskInstance.try_number)
+    query = (
+        select(TaskInstance)
+        .where(TaskInstance.state.in_(["queued", "running"]))
+        .options(lazyload(TaskInstance.dag_run), load_only(*columns))
+    )
+    found = list(session.scalars(query))
+    assert len(found) == number
+    return found
+
+
+def test_a_queued_task_instance_that_cannot_be_rebuilt_is_given_back_alone(
+    executor: Any, database: Metadata
+) -> None:
+    database.orphan("queued", "queued", "running", external_ids=[None, None, ARN])
+    with database.session() as session:
+        first, _, third = database.tis(session)[:3]
+        first.dag_version_id = third.dag_version_id = None
+
+    found = adopted(executor, database)
+
+    assert [one.launch.label.split()[0] for one in found] == ["adopted.task_1", "adopted.task_2"]
+    assert list(in_database(database)) == ["task_1", "task_2"]
+    assert executor.slots_occupied == 2
+
+
+def test_without_adoption_everything_is_given_back(
+    make_executor: Callable[..., Any], database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__ADOPT_TASK_INSTANCES", "False")
+    executor = make_executor()
+    database.orphan("queued", "running", external_ids=[None, ARN])
+    assert adopted(executor, database) == []
+    assert in_database(database) == {}
+    assert executor.running == set()
+
+
+def test_nothing_is_handed_over_before_the_transaction_is_over(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    with database.session() as session:
+        adopt(executor, session)
+        assert executor.scripted.commands == []
+    executor.sync()
+    assert len(executor.scripted.adoptions) == 1
+    executor.sync()
+    assert len(executor.scripted.adoptions) == 1
+
+
+def test_a_repeated_adoption_stages_each_launch_once(executor: Any, database: Metadata) -> None:
+    database.orphan("queued", "running", external_ids=[None, ARN])
+    with database.session() as session:
+        tis = _as_the_scheduler_loads_them(session, 2)
+        executor.try_adopt_task_instances(tis)
+        executor.try_adopt_task_instances(tis)
+    executor.sync()
+    assert len(executor.scripted.adoptions) == 2
+    assert executor.slots_occupied == 2
+
+
+def test_what_a_repeated_adoption_no_longer_names_is_never_launched(executor: Any, database: Metadata) -> None:
+    database.orphan("queued", "queued")
+    with database.session() as session:
+        one, two = _as_the_scheduler_loads_them(session, 2)
+        executor.try_adopt_task_instances([one, two])
+        executor.try_adopt_task_instances([two])
+    executor.sync()
+    assert [adopt.launch.workload.ti.task_id for adopt in executor.scripted.adoptions] == [two.task_id]
+    assert len(executor.running) == 1
+    assert len(executor._launches) == 1
+
+
+def test_an_adoption_that_is_rolled_back_and_not_repeated_is_forgotten(executor: Any, database: Metadata) -> None:
+    database.orphan("queued", "running", external_ids=[None, ARN])
+    with database.sessions() as session:
+        adopt(executor, session)
+        session.rollback()
+    executor.sync()
+    assert executor.scripted.commands == []
+    assert executor.running == set()
+    assert executor._launches == {}
+
+
+def test_a_rollback_after_the_commit_takes_nothing_back(executor: Any, database: Metadata) -> None:
+    database.orphan("running", external_ids=[ARN])
+    with database.sessions() as session:
+        adopt(executor, session)
+        session.commit()
+        database.tis(session)
+        session.rollback()
+    executor.sync()
+    assert len(executor.scripted.adoptions) == 1
+    assert len(executor.running) == 1
+
+
+def test_what_is_in_our_ledger_keeps_its_record(executor: Any, database: Metadata) -> None:
+    database.orphan("running", external_ids=[ARN])
+    (first,) = adopted(executor, database)
+    database.orphan("running", external_ids=[ARN])
+    adopted(executor, database)
+    assert executor.scripted.adoptions == [first]
+    executor.scripted.report(succeeded(first.launch))
+    executor.sync()
+    assert states(executor) == {"task_0": ("success", None)}
+
+
+def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, database: Metadata) -> None:
+    database.orphan("running", external_ids=[ARN])
+    (first,) = adopted(executor, database)
+    key, (launch_id, _) = next(iter(executor._launches.items()))
+    executor._launches[key] = type(executor._launches[key])(launch_id, uuid.uuid4())
+    database.orphan("queued")
+    second = next(one for one in adopted(executor, database) if one is not first)
+    assert second.launch.launch_id != first.launch.launch_id
+    executor.scripted.report(failed(first.launch))
+    executor.sync()
+    assert states(executor) == {}
+
+
+def test_a_database_error_is_the_scheduler_s_to_repeat(
+    executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.orphan("queued")
+    with database.session() as session:
+        tis = _as_the_scheduler_loads_them(session, 1)
+
+        def fail(*_: object, **__: object) -> None:
+            raise OperationalError("select", {}, Exception("database is locked"))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session, "scalars", fail)
+            with pytest.raises(OperationalError):
+                executor.try_adopt_task_instances(tis)
+        executor.try_adopt_task_instances(tis)
+    executor.sync()
+    assert len(executor.scripted.adoptions) == 1
+
+
+def test_revoking_what_was_just_adopted_finds_and_stops_its_container(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    with database.session() as session:
+        adopt(executor, session)
+    with database.session() as session:
+        executor.revoke_task(ti=database.tis(session)[0])
+    executor.sync()
+    assert [type(command) for command in executor.scripted.commands] == [Adopt, Stop]
+    assert executor.slots_occupied == 0
+
+
+def test_adopted_then_launched_then_over_is_told_like_any_other(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    (one,) = adopted(executor, database)
+    executor.scripted.report(launched(one.launch, "arn:new"))
+    executor.heartbeat()
+    assert states(executor) == {"task_0": ("running", "arn:new")}
+    executor.scripted.report(failed(one.launch, "why"))
+    executor.heartbeat()
+    assert states(executor) == {"task_0": ("failed", "why")}
+
+
+def test_the_end_drops_what_was_not_handed_over(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    with database.session() as session:
+        adopt(executor, session)
+    executor.end()
+    executor.sync()
+    assert executor.scripted.commands == []
+
+
+def test_adopting_nothing_or_before_the_start_gives_everything_back(make_executor: Callable[..., Any]) -> None:
+    executor = make_executor(ScriptedExecutor, start=False)
+    tis = [make_workload().ti]
+    if airflow_compat.AIRFLOW_VERSION < (3, 4):
+        assert executor.try_adopt_task_instances(tis) == tis
+    executor.start()
+    assert executor.try_adopt_task_instances([]) == []
+    queue(executor, make_workload())

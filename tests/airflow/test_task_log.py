@@ -1,0 +1,218 @@
+"""What the api-server and the command line see: instances that were never started."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ecs_async_executor import AsyncEcsExecutor, airflow_compat, cli
+from ecs_async_executor import executor as executor_module
+from ecs_async_executor.backend import Handle, Observation, Seen
+from ecs_async_executor.errors import BackendError, Kind
+
+ARN = "arn:aws:ecs:eu-west-1:123456789012:task/other/0123456789abcdef"
+
+
+class Backend:
+    """A service that knows one container."""
+
+    def __init__(self, answer: Observation | Exception | None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, Sequence[str]]] = []
+        self.opened = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        self.opened += 1
+        yield
+
+    def scope_of(self, handle_id: str | None) -> str:
+        assert handle_id == ARN
+        return "other"
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        self.asked.append((scope, ids))
+        if self.answer is None:
+            await asyncio.sleep(3600)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        assert self.answer is not None
+        return [self.answer]
+
+    async def check(self) -> None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+
+class Ti:
+    def __init__(self, external_executor_id: str | None, try_number: int = 1) -> None:
+        self.external_executor_id = external_executor_id
+        self.try_number = try_number
+
+
+@pytest.fixture
+def looking_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observation | Exception | None], AsyncEcsExecutor]:
+    def make(answer: Observation | Exception | None) -> AsyncEcsExecutor:
+        backend = Backend(answer)
+        monkeypatch.setattr(AsyncEcsExecutor, "_make_backend", lambda _: backend)
+        return AsyncEcsExecutor()
+
+    return make
+
+
+def seen(seen: Seen, status: str, **more: Any) -> Observation:
+    return Observation(Handle("other", ARN), seen, status, **more)
+
+
+@pytest.mark.parametrize(
+    ("observation", "text"),
+    [
+        (seen(Seen.PENDING, "PROVISIONING"), "PROVISIONING"),
+        (seen(Seen.RUNNING, "RUNNING", exit_code=0), "RUNNING, exit code 0"),
+        (
+            seen(Seen.STOPPED, "STOPPED", stop_code="SpotInterruption", reason="Your Spot Task was interrupted."),
+            "STOPPED, SpotInterruption, Your Spot Task was interrupted.",
+        ),
+        (seen(Seen.MISSING, ""), "not known to the service (any more)"),
+    ],
+)
+def test_the_task_log_starts_with_the_status_of_the_container(
+    looking_at: Callable[..., AsyncEcsExecutor], observation: Observation, text: str
+) -> None:
+    messages, logs = looking_at(observation).get_task_log(Ti(ARN), 1)
+    assert messages == [f"ECS container {ARN}: {text}"]
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("ti", "try_number"),
+    [(Ti(None), 1), (Ti("5b2f7f2e-5a0f-4a3e-9d2b-0f5c3f9a7d11"), 1), (Ti(ARN, try_number=2), 1)],
+)
+def test_the_task_log_says_nothing_about_a_container_that_is_not_known(
+    looking_at: Callable[..., AsyncEcsExecutor], ti: Ti, try_number: int
+) -> None:
+    executor = looking_at(seen(Seen.RUNNING, "RUNNING"))
+    assert executor.get_task_log(ti, try_number) == ([], [])
+
+
+def test_the_task_log_never_raises(looking_at: Callable[..., AsyncEcsExecutor]) -> None:
+    error = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform ecs:DescribeTasks")
+    messages, _ = looking_at(error).get_task_log(Ti(ARN), 1)
+    assert messages[0].endswith(
+        "could not be read: AccessDeniedException: not authorized to perform ecs:DescribeTasks"
+    )
+
+
+def test_the_task_log_waits_for_no_slow_service(
+    looking_at: Callable[..., AsyncEcsExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "TASK_LOG_TIMEOUT", 0.05)
+    before = time.monotonic()
+    messages, _ = looking_at(None).get_task_log(Ti(ARN), 1)
+    assert messages == ["The status of the ECS container could not be read: no answer within 0.05 s"]
+    assert time.monotonic() - before < 3
+
+
+def test_the_task_log_tells_of_missing_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME")
+    messages, _ = AsyncEcsExecutor().get_task_log(Ti(ARN), 1)
+    assert "container_name is not set" in messages[0]
+
+
+# --- airflow ecs-async -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+
+
+def arguments(**given: Any) -> argparse.Namespace:
+    return argparse.Namespace(team=None, timeout=1.0, queue=None, executor_config=None, **given)
+
+
+def with_arguments(**given: Any) -> argparse.Namespace:
+    made = arguments()
+    vars(made).update(given)
+    return made
+
+
+@pytest.mark.usefixtures("configured")
+def test_check_says_that_all_is_well(
+    looking_at: Callable[..., AsyncEcsExecutor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    looking_at(seen(Seen.RUNNING, "RUNNING"))
+    cli.check(arguments())
+    assert "ECS: reached, and it takes our requests." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("configured")
+def test_check_ends_with_what_ecs_said(looking_at: Callable[..., AsyncEcsExecutor]) -> None:
+    looking_at(BackendError(Kind.REFUSED, "ClusterNotFoundException", "Cluster not found."))
+    with pytest.raises(SystemExit, match=r"ECS: ClusterNotFoundException: Cluster not found\."):
+        cli.check(arguments())
+
+
+@pytest.mark.usefixtures("configured")
+def test_check_ends_with_every_problem_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST", "many")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "often")
+    with pytest.raises(SystemExit) as caught:
+        cli.check(arguments())
+    assert "launch_burst" in str(caught.value)
+    assert "poll_interval" in str(caught.value)
+
+
+@pytest.mark.usefixtures("configured")
+def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = {
+        "overrides": {
+            "containerOverrides": [{"name": "airflow", "environment": [{"name": "PASSWORD", "value": "hunter2"}]}]
+        }
+    }
+    cli.show_request(with_arguments(executor_config=overrides))
+    shown = capsys.readouterr().out
+    request = json.loads(shown)
+    assert "hunter2" not in shown
+    assert request["cluster"] == "main"
+    assert request["overrides"]["containerOverrides"][0]["environment"][0] == {"name": "PASSWORD", "value": "***"}
+    assert request["overrides"]["containerOverrides"][0]["command"][-1] == "***"
+
+
+@pytest.mark.usefixtures("configured")
+def test_show_request_says_what_is_wrong_with_an_executor_config() -> None:
+    with pytest.raises(SystemExit, match=r"would fail: .*count"):
+        cli.show_request(with_arguments(executor_config={"count": 2}))
+
+
+def test_show_request_uses_the_hooks_of_the_configured_subclass(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tagging(AsyncEcsExecutor):
+        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            request = super()._run_task_kwargs(task_id, cmd, queue, exec_config)
+            return {**request, "group": queue}
+
+    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [object, Tagging])
+    cli.show_request(with_arguments(queue="night"))
+    assert json.loads(capsys.readouterr().out)["group"] == "night"
+
+
+def test_the_commands_parse() -> None:
+    (group,) = cli.get_cli_commands()
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command")
+    for command in group.subcommands:
+        one = commands.add_parser(command.name)
+        for argument in command.args:
+            argument.add_to_parser(one)
+    parsed = parser.parse_args(["show-request", "--executor-config", '{"cpu": "1"}', "--queue", "q"])
+    assert parsed.executor_config == {"cpu": "1"}
+    assert parser.parse_args(["check"]).timeout == 15.0
