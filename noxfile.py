@@ -8,6 +8,7 @@ is installed under one of the files in constraints/, so that a check says the sa
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -209,3 +210,14 @@ def lock(session: nox.Session) -> None:
             f"# What was current on {date} for Airflow {airflow} and this project's extras and tests.\n"
             f"# Written by `nox -s constraints -- {airflow}`.\n" + path.read_text()
         )
+
+
+@nox.session(default=False)
+def readme(session: nox.Session) -> None:
+    """Write the table of settings in README.md anew."""
+    session.install(*constraints(), "pydantic")
+    script = "from ecs_async_executor.settings import settings_table; print(settings_table())"
+    table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
+    path = ROOT / "README.md"
+    before, marker, rest = re.split(r"(<!-- settings:.*?-->\n)", path.read_text(), maxsplit=1)
+    path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index('<!-- /settings -->') :]}")
