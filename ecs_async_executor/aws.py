@@ -351,6 +351,7 @@ class ReloadedCredentials:
         self._load = load
         self._current: _AsyncCredentials | None = None
         self._refused = True
+        self._error: Exception | None = None
         self._lock = asyncio.Lock()
         self._not_before = 0.0
 
@@ -358,27 +359,35 @@ class ReloadedCredentials:
         """Look them up again before the next request, but not all the time."""
         self._refused = True
 
-    def _due(self) -> bool:
-        return self._refused and asyncio.get_running_loop().time() >= self._not_before
-
     async def get_frozen_credentials(self) -> Any:
         """Return access key, secret key and token as they are now, None if there are none."""
-        from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
+        from botocore.exceptions import CredentialRetrievalError
 
         try:
-            if self._due():
+            if self._refused:
                 async with self._lock:
-                    if self._due():
-                        self._not_before = asyncio.get_running_loop().time() + _RELOAD_INTERVAL
-                        self._current = await self._load()
-                        self._refused = False
+                    await self._reload()
             return None if self._current is None else await self._current.get_frozen_credentials()
-        except (CredentialRetrievalError, NoCredentialsError):
+        except CredentialRetrievalError:
             raise
         except Exception as error:  # noqa: BLE001 - it comes from all over: STS, files, a database
             raise CredentialRetrievalError(
                 provider=self.method, error_msg=bounded(f"{type(error).__name__}: {error}")
             ) from None
+
+    async def _reload(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._refused and now >= self._not_before:
+            self._not_before = now + _RELOAD_INTERVAL
+            self._error = None
+            try:
+                self._current = await self._load()
+            except Exception as error:
+                self._error = error
+                raise
+            self._refused = False
+        elif self._refused and self._error is not None:
+            raise self._error  # which says more than that there are none
 
     def get_deferred_property(self, _name: str) -> Callable[[], None]:
         """Offer no account id; botocore asks for it for endpoints that ECS does not have."""

@@ -660,15 +660,25 @@ class EcsBackend:
         call: Callable[..., Awaitable[Any]] = getattr(self._client, _METHODS[operation])
         try:
             with unlogged():
-                return await call(**parameters)
+                reply = await call(**parameters)
         except Exception as error:  # noqa: BLE001 - that is what classify is for
             problem = classify(error, operation)
             if problem.kind is Kind.CREDENTIALS:
                 self._session.forget_credentials()
             # Not "from error": its text can hold the request, with the command in it.
             raise problem from None
+        expected = _ALWAYS_THERE.get(operation)
+        if expected is not None and expected.isdisjoint(reply):
+            # botocore takes a body that is no JSON for an empty reply.
+            raise BackendError(Kind.AMBIGUOUS, "MalformedReply", f"{operation} answered with something else")
+        return reply
 
 
+_ALWAYS_THERE: Final = {
+    "DescribeClusters": frozenset({"clusters", "failures"}),
+    "DescribeTasks": frozenset({"tasks", "failures"}),
+    "ListTasks": frozenset({"taskArns"}),
+}
 _METHODS: Final = {
     "DescribeClusters": "describe_clusters",
     "DescribeTasks": "describe_tasks",

@@ -596,6 +596,7 @@ def test_without_launch_type_the_clusters_default_decides(strategy: Any, changes
         (refusal("AccessDeniedException", "no", "DescribeClusters"), Kind.REFUSED),
         (refusal("ThrottlingException", "slow", "DescribeClusters"), Kind.CONCURRENT),
         (ReadTimeoutError(endpoint_url="http://x"), Kind.CONCURRENT),
+        ({}, Kind.CONCURRENT),
         (NoCredentialsError(), Kind.CREDENTIALS),
     ],
 )
@@ -630,6 +631,19 @@ def test_describe_reports_found_and_missing() -> None:
         (Handle("k", ARN + "3"), Seen.MISSING),
     ]
     assert (found[2].status, found[2].reason) == ("ODD", "ECS does not know the task: ODD (why)")
+
+
+@pytest.mark.parametrize(
+    ("method", "work"),
+    [
+        ("describe_tasks", lambda backend: backend.describe("k", [ARN + "1"])),
+        ("list_tasks", lambda backend: backend.find("k", "mark")),
+    ],
+)
+def test_a_reply_that_is_no_reply_is_not_taken_for_an_empty_one(method: str, work: Any) -> None:
+    with pytest.raises(BackendError) as caught:
+        use(FakeClient(**{method: {"ResponseMetadata": {}}}), work)
+    assert (caught.value.kind, caught.value.code) == (Kind.AMBIGUOUS, "MalformedReply")
 
 
 MALFORMED: list[Any] = [
