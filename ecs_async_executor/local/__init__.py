@@ -26,17 +26,17 @@ wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host.
 As a program: ``python -m ecs_async_executor.local --port 4566``, then point clients at it with
 ``AWS_ENDPOINT_URL=http://127.0.0.1:4566`` and any credentials. Its control path:
 
-============================== =======================================================================
-``GET /_local/health``         is it up
-``GET /_local/ledger``         every container accepted; ``?started_by=`` narrows it
-``GET /_local/statistics``     calls, errors, concurrency per operation; connections; running, waiting
-``GET /_local/faults``         the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
-``PUT /_local/latency``        a number of seconds, a pair, or an object of these per operation
-``PUT /_local/script``         a list of rules for tasks that start from now on
-``GET /_local/tasks/<id>``     one task, whatever its region
-``POST /_local/tasks/<id>/kill`` ``{"cause": "host", "notice": 0}``: lose its host
-``POST /_local/reset``         forget everything; what runs is killed
-============================== =======================================================================
+================================= =====================================================================
+``GET /_local/health``            is it up
+``GET /_local/ledger``            every container accepted; ``?started_by=`` narrows it
+``GET /_local/statistics``        calls, errors, concurrency per operation; connections; running, waiting
+``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
+``PUT /_local/latency``           a number of seconds, a pair, or an object of these per operation
+``PUT /_local/script``            a list of rules for tasks that start from now on
+``GET /_local/tasks/<id>``        one task, whatever its region
+``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: lose its host
+``POST /_local/reset``            forget everything; what runs is killed
+================================= =====================================================================
 
 It is no sandbox: the subprocess runner runs whatever it is sent, as you. It listens on 127.0.0.1.
 """

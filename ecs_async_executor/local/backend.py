@@ -204,16 +204,23 @@ class Ecs:
 
     def backend(self, region: str) -> LocalBackend:
         """Give moto's backend of a region, made ours first if moto made or reset the account."""
-        account = ecs_backends[self.account]
-        if account.backend is not self._backend_class:
-            account.backend = self._backend_class
-            dict.clear(account)
-        try:
-            backend = account[region]
-        except KeyError:
-            raise AwsError("InvalidParameterException", f"Unknown region {region}.") from None
+        with self._lock:
+            account = ecs_backends[self.account]
+            if account.backend is not self._backend_class:
+                account.backend = self._backend_class
+                dict.clear(account)
+            try:
+                backend = account[region]
+            except KeyError:
+                raise AwsError("InvalidParameterException", f"Unknown region {region}.") from None
         assert isinstance(backend, LocalBackend)
         return backend
+
+    def wipe(self, region: str) -> None:
+        """Drop everything that moto holds for this account; runs where moto's requests run, between two."""
+        with self._lock:
+            wipe_account(self.account)
+            self.backend(region)
 
     def call(self, operation: str, params: Mapping[str, Any], region: str) -> str:
         """

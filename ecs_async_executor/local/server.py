@@ -27,7 +27,7 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from ecs_async_executor.local import rates
-from ecs_async_executor.local.backend import Ecs, wipe_account
+from ecs_async_executor.local.backend import Ecs
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.rules import AwsError
 from ecs_async_executor.local.scripted import ScriptedRunner
@@ -450,7 +450,7 @@ class Front:
         self.ecs.reset()
         connections = self.statistics.connections
         self.statistics = Statistics(connections=connections)
-        self._moto.submit(wipe_account, self.ecs.account).result()
+        self._moto.submit(self.ecs.wipe, self.region).result()
         if self._setup is not None:
             self._setup()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ecs_async_executor.local import LocalEcs
@@ -50,6 +52,15 @@ def test_the_same_token_with_other_parameters_is_a_conflict_that_names_the_task(
         client.run_task(**request_for("b", clientToken="t-1"))
     assert caught.value.response["resourceIds"] == [arn]
     assert len(ecs.ledger) == 1
+
+
+def test_one_token_from_many_threads_at_once_gives_one_task(start: Start, request_for: Run) -> None:
+    ecs = start(script=FOREVER)
+    client = ecs.client(config=Config(max_pool_connections=16))
+    with ThreadPoolExecutor(16) as threads:
+        replies = list(threads.map(lambda _: client.run_task(**request_for("a", clientToken="t-1")), range(64)))
+    assert len({r["tasks"][0]["taskArn"] for r in replies}) == len(ecs.ledger) == 1
+    assert ecs.ledger.entries()[0].replays == 63
 
 
 def test_a_token_is_known_in_its_cluster_only(start: Start, run: Run) -> None:
