@@ -549,7 +549,13 @@ class ClientFactory:
         from botocore.config import Config
 
         config = self._hook(hook_class, service).config.merge(
-            Config(connect_timeout=self._connect_timeout, read_timeout=self._read_timeout)
+            Config(
+                # A thread that waits for STS cannot be interrupted, and a shutdown has to wait for it: so it is
+                # bounded like any other request, and repeated by whoever asks next.
+                connect_timeout=self._connect_timeout,
+                read_timeout=self._read_timeout,
+                retries={"mode": "standard", "total_max_attempts": 1},
+            )
         )
         hook = self._hook(hook_class, service, config)
         return hook.get_session(region_name=hook.region_name).get_credentials()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as tried
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -48,6 +49,10 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.sampled_from("abcd"), json_values, max_size=4)
 
 
+# Time is no part of these properties, and a busy machine has little of it.
+patient = tried(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 def scribble(value: Any) -> None:
     """Change everything that can be changed."""
     if isinstance(value, dict):
@@ -60,6 +65,7 @@ def scribble(value: Any) -> None:
         value.append("scribbled")
 
 
+@patient
 @given(json_objects, json_objects)
 def test_merge_changes_neither_argument_nor_shares_anything_with_them(
     a: dict[str, Any], b: dict[str, Any]
@@ -71,6 +77,7 @@ def test_merge_changes_neither_argument_nor_shares_anything_with_them(
     assert (a, b) == before
 
 
+@patient
 @given(json_objects, json_objects)
 def test_merge_updates_recursively(a: dict[str, Any], b: dict[str, Any]) -> None:
     result = ecs.merge(a, b)
@@ -82,6 +89,7 @@ def test_merge_updates_recursively(a: dict[str, Any], b: dict[str, Any]) -> None
             assert value == (b[key] if key in b else a[key])
 
 
+@patient
 @given(json_objects)
 def test_a_workload_request_changes_nothing_that_it_was_given(executor_config: dict[str, Any]) -> None:
     base = ecs.base_request(settings())

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as tried
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -381,6 +382,7 @@ def test_keys_are_spelled_as_the_api_has_them(given_: dict[str, Any], expected: 
     assert camelize(given_) == expected
 
 
+@tried(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # time is no part of it
 @given(st.dictionaries(st.from_regex(r"[a-z]+([A-Z][a-z]+)*", fullmatch=True), st.integers()))
 def test_what_is_spelled_right_stays(mapping: dict[str, int]) -> None:
     assert camelize(mapping) == mapping
