@@ -256,7 +256,7 @@ class Bridge:
 
     def _report_stall(self, thread: threading.Thread, seconds: float) -> None:
         # It is never replaced: it may wake up and go on with what it was doing.
-        frame = sys._current_frames().get(thread.ident or 0)
+        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the only way to another thread's stack
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         log.error("ecs_executor.engine.stalled", seconds=round(seconds, 1), stack=stack)
 
@@ -328,7 +328,7 @@ class Bridge:
                 if loop.engine is not None:
                     raise
                 # No client, no engine: nothing fails, everything waits. Credentials may be on their way.
-                log.error("ecs_executor.client.unavailable", reason=f"{type(error).__name__}: {error}")
+                log.error("ecs_executor.client.unavailable", reason=f"{type(error).__name__}: {error}")  # noqa: TRY400
                 self._publish(replace(self._statistics, paused=f"no AWS client: {error}"))
                 self._refuse_checks(error)
             delay = RESTART_DELAYS[min(attempt + 1, len(RESTART_DELAYS) - 1)]
@@ -439,7 +439,7 @@ def _options(tuning: Tuning, stall_timeout: float | None, *, render_in_thread: b
 
 def _after_fork_in_child() -> None:
     for bridge in list(_bridges):
-        bridge._forked()
+        bridge._forked()  # noqa: SLF001 - this module's own
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

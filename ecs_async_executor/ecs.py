@@ -463,6 +463,19 @@ class EcsBackend:
         self._stopped: dict[str, _StoppedTasks] = {}
         self._malformed: set[str] = set()
 
+    def scope_of(self, handle_id: str | None) -> str:
+        """
+        Return the cluster of a task, or the one that tasks go to by default.
+
+        It is in the ARN (``...:task/<cluster>/<id>``) unless that is of the form from before 2018; the configured
+        name is preferred where both mean the same cluster, so that its tasks are described together.
+        """
+        default = self._settings.cluster
+        parts = (handle_id or "").rpartition(":")[2].split("/")
+        if len(parts) != _LONG_ARN_PARTS or parts[1] == default.rpartition("/")[2]:
+            return default
+        return parts[1]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Hold a client open; it belongs to the loop that runs this."""
         return self._open()
@@ -686,6 +699,7 @@ _METHODS: Final = {
     "RunTask": "run_task",
     "StopTask": "stop_task",
 }
+_LONG_ARN_PARTS: Final = 3
 _UNHEALTHY: Final = (
     "ECS Executor health check has failed {}. "
     "The ECS executor will not be able to run Airflow tasks until the issue is addressed."

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -162,7 +163,7 @@ class Engine:
         options: Options,
         counters: Counters,
         beat_age: Callable[[], float] = lambda: 0.0,
-        publish: Callable[[Statistics], None] = lambda statistics: None,
+        publish: Callable[[Statistics], None] = lambda _: None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
     ) -> None:
@@ -253,14 +254,14 @@ class Engine:
         now = anyio.current_time()
         for record in list(self._ledger.records.values()):
             self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
-        while self._ledger.stops or self._stopping:
+        while self._ledger.stops or self._stopping:  # the caller bounds it
             await self._quiet.wait_until(anyio.current_time() + 0.1)
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await lane()
-            except Exception:
+            except Exception:  # noqa: PERF203 - a lane ends once in a blue moon
                 log.exception("ecs_executor.engine.lane_failed", lane=name)
                 await anyio.sleep(LANE_RESTART_DELAY)
             else:
@@ -346,7 +347,7 @@ class Engine:
                 taken += 1
                 if taken % 256 == 0:
                     self._kick_all()
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
             if taken:
                 self._kick_all()
             await self._intake.wait_until(anyio.current_time() + 1.0)
@@ -393,7 +394,7 @@ class Engine:
             await self._launch_one(record)
             rendered += 1
             if rendered % RENDERS_PER_YIELD == 0:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
     def _next_lane(self, now: float) -> tuple[Lane | None, float]:
         """Return the lane with the most urgent launch that may be sent now, or when to look again."""
@@ -569,7 +570,7 @@ class Engine:
                 yield scope, _Batch(members[start : start + size])
 
     async def _read_token(self) -> None:
-        while not self._limiter.take_read(now := anyio.current_time()):
+        while not self._limiter.take_read(now := anyio.current_time()):  # noqa: ASYNC110 - time is the event
             await anyio.sleep_until(self._limiter.read_ready_at(now))
 
     async def _sweep(self, scope: str, batch: _Batch) -> None:
@@ -606,7 +607,11 @@ class Engine:
             # Nothing is decided by it: containers run on, and their ends are seen once it answers again.
             self._read_refusal_logged = now
             log.warning(
-                f"ecs_executor.{operation}.failed", scope=scope, code=error.code, reason=error.message
+                "ecs_executor.read.failed",
+                operation=operation,
+                scope=scope,
+                code=error.code,
+                reason=error.message,
             )
 
     # --- looking up ------------------------------------------------------------------------------------------

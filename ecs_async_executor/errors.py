@@ -72,9 +72,7 @@ class BackendError(ExecutorError):
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
     """
 
-    def __init__(
-        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()) -> None:
         self.kind = kind
         self.code = code
         self.message = message

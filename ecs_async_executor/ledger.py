@@ -48,6 +48,7 @@ class StopRequest:
     not_before: float = 0.0
 
 
+ROUTES_KEPT = 1024
 HOLD_SECONDS = 300.0
 """How long a failure waits for another container of the same key to end."""
 
@@ -81,9 +82,7 @@ class Ledger:
             case Adopt(launch, was, handle_id):
                 self._begin(
                     launch,
-                    lambda: lifecycle.adopted_record(
-                        launch, was, handle_id, tokened=launch.tokened, now=now
-                    ),
+                    lambda: lifecycle.adopted_record(launch, was, handle_id, tokened=launch.tokened, now=now),
                     now,
                 )
             case Stop(launch_id, reason):
@@ -217,7 +216,7 @@ class Ledger:
         if placement not in self.lanes:
             self.lanes[placement] = Lane(placement, bucket)
         self._placements[record.launch.launch_id] = placement
-        if len(self._routes) > 1024:
+        if len(self._routes) >= ROUTES_KEPT:
             self._routes.clear()
         self._routes[record.launch.route] = placement
 

@@ -332,9 +332,7 @@ def _finish(record: Record, report: Report | None) -> list[Effect]:
     return [Emit(report), Forget()]
 
 
-def _fail(
-    record: Record, reason: str, *, notable: bool, observation: Observation | None = None
-) -> list[Effect]:
+def _fail(record: Record, reason: str, *, notable: bool, observation: Observation | None = None) -> list[Effect]:
     launch = record.launch
     return _finish(
         record,
@@ -369,9 +367,7 @@ def _claim(record: Record, observation: Observation, now: float) -> list[Effect]
     return effects
 
 
-def _refused(
-    record: Record, error: BackendError, now: float, jitter: float, rules: Rules
-) -> list[Effect]:
+def _refused(record: Record, error: BackendError, now: float, jitter: float, rules: Rules) -> list[Effect]:
     maybe_sent = record.sent_at is not None
     decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
     record.errors += 1
@@ -418,9 +414,7 @@ def _interrupted(record: Record, now: float) -> list[Effect]:
     return [Enqueue()]
 
 
-def _observed(
-    record: Record, observation: Observation, now: float, jitter: float, rules: Rules
-) -> list[Effect]:
+def _observed(record: Record, observation: Observation, now: float, jitter: float, rules: Rules) -> list[Effect]:
     launch = record.launch
     if observation.seen is Seen.MISSING:
         return _missing(record, now, rules)
@@ -543,9 +537,7 @@ def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules)
     return observation.created_at >= record.launch.queued_at - rules.created_margin
 
 
-def _observed_if_told(
-    record: Record, observation: Observation, now: float, rules: Rules
-) -> list[Effect]:
+def _observed_if_told(record: Record, observation: Observation, now: float, rules: Rules) -> list[Effect]:
     return _observed(record, observation, now, 0.5, rules)
 
 

@@ -98,7 +98,7 @@ def delay(kind: Kind, nth: int, jitter: float) -> float:
         Kind.THROTTLED: (0.5, 5.0),
         Kind.CONCURRENT: (1.0, 15.0),
         Kind.CONFLICT: (5.0, 15.0),
-    }.get(kind, (1.0, 30.0))
+    }.get(kind, (0.5, 30.0))
     span = min(cap, base * 2.0 ** min(nth - 1, 16))
     return span * (0.5 + 0.5 * jitter)
 

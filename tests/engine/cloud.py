@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -66,17 +67,19 @@ class Container:
         if now < self.created + self.plan.hidden_for:
             return Observation(self.handle, Seen.MISSING, status="MISSING")
         started = self.ran_user_code(now)
-        common = {"created_at": EPOCH + self.created, "started_by": self.started_by, "started": started}
+        observed = partial(
+            Observation, self.handle, created_at=EPOCH + self.created, started_by=self.started_by, started=started
+        )
         if now < self.ends_at:
             seen = Seen.RUNNING if now >= self.starts_at and self.plan.starts else Seen.PENDING
-            return Observation(self.handle, seen, status=seen.name, **common)
+            return observed(seen, status=seen.name)
         exit_code = None
         if started:
             natural = self.stopped is None or self.stopped >= self.starts_at + self.plan.duration
             exit_code = self.plan.exit_code if natural else 143
         seen = Seen.PENDING if now < self.ends_at + self.plan.lingers else Seen.STOPPED
         reason = f"The container exited {exit_code}" if exit_code is not None else "It stopped"
-        return Observation(self.handle, seen, status="STOPPED", exit_code=exit_code, reason=reason, **common)
+        return observed(seen, status="STOPPED", exit_code=exit_code, reason=reason)
 
 
 Fault = Callable[[str, "FakeCloud"], "BackendError | None"]
@@ -119,9 +122,8 @@ class FakeCloud:
     def scope_of(self, handle_id: str | None) -> str:
         return "default"
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        yield
+    def open(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     @asynccontextmanager
     async def _call(self, operation: str) -> AsyncIterator[None]:

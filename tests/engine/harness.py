@@ -86,7 +86,9 @@ class Harness:
     def default_render(self, launch: Launch) -> LaunchSpec:
         # The token of Airflow's own differs with every rendering, as a real one does.
         request = {"label": launch.label, "jwt": len(self.rendered)}
-        return LaunchSpec(request, "default", str(launch.route or "main"), "FARGATE", launch.started_by)
+        return LaunchSpec(
+            request, "default", "main" if launch.route is None else str(launch.route), "FARGATE", launch.started_by
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Harness]:

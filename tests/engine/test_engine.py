@@ -219,9 +219,7 @@ async def test_a_conflict_leads_to_the_container_that_exists() -> None:
 
 @in_virtual_time
 async def test_no_answer_for_longer_than_the_token_is_safe_is_resolved_by_listing() -> None:
-    cloud = FakeCloud(
-        fault=failing("launch:after", TIMED_OUT), plan=lambda label, nth: Plan(duration=4000)
-    )
+    cloud = FakeCloud(fault=failing("launch:after", TIMED_OUT), plan=lambda label, nth: Plan(duration=4000))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
         await harness.until(lambda: harness.finished("a"))
@@ -300,7 +298,7 @@ async def test_capacity_timeout_fails_with_the_services_words() -> None:
         await harness.until(lambda: len(harness.finished()) == 2)
         assert 300 <= anyio.current_time() < 420
     for finished in harness.finished():
-        assert "no container instance met all of its requirements" in finished.reason
+        assert "no container instance met all of its requirements" in (finished.reason or "")
 
 
 @in_virtual_time
@@ -485,7 +483,9 @@ async def test_revoked_while_running_is_stopped_and_silent() -> None:
 
 @in_virtual_time
 async def test_a_launch_after_a_revoke_waits_for_the_old_container_to_stop() -> None:
-    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=20 if nth == 1 else 1, duration=600 if nth == 1 else 5))
+    cloud = FakeCloud(
+        plan=lambda label, nth: Plan(start_after=20 if nth == 1 else 1, duration=600 if nth == 1 else 5)
+    )
     fault_until = 40.0
     cloud.fault = failing("stop", THROTTLED, until=fault_until)
     async with Harness(cloud).running() as harness:

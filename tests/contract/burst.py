@@ -1,0 +1,25 @@
+"""A scheduler in a process of its own, to be killed: launches what it is given, and beats for ever."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.messages import Launch
+from tests.contract.services import TUNING, Local, spec
+
+
+def render(launch: Launch) -> LaunchSpec:
+    return spec("long", started_by=launch.started_by, jwt=str(time.time()))
+
+
+bridge = Bridge(name="ECS", backend=Local.backend, render=render, tuning=TUNING, max_attempts=3)
+bridge.start()
+for identity in sys.argv[1:]:
+    bridge.submit(Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True))
+while True:
+    bridge.drain(lambda report: None)
+    bridge.beat()
+    time.sleep(0.02)

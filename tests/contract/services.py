@@ -1,0 +1,154 @@
+"""The services that the contract is held against: the scripted cloud, and ECS as the local ECS plays it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from unittest import mock
+
+from ecs_async_executor import ecs
+from ecs_async_executor.aws import ClientFactory
+from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.local import Fault, LocalEcs, Rule
+from ecs_async_executor.settings import EcsSettings, Tuning
+from tests.engine.cloud import FakeCloud, Plan
+
+TUNING = Tuning(
+    poll_interval=0.1, launch_rate=900.0, launch_rate_max=1000.0, launch_burst=100, describe_rate=100.0
+)
+
+SETTINGS = EcsSettings(
+    region_name="us-east-1",
+    cluster="default",
+    container_name="main",
+    task_definition="airflow",
+    launch_type="FARGATE",
+    subnets=("subnet-1",),
+)
+
+
+def spec(life: str, *, started_by: str, jwt: str) -> LaunchSpec:
+    """Make the request for a container that goes as its command says."""
+    request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
+    return ecs.launch_spec(request, started_by=started_by)
+
+
+LIVES: Mapping[str, Plan] = {
+    "quick": Plan(start_after=0.1, duration=0.2),
+    "fails": Plan(start_after=0.1, duration=0.2, exit_code=3),
+    "long": Plan(start_after=0.1, duration=600.0),
+    "never-starts": Plan(start_after=0.2, starts=False),
+    "host-lost": Plan(start_after=0.1, duration=0.2, exit_code=None),
+    "lingers": Plan(start_after=0.1, duration=0.2, lingers=60.0),
+}
+"""What a workload's label says about how its containers go."""
+
+
+class Service(Protocol):
+    """A service under contract."""
+
+    name: str
+
+    def backend(self) -> Backend: ...
+
+    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec: ...
+
+    def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
+        """Let calls (``launch``, ``describe``, ``find``, ``stop``) fail; ``:after`` the work was done."""
+
+    def containers(self, started_by: str | None = None) -> int:
+        """How many containers were ever started."""
+
+
+class Fake:
+    """The scripted cloud, in real time."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.cloud = FakeCloud(latency=0.005, plan=lambda label, nth: LIVES[label], fault=self._fault)
+        self._faults: dict[str, tuple[Kind, Iterator[int] | None]] = {}
+
+    def _fault(self, operation: str, cloud: FakeCloud) -> BackendError | None:
+        kind, left = self._faults.get(operation, (None, None))
+        if kind is None or (left is not None and next(left, None) is None):
+            return None
+        return BackendError(kind, "Fault", kind.value)
+
+    def backend(self) -> Backend:
+        return self.cloud
+
+    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+        return LaunchSpec({"label": life, "jwt": jwt}, "default", "main", "FARGATE", started_by)
+
+    def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
+        self._faults[operation] = (kind, None if times is None else iter(range(times)))
+
+    def containers(self, started_by: str | None = None) -> int:
+        return sum(started_by in (None, c.started_by) for c in self.cloud.containers.values())
+
+
+@dataclass
+class Local:
+    """ECS's backend against a local ECS, through aiobotocore and real sockets."""
+
+    server: LocalEcs
+    name: str = "local ECS"
+
+    @staticmethod
+    def backend() -> Backend:
+        return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
+
+    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+        return spec(life, started_by=started_by, jwt=jwt)
+
+    def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
+        name, _, after = operation.partition(":")
+        api = {"launch": "RunTask", "describe": "DescribeTasks", "find": "ListTasks", "stop": "StopTask"}[name]
+        faults: dict[Kind, dict[str, Any]] = {
+            Kind.THROTTLED: {"kind": "throttle"},
+            Kind.AMBIGUOUS: {"kind": "reset_after" if after else "reset_before"},
+            Kind.CAPACITY: {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
+            Kind.CREDENTIALS: {"kind": "expired_token"},
+            Kind.REFUSED: {"kind": "error", "code": "AccessDeniedException", "message": "not authorized"},
+        }
+        self.server.faults.add(Fault(operation=api, count=times, **faults[kind]))
+
+    def containers(self, started_by: str | None = None) -> int:
+        return sum(started_by in (None, entry.started_by) for entry in self.server.ledger.entries())
+
+
+def _rule(life: str, plan: Plan) -> Rule:
+    never = None if plan.starts else "CannotPullContainerError: image not found"
+    lost = plan.starts and plan.exit_code is None
+    return Rule(
+        command=rf"^{life}\b",
+        pending=plan.start_after,
+        starts=plan.starts,
+        duration=plan.duration,
+        exit_code=plan.exit_code,
+        stopping=plan.lingers,
+        stopped_reason="Host EC2 (instance i-0123) terminated." if lost else never,
+        stop_code="TerminationNotice" if lost else None,
+    )
+
+
+@contextmanager
+def local(**options: Any) -> Iterator[Local]:
+    """Serve a local ECS whose containers live as their label says."""
+    with LocalEcs(script=[_rule(*life) for life in LIVES.items()], **options) as server:
+        server.register("airflow", "main", command=["quick"])
+        with mock.patch.dict("os.environ", server.environment):
+            yield Local(server)
+
+
+@contextmanager
+def fake() -> Iterator[Fake]:
+    """Play the scripted cloud."""
+    yield Fake()
+
+
+SERVICES: Mapping[str, Callable[[], Any]] = {"fake": fake, "local": local}

@@ -1,0 +1,135 @@
+"""The whole engine through real sockets: bursts, faults and restarts against the local ECS."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.errors import Kind
+from ecs_async_executor.local import Fault
+from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Was
+from tests.contract.services import TUNING, Local, local
+
+
+@pytest.fixture
+def service() -> Iterator[Local]:
+    with local(latency=0.05) as service:
+        yield service
+
+
+class Scheduler:
+    """A scheduler's main thread."""
+
+    def __init__(self, service: Local, life: str = "quick") -> None:
+        self.service = service
+        self.life = life
+        self.reports: list[Report] = []
+        self.bridge = Bridge(
+            name="ECS", backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
+        )
+        self.bridge.start()
+
+    def render(self, launch: Launch) -> LaunchSpec:
+        return self.service.spec(self.life, started_by=launch.started_by, jwt=str(time.time()))
+
+    def launches(self, count: int) -> list[Launch]:
+        return [
+            Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True)
+            for identity in (str(uuid.uuid4()) for _ in range(count))
+        ]
+
+    def heartbeat(self, *launches: Launch) -> None:
+        for launch in launches:
+            self.bridge.submit(launch)
+        self.bridge.drain(self.reports.append)
+        self.bridge.beat()
+
+    def run_until_finished(self, count: int, timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        while len(self.outcomes()) < count:
+            assert time.monotonic() < deadline, f"{len(self.outcomes())} of {count}: {self.bridge.statistics()}"
+            self.heartbeat()
+            time.sleep(0.02)
+
+    def outcomes(self) -> list[Finished]:
+        return [r for r in self.reports if isinstance(r, Finished)]
+
+    def stop(self, *, containers: bool = False) -> bool:
+        return self.bridge.stop(10, stop_containers=containers, reason="the test has ended")
+
+
+def test_500_workloads_with_50_ms_latency_each_run_once(service: Local) -> None:
+    scheduler = Scheduler(service)
+    scheduler.heartbeat(*scheduler.launches(500))
+    scheduler.run_until_finished(500)
+    assert scheduler.stop()
+    assert all(f.success for f in scheduler.outcomes())
+    assert len({f.key for f in scheduler.outcomes()}) == 500
+    assert service.containers() == 500
+
+
+def test_lost_replies_resets_throttles_and_5xx_run_nothing_twice(service: Local) -> None:
+    for fault in (
+        Fault(kind="reset_after", operation="RunTask", probability=0.1),
+        Fault(kind="reset_before", operation="*Task*", probability=0.05),
+        Fault(kind="throttle", operation="*Task*", probability=0.05),
+        Fault(kind="error_after", operation="RunTask", probability=0.05, code="ServerException", status=500),
+        Fault(kind="truncate", operation="*Task*", probability=0.05),
+        Fault(kind="garbage", operation="*Task*", probability=0.05),
+        Fault(kind="empty", operation="RunTask", probability=0.05),
+        Fault(kind="status", operation="*Task*", probability=0.02, status=503),
+    ):
+        service.server.faults.add(fault)
+    scheduler = Scheduler(service)
+    scheduler.heartbeat(*scheduler.launches(300))
+    scheduler.run_until_finished(300, timeout=120)
+    assert scheduler.stop()
+    assert [f.reason for f in scheduler.outcomes() if not f.success] == []
+    assert service.containers() == 300
+
+
+def test_a_killed_schedulers_burst_is_adopted_and_each_runs_once(service: Local) -> None:
+    """SIGKILL in mid-burst: what is in flight gets no answer, and no report reaches anybody."""
+    successor = Scheduler(service, life="long")
+    launches = successor.launches(200)
+    burst = [sys.executable, "-m", "tests.contract.burst", *(launch.launch_id for launch in launches)]
+    scheduler = subprocess.Popen(burst)
+    try:
+        deadline = time.monotonic() + 60
+        while service.containers() < 60:
+            assert time.monotonic() < deadline
+            assert scheduler.poll() is None
+            time.sleep(0.005)
+    finally:
+        scheduler.send_signal(signal.SIGKILL)
+        scheduler.wait()
+    for launch in launches:
+        successor.bridge.submit(Adopt(launch, Was.QUEUED, None))
+    while sum(isinstance(r, Launched) for r in successor.reports) < 200:
+        assert time.monotonic() < deadline, successor.bridge.statistics()
+        successor.heartbeat()
+        time.sleep(0.02)
+    assert successor.stop(containers=True)
+    assert service.containers() == 200
+    assert {r.key for r in successor.reports if isinstance(r, Launched)} == {la.launch_id for la in launches}
+
+
+def test_expired_credentials_resume_by_themselves(service: Local) -> None:
+    service.fail("launch", Kind.CREDENTIALS, times=3)
+    scheduler = Scheduler(service)
+    scheduler.heartbeat(*scheduler.launches(20))
+    deadline = time.monotonic() + 5
+    while "expired" not in (scheduler.bridge.statistics().paused or ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    scheduler.run_until_finished(20, timeout=60)
+    assert scheduler.stop()
+    assert all(f.success for f in scheduler.outcomes())
