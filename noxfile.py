@@ -82,7 +82,7 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 
 def pytest(session: nox.Session, *arguments: str) -> None:
     """Run the tests, by default all but those that start a whole Airflow."""
-    home = Path(session.create_tmp()) / "airflow"
+    home = Path(session.create_tmp()).absolute() / "airflow"
     session.run(
         "pytest",
         *arguments,
@@ -169,7 +169,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and run the tests against it, with no source in reach."""
-    bench = Path(session.create_tmp()) / "wheel"
+    bench = Path(session.create_tmp()).absolute() / "wheel"
     shutil.rmtree(bench, ignore_errors=True)
     session.install("build")
     session.run("python", "-m", "build", "--outdir", str(bench / "dist"), silent=True)
