@@ -194,10 +194,13 @@ class AsyncExecutor(compat.VersionedExecutor):
             bridge.stop(HEALTH_STOP_TIMEOUT, stop_containers=False, reason="")
             self._bridge = None
             log.error("ecs_executor.health_check.failed", service=self.service, reason=reason)  # noqa: TRY400
-            raise compat.AirflowException(
-                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. The "
-                f"{self.service} executor will not be able to run Airflow tasks until the issue is addressed."
-            ) from error
+            whole = (
+                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. The {self.service} "
+                "executor will not be able to run Airflow tasks until the issue is addressed."
+            )
+            if isinstance(error, BackendError) and "health check has failed" in error.message:
+                whole = error.message  # the backend words it as the provider does
+            raise compat.AirflowException(whole) from error
         log.info("ecs_executor.health_check.succeeded", service=self.service)
 
     def end(self) -> None:

@@ -1,0 +1,176 @@
+"""The whole executor, from Airflow's heartbeat to requests on a socket, without a scheduler."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+pytest.importorskip("moto", reason="needs the extra 'local'")
+
+from ecs_async_executor import AsyncEcsExecutor, airflow_compat
+from ecs_async_executor.errors import BackendError
+from ecs_async_executor.local import LocalEcs
+from tests.airflow.scripted import make_workload, queue
+
+pytestmark = pytest.mark.slow
+
+WALL_LIMIT = 0.05
+CPU_LIMIT = 0.005
+
+
+@pytest.fixture
+def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
+    opened: list[LocalEcs] = []
+
+    def start(**options: Any) -> LocalEcs:
+        ecs = LocalEcs(clusters=["main"], **options)
+        ecs.__enter__()
+        opened.append(ecs)
+        ecs.register("family", "airflow")
+        for name in [name for name in os.environ if name.startswith(("AWS_", "MOTO_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", ecs.region)
+        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE", "400")
+        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE_MAX", "400")
+        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST", "50")
+        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
+        return ecs
+
+    yield start
+    for ecs in opened:
+        ecs.__exit__(None, None, None)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., AsyncEcsExecutor]]:
+    opened: list[AsyncEcsExecutor] = []
+
+    def start(**arguments: Any) -> AsyncEcsExecutor:
+        executor = AsyncEcsExecutor(**arguments)
+        opened.append(executor)
+        executor.start()
+        return executor
+
+    yield start
+    for executor in opened:
+        executor.end()
+
+
+def beat_until(executor: AsyncEcsExecutor, done: Callable[[dict[str, list[Any]]], bool]) -> dict[str, list[Any]]:
+    """Heartbeat as a scheduler does, and return the events by task id."""
+    events: dict[str, list[Any]] = {}
+    names: dict[Any, str] = {}
+    deadline = time.monotonic() + 60
+    while not done(events):
+        assert time.monotonic() < deadline, events
+        names.update(
+            {
+                key: getattr(key, "task_id", None) or coordinates.task_id
+                for key, coordinates in _coordinates(executor)
+            }
+        )
+        executor.heartbeat()
+        for key, event in executor.get_event_buffer().items():
+            events.setdefault(names.get(key) or key.task_id, []).append(event)
+        time.sleep(0.01)
+    return events
+
+
+def _coordinates(executor: Any) -> Any:
+    return getattr(executor, "_task_coordinates", {}).items()
+
+
+def over(number: int) -> Callable[[Mapping[str, list[Any]]], bool]:
+    def done(events: Mapping[str, list[Any]]) -> bool:
+        return sum(1 for of_one in events.values() for state, _ in of_one if str(state) != "running") >= number
+
+    return done
+
+
+def test_a_workload_runs_and_a_failing_one_says_why(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
+) -> None:
+    local_ecs(script=[{"command": '"task_id":"bad"', "exit_code": 3, "duration": 0.5}, {"duration": 0.5}])
+    executor = started()
+    queue(executor, make_workload("good"), make_workload("bad"))
+
+    events = beat_until(executor, over(2))
+
+    assert [str(state) for state, _ in events["good"]] == ["running", "success"]
+    assert events["good"][0][1].startswith("arn:aws:ecs:")
+    assert [str(state) for state, _ in events["bad"]] == ["running", "failed"]
+    assert "exited 3" in events["bad"][1][1]
+    assert executor.running == set()
+
+
+def test_the_health_check_passes_and_a_missing_cluster_fails_it(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., AsyncEcsExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local_ecs()
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    assert started().statistics() is not None
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER", "nowhere")
+    with pytest.raises(airflow_compat.AirflowException, match="health check has failed because") as caught:
+        started()
+    assert isinstance(caught.value.__cause__, BackendError)
+    assert str(caught.value).count("health check has failed") == 1
+
+
+def test_revoking_a_running_workload_stops_its_container(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
+) -> None:
+    local_ecs(script=[{"duration": None}])
+    executor = started()
+    workload = make_workload()
+    queue(executor, workload)
+    events = beat_until(executor, lambda events: bool(events))
+    arn = events["task"][0][1]
+
+    executor.revoke_task(ti=workload.ti)
+
+    deadline = time.monotonic() + 20
+    ti = type("Ti", (), {"external_executor_id": arn, "try_number": 1})()
+    while True:
+        executor.heartbeat()
+        (message,), _ = executor.get_task_log(ti, 1)
+        if "STOPPED" in message:
+            break
+        assert time.monotonic() < deadline, message
+        time.sleep(0.1)
+    assert "Airflow revoked the task instance" in message
+    assert executor.get_event_buffer() == {}
+
+
+def test_500_workloads_never_hold_up_a_heartbeat(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
+) -> None:
+    number = 500
+    local_ecs(latency=0.05, script=[{"duration": 1.0}])
+    executor = started(parallelism=number)
+    queue(executor, *(make_workload(f"task-{n}", external_executor_id=str(uuid.uuid4())) for n in range(number)))
+    left = number
+    walls: list[float] = []
+    cpus: list[float] = []
+    deadline = time.monotonic() + 120
+    while left:
+        assert time.monotonic() < deadline
+        wall, cpu = time.perf_counter(), time.thread_time()
+        executor.heartbeat()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.thread_time() - cpu)
+        left -= sum(str(state) == "success" for state, _ in executor.get_event_buffer().values())
+        time.sleep(0.01)
+    # The first one takes all 500 over; a busy machine may take the processor away from any other.
+    assert sorted(walls)[-3] < WALL_LIMIT
+    assert sorted(cpus)[-3] < CPU_LIMIT
+    print(f"heartbeats {len(walls)}: wall max {max(walls):.4f} s, CPU max {max(cpus):.4f} s")  # noqa: T201
