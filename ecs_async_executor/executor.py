@@ -195,8 +195,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             self._bridge = None
             log.error("ecs_executor.health_check.failed", service=self.service, reason=reason)  # noqa: TRY400
             whole = (
-                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. The {self.service} "
-                "executor will not be able to run Airflow tasks until the issue is addressed."
+                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. "
+                f"The {self.service} executor will not be able to run Airflow tasks until the issue is addressed."
             )
             if isinstance(error, BackendError) and "health check has failed" in error.message:
                 whole = error.message  # the backend words it as the provider does

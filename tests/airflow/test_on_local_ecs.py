@@ -79,7 +79,7 @@ def beat_until(executor: AsyncEcsExecutor, done: Callable[[dict[str, list[Any]]]
         )
         executor.heartbeat()
         for key, event in executor.get_event_buffer().items():
-            events.setdefault(names.get(key) or key.task_id, []).append(event)
+            events.setdefault(names.get(key) or str(getattr(key, "task_id", key)), []).append(event)
         time.sleep(0.01)
     return events
 
@@ -133,7 +133,7 @@ def test_revoking_a_running_workload_stops_its_container(
     executor = started()
     workload = make_workload()
     queue(executor, workload)
-    events = beat_until(executor, lambda events: bool(events))
+    events = beat_until(executor, bool)
     arn = events["task"][0][1]
 
     executor.revoke_task(ti=workload.ti)
