@@ -138,7 +138,7 @@ class Kick:
 
     async def wait_until(self, deadline: float) -> None:
         """Wait until kicked, or until the loop's clock shows ``deadline``."""
-        with anyio.move_on_at(min(deadline, anyio.current_time() + IDLE)):
+        with anyio.CancelScope(deadline=min(deadline, anyio.current_time() + IDLE)):
             await self._event.wait()
         if self._event.is_set():
             self._event = anyio.Event()
