@@ -1,0 +1,103 @@
+"""
+Bugs of the amazon provider's executor that are not ours: engine and backend against the local ECS.
+
+Named after the numbers that docs/guarantees.md lists them under. Those about settings and requests are in
+tests/differential, those about Airflow's side in tests/airflow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ecs_async_executor.local import Fault
+from ecs_async_executor.messages import Adopt, Finished, Was
+from tests.contract.services import Local, local
+from tests.contract.test_engine_over_ecs import Scheduler
+
+
+@pytest.fixture
+def service() -> Iterator[Local]:
+    with local() as service:
+        yield service
+
+
+def outcome(service: Local, *, life: str = "quick", seconds: float = 60.0) -> Finished:
+    scheduler = Scheduler(service, life=life)
+    scheduler.heartbeat(*scheduler.launches(1))
+    scheduler.run_until_finished(1, timeout=seconds)
+    assert scheduler.stop()
+    [finished] = scheduler.outcomes()
+    return finished
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="throttle", operation="RunTask", count=3),
+        Fault(
+            kind="error",
+            operation="RunTask",
+            count=3,
+            code="InvalidParameterException",
+            message="Error retrieving subnets: Rate exceeded (ErrorCode: Throttling)",
+        ),
+        Fault(kind="error", operation="RunTask", count=3, code="ServerException", status=500),
+        Fault(kind="reset_before", operation="RunTask", count=3),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.code}",
+)
+def test_e4_what_passes_by_itself_fails_no_workload(service: Local, fault: Fault) -> None:
+    service.server.faults.add(fault)
+    assert outcome(service).success
+    assert service.containers() == 1
+
+
+def test_e5_missing_right_after_run_task_starts_no_second_container() -> None:
+    with local(visible_after=2.0) as service:
+        assert outcome(service).success
+        assert service.containers() == 1
+
+
+def test_e7_a_host_lost_under_a_started_container_fails_at_once_with_the_reason(service: Local) -> None:
+    began = time.monotonic()
+    finished = outcome(service, life="host-lost")
+    assert time.monotonic() - began < 20
+    assert not finished.success
+    assert "Host EC2 (instance i-0123) terminated." in (finished.reason or "")
+    assert service.containers() == 1
+
+
+@pytest.mark.parametrize(("life", "success"), [("quick", True), ("fails", False)])
+def test_e8_a_sidecar_decides_nothing_and_a_failure_is_not_launched_again(
+    service: Local, life: str, success: bool
+) -> None:
+    # The scripted sidecar of a task ends with the task, by a signal.
+    service.server.register(
+        "airflow", "main", command=["quick"], sidecars=[{"name": "logs", "command": ["sleep"]}]
+    )
+    assert outcome(service, life=life).success is success
+    assert service.containers() == 1
+    [task] = [service.server.task(entry.task_arn) for entry in service.server.ledger.entries()]
+    assert {container["name"] for container in task["containers"]} == {"main", "logs"}
+
+
+@pytest.mark.parametrize("kind", ["empty", "garbage", "truncate"])
+def test_e10_e16_an_answer_without_sense_loses_nothing_and_starts_nothing_twice(service: Local, kind: str) -> None:
+    service.server.faults.add(Fault(kind=kind, operation="RunTask", count=3))
+    assert outcome(service).success
+    assert service.containers() == 1
+
+
+def test_e12_an_adopted_launch_has_all_its_attempts(service: Local) -> None:
+    scheduler = Scheduler(service, life="never-starts")
+    [launch] = scheduler.launches(1)
+    scheduler.bridge.submit(Adopt(launch, Was.QUEUED, None))
+    scheduler.run_until_finished(1)
+    assert scheduler.stop()
+    [finished] = scheduler.outcomes()
+    assert "container 3 of 3" in (finished.reason or "")
+    assert "CannotPullContainerError" in (finished.reason or "")
+    assert service.containers() == 3
