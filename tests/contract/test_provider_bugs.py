@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ecs_async_executor.ecs import observation
 from ecs_async_executor.local import Fault
 from ecs_async_executor.messages import Adopt, Finished, Was
 from tests.contract.services import Local, local
@@ -70,18 +71,22 @@ def test_e7_a_host_lost_under_a_started_container_fails_at_once_with_the_reason(
     assert service.containers() == 1
 
 
-@pytest.mark.parametrize(("life", "success"), [("quick", True), ("fails", False)])
-def test_e8_a_sidecar_decides_nothing_and_a_failure_is_not_launched_again(
-    service: Local, life: str, success: bool
-) -> None:
-    # The scripted sidecar of a task ends with the task, by a signal.
-    service.server.register(
-        "airflow", "main", command=["quick"], sidecars=[{"name": "logs", "command": ["sleep"]}]
-    )
-    assert outcome(service, life=life).success is success
+def test_e8_a_sidecars_exit_code_decides_nothing() -> None:
+    task = {
+        "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/default/0123456789abcdef",
+        "lastStatus": "STOPPED",
+        "startedAt": 1_800_000_000.0,
+        "stopCode": "EssentialContainerExited",
+        "containers": [{"name": "logs", "exitCode": 137}, {"name": "main", "exitCode": 0}],
+    }
+    assert observation(task, "main").exit_code == 0
+    assert observation(task, "logs").exit_code == 137
+
+
+def test_e8_a_container_that_failed_is_not_launched_again(service: Local) -> None:
+    finished = outcome(service, life="fails")
+    assert (finished.success, finished.exit_code) == (False, 3)
     assert service.containers() == 1
-    [task] = [service.server.task(entry.task_arn) for entry in service.server.ledger.entries()]
-    assert {container["name"] for container in task["containers"]} == {"main", "logs"}
 
 
 @pytest.mark.parametrize("kind", ["empty", "garbage", "truncate"])
