@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 
@@ -26,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 # --- what may be said ---------------------------------------------------------------------------------------
 
+Decoder: TypeAlias = Callable[[bytes], dict[str, Any]]
+"""Makes a reply of the bytes of a successful answer."""
+
+_HTTP_OK: Final = 200
 _WORDS_LIMIT: Final = 500
 _TOKEN = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?")
 
@@ -416,6 +420,50 @@ class _Origin:
     config: Any = None
 
 
+class _ParserFactory:
+    """What a session asks for the parser of a protocol: botocore's, but for the replies that have a decoder."""
+
+    def __init__(self, decoders: Mapping[str, Decoder]) -> None:
+        from aiobotocore.parsers import AioResponseParserFactory
+
+        self._inner = AioResponseParserFactory()
+        self._decoders = decoders
+
+    def set_parser_defaults(self, **options: Any) -> None:
+        """Pass on what botocore's client asks of its parsers."""
+        self._inner.set_parser_defaults(**options)
+
+    def create_parser(self, protocol_name: str) -> _Parser:
+        """Make the parser of a protocol."""
+        return _Parser(self._inner.create_parser(protocol_name), self._decoders)
+
+
+class _Parser:
+    """
+    Decode the replies that make up nearly all of the traffic straight to what is used of them.
+
+    botocore walks the service's description for every field of every record: 8 ms for the status of 100 tasks,
+    of which ten fields are looked at.
+    """
+
+    def __init__(self, inner: Any, decoders: Mapping[str, Decoder]) -> None:
+        self._inner = inner
+        self._decoders = decoders
+
+    async def parse(self, response: Mapping[str, Any], shape: Any) -> Any:
+        """Return a reply as botocore would, at least the fields that its decoder knows."""
+        decoder = self._decoders.get(shape.name) if shape is not None else None
+        if decoder is not None and response["status_code"] == _HTTP_OK:
+            with contextlib.suppress(ValueError):
+                reply = decoder(response["body"])
+                reply["ResponseMetadata"] = {
+                    "HTTPStatusCode": _HTTP_OK,
+                    "HTTPHeaders": {name.lower(): value for name, value in response["headers"].items()},
+                }
+                return reply
+        return await self._inner.parse(response, shape)
+
+
 class ClientFactory:
     """
     Makes AWS clients, with the credentials of an Airflow connection if the amazon provider is installed.
@@ -462,16 +510,20 @@ class ClientFactory:
         for credentials in self._credentials:
             credentials.forget()
 
-    def client(self, service: str) -> AbstractAsyncContextManager[Any]:
+    def client(
+        self, service: str, decoders: Mapping[str, Decoder] | None = None
+    ) -> AbstractAsyncContextManager[Any]:
         """
         Open a client of a service; it belongs to the loop that runs this.
 
+        :param decoders: by the name of a reply's shape in the service's description, what makes a reply of the
+            bytes of a successful answer, instead of botocore; raises ValueError to leave it to botocore after all
         :raises ConfigurationError: if a connection is configured that needs the amazon provider
         """
-        return self._client(service)
+        return self._client(service, decoders or {})
 
     @asynccontextmanager
-    async def _client(self, service: str) -> AsyncIterator[Any]:
+    async def _client(self, service: str, decoders: Mapping[str, Decoder]) -> AsyncIterator[Any]:
         from aiobotocore.session import AioSession
 
         _install_log_filter()
@@ -479,6 +531,7 @@ class ClientFactory:
         session = AioSession()
         if origin.profile_name:
             session.set_config_variable("profile", origin.profile_name)
+        session.register_component("response_parser_factory", _ParserFactory(decoders))
         credentials = ReloadedCredentials(origin.load)
         session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
         # The service's description is the large part of what a new client reads from disk.

@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 import anyio
+import msgspec
 import structlog
 
 from ecs_async_executor.aws import bounded, classify, unlogged
@@ -297,6 +298,60 @@ def _kind(value: object) -> str:
 # --- replies ------------------------------------------------------------------------------------------------
 
 
+class _Container(TypedDict, total=False):
+    name: str
+    lastStatus: str
+    exitCode: int | None
+    reason: str | None
+
+
+class _Task(TypedDict, total=False):
+    taskArn: str
+    clusterArn: str
+    lastStatus: str
+    createdAt: float | None
+    startedAt: float | None
+    startedBy: str | None
+    stopCode: str | None
+    stoppedReason: str | None
+    containers: list[_Container]
+
+
+class _Failure(TypedDict, total=False):
+    arn: str | None
+    reason: str | None
+    detail: str | None
+
+
+class _Reply(TypedDict, total=False):
+    tasks: list[_Task]
+    failures: list[_Failure]
+
+
+_typed_reply = msgspec.json.Decoder(_Reply)
+
+
+def decode_reply(body: bytes) -> dict[str, Any]:
+    """
+    Read what is used of a reply of RunTask or DescribeTasks: one field in five.
+
+    A record that is not as it should be must not spoil the others: then everything is read as it comes, and
+    :func:`observation` finds the bad one.
+
+    :raises ValueError: if it is no JSON object
+    """
+    try:
+        return cast("dict[str, Any]", _typed_reply.decode(body))
+    except msgspec.ValidationError:
+        reply = msgspec.json.decode(body)
+        if not isinstance(reply, dict):
+            raise
+        return reply
+
+
+DECODERS: Final = {"RunTaskResponse": decode_reply, "DescribeTasksResponse": decode_reply}
+
+
 def observation(task: Mapping[str, Any], container_name: str, scope: str | None = None) -> Observation:
     """
     Say what a Task record of RunTask or DescribeTasks means.
@@ -482,7 +537,7 @@ class EcsBackend:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        manager = self._session.client("ecs")
+        manager = self._session.client("ecs", DECODERS)
         try:
             client = await manager.__aenter__()
         except Exception as error:  # noqa: BLE001 - that is what classify is for

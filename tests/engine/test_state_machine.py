@@ -175,7 +175,7 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     @precondition(lambda self: any(i.open for i in self.latest.values()))
     @rule(data=st.data(), requeue=st.booleans())
-    def revoke(self, data: st.DataObject, requeue: bool) -> None:  # noqa: FBT001
+    def revoke(self, data: st.DataObject, requeue: bool) -> None:
         key = data.draw(st.sampled_from([k for k, i in self.latest.items() if i.open]))
         instance = self.latest[key]
         instance.revoked = instance.stop_owed = True
@@ -209,7 +209,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.start_loop()
 
     @rule(seconds=st.sampled_from([0.02, 0.06, 3.0]), gap=st.sampled_from([0.0, 30.0]), told=st.booleans())
-    def scheduler_is_killed_and_its_successor_adopts(self, seconds: float, gap: float, told: bool) -> None:  # noqa: FBT001
+    def scheduler_is_killed_and_its_successor_adopts(self, seconds: float, gap: float, told: bool) -> None:
         self.pass_time(seconds)
         if told:
             self.apply_reports()

@@ -505,7 +505,7 @@ class FakeFactory:
         self.closed = False
 
     @asynccontextmanager
-    async def client(self, service: str) -> Any:
+    async def client(self, service: str, decoders: Any = None) -> Any:
         assert service == "ecs"
         yield self._client
         self.closed = True
@@ -739,7 +739,7 @@ def test_refused_credentials_are_looked_up_again() -> None:
 def test_a_client_that_cannot_be_made_is_an_error_of_ours() -> None:
     class Broken(FakeFactory):
         @asynccontextmanager
-        async def client(self, service: str) -> Any:
+        async def client(self, service: str, decoders: Any = None) -> Any:
             if service:
                 raise NoCredentialsError
             yield

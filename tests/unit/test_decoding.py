@@ -1,0 +1,102 @@
+"""Replies that are decoded straight from their bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from ecs_async_executor import aws, ecs
+from ecs_async_executor.backend import Seen
+
+TASK = {
+    "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/default/0",
+    "lastStatus": "STOPPED",
+    "createdAt": 1_800_000_000.25,
+    "startedAt": 1_800_000_001,
+    "startedBy": "me",
+    "stopCode": "EssentialContainerExited",
+    "stoppedReason": "Essential container in task exited",
+    "attachments": [{"id": "1", "details": [{"name": "subnetId", "value": "subnet-1"}]}],
+    "containers": [{"name": "main", "exitCode": 3, "reason": "why", "networkInterfaces": []}],
+}
+
+
+def encoded(*tasks: Any, **more: Any) -> bytes:
+    return json.dumps({"tasks": tasks, "failures": [], **more}).encode()
+
+
+def test_only_what_is_used_is_read_and_it_means_the_same() -> None:
+    [decoded] = ecs.decode_reply(encoded(TASK))["tasks"]
+    assert "attachments" not in decoded
+    assert ecs.observation(decoded, "main") == ecs.observation(TASK, "main")
+    assert ecs.observation(decoded, "main").created_at == 1_800_000_000.25
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {**TASK, "containers": "none"},
+        {**TASK, "lastStatus": 7},
+        {**TASK, "containers": [{"name": "main", "exitCode": "three"}]},
+        "a task",
+        None,
+    ],
+    ids=str,
+)
+def test_one_bad_record_among_a_hundred_spoils_no_other(bad: Any) -> None:
+    tasks = ecs.decode_reply(encoded(*[TASK] * 50, bad, *[TASK] * 49))["tasks"]
+    assert len(tasks) == 100
+    assert all(ecs.observation(task, "main").exit_code == 3 for task in tasks[:50] + tasks[51:])
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        ecs.observation(tasks[50], "main")
+
+
+def test_null_is_like_nothing() -> None:
+    record = {**TASK, "stopCode": None, "startedAt": None, "lastStatus": "PENDING", "containers": []}
+    observation = ecs.observation(ecs.decode_reply(encoded(record))["tasks"][0], "main")
+    assert (observation.seen, observation.started, observation.stop_code) == (Seen.PENDING, False, None)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"tasks": [', b"[]", b"7"])
+def test_what_is_no_json_object_is_left_to_botocore(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        ecs.decode_reply(body)
+
+
+class Shape:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Inner:
+    async def parse(self, response: Any, shape: Any) -> str:
+        return "botocore's"
+
+
+@pytest.mark.parametrize(
+    ("status", "shape", "body", "by_us"),
+    [
+        (200, "DescribeTasksResponse", encoded(TASK), True),
+        (200, "DescribeTasksResponse", b"<html>", False),
+        (200, "ListTasksResponse", encoded(TASK), False),
+        (400, "DescribeTasksResponse", encoded(TASK), False),
+        (200, None, encoded(TASK), False),
+    ],
+)
+def test_errors_and_everything_else_stay_botocores(
+    status: int, shape: str | None, body: bytes, by_us: bool
+) -> None:
+    parser = aws._Parser(Inner(), ecs.DECODERS)
+    response = {"status_code": status, "headers": {"X-Amzn-RequestId": "1"}, "body": body}
+
+    async def parse() -> Any:
+        return await parser.parse(response, shape and Shape(shape))
+
+    reply = anyio.run(parse)
+    assert (reply != "botocore's") is by_us
+    if by_us:
+        metadata = {"HTTPStatusCode": 200, "HTTPHeaders": {"x-amzn-requestid": "1"}}
+        assert reply["ResponseMetadata"] == metadata
