@@ -44,6 +44,8 @@ PING_INTERVAL = 0.5
 IDLE = 3600.0
 """Nothing is due: sleep until something is said. Bounded only so that a lost wake-up cannot last for ever."""
 LANE_RESTART_DELAY = 1.0
+_UNDECIDED = (Kind.AMBIGUOUS, Kind.THROTTLED, Kind.CONCURRENT)
+"""Errors that do not tell if the credentials are good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class Engine:
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
         self._gates = Gates()
-        self._refused: dict[str, Kind] = {}
+        self._closed_for: dict[str, tuple[Kind, float]] = {}
         self._swept_lanes_at = -math.inf
         self._buckets: set[str] = set()
         self._credentials = Gate(5.0, 30.0)
@@ -254,8 +256,11 @@ class Engine:
         now = anyio.current_time()
         for record in list(self._ledger.records.values()):
             self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
-        while self._ledger.stops or self._stopping:  # the caller bounds it
+        while self._ledger.stops or self._looking_up():  # the caller bounds it
             await self._quiet.wait_until(anyio.current_time() + 0.1)
+
+    def _looking_up(self) -> bool:
+        return any(record.phase is Phase.UNRESOLVED for record in self._ledger.records.values())
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -301,8 +306,10 @@ class Engine:
                 counters.throttles += 1
             if error.kind is Kind.CREDENTIALS:
                 self._pause(error)
-            else:
+            elif error.kind in _UNDECIDED:
                 self._credentials.undecided(anyio.current_time())
+            else:
+                self._resume()  # whoever is told why not is known
             raise
         except Exception as error:
             counters.api_errors += 1
@@ -310,8 +317,7 @@ class Engine:
             log.exception("ecs_executor.backend.unexpected_error")
             raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
         else:
-            if not self._credentials.is_open:
-                self._resume()
+            self._resume()
             return result
         finally:
             self._latencies.append(anyio.current_time() - start)
@@ -322,8 +328,9 @@ class Engine:
         self._credentials.refused(anyio.current_time(), str(error))
 
     def _resume(self) -> None:
+        paused = not self._credentials.is_open
         self._credentials.succeeded(anyio.current_time())
-        if self._credentials.is_open:
+        if paused and self._credentials.is_open:
             log.info("ecs_executor.credentials.resumed")
             self._kick_all()
 
@@ -361,8 +368,11 @@ class Engine:
         except Exception as error:
             log.exception("ecs_executor.engine.command_failed", command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
-            if isinstance(launch, Launch):
-                reason = f"Internal error of the executor: {type(error).__name__}"
+            record = self._ledger.records.get(launch.launch_id)
+            reason = f"Internal error of the executor: {type(error).__name__}"
+            if record is not None:
+                self._ledger.abandon(record, reason, anyio.current_time())
+            elif isinstance(launch, Launch):
                 self._ledger.outbox.append(
                     Finished(launch.launch_id, launch.key, success=False, reason=reason, notable=True)
                 )
@@ -391,7 +401,12 @@ class Engine:
             record = self._ledger.head(lane)
             assert record is not None
             self._ledger.pop(lane)
-            await self._launch_one(record)
+            try:
+                await self._launch_one(record)
+            except Exception as error:
+                log.exception("ecs_executor.launch.failed", workload=record.launch.label)
+                reason = f"Internal error of the executor: {type(error).__name__}"
+                self._ledger.abandon(record, reason, anyio.current_time())
             rendered += 1
             if rendered % RENDERS_PER_YIELD == 0:
                 await anyio.lowlevel.checkpoint()
@@ -400,7 +415,7 @@ class Engine:
         """Return the lane with the most urgent launch that may be sent now, or when to look again."""
         ledger = self._ledger
         wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
-        if self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout:
+        if self._stalled():
             # Another scheduler may be adopting what this one still holds: it must not launch behind its back.
             return None, now + 1.0
         if not self._credentials.may_pass(now):
@@ -428,6 +443,9 @@ class Engine:
                 best = lane
         return best, wake_at
 
+    def _stalled(self) -> bool:
+        return self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout
+
     def _look_after_closed_lanes(self, now: float) -> None:
         """Tell those who wait at a closed gate why, and end the wait of those who waited for long enough."""
         if not len(self._gates) or now < self._swept_lanes_at + 1.0:
@@ -437,11 +455,12 @@ class Engine:
         for lane in list(self._ledger.lanes.values()):
             if lane.placement is None or (gate := self._gates[lane.placement]).closed_since is None:
                 continue
-            refused = self._refused.get(lane.placement) is Kind.REFUSED
+            kind, since = self._closed_for.get(lane.placement, (Kind.CAPACITY, gate.closed_since))
+            refused = kind is Kind.REFUSED
             limit = rules.permanent_error_grace if refused else rules.capacity_timeout
             for record in self._ledger.queued(lane):
                 self._notice(record, gate.reason, refused=refused)
-                waited = now - max(gate.closed_since, record.waiting_since)
+                waited = now - max(since, record.waiting_since)
                 if limit is not None and waited >= limit:
                     what = "refused" if refused else "had no capacity for"
                     reason = f"{rules.service} {what} the container for {waited:.0f} s: {gate.reason}"
@@ -482,6 +501,7 @@ class Engine:
         gate = self._gates[spec.placement]
         if (
             self._draining
+            or self._stalled()
             or not gate.may_pass(now)
             or self._limiter.launch_ready_at(spec.bucket, now) > now
             or not self._may_call(now)
@@ -491,6 +511,8 @@ class Engine:
         self._limiter.take_launch(spec.bucket, now)
         gate.probe_started(now)
         self._dispatch(record, lifecycle.Sending(spec), now)
+        if record.phase is not Phase.SENDING:
+            return  # a bug has ended it
         self._sending += 1
         self._tasks.start_soon(self._send, record, spec, gate, not gate.is_open)
 
@@ -512,9 +534,13 @@ class Engine:
             if probes:
                 gate.succeeded(now)
                 log.info("ecs_executor.gate.opened", placement=spec.placement)
-                self._refused.pop(spec.placement, None)
+                self._closed_for.pop(spec.placement, None)
             self._counters.launches += 1
             self._dispatch(record, lifecycle.Replied(observation), now)
+            if record.phase is Phase.DONE and record.handle is None:
+                # A bug has ended it, and it was told to have failed: what runs must not.
+                self._ledger.stops.add(StopRequest(record, observation.handle, "Internal error of the executor"))
+                self._stop_kick.set()
         finally:
             self._sending -= 1
             self._launch_kick.set()
@@ -532,9 +558,11 @@ class Engine:
                     code=error.code,
                     reason=error.message,
                 )
-                self._refused[spec.placement] = error.kind
             # One that left before the gate closed says nothing about the probe that may be out.
             if probes or gate.is_open:
+                known, _ = self._closed_for.get(spec.placement, (None, now))
+                if gate.is_open or known is not error.kind:
+                    self._closed_for[spec.placement] = (error.kind, now)
                 gate.refused(now, str(error))
             self._notice(record, str(error), refused=error.kind is Kind.REFUSED)
         else:
@@ -564,10 +592,9 @@ class Engine:
         for record in records:
             if record.handle is not None:
                 by_scope[record.handle.scope].append(record)
-        size = self._backend.describe_batch
         for scope, members in by_scope.items():
-            for start in range(0, len(members), size):
-                yield scope, _Batch(members[start : start + size])
+            for batch in self._in_batches(members):
+                yield scope, _Batch(batch)
 
     async def _read_token(self) -> None:
         while not self._limiter.take_read(now := anyio.current_time()):  # noqa: ASYNC110 - time is the event
@@ -587,16 +614,36 @@ class Engine:
         finally:
             self._describes.release_on_behalf_of(batch)
 
-    async def _described(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
-        """Describe containers; nothing comes back if the service gave no answer, and another sweep will ask."""
+    async def _described(
+        self, scope: str, ids: Sequence[str], refusal: list[str] | None = None
+    ) -> Sequence[Observation]:
+        """
+        Describe containers; nothing comes back if the service gave no answer, and another sweep will ask.
+
+        :param refusal: gets the service's words if it refuses to answer
+        """
         if not self._may_call(anyio.current_time()):
             return ()
         try:
             observations = await self._call(self._backend.describe(scope, ids))
         except BackendError as error:
             self._read_refused(error, "describe", scope)
+            if error.kind is Kind.INVALID:
+                return await self._described_apart(scope, ids)
+            if refusal is not None and error.kind is Kind.REFUSED:
+                refusal.append(str(error))
             return ()
         self._limiter.read_succeeded(anyio.current_time())
+        return observations
+
+    async def _described_apart(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        """Describe containers of which one has an identifier that the service does not take for one."""
+        if len(ids) == 1:
+            return [Observation(Handle(scope, ids[0]), Seen.MISSING, status="INVALID")]
+        observations: list[Observation] = []
+        for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+            await self._read_token()
+            observations += await self._described(scope, half)
         return observations
 
     def _read_refused(self, error: BackendError, operation: str, scope: str) -> None:
@@ -618,32 +665,47 @@ class Engine:
 
     async def _look_up(self) -> None:
         while True:
-            now = anyio.current_time()
-            due = self._ledger.due_look_ups(now)
-            known: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
-            async with anyio.create_task_group() as lookers:
-                for record in due:
-                    if record.lookup is not None:
-                        scope = self._backend.scope_of(record.lookup)
-                        known[scope].setdefault(record.lookup, []).append(record)
-                for scope, by_id in known.items():
-                    ids = list(by_id)
-                    for start in range(0, len(ids), self._backend.describe_batch):
-                        chunk = ids[start : start + self._backend.describe_batch]
-                        await self._read_token()
-                        lookers.start_soon(self._resolve_known, scope, {i: by_id[i] for i in chunk})
-                for record in due:
-                    if record.lookup is None:
-                        await self._read_token()
-                        lookers.start_soon(self._resolve_marked, record)
+            due = self._ledger.due_look_ups(anyio.current_time())
+            tickets = [record.ticket for record in due]
+            try:
+                await self._look_all_up(due)
+            finally:
+                at = anyio.current_time() + self._ledger.rules.relook_after
+                for record, ticket in zip(due, tickets, strict=True):
+                    if record.phase is Phase.UNRESOLVED and record.ticket == ticket:
+                        self._ledger.look_up_again(record, at)
             await self._look_up_kick.wait_until(self._ledger.next_look_up() or math.inf)
 
+    async def _look_all_up(self, due: Sequence[Record]) -> None:
+        known: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
+        for record in due:
+            if record.lookup is not None:
+                known[self._backend.scope_of(record.lookup)].setdefault(record.lookup, []).append(record)
+        async with anyio.create_task_group() as lookers:
+            for scope, by_id in known.items():
+                for ids in self._in_batches(list(by_id)):
+                    await self._read_token()
+                    lookers.start_soon(self._resolve_known, scope, {i: by_id[i] for i in ids})
+            for record in due:
+                if record.lookup is None:
+                    await self._read_token()
+                    lookers.start_soon(self._resolve_marked, record)
+
+    def _in_batches(self, members: Sequence[T]) -> Iterable[Sequence[T]]:
+        size = self._backend.describe_batch
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
     async def _resolve_known(self, scope: str, by_id: dict[str, list[Record]]) -> None:
+        refusal: list[str] = []
         async with self._describes:
-            observations = {o.handle.id: o for o in await self._described(scope, list(by_id))}
+            observations = {o.handle.id: o for o in await self._described(scope, list(by_id), refusal)}
         for handle_id, records in by_id.items():
             for record in records:
-                self._resolved(record, observations.get(handle_id), answered=handle_id in observations)
+                if handle_id in observations:
+                    self._resolved(record, lifecycle.Resolved(observations[handle_id]))
+                else:
+                    self._not_resolved(record, refusal)
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
@@ -653,68 +715,86 @@ class Engine:
         scope = spec.scope if spec else self._backend.scope_of(None)
         mark = spec.started_by if spec else record.launch.started_by
         if mark is None:
-            self._resolved(record, None, answered=True)  # the user's own mark: nothing to find it by
+            self._resolved(record, lifecycle.Resolved(None))  # the user's own mark: nothing to find it by
             return
+        refusal: list[str] = []
         async with self._describes:
-            handles: Sequence[Handle] | None = None
-            if self._may_call(anyio.current_time()):
-                try:
-                    handles = await self._call(self._backend.find(scope, mark))
-                except BackendError as error:
-                    self._read_refused(error, "find", scope)
-            if handles is None:
-                self._resolved(record, None, answered=False)
-                return
-            found = await self._described(scope, [handle.id for handle in handles]) if handles else ()
-        if len(found) < len(handles):
-            self._resolved(record, None, answered=False)
+            found = await self._found(scope, mark, refusal)
+        if found is None:
+            self._not_resolved(record, refusal)
             return
-        candidates = [o for o in found if o.seen is not Seen.MISSING]
+        rules = self._ledger.rules
+        candidates = [
+            o
+            for o in found
+            if o.seen is not Seen.MISSING and not lifecycle.is_of_an_earlier_queueing(record, o, rules)
+        ]
+        waited = anyio.current_time() - record.since
+        if not candidates and waited < rules.missing_grace and any(o.seen is Seen.MISSING for o in found):
+            self._not_resolved(record, [])  # listed, but not known yet
+            return
         candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
-        self._resolved(record, candidates[-1] if candidates else None, answered=True)
+        self._resolved(record, lifecycle.Resolved(candidates[-1] if candidates else None))
 
-    def _resolved(self, record: Record, observation: Observation | None, *, answered: bool) -> None:
-        now = anyio.current_time()
-        if record.phase is not Phase.UNRESOLVED:
-            return
-        if answered:
-            self._dispatch(record, lifecycle.Resolved(observation), now)
-        else:
-            self._ledger.look_up_again(record, now + self._ledger.rules.relook_after)
+    async def _found(self, scope: str, mark: str, refusal: list[str]) -> Sequence[Observation] | None:
+        """Describe every container that carries a mark; None if the service does not answer for each of them."""
+        if not self._may_call(anyio.current_time()):
+            return None
+        try:
+            handles = await self._call(self._backend.find(scope, mark))
+        except BackendError as error:
+            self._read_refused(error, "find", scope)
+            if error.kind in (Kind.REFUSED, Kind.INVALID):
+                refusal.append(str(error))
+            return None
+        found: list[Observation] = []
+        for batch in self._in_batches(handles):
+            await self._read_token()
+            found += await self._described(scope, [handle.id for handle in batch], refusal)
+        return found if len(found) >= len(handles) else None
+
+    def _resolved(self, record: Record, event: lifecycle.Resolved | lifecycle.LookUpRefused) -> None:
+        if record.phase is Phase.UNRESOLVED:
+            self._dispatch(record, event, anyio.current_time())
+
+    def _not_resolved(self, record: Record, refusal: Sequence[str]) -> None:
+        if refusal:
+            self._resolved(record, lifecycle.LookUpRefused(refusal[0]))
+        elif record.phase is Phase.UNRESOLVED:
+            self._ledger.look_up_again(record, anyio.current_time() + self._ledger.rules.relook_after)
 
     # --- stopping --------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
         while True:
             now = anyio.current_time()
-            request, wake_at = self._next_stop(now)
-            if request is None:
+            wake_at = self._next_stop_at(now)
+            if wake_at > now:
                 await self._stop_kick.wait_until(wake_at)
                 continue
-            self._ledger.stops.remove(request)
             self._limiter.take_stop(now)
             self._stopping += 1
-            self._tasks.start_soon(self._send_stop, request)
+            self._tasks.start_soon(self._send_stop, self._ledger.stops.take())
 
-    def _next_stop(self, now: float) -> tuple[StopRequest | None, float]:
-        stops = self._ledger.stops
-        due = [request for request in stops if request.not_before <= now]
-        self._limiter.stops_waiting(len(due), now)
-        wake_at = min((request.not_before for request in stops if request.not_before > now), default=math.inf)
-        if not due or self._stopping >= STOP_CONCURRENCY:
-            return None, wake_at
+    def _next_stop_at(self, now: float) -> float:
+        """Return when the next stop may be sent, as far as that is known; ``now`` if one may be."""
+        due_at = self._ledger.stops.next_at()
+        due = due_at is not None and due_at <= now
+        self._limiter.stops_waiting(int(due), now)
+        if due_at is None or not due:
+            return math.inf if due_at is None else due_at
+        if self._stopping >= STOP_CONCURRENCY:
+            return math.inf  # a reply kicks
         if not self._credentials.may_pass(now):
-            return None, self._credentials.next_probe_at or wake_at
-        ready_at = self._limiter.stop_ready_at(now)
-        if ready_at > now:
-            return None, min(wake_at, ready_at)
-        return due[0], wake_at
+            return self._credentials.next_probe_at or math.inf
+        return self._limiter.stop_ready_at(now)
 
     async def _send_stop(self, request: StopRequest) -> None:
         try:
             if self._may_call(anyio.current_time()):
                 await self._call(self._backend.stop(request.handle, request.reason))
                 self._limiter.stop_succeeded(anyio.current_time())
+                self._ledger.stops.done(request)
             else:
                 self._stop_again(request, 1.0)
         except BackendError as error:
@@ -728,7 +808,10 @@ class Engine:
         now = anyio.current_time()
         if error.kind is Kind.NOT_FOUND:
             self._dispatch(request.record, lifecycle.Gone(), now)
-            return
+            if request.record.phase is not Phase.ACTIVE:
+                self._ledger.stops.done(request)
+                return
+            # It was launched a moment ago, and is not known everywhere yet.
         if error.kind is Kind.THROTTLED:
             self._limiter.stop_throttled(now)
         else:
@@ -741,12 +824,13 @@ class Engine:
                 code=error.code,
                 reason=error.message,
             )
+            self._ledger.stops.done(request)
             return
         self._stop_again(request, min(30.0, 0.5 * 2.0 ** min(request.tries, 10)))
 
     def _stop_again(self, request: StopRequest, delay: float) -> None:
         request.not_before = anyio.current_time() + delay * (0.5 + 0.5 * self._random.random())
-        self._ledger.stops.append(request)
+        self._ledger.stops.add(request)
 
     # --- looking at itself -----------------------------------------------------------------------------------
 
@@ -770,7 +854,6 @@ class Engine:
             default=now,
         )
         latencies = sorted(self._latencies)
-        stalled = self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout
         paused = None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
         counters = self._counters
         return Statistics(
@@ -782,7 +865,7 @@ class Engine:
             stopping=len(self._ledger.stops),
             oldest_pending_age=now - oldest if pending else 0.0,
             launch_rate=sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",)),
-            paused=paused or ("the scheduler does not call the executor" if stalled else None),
+            paused=paused or ("the scheduler does not call the executor" if self._stalled() else None),
             closed_gates=len(self._gates),
             launches=counters.launches,
             throttles=counters.throttles,

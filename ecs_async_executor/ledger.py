@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from ecs_async_executor import lifecycle
@@ -37,7 +37,7 @@ class Lane:
     heap: list[Place] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class StopRequest:
     """A container to be stopped. It outlives its record: a stop is owed even when the outcome is known."""
 
@@ -46,6 +46,47 @@ class StopRequest:
     reason: str
     tries: int = 0
     not_before: float = 0.0
+
+
+class Stops:
+    """Stop requests that are owed, those in flight included: what has no answer yet survives the loop thread."""
+
+    def __init__(self) -> None:
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, StopRequest]] = []
+        self._in_flight: set[StopRequest] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._in_flight)
+
+    def add(self, request: StopRequest) -> None:
+        """Owe a stop, from the request's ``not_before`` on."""
+        heapq.heappush(self._waiting, (request.not_before, next(self._order), request))
+        self._in_flight.discard(request)
+
+    def take(self) -> StopRequest:
+        """Take out the one that is due first, to send it; give it to :meth:`done` or back to :meth:`add`."""
+        request = self._waiting[0][2]
+        self._in_flight.add(request)
+        heapq.heappop(self._waiting)
+        return request
+
+    def done(self, request: StopRequest) -> None:
+        """Owe this one no longer."""
+        self._in_flight.discard(request)
+
+    def next_at(self) -> float | None:
+        """When the next one is due; None if none waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def recover(self) -> None:
+        """Owe those again whose answer nobody will read."""
+        for request in list(self._in_flight):
+            self.add(request)
+
+    def records(self) -> set[Record]:
+        """Return the records whose containers are owed a stop."""
+        return {request.record for _, _, request in self._waiting} | {r.record for r in self._in_flight}
 
 
 ROUTES_KEPT = 1024
@@ -60,13 +101,13 @@ class Ledger:
         self.rules = rules
         self.records: dict[str, Record] = {}
         self.outbox: deque[Report] = deque()
-        self.stops: deque[StopRequest] = deque()
+        self.stops = Stops()
         self.active: dict[str, Record] = {}
         self.lanes: dict[str | None, Lane] = {None: Lane(None, None)}
         self._by_key: dict[Hashable, dict[str, Record]] = {}
         self._delayed: list[tuple[float, int, int, str]] = []
         self._look_ups: list[tuple[float, int, int, str]] = []
-        self._held: dict[str, tuple[float, Finished]] = {}
+        self._held: dict[Hashable, tuple[float, Finished]] = {}
         self._routes: dict[Hashable, str] = {}
         self._placements: dict[str, str] = {}
         self._order = itertools.count()
@@ -86,9 +127,11 @@ class Ledger:
                     now,
                 )
             case Stop(launch_id, reason):
+                for key, (_, report) in list(self._held.items()):
+                    if report.launch_id == launch_id:
+                        del self._held[key]
                 record = self.records.get(launch_id)
                 if record is not None:
-                    self._held.pop(launch_id, None)
                     self.dispatch(record, lifecycle.StopWanted(reason), now)
 
     def _begin(
@@ -96,9 +139,8 @@ class Ledger:
     ) -> None:
         if launch.launch_id in self.records:
             return
-        siblings = self._by_key.setdefault(launch.key, {})
-        for sibling in list(siblings.values()):
-            self._held.pop(sibling.launch.launch_id, None)
+        self._held.pop(launch.key, None)
+        for sibling in list(self._by_key.get(launch.key, {}).values()):
             if sibling.stop_reason is None:
                 self.dispatch(sibling, lifecycle.Superseded(), now)
         record, effects = make()
@@ -107,8 +149,8 @@ class Ledger:
             # A revoked container of the same key may still run user code.
             record.retry_at = now + self.rules.predecessor_wait
         siblings[launch.launch_id] = record
-        self.records[launch.launch_id] = record
         self._arrival[launch.launch_id] = next(self._order)
+        self.records[launch.launch_id] = record
         self._carry_out(record, effects, now)
 
     def dispatch(self, record: Record, event: Event, now: float) -> None:
@@ -121,12 +163,14 @@ class Ledger:
         """End a launch that an event could not be applied to: it has failed, which is told if it still matters."""
         launch = record.launch
         if record.launch.launch_id in self.records:
-            if not record.muted:
+            if record.outcome is not None:
+                self._emit(record, record.outcome, now)  # perhaps again, which does no harm
+            elif not record.muted:
                 self.outbox.append(
                     Finished(launch.launch_id, launch.key, success=False, reason=reason, notable=True)
                 )
             if record.handle is not None:
-                self.stops.append(StopRequest(record, record.handle, reason))
+                self.stops.add(StopRequest(record, record.handle, reason))
             record.phase = Phase.DONE
             self._forget(record, now)
 
@@ -144,7 +188,7 @@ class Ledger:
                     self.active[launch_id] = record
                 case lifecycle.SendStop(reason):
                     if record.handle is not None:
-                        self.stops.append(StopRequest(record, record.handle, reason))
+                        self.stops.add(StopRequest(record, record.handle, reason))
                 case lifecycle.Emit(report):
                     self._emit(record, report, now)
                 case lifecycle.Forget():
@@ -153,7 +197,7 @@ class Ledger:
     def _emit(self, record: Record, report: Report, now: float) -> None:
         if isinstance(report, Finished) and not report.success and self._sibling_lives(record):
             # The key's other container may be the one that does the work: its end decides when this is told.
-            self._held[record.launch.launch_id] = (now + HOLD_SECONDS, report)
+            self._held[record.launch.key] = (now + HOLD_SECONDS, report)
             return
         self.outbox.append(report)
 
@@ -176,18 +220,23 @@ class Ledger:
         siblings.pop(launch_id, None)
         if not siblings:
             del self._by_key[key]
+        revoked = any(sibling.stop_reason is not None for sibling in siblings.values())
         for sibling in siblings.values():
-            if sibling.phase is Phase.WAITING and sibling.retry_at > now and not sibling.errors:
+            if not revoked and sibling.phase is Phase.WAITING and sibling.retry_at > now and not sibling.errors:
                 sibling.retry_at = now
                 self._enqueue(sibling, now)
-        self.release_held(now, key)
+        held = self._held.get(key)
+        if held is not None and not self._key_lives(key):
+            self.outbox.append(held[1])
+            del self._held[key]
 
-    def release_held(self, now: float, key: Hashable = None) -> None:
-        """Report failures that were held back for another container of their key which has ended since."""
-        for launch_id, (until, report) in list(self._held.items()):
-            if (key is not None and report.key == key and not self._key_lives(key)) or until <= now:
-                del self._held[launch_id]
-                self.outbox.append(report)
+    def _release_held(self, now: float) -> None:
+        """Report failures that were held back for long enough."""
+        for key, (until, report) in list(self._held.items()):
+            if until > now:
+                break  # in the order of their deadlines
+            self.outbox.append(report)
+            del self._held[key]
 
     def _key_lives(self, key: Hashable) -> bool:
         return any(r.phase is Phase.ACTIVE for r in self._by_key.get(key, {}).values())
@@ -228,7 +277,7 @@ class Ledger:
             if record is not None and record.ticket == ticket:
                 self._enqueue(record, now)
         if self._held:
-            self.release_held(now)
+            self._release_held(now)
 
     def head(self, lane: Lane) -> Record | None:
         """Return the launch that is next in a lane, and drop void places before it."""
@@ -244,12 +293,18 @@ class Ledger:
         """Take the head of a lane out of it."""
         heapq.heappop(lane.heap)
 
-    def queued(self, lane: Lane) -> Iterator[Record]:
-        """Yield every launch of a lane, in no order."""
-        for _, _, ticket, launch_id in list(lane.heap):
-            record = self.records.get(launch_id)
-            if record is not None and record.ticket == ticket and record.phase in _SENDABLE:
-                yield record
+    def queued(self, lane: Lane) -> list[Record]:
+        """Return every launch of a lane, in no order, and drop void places: nothing else does at a closed gate."""
+        places, records = [], []
+        for place in lane.heap:
+            record = self.records.get(place[3])
+            if record is not None and record.ticket == place[2] and record.phase in _SENDABLE:
+                places.append(place)
+                records.append(record)
+        if len(places) < len(lane.heap):
+            heapq.heapify(places)
+            lane.heap = places
+        return records
 
     def drop_lane(self, lane: Lane) -> None:
         """Forget a lane that nothing waits in."""
@@ -260,8 +315,10 @@ class Ledger:
                     del self._routes[route]
 
     def next_delayed(self) -> float | None:
-        """When the next delayed launch is due."""
-        return self._delayed[0][0] if self._delayed else None
+        """When :meth:`advance` is due; None if nothing waits for a time."""
+        times = [until for until, _ in itertools.islice(self._held.values(), 1)]
+        times += [place[0] for place in self._delayed[:1]]
+        return min(times, default=None)
 
     # --- look-ups --------------------------------------------------------------------------------------------
 
@@ -288,6 +345,8 @@ class Ledger:
 
     def recover(self, now: float) -> None:
         """Make every record reachable again after the loop thread died at any statement."""
+        self.stops.recover()
+        owed = self.stops.records()
         for record in list(self.records.values()):
             if record.phase is Phase.SENDING:
                 self.dispatch(record, lifecycle.Interrupted(), now)
@@ -297,9 +356,11 @@ class Ledger:
                 self.look_up_again(record, now)
             elif record.phase is Phase.ACTIVE:
                 self.active[record.launch.launch_id] = record
-                if record.stop_reason is not None and record.handle is not None:
-                    self.stops.append(StopRequest(record, record.handle, record.stop_reason))
+                if record.stop_reason is not None and record.handle is not None and record not in owed:
+                    self.stops.add(StopRequest(record, record.handle, record.stop_reason))
             else:
+                if record.outcome is not None:
+                    self._emit(record, record.outcome, now)  # perhaps again, which does no harm
                 self._forget(record, now)
 
 

@@ -52,9 +52,10 @@ class Phase(enum.Enum):
 @dataclass(slots=True, eq=False)
 class Record:
     """
-    What the engine knows of one launch. All times but ``sent_wall`` are of the loop's clock.
+    What the engine knows of one launch. All times are of the loop's clock.
 
     :param attempt: which container this is for the launch, from 1; part of the token
+    :param spent: tokens that turned out to be those of an earlier queueing; part of the token
     :param spec: the request, from its rendering until it has a definite answer
     :param retry_at: not before then
     :param errors: calls in a row that brought no container
@@ -68,7 +69,9 @@ class Record:
     :param stop_reason: the container has to be stopped, with these words
     :param was: how it was adopted; None if this scheduler launched it
     :param lookup: identifier of a container that may be this launch's
-    :param looks: how many times it was looked for without being found
+    :param by_token: ``lookup`` is what the present token made; only its age is in question
+    :param lookup_refused_at: since when looking it up is refused
+    :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param noticed: Airflow's event log has been told that it waits for capacity
     :param ticket: number of its current place in a queue; older places are void
@@ -78,6 +81,7 @@ class Record:
     phase: Phase
     waiting_since: float
     attempt: int = 1
+    spent: int = 0
     spec: LaunchSpec | None = field(default=None, repr=False)
     retry_at: float = 0.0
     errors: int = 0
@@ -91,14 +95,16 @@ class Record:
     stop_reason: str | None = None
     was: Was | None = None
     lookup: str | None = None
-    looks: int = 0
+    by_token: bool = False
+    lookup_refused_at: float | None = None
+    outcome: Report | None = None
     noticed: bool = False
     ticket: int = 0
 
     @property
     def token(self) -> str:
         """The idempotency token of the current attempt."""
-        return f"{self.launch.launch_id}-{self.attempt}"
+        return f"{self.launch.launch_id}-{self.attempt + self.spent}"
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -166,6 +172,13 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUpRefused:
+    """The service will not say which container is this launch's, until somebody mends something."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopWanted:
     """Airflow no longer wants this launch."""
 
@@ -192,6 +205,7 @@ Event: TypeAlias = (
     | GaveUp
     | Observed
     | Resolved
+    | LookUpRefused
     | StopWanted
     | Superseded
     | Gone
@@ -295,8 +309,10 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             record.phase = Phase.SENDING
             record.spec = spec
             return []
-        case Unrenderable(reason) if phase in (Phase.WAITING, Phase.AMBIGUOUS):
+        case Unrenderable(reason) if phase is Phase.WAITING:
             return _fail(record, reason, notable=True)
+        case Unrenderable() if phase is Phase.AMBIGUOUS:
+            return _look_up_instead(record, now)  # an earlier request may have been carried out
         case Replied(observation) if phase is Phase.SENDING:
             return _claim(record, observation, now)
         case Refused(error, jitter) if phase is Phase.SENDING:
@@ -313,23 +329,26 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _observed(record, observation, now, jitter, rules)
         case Resolved(observation) if phase is Phase.UNRESOLVED:
             return _resolved(record, observation, now, rules)
+        case LookUpRefused(reason) if phase is Phase.UNRESOLVED:
+            return _look_up_refused(record, reason, now, rules)
         case StopWanted(reason):
             return _stop_wanted(record, reason)
         case Superseded():
             return _superseded(record)
         case Gone() if phase is Phase.ACTIVE:
-            return _gone(record, now)
-        case Observed() | Gone() | Resolved():
+            return _gone(record, now, rules)
+        case Observed() | Gone() | Resolved() | LookUpRefused():
             return []  # it moved on while the question was under way
     raise IllegalEvent(record, event)
 
 
 def _finish(record: Record, report: Report | None) -> list[Effect]:
+    if record.muted:
+        report = None
+    record.outcome = report
     record.phase = Phase.DONE
     record.spec = None
-    if report is None or record.muted:
-        return [Forget()]
-    return [Emit(report), Forget()]
+    return [Forget()] if report is None else [Emit(report), Forget()]
 
 
 def _fail(record: Record, reason: str, *, notable: bool, observation: Observation | None = None) -> list[Effect]:
@@ -372,6 +391,8 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
     decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
     record.errors += 1
     if decision is Verdict.CLAIM:
+        if record.was is Was.QUEUED or record.sent_at is None:
+            return _ask_its_age(record, error.resource_ids[0], now)
         spec = record.spec
         assert spec is not None
         return _claim(record, Observation(Handle(spec.scope, error.resource_ids[0]), Seen.PENDING), now)
@@ -398,10 +419,24 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
 def _look_up_instead(record: Record, now: float) -> list[Effect]:
     """Its token must not be sent any more; only a listing can tell what became of it."""
     record.phase = Phase.UNRESOLVED
+    record.spec = None
     record.since = record.retry_at = now
     record.lookup = None
-    record.looks = 0
     return [LookUp()]
+
+
+def _ask_its_age(record: Record, handle_id: str, now: float) -> list[Effect]:
+    """
+    The token made a container, but not by a request that this scheduler sent and got no answer to.
+
+    Airflow does not assign an identity anew with every queueing: it can be an earlier one's.
+    """
+    effects = _look_up_instead(record, now)
+    record.sent_at = None
+    record.errors = 0
+    record.lookup = handle_id
+    record.by_token = True
+    return effects
 
 
 def _interrupted(record: Record, now: float) -> list[Effect]:
@@ -485,26 +520,24 @@ def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
 
 
 def _resolved(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
-    if observation is not None and not _is_of_this_queueing(record, observation, rules):
-        observation = None
-        if record.lookup is not None:
-            # The identifier was of an earlier queueing. One of this queueing may carry the mark.
-            record.lookup = None
-            record.retry_at = now
-            return [LookUp()]
-    if observation is not None:
-        return [*_claim(record, observation, now), *_observed_if_told(record, observation, now, rules)]
-    record.looks += 1
-    if record.lookup is not None and record.was is Was.QUEUED:
+    record.lookup_refused_at = None
+    if record.by_token:
+        return _age_told(record, observation, now, rules)
+    if observation is not None and _is_of_this_queueing(record, observation, rules):
+        return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]
+    if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
+        # The identifier was of an earlier queueing. A container of this one may carry the mark.
         record.lookup = None
         record.retry_at = now
         return [LookUp()]
-    if now - record.since < _patience(record, rules):
+    launchable = _is_launchable(record)
+    # A container that is not listed is launched after a second look, but failed only after the grace.
+    if now - record.since < (rules.relook_after if launchable else rules.missing_grace):
         record.retry_at = now + rules.relook_after
         return [LookUp()]
     if record.muted:
         return _finish(record, None)
-    if record.was is Was.QUEUED and record.sent_at is None:
+    if launchable:
         record.phase = Phase.WAITING
         record.retry_at = now
         return [Enqueue()]
@@ -522,23 +555,53 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     )
 
 
-def _patience(record: Record, rules: Rules) -> float:
-    """A container that is not listed is launched after a second look, but failed only after the grace."""
-    if record.was is Was.QUEUED and record.sent_at is None:
-        return rules.relook_after
-    return rules.missing_grace
+def _is_launchable(record: Record) -> bool:
+    """Tell if it is to be launched should it have no container."""
+    return record.was in (None, Was.QUEUED) and record.sent_at is None
+
+
+def _age_told(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
+    if observation is None or (observation.seen is Seen.MISSING and now - record.since < rules.missing_grace):
+        record.retry_at = now + rules.relook_after
+        return [LookUp()]
+    record.by_token = False
+    if observation.seen is Seen.MISSING or _is_of_this_queueing(record, observation, rules):
+        return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]
+    # Who knew that this identity was used up gave the launch another, but left the same mark: look for that.
+    record.spent += 1
+    return _look_up_instead(record, now)
 
 
 def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
     if observation.seen is Seen.MISSING:
         return record.was is not Was.QUEUED and record.lookup is not None
-    if record.was is not Was.QUEUED or observation.created_at is None:
-        return True
-    return observation.created_at >= record.launch.queued_at - rules.created_margin
+    return not is_of_an_earlier_queueing(record, observation, rules)
 
 
-def _observed_if_told(record: Record, observation: Observation, now: float, rules: Rules) -> list[Effect]:
-    return _observed(record, observation, now, 0.5, rules)
+def is_of_an_earlier_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
+    """Tell if a container is too old to be that of a launch; one that is running to Airflow is its own."""
+    if record.was in (Was.RUNNING, Was.RESTARTING) or observation.created_at is None:
+        return False
+    return observation.created_at < record.launch.queued_at - rules.created_margin
+
+
+def _look_up_refused(record: Record, reason: str, now: float, rules: Rules) -> list[Effect]:
+    if record.lookup_refused_at is None:
+        record.lookup_refused_at = now
+    waited = now - record.lookup_refused_at
+    if waited >= rules.permanent_error_grace:
+        if record.muted:
+            return _finish(record, None)
+        if record.was in (None, Was.QUEUED):
+            return _fail(
+                record,
+                f"It is unknown whether there is a container: {rules.service} refused to say so for "
+                f"{waited:.0f} s: {reason}",
+                notable=True,
+            )
+        # Airflow hears from a running one by itself, and fails it if it does not.
+    record.retry_at = now + rules.relook_after
+    return [LookUp()]
 
 
 def _stop_wanted(record: Record, reason: str) -> list[Effect]:
@@ -562,9 +625,9 @@ def _superseded(record: Record) -> list[Effect]:
     return []
 
 
-def _gone(record: Record, now: float) -> list[Effect]:
-    """The service knows no such container to stop."""
-    if record.muted:
+def _gone(record: Record, now: float, rules: Rules) -> list[Effect]:
+    """The service knows no such container to stop: no longer, or, right after its launch, not yet."""
+    if record.muted and (record.seen_at is not None or now - record.since >= rules.missing_grace):
         return _finish(record, None)
     if record.missing_at is None:
         record.missing_at = now
