@@ -39,12 +39,13 @@ RELEASES = {
 
 CORNERS = [
     ("3.10", "3.1.0"),
-    ("3.10", "3.1.8"),
+    ("3.11", "3.1.8"),
+    ("3.11", "3.2.2"),
     ("3.13", "3.2.2"),
     ("3.12", "3.3.2"),
     ("3.13", "3.3.2"),
 ]
-"""(Python, Airflow) of `compat`; 3.11 with the newest Airflow is what `tests` runs on where CI runs."""
+"""(Python, Airflow) of `compat`: every minor version of both, and each Airflow where there is only Python 3.11."""
 
 HIGHEST_AIOBOTOCORE = ("aiobotocore==3.10.0", "boto3==1.43.117", "botocore==1.43.117")
 
@@ -80,16 +81,16 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
     )
 
 
+BROAD = ("-m", "not e2e")
+NARROW = ("-m", "not e2e and not slow", "--ignore", "tests/local")
+"""For the corners: what neither Airflow, Python nor a dependency can change is not run over and over."""
+
+
 def pytest(session: nox.Session, *arguments: str) -> None:
-    """Run the tests, by default all but those that start a whole Airflow."""
+    """Run these tests, or what is said on the command line."""
     home = Path(session.create_tmp()).absolute() / "airflow"
-    session.run(
-        "pytest",
-        *arguments,
-        *(session.posargs or ("-m", "not e2e")),
-        # Airflow reads and writes a home as soon as it is imported: never the one of whoever runs this.
-        env={"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__UNIT_TEST_MODE": "False"},
-    )
+    # Airflow reads and writes a home as soon as it is imported: never the one of whoever runs this.
+    session.run("pytest", *(session.posargs or arguments), env={"AIRFLOW_HOME": str(home)})
 
 
 @nox.session
@@ -118,7 +119,7 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on the newest supported Airflow; arguments go to pytest."""
     install(session, *group("test"))
-    pytest(session)
+    pytest(session, *BROAD)
 
 
 @nox.session
@@ -133,7 +134,7 @@ def e2e(session: nox.Session) -> None:
 def compat(session: nox.Session, airflow: str) -> None:
     """Run the tests on the corners of the supported Airflow and Python versions."""
     install(session, *group("test"), airflow=airflow)
-    pytest(session)
+    pytest(session, *NARROW)
 
 
 @nox.session
@@ -141,14 +142,14 @@ def highest(session: nox.Session) -> None:
     """Run the tests on the newest aiobotocore; the lowest comes with Airflow 3.1.0 in `compat`."""
     install(session, *group("test"))
     session.install(*HIGHEST_AIOBOTOCORE)
-    pytest(session)
+    pytest(session, *NARROW)
 
 
 @nox.session
 def next(session: nox.Session) -> None:  # noqa: A001 - nox takes the session's name from the function's
     """Run the tests on a pre-release of Airflow, without constraints; it may fail."""
     session.install("--pre", f"apache-airflow-core=={AIRFLOW_NEXT}", "-e", ".[amazon,local]", *group("test"))
-    pytest(session)
+    pytest(session, *BROAD)
 
 
 @nox.session
@@ -167,12 +168,21 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the executor beside the provider's and bare aiobotocore; arguments go to it (--smoke)."""
+    install(session, *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and run the tests against it, with no source in reach."""
     bench = Path(session.create_tmp()).absolute() / "wheel"
     shutil.rmtree(bench, ignore_errors=True)
     session.install("build")
     session.run("python", "-m", "build", "--outdir", str(bench / "dist"), silent=True)
+    if not bench.exists():
+        session.skip("nothing was built (--install-only)")
     (built,) = (bench / "dist").glob("*.whl")
     session.install(
         *constraints(),
@@ -185,7 +195,7 @@ def wheel(session: nox.Session) -> None:
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
     session.chdir(bench)
-    pytest(session)
+    pytest(session, *BROAD)
 
 
 @nox.session(name="constraints", default=False)

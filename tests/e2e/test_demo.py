@@ -109,7 +109,6 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
         pytest.param("The local ECS listens", signal.SIGINT, id="Ctrl-C while the database is made"),
         pytest.param("Making Airflow's database", signal.SIGTERM, id="SIGTERM while Airflow starts"),
         pytest.param(": running", signal.SIGINT, id="Ctrl-C while containers run"),
-        pytest.param(": running", signal.SIGTERM, id="SIGTERM while containers run"),
     ],
 )
 def test_a_signal_ends_everything_and_leaves_nothing_behind(
