@@ -1,0 +1,98 @@
+"""``python -m benchmarks``: measure, show, write down."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import plot, results, running, scenarios, show
+from benchmarks.cells import Cell, Outcome
+
+HERE = Path(__file__).parent
+PLOT = HERE.parent / "docs" / "images" / "benchmark.svg"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--smoke",
+        action="store_true",
+        help="see if it works, in under a minute: small sizes, two at a time; the figures mean little",
+    )
+    add("--only", action="append", choices=scenarios.NAMES, help="this scenario; repeatable")
+    add("--name", default="local", help="of the result file (default: %(default)s)")
+    add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
+    add("--plot", type=Path, metavar="FILE.svg", help="where to draw (default: docs/images/benchmark.svg)")
+    add("--shared", action="store_true", help="say in the results that others used the machine meanwhile")
+    add("--show", type=Path, metavar="FILE.json", help="measure nothing: show this file, and draw it with --plot")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the exit code is 1 if a measurement failed (targets may be missed)."""
+    options = parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if options.show:
+        outcomes = results.read(options.show)
+    else:
+        cells = [
+            cell
+            for cell in scenarios.plan(smoke=options.smoke)
+            if cell.scenario in (options.only or scenarios.NAMES)
+        ]
+        before = os.getloadavg()
+        outcomes = _measure(console, cells, at_once=2 if options.smoke else 1)
+        output = options.output
+        if output is None and not options.smoke:
+            today = datetime.now(tz=timezone.utc).date().isoformat()
+            output = HERE / "results" / f"{today}-{options.name}.json"
+        if output is not None:
+            command = " ".join(["python -m benchmarks", *(f"--only {name!r}" for name in options.only or ())])
+            results.write(output, outcomes, shared=options.shared, load=[before, os.getloadavg()], command=command)
+            console.print(f"written: {output}")
+    table = results.Table(outcomes)
+    show.tables(console, table)
+    if not options.smoke:
+        show.targets(console, results.targets(table))
+    drawing = options.plot or (PLOT if not (options.smoke or options.show or options.only) else None)
+    if drawing is not None:
+        plot.draw(table, drawing)
+        console.print(f"drawn: {drawing}")
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        console.print(f"[red]failed[/] {outcome.cell.label}", highlight=False)
+        console.print(outcome.error, markup=False, highlight=False)
+    if line := results.headline(table, "python -m benchmarks --only burst"):
+        console.print(line, soft_wrap=True, highlight=False)
+    return 1 if failed else 0
+
+
+def _measure(console: Console, cells: Sequence[Cell], at_once: int) -> list[Outcome]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(at_once) as pool:
+        whole = progress.add_task("all", total=len(cells))
+
+        def measure(cell: Cell) -> Outcome:
+            bar = progress.add_task(cell.label, total=cell.size or None)
+            outcome = running.run(cell, lambda done: progress.update(bar, completed=int(done.get("launched", 0))))
+            progress.remove_task(bar)
+            progress.advance(whole)
+            mark = "[red]failed[/]" if outcome.error else "done"
+            progress.console.print(f"{mark} {cell.label}", highlight=False)
+            return outcome
+
+        return list(pool.map(measure, cells))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

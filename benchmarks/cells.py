@@ -1,0 +1,78 @@
+"""What there is to measure: a cell is one subject in one situation, measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PROVIDER = "AwsEcsExecutor"
+OURS = "AsyncEcsExecutor"
+BARE = "aiobotocore"
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One measurement.
+
+    :param scenario: a name in :mod:`benchmarks.scenarios`
+    :param subject: what is measured
+    :param size: how many workloads
+    :param running: how many run already
+    :param latency: seconds between client and server
+    :param server: ``stub`` (fast, checks nothing) or ``local`` (the local ECS)
+    :param rate_limits: the server enforces AWS's default quotas
+    :param duration: seconds that a container runs; None: for ever
+    :param seconds: how long to watch, where a scenario has no end of its own
+    :param tuning: options of ``[ecs_async_executor]``
+    :param schedulers: so many processes at one server
+    :param repetition: which of several equal ones it is
+    """
+
+    scenario: str
+    subject: str
+    size: int
+    running: int = 0
+    latency: float = 0.05
+    server: str = "stub"
+    rate_limits: bool = False
+    duration: float | None = None
+    seconds: float = 0.0
+    tuning: dict[str, str] = field(default_factory=dict)
+    schedulers: int = 1
+    algorithm: str = "HS512"
+    repetition: int = 0
+
+    @property
+    def label(self) -> str:
+        """Name it for people."""
+        more = f" + {self.running:,} running" if self.running and self.size else ""
+        size = self.size or self.running
+        by = f" × {self.schedulers}" if self.schedulers > 1 else ""
+        signed = "" if self.algorithm == "HS512" else f" {self.algorithm}"
+        return f"{self.scenario} {size:,}{more}{by}: {self.subject}{signed}"
+
+    def to_json(self) -> str:
+        """Write it for another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Cell:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell and its figures; ``error`` says why there are none."""
+
+    cell: Cell
+    figures: Figures
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain data."""
+        return {"cell": asdict(self.cell), "figures": self.figures, "error": self.error}

@@ -1,0 +1,190 @@
+"""Airflow's side of a measurement: settings, workloads with real tokens, and the executors themselves."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from benchmarks.cells import OURS, PROVIDER, Cell
+
+BUSY = 0.1
+"""Seconds between two heartbeats of a scheduler that has something to do: its loop's own queries take that."""
+IDLE = 1.0
+"""Between two of one that has nothing to do (``scheduler_idle_sleep_time``)."""
+
+SETTINGS = {
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__CORE__PARALLELISM": "100000",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that is long enough for every algorithm " * 2,
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "default",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
+    "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "benchmark",
+    "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": "subnet-0a1b2c3d4e5f60718",
+    "AIRFLOW__AWS_ECS_EXECUTOR__SECURITY_GROUPS": "sg-0a1b2c3d4e5f60718",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
+    "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
+    "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True",
+}
+
+
+def configure(cell: Cell, endpoint: str, home: str) -> None:
+    """Set the environment that Airflow and the AWS clients read; before Airflow is imported."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AIRFLOW"))]:
+        del os.environ[name]
+    os.environ.update(SETTINGS)
+    os.environ.update(
+        {f"AIRFLOW__ECS_ASYNC_EXECUTOR__{name.upper()}": value for name, value in cell.tuning.items()}
+    )
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": home,
+            "AWS_ENDPOINT_URL_ECS": endpoint,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    )
+    if cell.algorithm == "RS256":
+        del os.environ["AIRFLOW__API_AUTH__JWT_SECRET"]
+        os.environ["AIRFLOW__API_AUTH__JWT_PRIVATE_KEY_PATH"] = _private_key(home)
+
+
+def _private_key(home: str) -> str:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = os.path.join(home, "key.pem")  # noqa: PTH118 - it is Airflow that wants a text
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    return path
+
+
+def start(subject: str) -> Any:
+    """Make an executor of a subject's class and start it as the scheduler does."""
+    if subject == PROVIDER:
+        from airflow.providers.amazon.aws.executors.ecs import AwsEcsExecutor
+
+        executor: Any = cast("Any", AwsEcsExecutor)()
+    elif subject == OURS:
+        from ecs_async_executor import AsyncEcsExecutor
+
+        executor = AsyncEcsExecutor()
+    else:
+        raise ValueError(subject)
+    executor.start()
+    return executor
+
+
+def end(subject: str, executor: Any) -> None:
+    """End it; the provider's waits for all containers, so that is left out."""
+    if subject == OURS:
+        executor.end()
+
+
+def workloads(number: int, generator: Any) -> list[Any]:
+    """Make workloads as the scheduler does: with a token, and with an id for the container assigned."""
+    from airflow.executors.workloads import ExecuteTask
+
+    made = []
+    for index in range(number):
+        ti = {
+            "id": uuid.uuid4(),
+            "dag_version_id": uuid.uuid4(),
+            "task_id": f"transform_orders_{index}",
+            "dag_id": "warehouse_nightly",
+            "run_id": "scheduled__2026-11-20T00:00:00+00:00",
+            "try_number": 1,
+            "map_index": -1,
+            "pool_slots": 1,
+            "queue": "default",
+            "priority_weight": 1 + index % 7,
+            "external_executor_id": str(uuid.uuid4()),
+        }
+        made.append(
+            ExecuteTask.model_validate(
+                {
+                    "ti": ti,
+                    "dag_rel_path": "warehouse/nightly.py",
+                    "token": generator.generate({"sub": str(ti["id"])}),
+                    "log_path": f"dag_id=warehouse_nightly/task_id=transform_orders_{index}/attempt=1.log",
+                    "bundle_info": {"name": "dags-folder", "version": None},
+                }
+            )
+        )
+    return made
+
+
+def orphans(arns: Sequence[str]) -> list[Any]:
+    """Make running task instances of a scheduler that is gone, without a database."""
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import inspect
+    from sqlalchemy.orm import configure_mappers
+
+    configure_mappers()
+    new = inspect(TaskInstance).class_manager.new_instance
+    now = datetime.now(tz=timezone.utc)
+    made = []
+    for index, arn in enumerate(arns):
+        ti = new()
+        columns = {
+            "id": uuid.uuid4(),
+            "dag_id": "warehouse_nightly",
+            "task_id": f"load_{index}",
+            "run_id": "scheduled__2026-11-20T00:00:00+00:00",
+            "map_index": -1,
+            "try_number": 1,
+            "state": "running",
+            "queue": "default",
+            "priority_weight": 1,
+            "queued_dttm": now,
+            "external_executor_id": arn,
+            "executor_config": {},
+        }
+        for name, value in columns.items():
+            setattr(ti, name, value)
+        made.append(ti)
+    return made
+
+
+def adopt(subject: str, executor: Any, tis: Sequence[Any]) -> float:
+    """
+    Have an executor adopt task instances, as the scheduler does while it holds locks on their rows.
+
+    The provider's rebuilds each one's workload, which takes a database: that is left out, to its advantage.
+
+    :returns: seconds
+    :raises RuntimeError: if it does not take them all
+    """
+    if subject == PROVIDER:
+        executor._build_task_command = lambda _: ["airflow"]  # noqa: SLF001 - the part that is left out
+    begun = time.perf_counter()
+    refused = executor.try_adopt_task_instances(tis)
+    seconds = time.perf_counter() - begun
+    if refused:
+        raise RuntimeError(f"{len(refused)} task instances were not adopted")
+    executor.running.update(key_of(executor, ti) for ti in tis)
+    return seconds
+
+
+def key_of(executor: Any, ti: Any) -> Any:
+    """Return the key of a task instance in events."""
+    return executor.get_task_key(ti) if hasattr(executor, "get_task_key") else ti.key
+
+
+def events(executor: Any) -> Iterable[tuple[Any, str]]:
+    """Take the events, as the scheduler does after each heartbeat: keys and states."""
+    buffered: Mapping[Any, Any] = executor.get_event_buffer()
+    return [(key, str(getattr(event[0], "value", event[0]))) for key, event in buffered.items()]

@@ -1,0 +1,328 @@
+"""
+``python -m benchmarks.measure``: one cell, in a process of its own, so that nothing of another is in its figures.
+
+Says how it gets on in lines of JSON on stdout; logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Protocol
+
+from benchmarks import bare, executors
+from benchmarks.cells import BARE, OURS, Cell, Figures
+from benchmarks.meters import Heartbeats, Spinner, percentile
+from benchmarks.servers import Server
+
+TIMEOUT = 240.0
+
+
+class Progress(Protocol):
+    """Says how far a cell has got."""
+
+    def __call__(self, **done: float) -> None:
+        """Say it."""
+        ...
+
+
+class Run:
+    """An executor with heartbeats, and what came of its workloads."""
+
+    def __init__(self, cell: Cell, progress: Progress) -> None:
+        self.cell = cell
+        self.executor = executors.start(cell.subject)
+        self.heartbeats = Heartbeats(self.executor.heartbeat)
+        self.expected: set[Any] = set()
+        self.launched: set[Any] = set()
+        self.finished: set[Any] = set()
+        self._progress = progress
+        # A scheduler has made many before it has anything to run; its first imports some of Airflow.
+        self.heartbeats.beat()
+        self._deadline = time.monotonic() + TIMEOUT
+
+    def beat(self) -> bool:
+        """Make one heartbeat; tell if it brought anything."""
+        self.heartbeats.beat()
+        news = executors.events(self.executor)
+        for key, state in news:
+            if key not in self.expected:
+                continue  # adopted
+            # A container that is over by the time somebody looks has but the one event.
+            self.launched.add(key)
+            if state == "success":
+                self.finished.add(key)
+            elif state != "running":
+                raise RuntimeError(f"a workload ended as {state}")
+        if news:
+            self._progress(launched=len(self.launched), finished=len(self.finished))
+        return bool(news)
+
+    def adopt(self, arns: Sequence[str]) -> tuple[float, float]:
+        """
+        Adopt running containers.
+
+        :returns: the seconds in ``try_adopt_task_instances``, and until all are known to run
+        """
+        tis = executors.orphans(arns)
+        begun = time.perf_counter()
+        seconds = executors.adopt(self.cell.subject, self.executor, tis)
+        if self.cell.subject != OURS:
+            return seconds, seconds
+        while self.executor.statistics().active < len(arns):
+            self.beat()
+            time.sleep(executors.BUSY)
+            if time.monotonic() > self._deadline:
+                raise TimeoutError("not all adopted containers are found")
+        resolved = time.perf_counter() - begun
+        while executors.events(self.executor):
+            self.beat()
+        return seconds, resolved
+
+    def beat_until(self, done: Callable[[], bool], *, spinner: Spinner | None = None) -> None:
+        """
+        Make heartbeats like a scheduler: soon again after one that brought something, else a second later.
+
+        :raises TimeoutError: if that is not enough
+        """
+        while True:
+            busy = self.beat() or bool(self.executor.slots_occupied - len(self.executor.running))
+            if done():
+                return
+            if time.monotonic() > self._deadline:
+                raise TimeoutError(f"{len(self.launched)} launched, {len(self.finished)} finished")
+            pause = executors.BUSY if busy else executors.IDLE
+            if spinner is not None:
+                spinner.spin(pause)
+            else:
+                time.sleep(pause)
+
+    def beat_for(self, seconds: float, *, spinner: Spinner | None = None) -> None:
+        """Make heartbeats of a busy scheduler for so long."""
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            self.beat()
+            pause = min(executors.BUSY, max(0.0, left))
+            if spinner is not None:
+                spinner.spin(pause)
+            else:
+                time.sleep(pause)
+
+    def queue(self, number: int) -> None:
+        """Queue workloads as the scheduler does."""
+        made = executors.workloads(number, self.executor.jwt_generator)
+        gc.collect()
+        self.expected = {executors.key_of(self.executor, workload.ti) for workload in made}
+        for workload in made:
+            self.executor.queue_workload(workload, session=None)
+
+    def end(self) -> None:
+        """End it."""
+        executors.end(self.cell.subject, self.executor)
+
+
+def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Launch ``size`` workloads at once, beside ``running`` others, and see them through to their end."""
+    if cell.subject == BARE:
+        figures = bare.burst(server.url, _requests(cell), progress)
+        return figures | _launches(cell, server, figures.pop("t0"))
+    arns = server.preload(cell.running) if cell.running else []
+    run = Run(cell, progress)
+    if arns:
+        run.adopt(arns)
+    run.queue(cell.size)
+    run.heartbeats.forget()
+    memory, polled = _memory(), server.polled()
+    with run.heartbeats.collections.watched():
+        clock, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+        run.beat_until(lambda: len(run.launched) >= cell.size)
+        figures = {
+            "wall_s": time.perf_counter() - wall,
+            "cpu_per_launch_s": (time.process_time() - cpu) / cell.size,
+            "launch_gc_s": sum(until - since for since, until, _ in run.heartbeats.collections.pauses),
+        }
+        figures |= _launches(cell, server, clock)
+        if cell.duration is not None:
+            run.beat_until(lambda: len(run.finished) >= cell.size)
+            figures |= {
+                "until_finished_s": time.perf_counter() - wall,
+                "cpu_per_finished_s": (time.process_time() - cpu) / cell.size,
+                "sweeps": (server.polled() - polled) / max(1, cell.size + cell.running),
+            }
+        figures |= run.heartbeats.figures()
+    figures["memory_growth_mb"] = (_memory() - memory) / 2**20
+    run.end()
+    return figures
+
+
+def _launches(cell: Cell, server: Server, began: float) -> Figures:
+    """Say how fast RunTask was asked for: by the server's clock, whoever asked."""
+    waits = [arrival - began for arrival in server.arrivals()]
+    if len(waits) != cell.size:
+        raise RuntimeError(f"the server saw {len(waits)} requests for {cell.size} workloads")
+    return {
+        # Until the last one had its answer.
+        "launches_per_s": cell.size / (waits[-1] + cell.latency),
+        "queued_to_run_p50_s": percentile(waits, 0.5),
+        "queued_to_run_p99_s": percentile(waits, 0.99),
+        "queued_to_run_max_s": waits[-1],
+    }
+
+
+def _requests(cell: Cell) -> list[dict[str, Any]]:
+    """Make the requests that our executor makes, without sending them."""
+    from ecs_async_executor import AsyncEcsExecutor
+
+    executor = AsyncEcsExecutor()
+    executor._jwt = executor.jwt_generator  # noqa: SLF001 - what start() does, without the loop thread
+    requests = []
+    for workload in executors.workloads(cell.size, executor.jwt_generator):
+        launch, _ = executor._new_launch(None, workload)  # noqa: SLF001
+        request = executor._render(launch).request  # noqa: SLF001
+        requests.append({**request, "clientToken": f"{launch.launch_id}-1"})
+    return requests
+
+
+def steady(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Adopt ``running`` containers and watch them run."""
+    arns = server.preload(cell.running)
+    if cell.subject == BARE:
+        return bare.poll(cell, server.url, arns)
+    run = Run(cell, progress)
+    executors.orphans(arns[:1])
+    gc.collect()
+    memory = _memory()
+    adopting, resolving = run.adopt(arns)
+    figures: Figures = {"adopt_s": adopting, "adopted_and_resolved_s": resolving}
+    gc.collect()
+    figures["memory_per_running_kb"] = (_memory() - memory) / 1024 / cell.running
+    run.heartbeats.forget()
+    with run.heartbeats.collections.watched():
+        polled, cpu, wall = server.polled(), time.process_time(), time.perf_counter()
+        run.beat_for(cell.seconds)
+        polled, cpu, wall = server.polled() - polled, time.process_time() - cpu, time.perf_counter() - wall
+    figures |= {
+        "polled": polled,
+        "polled_per_s": polled / wall,
+        "cpu_per_polled_s": cpu / max(1, polled),
+        "cpu_share": cpu / wall,
+        **run.heartbeats.figures(),
+    }
+    run.end()
+    return figures
+
+
+def beside_work(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Serve a main thread that computes between its heartbeats; say how slow it and launches get."""
+    arns = server.preload(cell.running) if cell.running else []
+    alone = Spinner.speed(cell.seconds)
+    run = Run(cell, progress)
+    if arns:
+        run.adopt(arns)
+    run.queue(cell.size)
+    run.heartbeats.forget()
+    spinner = Spinner()
+    with run.heartbeats.collections.watched():
+        clock, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+        busy = time.thread_time()
+        if cell.seconds and cell.running:
+            run.beat_for(max(cell.seconds, cell.size / 20), spinner=spinner)
+        else:
+            run.beat_until(lambda: len(run.launched) >= cell.size, spinner=spinner)
+        wall, busy, cpu = time.perf_counter() - wall, time.thread_time() - busy, time.process_time() - cpu
+    launched = len(run.launched)
+    figures = {
+        "main_thread_speed": spinner.rounds / wall / alone,
+        "main_thread_cpu_share": busy / wall,
+        "other_cpu_share": (cpu - busy) / wall,
+        "alone_rounds_per_s": alone,
+        "launched": launched,
+        **run.heartbeats.figures(),
+    }
+    waits = [arrival - clock for arrival in server.arrivals()]
+    if waits:
+        figures["launches_per_s"] = len(waits) / (waits[-1] + cell.latency)
+        figures["queued_to_run_p99_s"] = percentile(waits, 0.99)
+    run.end()
+    return figures
+
+
+def quota(cell: Cell, _: Server, progress: Progress) -> Figures:
+    """Launch for ``seconds`` against a server that enforces AWS's quotas; more is queued than they let through."""
+    run = Run(cell, progress)
+    run.queue(cell.size)
+    run.heartbeats.forget()
+    clock = time.time()
+    with run.heartbeats.collections.watched():
+        run.beat_for(cell.seconds)
+    figures = {"began": clock, "launched": len(run.launched), **run.heartbeats.figures()}
+    if cell.subject == OURS:
+        statistics = run.executor.statistics()
+        figures |= {
+            "launched": statistics.launches,
+            "throttles": statistics.throttles,
+            "api_calls": statistics.api_calls,
+            "launch_rate_at_end": statistics.launch_rate,
+        }
+    run.end()
+    return figures
+
+
+def _memory() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
+    "burst": burst,
+    "mixed": burst,
+    "steady": steady,
+    "beside work": beside_work,
+    "quota": quota,
+}
+
+
+def _report(channel: IO[str], **message: Any) -> None:
+    channel.write(json.dumps(message) + "\n")
+    channel.flush()
+
+
+def main() -> None:
+    """Measure the cell that the command line describes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cell", type=Cell.from_json)
+    parser.add_argument("url")
+    options = parser.parse_args()
+    cell: Cell = options.cell
+    # Airflow logs to stdout; that is ours.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with tempfile.TemporaryDirectory(prefix="ecs-bench-airflow-") as home:
+        executors.configure(cell, options.url, home)
+        # Python imports, and Airflow reads its settings, once; not while something is measured.
+        from airflow.executors.base_executor import BaseExecutor
+
+        _ = BaseExecutor
+        try:
+            figures = SCENARIOS[cell.scenario](
+                cell, Server(options.url, cell.server), lambda **done: _report(channel, progress=done)
+            )
+        except Exception as error:  # noqa: BLE001 - for the table
+            traceback.print_exc(file=sys.stderr)
+            _report(channel, error=f"{type(error).__name__}: {error}")
+        else:
+            _report(channel, figures=figures)
+        sys.stderr.flush()
+        channel.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What is measured around a heartbeat: wall clock, main-thread CPU, pauses of the cyclic collector."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of the values does not exceed; 0 of none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+class Collections:
+    """
+    The cyclic collector's pauses, whichever thread has them: all others wait.
+
+    The process of a real scheduler holds many more objects, and pauses for longer, whatever the executor does.
+    """
+
+    def __init__(self) -> None:
+        self.pauses: list[tuple[float, float, int]] = []
+        self._since = 0.0
+
+    def _called(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._since = time.perf_counter()
+        else:
+            self.pauses.append((self._since, time.perf_counter(), info["generation"]))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Record pauses meanwhile."""
+        gc.callbacks.append(self._called)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(self._called)
+
+    def within(self, start: float, end: float) -> float:
+        """Return the seconds of pauses in a span."""
+        return sum(max(0.0, min(end, until) - max(start, since)) for since, until, _ in self.pauses)
+
+    def figures(self) -> dict[str, float]:
+        """Summarise."""
+        lengths = [until - since for since, until, _ in self.pauses]
+        return {"gc_pauses": len(lengths), "gc_total_s": sum(lengths), "gc_max_s": max(lengths, default=0.0)}
+
+
+class Heartbeats:
+    """Calls heartbeats and keeps what each took."""
+
+    def __init__(self, heartbeat: Callable[[], Any]) -> None:
+        self._heartbeat = heartbeat
+        self.collections = Collections()
+        self.spans: list[tuple[float, float]] = []
+        self.cpu: list[float] = []
+
+    def beat(self) -> None:
+        """Make one."""
+        cpu, start = time.thread_time(), time.perf_counter()
+        self._heartbeat()
+        end = time.perf_counter()
+        self.cpu.append(time.thread_time() - cpu)
+        self.spans.append((start, end))
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.spans.clear()
+        self.cpu.clear()
+        self.collections.pauses.clear()
+
+    def figures(self) -> dict[str, float]:
+        """Summarise, with and without the collector's pauses."""
+        wall = [end - start for start, end in self.spans]
+        without = [end - start - self.collections.within(start, end) for start, end in self.spans]
+        return {
+            "heartbeats": len(wall),
+            "heartbeat_p50_s": percentile(wall, 0.5),
+            "heartbeat_p99_s": percentile(wall, 0.99),
+            "heartbeat_max_s": max(wall, default=0.0),
+            "heartbeat_p99_without_gc_s": percentile(without, 0.99),
+            "heartbeat_max_without_gc_s": max(without, default=0.0),
+            "heartbeat_cpu_mean_s": sum(self.cpu) / max(1, len(self.cpu)),
+            "heartbeat_cpu_p99_s": percentile(self.cpu, 0.99),
+            "heartbeat_cpu_max_s": max(self.cpu, default=0.0),
+            **self.collections.figures(),
+        }
+
+
+class Spinner:
+    """A main thread that computes: how many rounds it makes in a second says how fast it is."""
+
+    ROUND = 2_000
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def spin(self, seconds: float) -> None:
+        """Compute for so long."""
+        until = time.perf_counter() + seconds
+        total = 0
+        while time.perf_counter() < until:
+            for number in range(self.ROUND):
+                total += number & 7
+            self.rounds += 1
+
+    @classmethod
+    def speed(cls, seconds: float) -> float:
+        """Return rounds per second with nothing else to do."""
+        spinner, start = cls(), time.perf_counter()
+        spinner.spin(seconds)
+        return spinner.rounds / (time.perf_counter() - start)

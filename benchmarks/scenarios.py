@@ -1,0 +1,90 @@
+"""Which cells a run has, and in which order: what is compared is measured in turn, not one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.cells import BARE, OURS, PROVIDER, Cell
+
+RAISED = {
+    "launch_rate": "1000",
+    "launch_rate_max": "1000",
+    "launch_burst": "100",
+    "max_concurrent_launches": "128",
+}
+"""Out of the way of a quota that is out of the way: as many connections as the bare client has."""
+NAMES = ("burst", "mixed", "steady", "beside work", "quota")
+BACKLOG_PER_SECOND = 60
+"""Of launches, for a scheduler whose quota is 20/s."""
+CONTAINER = 3.0
+"""Seconds that a container runs in a burst."""
+
+
+def plan(*, smoke: bool) -> list[Cell]:
+    """Return the cells of a run."""
+    return list(_smoke() if smoke else _full())
+
+
+def _smoke() -> Iterator[Cell]:
+    for subject in (PROVIDER, OURS, BARE):
+        yield _burst(subject, 40, duration=1.0)
+    for subject in (PROVIDER, OURS):
+        yield Cell("steady", subject, 0, running=200, seconds=1.5)
+    yield Cell("mixed", OURS, 100, running=200, duration=1.0, tuning=RAISED)
+    yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
+    yield _quota(OURS, seconds=2.0)
+
+
+def _full() -> Iterator[Cell]:
+    for repetition in range(2):
+        for size in (100, 200, 400):
+            for subject in _turn((PROVIDER, OURS, BARE), repetition):
+                if subject != PROVIDER or repetition == 0:
+                    yield _burst(subject, size, repetition=repetition)
+    for repetition in range(3):
+        for size in (1000, 2000):
+            for subject in _turn((OURS, BARE), repetition):
+                yield _burst(subject, size, repetition=repetition)
+        yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
+    yield _burst(OURS, 1000, algorithm="RS256")
+    for running in (1000, 10_000):
+        for subject in (PROVIDER, OURS, BARE):
+            yield Cell("steady", subject, 0, running=running, seconds=10.0)
+    yield Cell("beside work", PROVIDER, 200, running=1000, seconds=10.0)
+    yield Cell("beside work", OURS, 200, running=10_000, seconds=10.0)
+    yield Cell("beside work", OURS, 400, seconds=3.0, tuning=RAISED)
+    yield _quota(PROVIDER, seconds=20.0)
+    for schedulers in (1, 2, 4):
+        yield _quota(OURS, seconds=40.0, schedulers=schedulers)
+
+
+def _burst(
+    subject: str, size: int, *, duration: float = CONTAINER, repetition: int = 0, algorithm: str = "HS512"
+) -> Cell:
+    return Cell(
+        "burst",
+        subject,
+        size,
+        duration=duration,
+        tuning=RAISED if subject == OURS else {},
+        repetition=repetition,
+        algorithm=algorithm,
+    )
+
+
+def _quota(subject: str, *, seconds: float, schedulers: int = 1) -> Cell:
+    return Cell(
+        "quota",
+        subject,
+        int(BACKLOG_PER_SECOND * seconds) if subject == OURS else int(20 * seconds),
+        server="local",
+        rate_limits=True,
+        seconds=seconds,
+        schedulers=schedulers,
+    )
+
+
+def _turn(subjects: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """Let another one begin each time."""
+    first = number % len(subjects)
+    return subjects[first:] + subjects[:first]

@@ -1,0 +1,118 @@
+"""Starting the servers, each in a process of its own, and asking them what they saw."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cell
+
+START_TIMEOUT = 60.0
+_DEFINITION = {
+    "family": "benchmark",
+    "containerDefinitions": [{"name": "airflow", "image": "airflow"}],
+    "networkMode": "awsvpc",
+    "requiresCompatibilities": ["EC2", "FARGATE"],
+    "cpu": "256",
+    "memory": "512",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers at ``url``."""
+
+    url: str
+    kind: str
+
+    def ask(self, path: str, data: Any = None) -> Any:
+        """Make a request on its control path."""
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            f"{self.url}/_local/{path}",
+            data=None if data is None else json.dumps(data).encode(),
+            method="GET" if data is None else "POST",
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+            return json.load(reply)
+
+    def preload(self, number: int) -> list[str]:
+        """
+        Have tasks run that nobody asked for.
+
+        :returns: their ARNs
+        """
+        assert self.kind == "stub"
+        arns: list[str] = self.ask("preload", {"number": number})["arns"]
+        return arns
+
+    def arrivals(self) -> list[float]:
+        """Return when RunTask requests came (stub), or containers were accepted (local ECS)."""
+        if self.kind == "stub":
+            return sorted(self.ask("arrivals")["arrivals"])
+        return sorted(entry["created_at"] for entry in self.ask("ledger")["entries"])
+
+    def polled(self) -> int:
+        """Return how many tasks were asked for by DescribeTasks."""
+        if self.kind == "stub":
+            return int(self.ask("figures")["items"])
+        return int(self.ask("statistics")["operations"].get("DescribeTasks", {}).get("items", 0))
+
+    def calls(self, operation: str) -> tuple[int, int]:
+        """Return how many requests of an operation there were, and how many of them were throttled."""
+        if self.kind == "stub":
+            return int(self.ask("figures")["calls"].get(operation, 0)), 0
+        seen = self.ask("statistics")["operations"].get(operation, {"calls": 0, "errors": {}})
+        return int(seen["calls"]), int(seen["errors"].get("ThrottlingException", 0))
+
+
+@contextmanager
+def serving(cell: Cell) -> Iterator[Server]:
+    """Serve what a cell needs, meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="ecs-bench-") as folder:
+        port_file = Path(folder, "port")
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, *_command(cell, Path(folder)), "--port-file", str(port_file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            yield Server(f"http://127.0.0.1:{_port(process, port_file)}", cell.server)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def _command(cell: Cell, folder: Path) -> list[str]:
+    latency = ["--latency", str(cell.latency)]
+    if cell.server == "stub":
+        ends = [] if cell.duration is None else ["--duration", str(cell.duration)]
+        return ["-m", "benchmarks.stub", *latency, *ends]
+    script, definition = folder / "script.json", folder / "definition.json"
+    script.write_text(json.dumps([{"duration": cell.duration}]))
+    definition.write_text(json.dumps(_DEFINITION))
+    limits = ["--rate-limits"] if cell.rate_limits else []
+    return [
+        *("-m", "ecs_async_executor.local", "--runner", "scripted", "--script", str(script), *latency, *limits),
+        *("--task-definition", str(definition), "--region", "us-east-1"),
+    ]
+
+
+def _port(process: subprocess.Popen[bytes], port_file: Path) -> int:
+    deadline = time.monotonic() + START_TIMEOUT
+    while not port_file.exists():
+        if process.poll() is not None:
+            _, said = process.communicate()
+            raise RuntimeError(f"the server ended: {said.decode(errors='replace')[-1000:]}")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the server does not start")
+        time.sleep(0.02)
+    return int(port_file.read_text())

@@ -1,0 +1,130 @@
+"""Showing a run: progress while it is on, tables when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from benchmarks.cells import OURS, Cell, Figures
+from benchmarks.results import Table, Target
+
+Column = tuple[str, str, Callable[[float], str]]
+
+
+def _ms(value: float) -> str:
+    return f"{value * 1e3:,.1f} ms" if value < 1 else f"{value:,.1f} s"
+
+
+def _us(value: float) -> str:
+    return f"{value * 1e6:,.0f} us"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if value % 1 else f"{value:,.0f}"
+
+
+_HEARTBEAT: tuple[Column, ...] = (
+    ("heartbeat p50", "heartbeat_p50_s", _ms),
+    ("p99", "heartbeat_p99_s", _ms),
+    ("max", "heartbeat_max_s", _ms),
+    ("max less GC", "heartbeat_max_without_gc_s", _ms),
+    ("main CPU max", "heartbeat_cpu_max_s", _ms),
+)
+_BURST: tuple[Column, ...] = (
+    ("launches/s", "launches_per_s", _number),
+    ("queued to RunTask p50", "queued_to_run_p50_s", _ms),
+    ("p99", "queued_to_run_p99_s", _ms),
+    *_HEARTBEAT,
+    ("longest GC", "gc_max_s", _ms),
+    ("CPU/launch", "cpu_per_launch_s", _us),
+    ("CPU/finished", "cpu_per_finished_s", _us),
+    ("sweeps", "sweeps", _number),
+)
+_COLUMNS: dict[str, tuple[Column, ...]] = {
+    "burst": _BURST,
+    "mixed": _BURST,
+    "steady": (
+        ("adoption", "adopt_s", _ms),
+        ("until resolved", "adopted_and_resolved_s", _ms),
+        ("CPU/polled", "cpu_per_polled_s", _us),
+        ("polled/s", "polled_per_s", _number),
+        *_HEARTBEAT,
+        ("CPU", "cpu_share", _percent),
+        ("KB/task", "memory_per_running_kb", _number),
+    ),
+    "beside work": (
+        ("main thread's speed", "main_thread_speed", _percent),
+        ("launches/s", "launches_per_s", _number),
+        ("queued to RunTask p99", "queued_to_run_p99_s", _ms),
+        *_HEARTBEAT,
+        ("CPU beside it", "other_cpu_share", _percent),
+    ),
+    "quota": (
+        ("launched", "launched", _number),
+        ("quota used", "quota_used", _percent),
+        ("after 5 s", "quota_used_settled", _percent),
+        ("throttled", "throttled_share", _percent),
+        ("Jain", "jain", lambda value: f"{value:.3f}"),
+        *_HEARTBEAT[:3],
+    ),
+}
+_TITLES = {
+    "burst": "Launch burst: all queued at once, quotas lifted",
+    "mixed": "Launch burst beside running containers",
+    "steady": "Steady state: nothing but polling, AWS's default read quota",
+    "beside work": "A main thread that computes between heartbeats",
+    "quota": "AWS's default quotas enforced: 20 RunTask/s",
+}
+
+
+def tables(console: Console, table: Table) -> None:
+    """Print one table for each scenario."""
+    for scenario, columns in _COLUMNS.items():
+        rows = [row for row in table.rows if row[0].scenario == scenario]
+        if not rows:
+            continue
+        rows.sort(key=lambda row: (row[0].size + row[0].running, row[0].schedulers, row[0].subject))
+        shown = [column for column in columns if any(column[1] in figures for _, figures in rows)]
+        grid = Grid(title=_TITLES[scenario], title_justify="left")
+        grid.add_column("")
+        for title, _, _ in shown:
+            grid.add_column(title, justify="right")
+        for cell, figures in rows:
+            grid.add_row(_name(cell), *(_cell(figures, key, write) for _, key, write in shown), style=_style(cell))
+        console.print(grid)
+
+
+def _name(cell: Cell) -> str:
+    return cell.label.removeprefix(f"{cell.scenario} ")
+
+
+def _style(cell: Cell) -> str | None:
+    return "bold" if cell.subject == OURS else None
+
+
+def _cell(figures: Figures, key: str, write: Callable[[float], str]) -> str:
+    return write(figures[key]) if key in figures else ""
+
+
+def targets(console: Console, found: Sequence[Target]) -> None:
+    """Print the targets."""
+    if not found:
+        return
+    grid = Grid(title="Targets", title_justify="left")
+    for title in ("", "wanted", "measured", ""):
+        grid.add_column(title, justify="left" if not title else "right")
+    for target in found:
+        sign = ">=" if target.at_least else "<="
+        grid.add_row(
+            target.name,
+            f"{sign} {target.limit:.3g} {target.unit}",
+            f"{target.value:.3g} {target.unit}",
+            "[green]met[/]" if target.met else "[red]missed[/]",
+        )
+    console.print(grid)
