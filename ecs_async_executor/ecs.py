@@ -488,11 +488,13 @@ class _StoppedTasks:
     What is known of a cluster's stopped tasks, shared by all that search for one at the same time.
 
     :param begun: how many sweeps were begun
-    :param result: mark and ARN of each stopped task, as of the sweep number ``result_of``
+    :param marks: mark and ARN of each stopped task that was described
+    :param result: these, as of the sweep number ``result_of``, which was complete
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     begun: int = 0
+    marks: dict[str, str | None] = field(default_factory=dict)
     result_of: int = 0
     result: dict[str, str | None] = field(default_factory=dict)
 
@@ -673,14 +675,12 @@ class EcsBackend:
         return [Handle(scope, arn) for arn in arns]
 
     async def _list(self, scope: str, **filters: str) -> list[str]:
-        arns: list[str] = []
-        page: dict[str, str] = {}
-        while True:
-            reply = await self._call("ListTasks", cluster=scope, **filters, **page)
+        reply = await self._call("ListTasks", cluster=scope, **filters)
+        arns: list[str] = list(reply.get("taskArns") or ())
+        while reply.get("nextToken"):
+            reply = await self._go_on("ListTasks", cluster=scope, **filters, nextToken=reply["nextToken"])
             arns += reply.get("taskArns") or []
-            if not reply.get("nextToken"):
-                return arns
-            page = {"nextToken": reply["nextToken"]}
+        return arns
 
     async def _stopped_tasks(self, scope: str) -> Mapping[str, str | None]:
         """Read the stopped tasks of a cluster; whoever comes during a sweep shares the next one."""
@@ -691,15 +691,16 @@ class EcsBackend:
                 return known.result
             known.begun += 1
             arns = await self._list(scope, desiredStatus="STOPPED")
-            result = {arn: known.result[arn] for arn in arns if arn in known.result}
-            new = [arn for arn in arns if arn not in result]
+            # A task keeps its mark: what one sweep has learnt, none has to ask again, even if it failed.
+            marks = known.marks = {arn: known.marks[arn] for arn in arns if arn in known.marks}
+            new = [arn for arn in arns if arn not in marks]
             for first in range(0, len(new), self.describe_batch):
                 batch = new[first : first + self.describe_batch]
-                reply = await self._call("DescribeTasks", cluster=scope, tasks=batch)
+                reply = await self._go_on("DescribeTasks", cluster=scope, tasks=batch)
                 for task in reply.get("tasks") or ():
-                    result[task["taskArn"]] = task.get("startedBy")
-            known.result, known.result_of = result, known.begun
-            return result
+                    marks[task["taskArn"]] = task.get("startedBy")
+            known.result, known.result_of = dict(marks), known.begun
+            return known.result
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a container to be stopped."""
@@ -722,6 +723,21 @@ class EcsBackend:
                 error.kind, error.code, _UNHEALTHY.format(f"because: {error.message.rstrip('.')}")
             ) from None
         raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
+
+    async def _go_on(self, operation: str, **parameters: Any) -> Any:
+        """
+        Make a further request of a read that takes many, again if it gets no answer or comes too fast.
+
+        Begun anew each time, it would hardly ever come to its end.
+        """
+        for pause in _GO_ON_AFTER:
+            try:
+                return await self._call(operation, **parameters)
+            except BackendError as error:
+                if error.kind not in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                    raise
+            await anyio.sleep(pause)
+        return await self._call(operation, **parameters)
 
     async def _call(self, operation: str, **parameters: Any) -> Any:
         """Make one request; everything that goes wrong comes out as a BackendError without its cause."""
@@ -755,6 +771,8 @@ _METHODS: Final = {
     "StopTask": "stop_task",
 }
 _LONG_ARN_PARTS: Final = 3
+_GO_ON_AFTER: Final = (0.25, 0.5, 1.0, 2.0)
+"""Seconds between the tries of a request that continues a long read."""
 _UNHEALTHY: Final = (
     "ECS Executor health check has failed {}. "
     "The ECS executor will not be able to run Airflow tasks until the issue is addressed."

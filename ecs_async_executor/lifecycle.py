@@ -24,7 +24,7 @@ not per key: a key that is queued again gets a new record, and the old one falls
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
@@ -70,6 +70,8 @@ class Record:
     :param was: how it was adopted; None if this scheduler launched it
     :param lookup: identifier of a container that may be this launch's
     :param by_token: ``lookup`` is what the present token made; only its age is in question
+    :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
+        overwritten with the identifier of a container
     :param lookup_refused_at: since when looking it up is refused
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
@@ -96,6 +98,7 @@ class Record:
     was: Was | None = None
     lookup: str | None = None
     by_token: bool = False
+    continued: bool = False
     lookup_refused_at: float | None = None
     outcome: Report | None = None
     noticed: bool = False
@@ -104,7 +107,10 @@ class Record:
     @property
     def token(self) -> str:
         """The idempotency token of the current attempt."""
-        return f"{self.launch.launch_id}-{self.attempt + self.spent}"
+        launch, spec = self.launch, self.spec
+        # A mark of the user's own is shared by others: it is nobody's identity.
+        ours = self.continued and spec is not None and spec.started_by == launch.started_by
+        return f"{launch.started_by if ours else launch.launch_id}-{self.attempt + self.spent}"
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -523,18 +529,26 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     record.lookup_refused_at = None
     if record.by_token:
         return _age_told(record, observation, now, rules)
+    launchable = _is_launchable(record)
+    # A container that is not listed is launched after a second look, but failed only after the grace.
+    patience = rules.relook_after if launchable else rules.missing_grace
     if observation is not None and _is_of_this_queueing(record, observation, rules):
+        if _ended_unstarted(observation):
+            if record.lookup is not None:
+                return _look_for_a_later_one(record, observation, now)
+            if now - record.since < patience:
+                return _look_again(record, now, rules)
         return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]
     if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
+        missing = observation is not None and observation.seen is Seen.MISSING
+        if missing and now - record.since < rules.missing_grace:
+            return _look_again(record, now, rules)  # a new one is not known at first either
         # The identifier was of an earlier queueing. A container of this one may carry the mark.
         record.lookup = None
         record.retry_at = now
         return [LookUp()]
-    launchable = _is_launchable(record)
-    # A container that is not listed is launched after a second look, but failed only after the grace.
-    if now - record.since < (rules.relook_after if launchable else rules.missing_grace):
-        record.retry_at = now + rules.relook_after
-        return [LookUp()]
+    if now - record.since < patience:
+        return _look_again(record, now, rules)
     if record.muted:
         return _finish(record, None)
     if launchable:
@@ -555,6 +569,30 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     )
 
 
+def _look_again(record: Record, now: float, rules: Rules) -> list[Effect]:
+    record.retry_at = now + rules.relook_after
+    return [LookUp()]
+
+
+def _ended_unstarted(observation: Observation) -> bool:
+    return observation.seen is Seen.STOPPED and not observation.started and observation.exit_code is None
+
+
+def _look_for_a_later_one(record: Record, observation: Observation, now: float) -> list[Effect]:
+    """
+    The container that Airflow knows never started: whoever launched it may have launched another after it.
+
+    That one has the same mark. Where Airflow assigned the identity, the mark is what the tokens were made of.
+    """
+    mark = observation.started_by
+    if mark is not None and mark != record.launch.started_by:
+        record.launch = replace(record.launch, started_by=mark)
+        record.continued = True
+    record.lookup = None
+    record.since = record.retry_at = now
+    return [LookUp()]
+
+
 def _is_launchable(record: Record) -> bool:
     """Tell if it is to be launched should it have no container."""
     return record.was in (None, Was.QUEUED) and record.sent_at is None
@@ -562,8 +600,7 @@ def _is_launchable(record: Record) -> bool:
 
 def _age_told(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
     if observation is None or (observation.seen is Seen.MISSING and now - record.since < rules.missing_grace):
-        record.retry_at = now + rules.relook_after
-        return [LookUp()]
+        return _look_again(record, now, rules)
     record.by_token = False
     if observation.seen is Seen.MISSING or _is_of_this_queueing(record, observation, rules):
         return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]

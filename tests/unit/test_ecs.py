@@ -848,3 +848,47 @@ def test_a_failed_sweep_is_not_shared() -> None:
     results = use(cluster.client, search)
     assert isinstance(results[0], BackendError)
     assert results[1:] == [[Handle("k", ARN + "1")]] * 2
+
+
+def test_a_sweep_goes_on_where_an_answer_was_lost_or_came_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecs, "_GO_ON_AFTER", (0.0, 0.0))
+    cluster = Cluster(running={}, stopped={ARN + f"s{n}": "mark" if n == 8 else "other" for n in range(9)})
+    troubles = {
+        "4": [refusal("ThrottlingException", "slow", "ListTasks"), ConnectionResetError()],
+        "describe": [ConnectionResetError()],
+    }
+
+    def list_tasks(**parameters: Any) -> Any:
+        to_come = troubles.get(parameters.get("nextToken", ""))
+        return to_come.pop() if to_come else cluster.list_tasks(**parameters)
+
+    def describe_tasks(**parameters: Any) -> Any:
+        to_come = troubles["describe"]
+        return to_come.pop() if to_come else cluster.describe_tasks(**parameters)
+
+    cluster.client.answers.update(list_tasks=list_tasks, describe_tasks=describe_tasks)
+    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "s8")]
+    assert cluster.sweeps() == 1
+    assert not any(troubles.values())
+
+
+def test_what_a_failed_sweep_has_learnt_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecs.EcsBackend, "describe_batch", 3)
+    cluster = Cluster(running={}, stopped={ARN + f"s{n}": "mark" if n == 8 else "other" for n in range(9)})
+    refused = [refusal("AccessDeniedException", "no", "DescribeTasks")]
+
+    def describe_tasks(**parameters: Any) -> Any:
+        last = ARN + "s8" in parameters["tasks"]
+        return refused.pop() if last and refused else cluster.describe_tasks(**parameters)
+
+    cluster.client.answers["describe_tasks"] = describe_tasks
+
+    async def search(backend: ecs.EcsBackend) -> list[Any]:
+        with pytest.raises(BackendError):
+            await backend.find("k", "mark")
+        return list(await backend.find("k", "mark"))
+
+    assert use(cluster.client, search) == [Handle("k", ARN + "s8")]
+    asked = [call["tasks"] for call in cluster.client.asked("describe_tasks")]
+    assert [len(tasks) for tasks in asked] == [3, 3, 3, 3]
+    assert asked[2] == asked[3]

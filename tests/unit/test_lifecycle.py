@@ -435,7 +435,13 @@ def test_how_a_launch_begins() -> None:
         ({"was": Was.QUEUED}, RUNNING, 0, X, [Poll, Launched]),
         ({"was": Was.RUNNING, "lookup": "arn"}, OLD, 0, X, [Poll, Launched]),
         ({"was": Was.QUEUED}, LOST, 0, D, [Poll, Launched, Finished, Forget]),
-        ({"was": Was.QUEUED}, NEVER_STARTED, 0, W, [Poll, Launched, Enqueue]),
+        # Found, but there may be another after it.
+        ({"was": Was.QUEUED, "lookup": "arn"}, NEVER_STARTED, 9, U, [LookUp]),
+        ({"was": Was.RUNNING, "lookup": "arn"}, NEVER_STARTED, 90, U, [LookUp]),
+        ({"was": Was.QUEUED}, NEVER_STARTED, 4, U, [LookUp]),
+        ({"was": Was.QUEUED}, NEVER_STARTED, 5, W, [Poll, Launched, Enqueue]),
+        ({"was": Was.RUNNING}, NEVER_STARTED, 59, U, [LookUp]),
+        ({"was": Was.RUNNING}, NEVER_STARTED, 60, D, [Poll, Launched, Finished, Forget]),
         ({"was": None, "sent_at": 1.0}, RUNNING, 0, X, [Poll, Launched]),
         # Of an earlier queueing.
         ({"was": Was.QUEUED, "lookup": "arn"}, OLD, 0, U, [LookUp]),

@@ -1,0 +1,56 @@
+"""Adopting a launch whose identifier, as Airflow knows it, is not the whole story."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from ecs_async_executor.messages import Launched, Was
+from tests.engine.cloud import FakeCloud, Plan
+from tests.engine.harness import Harness, launch_id, make_launch
+from tests.engine.test_engine import in_virtual_time
+
+
+@in_virtual_time
+@pytest.mark.parametrize("was", [Was.QUEUED, Was.RUNNING])
+@pytest.mark.parametrize("mark", ["assigned", "ti-1"])
+async def test_the_container_after_one_that_never_started_is_found_though_airflow_knows_the_first(
+    was: Was, mark: str
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(starts=nth > 1, duration=60))
+    async with Harness(cloud).running() as first:
+        # Airflow's identity of the launch is overwritten with the first container's identifier.
+        original = make_launch("a", tokened=mark == "assigned")
+        if mark != "assigned":
+            original = replace(original, started_by=mark)
+        first.submit(original)
+        await first.until(lambda: len(first.launched("a")) == 2)
+        known = first.launched("a")[0].handle_id
+        if was is Was.RUNNING:
+            await anyio.sleep(5)
+    async with Harness(cloud).running() as second:
+        second.rendered.append("make the JWT differ")
+        adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
+        second.adopt(adopted, was, known)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert len(cloud.of("a")) == 2
+    assert finished.success
+    assert finished.handle_id == cloud.of("a")[1].handle.id
+
+
+@in_virtual_time
+async def test_a_known_container_that_the_service_does_not_show_yet_is_not_launched_again() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=40, hidden_for=20))
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", tokened=True)
+        first.submit(original)
+        [launched] = await first.until(lambda: first.launched("a"))
+    async with Harness(cloud).running() as second:
+        adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
+        second.adopt(adopted, Was.QUEUED, launched.handle_id)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert len(cloud.of("a")) == 1
+    assert (finished.success, finished.handle_id) == (True, launched.handle_id)
+    assert {r.handle_id for r in second.reports if isinstance(r, Launched)} == {launched.handle_id}
