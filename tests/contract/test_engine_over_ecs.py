@@ -18,6 +18,8 @@ from ecs_async_executor.local import Fault
 from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Was
 from tests.contract.services import TUNING, Local, local
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service() -> Iterator[Local]:

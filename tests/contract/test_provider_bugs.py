@@ -18,6 +18,8 @@ from ecs_async_executor.messages import Adopt, Finished, Was
 from tests.contract.services import Local, local
 from tests.contract.test_engine_over_ecs import Scheduler
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service() -> Iterator[Local]:

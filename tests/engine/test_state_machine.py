@@ -12,9 +12,11 @@ import asyncio
 import os
 import random
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import anyio
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -111,10 +113,8 @@ class ExactlyOnce(RuleBasedStateMachine):
     def kill_loop(self) -> None:
         """The thread dies: every await ends where it is, and no reply is ever read."""
         self.engine_task.cancel()
-        try:
+        with suppress(asyncio.CancelledError):
             self.loop.run_until_complete(self.engine_task)
-        except asyncio.CancelledError:
-            pass
 
     def pass_time(self, seconds: float) -> None:
         async def main() -> None:
@@ -316,4 +316,4 @@ ExactlyOnce.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
     derandomize="STATE_MACHINE_EXAMPLES" not in os.environ,
 )
-TestExactlyOnce = ExactlyOnce.TestCase
+TestExactlyOnce = pytest.mark.slow(ExactlyOnce.TestCase)

@@ -146,7 +146,7 @@ def test_the_server_stops_although_a_client_hangs(start: Start) -> None:
 
     async def use(client: Any) -> None:
         call = asyncio.ensure_future(client.list_tasks())
-        while not ecs.statistics.operation("ListTasks").in_flight:  # noqa: ASYNC110 - another thread's
+        while not ecs.statistics.operation("ListTasks").in_flight:
             await asyncio.sleep(0.01)
         begun = time.monotonic()
         await asyncio.to_thread(ecs.stop)

@@ -254,7 +254,7 @@ def test_without_growth_the_rate_recovers_to_the_first_with_time_alone() -> None
 def test_whatever_happens_the_rate_stays_within_bounds_and_ready_at_is_truthful(
     start: float,
     events: list[tuple[float, str]],
-    grow: bool,  # noqa: FBT001
+    grow: bool,
 ) -> None:
     bucket = AdaptiveBucket(20.0, 10.0, start, ceiling=100.0, floor=0.5, grow=grow)
     now = start
