@@ -853,7 +853,7 @@ def test_a_failed_sweep_is_not_shared() -> None:
 def test_a_sweep_goes_on_where_an_answer_was_lost_or_came_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ecs, "_GO_ON_AFTER", (0.0, 0.0))
     cluster = Cluster(running={}, stopped={ARN + f"s{n}": "mark" if n == 8 else "other" for n in range(9)})
-    troubles = {
+    troubles: dict[str, list[Exception]] = {
         "4": [refusal("ThrottlingException", "slow", "ListTasks"), ConnectionResetError()],
         "describe": [ConnectionResetError()],
     }
