@@ -107,6 +107,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._applying: Key | None = None
         self._jwt: Any = None
         self._queued_timeout = 600.0
+        self._overridden = False
         self._lines = LogLines()
         self._metrics = Metrics(self.metrics_prefix, self.team_name)
 
@@ -162,6 +163,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._jwt = self.jwt_generator
         self._queued_timeout = conf.getfloat("scheduler", "task_queued_timeout", fallback=600.0)
         threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
+        self._overridden = self._request_is_overridden()
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
@@ -176,7 +178,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             tuning=tuning,
             max_attempts=self.max_attempts,
             stall_timeout=stall_timeout,
-            render_in_thread=self._request_is_overridden(),
+            render_in_thread=self._overridden,
         )
 
     def _check_health(self, bridge: Bridge, timeout: float) -> None:
@@ -415,7 +417,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             started_by=started_by,
             queued_at=time.time(),
             label=_label(ti),
-            route=_route(ti),
+            route=self._route(ti),
             tokened=launch_id == started_by,
         )
         return launch, ti.id
@@ -438,6 +440,13 @@ class AsyncExecutor(compat.VersionedExecutor):
         if len(self._spent_order) > SPENT_IDS_KEPT:
             self._spent.discard(self._spent_order.popleft())
         return assigned, assigned
+
+    def _route(self, ti: Any) -> Hashable:
+        """Return what decides where a workload's container is placed, as far as that is known beforehand."""
+        config = repr(ti.executor_config) if ti.executor_config else None
+        # An overridden hook may look at anything of the task.
+        task = (ti.dag_id, ti.task_id) if self._overridden else None
+        return ti.queue, config, task
 
     def _render(self, launch: Launch) -> LaunchSpec:
         """
@@ -527,7 +536,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 started_by=assigned or str(ti.id),
                 queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
                 label=_label(ti),
-                route=_route(ti),
+                route=self._route(ti),
                 tokened=assigned is not None,
             ),
             was=_WAS[str(ti.state)],
@@ -774,11 +783,6 @@ def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T
 def _label(ti: Any) -> str:
     mapped = f"[{ti.map_index}]" if ti.map_index >= 0 else ""
     return f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
-
-
-def _route(ti: Any) -> Hashable:
-    """What decides where a workload's container is placed."""
-    return ti.queue, repr(ti.executor_config) if ti.executor_config else None
 
 
 def _as_uuid(value: str | None) -> str | None:

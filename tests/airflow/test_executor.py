@@ -700,6 +700,22 @@ def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callabl
     assert "tags" not in executor.run_task_kwargs
 
 
+def test_workloads_that_a_hook_may_place_differently_are_not_taken_to_share_limits(
+    make_executor: Callable[..., Any],
+) -> None:
+    class Placing(ScriptedExecutor):
+        def _run_task_kwargs(self, *arguments: Any) -> dict[str, Any]:
+            return super()._run_task_kwargs(*arguments)
+
+    for kind, number in ((ScriptedExecutor, 1), (Placing, 2)):
+        executor = make_executor(kind, parallelism=10)
+        queue(executor, make_workload("one"), make_workload("other"), make_workload("one", map_index=1))
+        executor.heartbeat()
+        launches = [command for command in executor.scripted.commands if isinstance(command, Launch)]
+        assert len(launches) == 3
+        assert len({launch.route for launch in launches}) == number
+
+
 def test_without_overrides_requests_are_built_on_the_loop(bridge: ScriptedBridge) -> None:
     assert bridge.arguments["render_in_thread"] is False
 
