@@ -1,0 +1,122 @@
+"""The comparison: what the local ECS ran, against what Airflow was told."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.airflow_db import Outcome
+from tests.chaos.scheduler import launch_of
+
+MAX_ATTEMPTS = 3
+
+Entry = Mapping[str, Any]
+
+
+@dataclass
+class Audit:
+    """
+    What came of a run.
+
+    :param lost: launches without an outcome that were not revoked
+    :param twice: launches with more than one outcome, or whose user code began more than once
+    :param wrong: outcomes that their containers do not bear out
+    :param stray: containers that nothing asked for
+    """
+
+    launches: int = 0
+    revoked: int = 0
+    containers: int = 0
+    ran: int = 0
+    never_started: int = 0
+    replays: int = 0
+    successes: int = 0
+    failures: int = 0
+    why: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    stray: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Every broken promise, in words."""
+        return [
+            f"{kind}: {text}"
+            for kind, texts in (
+                ("lost", self.lost),
+                ("twice", self.twice),
+                ("wrong", self.wrong),
+                ("stray", self.stray),
+            )
+            for text in texts
+        ]
+
+
+def audit(
+    queueings: Mapping[tuple[str, int], bool], outcomes: Iterable[Outcome], entries: Iterable[Entry]
+) -> Audit:
+    """
+    Compare.
+
+    :param queueings: every launch that Airflow asked for, and whether it took it back
+    :param outcomes: what was committed
+    :param entries: the local ECS's ledger
+    """
+    result = Audit(launches=len(queueings), revoked=sum(queueings.values()))
+    containers: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+    told: defaultdict[tuple[str, int], list[Outcome]] = defaultdict(list)
+    for entry in entries:
+        containers[launch_of(dict(entry))].append(entry)
+        result.containers += 1
+        result.replays += entry["replays"]
+        result.never_started += entry["started_at"] is None
+    for outcome in outcomes:
+        told[outcome.key, outcome.queueing].append(outcome)
+        result.successes += outcome.success
+        result.failures += not outcome.success
+    for launch, revoked in queueings.items():
+        mine, ends = containers[launch], told[launch]
+        began = [entry for entry in mine if entry["started_at"] is not None]
+        result.ran += bool(began)
+        words = f"{launch[0]} (queueing {launch[1]}): {_words(mine)}; {ends}"
+        if len(began) > 1:
+            result.twice.append(f"ran {len(began)} times: {words}")
+        if len(ends) > 1:
+            result.twice.append(f"{len(ends)} outcomes: {words}")
+        if not ends and not revoked:
+            result.lost.append(words)
+        for outcome in ends:
+            reason = _justification(outcome, mine, began)
+            if reason is None:
+                result.wrong.append(words)
+            else:
+                result.why[reason] += 1
+    result.stray += [f"{launch}: {_words(mine)}" for launch, mine in containers.items() if launch not in queueings]
+    return result
+
+
+def _justification(outcome: Outcome, containers: list[Entry], began: list[Entry]) -> str | None:
+    """Say what bears an outcome out, or None."""
+    by_id = {entry["id"]: entry for entry in containers}
+    decided = by_id.get(outcome.handle_id or "")
+    if outcome.success:
+        return "exited 0" if decided is not None and decided["exit_code"] == 0 else None
+    if began:
+        if decided is None or decided["started_at"] is None or decided["exit_code"] == 0:
+            return None
+        return "lost its host" if decided["exit_code"] is None else f"exited {decided['exit_code']}"
+    never = sum(entry["stopped_at"] is not None for entry in containers)
+    return "never started" if never >= MAX_ATTEMPTS else None
+
+
+def _words(containers: list[Entry]) -> str:
+    return "; ".join(
+        f"{entry['id'][-6:]} token {entry['token']} mark {entry['started_by']} {entry['status']}"
+        f" created {entry['created_at']:.2f}"
+        + (f" started {entry['started_at']:.2f}" if entry["started_at"] is not None else " never started")
+        + f" exit {entry['exit_code']} {entry['stop_code'] or ''} {entry['stopped_reason'] or ''}"
+        for entry in containers
+    )

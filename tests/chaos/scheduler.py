@@ -1,0 +1,294 @@
+"""
+One incarnation of the scheduler: its process, to be killed at any instant.
+
+It does what Airflow's scheduler and the executor's adapter do between them, in the same order: queue and commit,
+hand over, take reports, commit those, look after what is stuck; and adopt at the start what its predecessor left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import signal
+import sys
+import time
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ecs_async_executor import ecs
+from ecs_async_executor.aws import ClientFactory
+from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
+from ecs_async_executor.settings import EcsSettings, Tuning
+from tests.chaos.airflow_db import Database, Outcome, TaskInstance
+
+TUNING = Tuning(
+    poll_interval=0.5,
+    launch_rate=100.0,
+    launch_rate_max=300.0,
+    launch_burst=50,
+    describe_rate=200.0,
+    missing_grace=30.0,
+    connect_timeout=1.0,
+    read_timeout=2.0,
+    shutdown_timeout=8.0,
+)
+SETTINGS = EcsSettings(
+    region_name="us-east-1",
+    cluster="default",
+    container_name="main",
+    task_definition="airflow",
+    launch_type="FARGATE",
+    subnets=("subnet-1",),
+)
+TICK = 0.02
+STALL_TIMEOUT = 20.0
+QUEUED_TIMEOUT = 60.0
+"""A task instance that is queued for so long, and whose container did not start, is revoked and queued again."""
+LOOK_AROUND = 4.0
+RESUME_AFTER = 8.0
+"""Seconds from a deferral or a revocation to the next queueing: more than clocks may differ by. Where Airflow
+assigns no identity, a container's age is all that tells two queueings apart."""
+ROW_LOCKED = 0.03
+"""How often Airflow finds the row of a launched one locked, and drops that event."""
+DEATHS = ("anywhere", "queued", "drained", "adopted", "asked")
+"""Instants at which an incarnation ends: any (from outside), by SIGKILL after queueing and before the hand-over,
+after draining and before the commit, in mid-adoption; by SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When and how an incarnation ends, drawn from the seed. The last one lives until everything is done."""
+
+    lifetime: float
+    death: str
+
+    @classmethod
+    def of(cls, seed: int, number: int, incarnations: int) -> Plan:
+        draw = random.Random(f"{seed}:scheduler:{number}")
+        lifetime, death = draw.uniform(2.0, 14.0), draw.choices(DEATHS, (10, 3, 3, 1, 3))[0]
+        return cls(math.inf if number >= incarnations else lifetime, death)
+
+
+class Scheduler:
+    """
+    A scheduler.
+
+    :param parallelism: how many task instances may be queued or running
+    :param endpoint: of the local ECS
+    """
+
+    def __init__(
+        self, database: Database, number: int, *, parallelism: int, endpoint: str, plan: Plan, draw: random.Random
+    ) -> None:
+        self.database = database
+        self.number = number
+        self.parallelism = parallelism
+        self.endpoint = endpoint
+        self.plan = plan
+        self.draw = draw
+        self.began = time.monotonic()
+        self.tracked: dict[str, tuple[str, int]] = {}
+        self.events: list[Report] = []
+        self.adopted = 0
+        self.slowest_beat = 0.0
+        self.noted = 0.0
+        self.asked_to_end = False
+        self.bridge = Bridge(
+            name="ECS",
+            backend=backend,
+            render=render,
+            tuning=TUNING,
+            max_attempts=3,
+            stall_timeout=STALL_TIMEOUT,
+        )
+
+    def run(self) -> None:
+        """Work until told to end."""
+        self.database.enroll(self.number)
+        self.bridge.start()
+        self._adopt()
+        while not self.asked_to_end:
+            started = time.monotonic()
+            queued = self.database.queue(self.number, self.parallelism, time.time())
+            self._die_if("queued", queued)
+            beat_began = time.monotonic()
+            for ti in queued:
+                self._launch(ti)
+            self.bridge.drain(self.events.append)
+            self.bridge.beat()
+            self.slowest_beat = max(self.slowest_beat, time.monotonic() - beat_began)
+            self._die_if("drained", self.events)
+            self._process_events()
+            if started - self.noted > LOOK_AROUND:
+                self.noted = started
+                self._revoke_stuck()
+                self._note()
+            time.sleep(max(0.0, TICK - (time.monotonic() - started)))
+        # What this still reports does not reach the database any more.
+        self.bridge.stop(TUNING.shutdown_timeout, stop_containers=False, reason="the scheduler ends")
+        self._note()
+
+    def _die_if(self, death: str, in_hand: object) -> None:
+        if in_hand and self.plan.death == death and time.monotonic() - self.began > self.plan.lifetime:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _note(self) -> None:
+        self.database.note(
+            self.number,
+            adopted=self.adopted,
+            restarts=self.bridge.statistics().restarts,
+            slowest_beat=self.slowest_beat,
+        )
+
+    # --- launching -------------------------------------------------------------------------------------------
+
+    def _launch(self, ti: TaskInstance) -> None:
+        assigned = as_uuid(ti.external_id)
+        launch = Launch(
+            launch_id=assigned or str(uuid.uuid4()),
+            key=ti.key,
+            workload=ti,
+            priority=ti.priority,
+            started_by=assigned or ti.id,
+            queued_at=time.time(),
+            label=f"{ti.key} {ti.queueing}",
+            route=ti.placement,
+            tokened=assigned is not None,
+        )
+        self.tracked[ti.key] = (launch.launch_id, ti.queueing)
+        self.bridge.submit(launch)
+
+    def _adopt(self) -> None:
+        """Take over what an earlier incarnation left; Airflow knows which ones' user code has begun."""
+        orphans = self.database.adopt(self.number)
+        begun = started(self.endpoint)
+        for ti in orphans:
+            if self.plan.death == "adopted" and math.isfinite(self.plan.lifetime) and self.draw.random() < 1 / 200:
+                os.kill(os.getpid(), signal.SIGKILL)
+            was = Was.QUEUED
+            if (ti.key, ti.queueing) in begun:
+                was = Was.RESTARTING if self.draw.random() < 0.05 else Was.RUNNING
+            assigned = as_uuid(ti.external_id)
+            launch = Launch(
+                launch_id=assigned or str(uuid.uuid4()),
+                key=ti.key,
+                workload=ti,
+                priority=ti.priority,
+                started_by=assigned or ti.id,
+                queued_at=ti.queued_at or 0.0,
+                label=f"{ti.key} {ti.queueing}",
+                route=ti.placement,
+                tokened=assigned is not None,
+            )
+            self.tracked[ti.key] = (launch.launch_id, ti.queueing)
+            known = ti.external_id if (ti.external_id or "").startswith("arn:") else None
+            self.bridge.submit(Adopt(launch, was, known))
+            self.adopted += 1
+
+    # --- reports ---------------------------------------------------------------------------------------------
+
+    def _process_events(self) -> None:
+        # A launch is tracked beyond its end: should the engine report it twice, the audit has to see that.
+        launched: list[tuple[str, str]] = []
+        outcomes: list[Outcome] = []
+        for report in self.events:
+            key = str(report.key)
+            launch_id, queueing = self.tracked.get(key, ("", 0))
+            if launch_id != report.launch_id:
+                continue
+            if isinstance(report, Launched) and self.draw.random() >= ROW_LOCKED:
+                launched.append((key, report.handle_id))
+            if isinstance(report, Finished):
+                outcomes.append(
+                    Outcome(key, queueing, self.number, report.success, report.reason, report.handle_id)
+                )
+        self.events.clear()
+        if launched or outcomes:
+            self.database.commit_events(launched, outcomes, time.time() + RESUME_AFTER)
+
+    def _revoke_stuck(self) -> None:
+        stuck = self.database.queued_before(time.time() - QUEUED_TIMEOUT)
+        if not stuck:
+            return
+        begun = started(self.endpoint)
+        for ti in stuck:
+            if (ti.key, ti.queueing) in begun:
+                continue
+            self.database.revoke(ti, time.time() + RESUME_AFTER)
+            launch_id, _ = self.tracked.pop(ti.key)
+            self.bridge.submit(Stop(launch_id, "queued for too long"))
+
+
+def started(endpoint: str) -> set[tuple[str, int]]:
+    """Ask the local ECS which launches' user code has begun: that is when a task instance becomes RUNNING."""
+    found = set()
+    for entry in ledger(endpoint):
+        if entry["started_at"] is not None:
+            found.add(launch_of(entry))
+    return found
+
+
+def ledger(endpoint: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{endpoint}/_local/ledger", timeout=60) as reply:  # noqa: S310 - ours
+        entries: list[dict[str, Any]] = json.load(reply)["entries"]
+        return entries
+
+
+def launch_of(entry: dict[str, Any]) -> tuple[str, int]:
+    """Name the launch that a container belongs to."""
+    _, key, queueing, _ = entry["command"]
+    return key, int(queueing)
+
+
+def as_uuid(text: str | None) -> str | None:
+    try:
+        return str(uuid.UUID(text or ""))
+    except ValueError:
+        return None
+
+
+def backend() -> Backend:
+    return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
+
+
+def render(launch: Launch) -> LaunchSpec:
+    """Make a request that is never the same twice, as its token of Airflow's makes the real one."""
+    ti: TaskInstance = launch.workload
+    command = [ti.life, ti.key, str(ti.queueing), uuid.uuid4().hex]
+    placed = {"overrides": {"cpu": ti.placement}}
+    request = ecs.workload_request(ecs.base_request(SETTINGS), placed, None, "main", command)
+    return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
+
+
+def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    # Importing Airflow for its AWS connections takes seconds, and an incarnation lives for seconds.
+    sys.modules["airflow"] = None  # type: ignore[assignment]
+    scheduler = Scheduler(
+        Database(path),
+        number,
+        parallelism=parallelism,
+        endpoint=os.environ["AWS_ENDPOINT_URL"],
+        plan=Plan.of(seed, number, incarnations),
+        draw=random.Random(f"{seed}:scheduler:{number}:draws"),
+    )
+
+    def end(*_: object) -> None:
+        scheduler.asked_to_end = True
+
+    signal.signal(signal.SIGTERM, end)
+    scheduler.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

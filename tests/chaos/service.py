@@ -1,0 +1,39 @@
+"""The local ECS in a process of its own: it survives every scheduler, and its ledger is the judge."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from ecs_async_executor.local import LocalEcs
+from tests.chaos.weather import LIMITS, VISIBLE_AFTER, climate, script
+
+
+def main(ready: Path, ledger: Path, seed: int) -> None:
+    """Serve until a signal comes."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with LocalEcs(
+        script=script(),
+        latency=(0.002, 0.05),
+        limits=LIMITS,
+        visible_after=VISIBLE_AFTER,
+        realistic=False,
+        ledger_path=ledger,
+        seed=seed,
+    ) as ecs:
+        ecs.register("airflow", "main", command=["quick"])
+        for fault in climate():
+            ecs.faults.add(fault)
+        partial = ready.with_suffix(".partial")
+        partial.write_text(json.dumps(ecs.environment))
+        partial.replace(ready)
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,98 @@
+"""A small storm in every run of the tests, and the proof that the audit would see what it is there to see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.chaos.airflow_db import Outcome
+from tests.chaos.audit import Audit, audit
+from tests.chaos.storm import run
+
+LAUNCH = ("w1", 1)
+SUCCESS = Outcome("w1", 1, scheduler=1, success=True, reason=None, handle_id="arn:1")
+FAILURE = replace(SUCCESS, success=False, reason="it exited 3")
+
+
+def container(number: int = 1, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"arn:{number}",
+        "token": f"id-{number}",
+        "started_by": "id",
+        "command": ["quick", "w1", "1", "nonce"],
+        "replays": 0,
+        "status": "STOPPED",
+        "created_at": 1.0,
+        "started_at": 2.0,
+        "stopped_at": 3.0,
+        "exit_code": 0,
+        "stop_code": None,
+        "stopped_reason": None,
+        **fields,
+    }
+
+
+NEVER = {"started_at": None, "exit_code": None}
+
+
+def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool = False) -> Audit:
+    return audit({LAUNCH: revoked}, outcomes, containers)
+
+
+@pytest.mark.slow
+def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice() -> None:
+    result = run(300, seed=1, timeout=300)
+    assert result.crashes == []
+    assert result.audit.problems == []
+    assert result.finished
+    assert result.deaths.total() > 2
+    assert result.struck.total() > 50
+    assert result.adopted > 0
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "containers", "why"),
+    [
+        ([SUCCESS], [container()], "exited 0"),
+        ([SUCCESS], [container(2, **NEVER), container(1)], "exited 0"),
+        ([FAILURE], [container(exit_code=3)], "exited 3"),
+        ([FAILURE], [container(exit_code=None)], "lost its host"),
+        ([replace(FAILURE, handle_id="arn:3")], [container(n, **NEVER) for n in (1, 2, 3)], "never started"),
+    ],
+)
+def test_the_audit_accepts_what_the_containers_bear_out(
+    outcomes: list[Outcome], containers: list[dict[str, Any]], why: str
+) -> None:
+    result = audited(outcomes, *containers)
+    assert result.problems == []
+    assert result.why == {why: 1}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "containers", "problem"),
+    [
+        ([], [container()], "lost"),
+        ([], [], "lost"),
+        ([SUCCESS, SUCCESS], [container()], "2 outcomes"),
+        ([SUCCESS], [container(1), container(2)], "ran 2 times"),
+        ([SUCCESS], [container(exit_code=3)], "wrong"),
+        ([SUCCESS], [container(2)], "wrong"),
+        ([SUCCESS], [], "wrong"),
+        ([FAILURE], [container()], "wrong"),
+        ([FAILURE], [container(1, **NEVER), container(2)], "wrong"),
+        ([FAILURE], [container(n, **NEVER) for n in (1, 2)], "wrong"),
+        ([replace(FAILURE, handle_id=None)], [], "wrong"),
+        ([SUCCESS], [container(), container(2, command=["quick", "w2", "1", "nonce"])], "stray"),
+    ],
+)
+def test_the_audit_sees_every_broken_promise(
+    outcomes: list[Outcome], containers: list[dict[str, Any]], problem: str
+) -> None:
+    assert problem in " ".join(audited(outcomes, *containers).problems)
+
+
+def test_a_revoked_launch_needs_no_outcome_but_may_run_once_only() -> None:
+    assert audited([], container(), revoked=True).problems == []
+    assert audited([], container(1), container(2), revoked=True).twice

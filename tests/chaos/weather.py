@@ -1,0 +1,158 @@
+"""What goes wrong: how containers live, the faults that are always in force, and the storms, all from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecs_async_executor.local import AWS_RATES, Fault, Rate, Rule
+
+PLACEMENTS = ("256", "512", "1024", "2048", "4096", "8192")
+"""CPU units: each has a capacity gate of its own."""
+
+LIMITS = {**AWS_RATES, "modify": Rate(400, 400), "read": Rate(300, 300), "FARGATE": Rate(150, 100)}
+"""AWS's limits, made larger so that a run takes minutes; the proportions are AWS's."""
+
+VISIBLE_AFTER = 1.0
+"""A new container is MISSING for so long."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """How the containers of a workload go, and how common that is."""
+
+    name: str
+    weight: float
+    rule: dict[str, Any] = field(default_factory=dict)
+
+
+_SHORT: dict[str, Any] = {"pending": (0.2, 1.5), "duration": (0.2, 3.0)}
+
+LIVES = (
+    Life("quick", 56, _SHORT),
+    Life("slow", 10, {"pending": (2.0, 12.0), "duration": (0.2, 3.0)}),
+    Life("lingers", 5, {**_SHORT, "stopping": 10.0, "deprovisioning": 10.0}),
+    Life("long", 2, {"pending": 1.0, "duration": (10.0, 25.0)}),
+    Life("fails", 8, {**_SHORT, "exit_code": 3}),
+    Life("killed", 2, {**_SHORT, "exit_code": 137, "container_reason": "OutOfMemoryError: out of memory"}),
+    Life(
+        "lost",
+        3,
+        {
+            **_SHORT,
+            "exit_code": None,
+            "stop_code": "TerminationNotice",
+            "stopped_reason": "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated.",
+        },
+    ),
+    Life(
+        "never",
+        2,
+        {"pending": 0.5, "starts": False, "stopped_reason": "CannotPullContainerError: image not found"},
+    ),
+    Life("flaky", 6, _SHORT),
+    Life("stuck", 2, _SHORT),
+    Life("defers", 4, _SHORT),
+)
+"""``flaky``: every second container never starts. ``stuck``: the first queueing's stays in PROVISIONING until it
+is stopped. ``defers``: it succeeds, and is queued again."""
+
+NO_CAPACITY: tuple[dict[str, Any], ...] = (
+    {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
+    {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
+    {"kind": "failures", "failures": ({"reason": "AGENT"},)},
+    {"kind": "failures", "failures": ({"reason": "Capacity is unavailable at this time."},)},
+    {
+        "kind": "error",
+        "code": "ClientException",
+        "message": "You've reached the limit on the number of vCPUs you can run concurrently",
+    },
+)
+DENIED: dict[str, Any] = {
+    "kind": "error",
+    "code": "AccessDeniedException",
+    "message": "User: airflow is not authorized to perform: ecs:RunTask",
+}
+
+
+def script() -> list[Rule]:
+    """Make the rules that containers live by; a command is ``<life> <key> <queueing> <nonce>``."""
+    failure: dict[str, Any] = {"pending": 0.5, "starts": False, "stopped_reason": "ResourceInitializationError"}
+    return [
+        Rule(command=r"^stuck \S+ 1 ", stuck="PROVISIONING"),
+        Rule(command=r"^flaky ", probability=0.5, **failure),
+        Rule(command=r"^(quick|slow) ", probability=0.03, **failure),
+        *(Rule(command=f"^{life.name} ", **life.rule) for life in LIVES),
+    ]
+
+
+def climate() -> list[Fault]:
+    """Make the faults that may strike any request at any time."""
+    every, run, read = "*Task*", "RunTask", "DescribeTasks"
+    return [
+        Fault(kind="latency", operation=every, probability=0.007, seconds=1.0),
+        Fault(kind="reset_before", operation=every, probability=0.007),
+        Fault(kind="reset_after", operation=every, probability=0.007),
+        Fault(kind="close_before", operation=every, probability=0.005),
+        Fault(kind="close_after", operation=every, probability=0.007),
+        Fault(kind="error", operation=every, probability=0.007, code="ServerException", status=500),
+        Fault(kind="error_after", operation=every, probability=0.007, code="ServerException", status=500),
+        Fault(kind="status", operation=every, probability=0.007, status=503),
+        Fault(kind="truncate", operation=every, probability=0.007),
+        Fault(kind="garbage", operation=every, probability=0.007),
+        Fault(kind="empty", operation=every, probability=0.007),
+        Fault(kind="throttle", operation=every, probability=0.002),
+        Fault(
+            kind="error",
+            operation=run,
+            probability=0.003,
+            code="ThrottlingException",
+            message="Too many concurrent attempts to create a new task",
+        ),
+        Fault(kind="hang", operation=every, probability=0.003, seconds=10.0),
+        Fault(kind="hang_after", operation=run, probability=0.005, seconds=10.0),
+        Fault(kind="missing", operation=read, probability=0.02),
+    ]
+
+
+@dataclass(frozen=True)
+class Storm:
+    """
+    What comes up, that many seconds after the one before.
+
+    :param faults: to put in force
+    :param hosts: how many of the latest containers lose their hosts
+    """
+
+    after: float
+    name: str
+    faults: tuple[Fault, ...] = ()
+    hosts: int = 0
+
+
+def storms(seed: int) -> Iterator[Storm]:
+    """Draw what comes up, without end."""
+    draw = random.Random(f"{seed}:storms")
+    kinds = {"throttles": 5, "no capacity": 3, "denied": 2, "credentials": 1, "outage": 1, "hosts lost": 5}
+    while True:
+        (name,) = draw.choices(list(kinds), list(kinds.values()))
+        after, lasting = draw.uniform(0.5, 5.0), draw.uniform(0.5, 4.0)
+        here = f'"cpu": "{draw.choice(PLACEMENTS)}"'
+        how = draw.choice(NO_CAPACITY)
+        hosts = draw.randint(1, 8)
+        if name == "throttles":
+            fault = Fault(kind="throttle", operation="*Task*", probability=0.7, lasting=lasting / 8)
+        elif name == "no capacity":
+            fault = Fault(operation="RunTask", contains=here, lasting=lasting, **how)
+        elif name == "denied":
+            fault = Fault(operation="RunTask", contains=here, lasting=lasting, **DENIED)
+        elif name == "credentials":
+            fault = Fault(kind="expired_token", operation="*Task*", lasting=lasting / 2)
+        elif name == "outage":
+            fault = Fault(kind="status", operation="*Task*", status=503, lasting=lasting / 2)
+        else:
+            yield Storm(after, name, hosts=hosts)
+            continue
+        yield Storm(after, name, (fault,))
