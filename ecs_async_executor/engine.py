@@ -38,6 +38,8 @@ T = TypeVar("T")
 RENDERS_PER_YIELD = 16
 """Rendering takes some hundred microseconds each; so many in a row at most, then other tasks get their turn."""
 STOP_CONCURRENCY = 8
+FIND_CONCURRENCY = 256
+"""Searches mostly wait for a listing that they share; how fast they may begin is the read budget's business."""
 STOP_TRIES = 6
 """A stop that is refused for its rights or its form is given up after so many; any other never is."""
 PING_INTERVAL = 0.5
@@ -231,6 +233,7 @@ class Engine:
         self._intake, self._launch_kick, self._stop_kick = Kick(), Kick(), Kick()
         self._look_up_kick, self._quiet = Kick(), Kick()
         self._describes = anyio.CapacityLimiter(options.max_concurrent_describes)
+        self._finds = anyio.CapacityLimiter(FIND_CONCURRENCY)
         self._render_thread = anyio.CapacityLimiter(1)
         self._ledger.recover(now)
         async with anyio.create_task_group() as self._tasks:
@@ -718,7 +721,7 @@ class Engine:
             self._resolved(record, lifecycle.Resolved(None))  # the user's own mark: nothing to find it by
             return
         refusal: list[str] = []
-        async with self._describes:
+        async with self._finds:
             found = await self._found(scope, mark, refusal)
         if found is None:
             self._not_resolved(record, refusal)

@@ -54,3 +54,18 @@ async def test_a_known_container_that_the_service_does_not_show_yet_is_not_launc
     assert len(cloud.of("a")) == 1
     assert (finished.success, finished.handle_id) == (True, launched.handle_id)
     assert {r.handle_id for r in second.reports if isinstance(r, Launched)} == {launched.handle_id}
+
+
+@in_virtual_time
+async def test_many_searches_wait_for_a_slow_listing_together() -> None:
+    cloud = FakeCloud(latency=5.0, plan=lambda label, nth: Plan(duration=600))
+    first, second = Harness(cloud), Harness(cloud)
+    originals = [make_launch(f"w{n}") for n in range(200)]
+    async with first.running():
+        first.submit(*originals)
+        await first.until(lambda: all(first.launched(f"w{n}") for n in range(200)))
+    async with second.running():
+        for original in originals:
+            second.adopt(original, Was.RUNNING)
+        await second.until(lambda: all(second.launched(f"w{n}") for n in range(200)), timeout=30)
+    assert len(cloud.containers) == 200
