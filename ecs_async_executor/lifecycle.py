@@ -461,8 +461,10 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
         return _missing(record, now, rules)
     record.seen_at = now
     record.missing_at = None
-    if observation.started:
+    if observation.started and not record.seen_running:
         record.seen_running = True
+        # It is never launched again, and there can be tens of thousands of these.
+        record.launch = replace(launch, workload=None)
     if observation.exit_code is not None:
         if observation.exit_code == 0:
             return _finish(

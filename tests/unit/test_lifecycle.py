@@ -504,3 +504,15 @@ def test_an_answer_ends_the_grace_of_a_refused_look_up() -> None:
     step(record, LookUpRefused("denied"), NOW, RULES)
     step(record, Resolved(None), NOW + 1.0, RULES)
     assert record.lookup_refused_at is None
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_a_workload_is_kept_until_its_container_has_started_and_no_longer() -> None:
+    record = record_in(Phase.ACTIVE, launch=dataclasses.replace(LAUNCH, workload="large"))
+    step(record, Observed(seen(Seen.PENDING)), NOW, RULES)
+    assert record.launch.workload == "large"
+    step(record, Observed(RUNNING), NOW, RULES)
+    assert record.launch == LAUNCH
+    assert record.spec is None
