@@ -69,6 +69,7 @@ def table(result: Run) -> Table:
         ("twice", len(seen.twice), ""),
         ("wrong", len(seen.wrong), "an outcome that the container does not bear out"),
         ("schedulers", result.deaths.total(), _parts(result.deaths)),
+        ("loop threads replaced", result.loops_replaced, ""),
         ("adoptions", result.adopted, ""),
         ("replays by token", seen.replays, f"and {result.errors['ConflictException']} conflicts"),
         ("throttles", result.errors["ThrottlingException"], ""),

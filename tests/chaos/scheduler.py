@@ -60,6 +60,8 @@ RESUME_AFTER = 8.0
 assigns no identity, a container's age is all that tells two queueings apart."""
 ROW_LOCKED = 0.03
 """How often Airflow finds the row of a launched one locked, and drops that event."""
+LOOP_DIES = 0.25
+"""How often the loop thread ends when the scheduler looks around."""
 DEATHS = ("anywhere", "queued", "drained", "adopted", "asked")
 """Instants at which an incarnation ends: any (from outside), by SIGKILL after queueing and before the hand-over,
 after draining and before the commit, in mid-adoption; by SIGTERM."""
@@ -132,6 +134,8 @@ class Scheduler:
             if started - self.noted > LOOK_AROUND:
                 self.noted = started
                 self._revoke_stuck()
+                if self.draw.random() < LOOP_DIES:
+                    self.bridge._tell(die)
                 self._note()
             time.sleep(max(0.0, TICK - (time.monotonic() - started)))
         # What this still reports does not reach the database any more.
@@ -229,6 +233,11 @@ class Scheduler:
             self.bridge.submit(Stop(launch_id, "queued for too long"))
 
 
+def die(_: object) -> None:
+    """End the loop thread in mid-work; the bridge has to notice, and go on with another over the same ledger."""
+    raise SystemExit
+
+
 def started(endpoint: str) -> set[tuple[str, int]]:
     """Ask the local ECS which launches' user code has begun: that is when a task instance becomes RUNNING."""
     found = set()
@@ -271,7 +280,14 @@ def render(launch: Launch) -> LaunchSpec:
 
 
 def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int) -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("iso"),
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
     # Importing Airflow for its AWS connections takes seconds, and an incarnation lives for seconds.
     sys.modules["airflow"] = None  # type: ignore[assignment]
     scheduler = Scheduler(

@@ -53,6 +53,7 @@ class Run:
     errors: Counter[str] = field(default_factory=Counter)
     hosts_lost: int = 0
     adopted: int = 0
+    loops_replaced: int = 0
     slowest_beat: float = 0.0
     seconds: float = 0.0
     finished: bool = False
@@ -103,7 +104,7 @@ def run(
     :param progress: called now and then with the seconds, what happened, and the states of task instances
     """
     if incarnations is None:
-        incarnations = 4 + workloads // 150
+        incarnations = 4 + workloads // 250
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
             return _run(workloads, seed, Path(temporary), timeout, incarnations, parallelism, progress)
@@ -146,7 +147,7 @@ def _run(
             entries = _settled(control)
             result.seconds = time.monotonic() - began
             _read_figures(control, result)
-            result.adopted, _, result.slowest_beat = database.figures()
+            result.adopted, result.loops_replaced, result.slowest_beat = database.figures()
             result.audit = audit(database.queueings(), database.outcomes(), entries)
     finally:
         database.close()
