@@ -175,13 +175,6 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """Measure the executor beside the provider's and bare aiobotocore; arguments go to it (--smoke)."""
-    install(session, *group("bench"))
-    session.run("python", "-m", "benchmarks", *session.posargs)
-
-
-@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and run the tests against it, with no source in reach."""
     bench = Path(session.create_tmp()).absolute() / "wheel"
