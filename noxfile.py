@@ -153,6 +153,13 @@ def next(session: nox.Session) -> None:  # noqa: A001 - nox takes the session's 
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Send 10,000 workloads through every fault while schedulers are killed; arguments go to it (--workloads)."""
+    install(session, *group("test"))
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Watch a real Airflow run DAGs on a local ECS; arguments go to the demo (--keep, --provider)."""
     extras = "amazon,local" if "--provider" in session.posargs else "local"
