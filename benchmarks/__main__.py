@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="see if it works, in under a minute: small sizes, two at a time; the figures mean little",
     )
     add("--only", action="append", choices=scenarios.NAMES, help="this scenario; repeatable")
+    add("--size", action="append", type=int, metavar="N", help="cells with so many workloads; repeatable")
     add("--name", default="local", help="of the result file (default: %(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
     add("--plot", type=Path, metavar="FILE.svg", help="where to draw (default: docs/images/benchmark.svg)")
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cell
             for cell in scenarios.plan(smoke=options.smoke)
             if cell.scenario in (options.only or scenarios.NAMES)
+            and (options.size is None or cell.size in options.size)
         ]
         before = os.getloadavg()
         outcomes = _measure(console, cells, at_once=2 if options.smoke else 1)
@@ -57,14 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             today = datetime.now(tz=timezone.utc).date().isoformat()
             output = HERE / "results" / f"{today}-{options.name}.json"
         if output is not None:
-            command = " ".join(["python -m benchmarks", *(f"--only {name!r}" for name in options.only or ())])
+            command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)])
             results.write(output, outcomes, shared=options.shared, load=[before, os.getloadavg()], command=command)
             console.print(f"written: {output}")
     table = results.Table(outcomes)
     show.tables(console, table)
     if not options.smoke:
         show.targets(console, results.targets(table))
-    drawing = options.plot or (PLOT if not (options.smoke or options.show or options.only) else None)
+    drawing = options.plot or (
+        PLOT if not (options.smoke or options.show or options.only or options.size) else None
+    )
     if drawing is not None:
         plot.draw(table, drawing)
         console.print(f"drawn: {drawing}")
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.cell.label}", highlight=False)
         console.print(outcome.error, markup=False, highlight=False)
-    if line := results.headline(table, "python -m benchmarks --only burst"):
+    if line := results.headline(table):
         console.print(line, soft_wrap=True, highlight=False)
     return 1 if failed else 0
 

@@ -29,6 +29,8 @@ class Cell:
     :param seconds: how long to watch, where a scenario has no end of its own
     :param tuning: options of ``[ecs_async_executor]``
     :param schedulers: so many processes at one server
+    :param algorithm: that signs tokens
+    :param note: what is special about it, for people
     :param repetition: which of several equal ones it is
     """
 
@@ -44,6 +46,7 @@ class Cell:
     tuning: dict[str, str] = field(default_factory=dict)
     schedulers: int = 1
     algorithm: str = "HS512"
+    note: str = ""
     repetition: int = 0
 
     @property
@@ -53,7 +56,8 @@ class Cell:
         size = self.size or self.running
         by = f" × {self.schedulers}" if self.schedulers > 1 else ""
         signed = "" if self.algorithm == "HS512" else f" {self.algorithm}"
-        return f"{self.scenario} {size:,}{more}{by}: {self.subject}{signed}"
+        note = f", {self.note}" if self.note else ""
+        return f"{self.scenario} {size:,}{more}{by}: {self.subject}{signed}{note}"
 
     def to_json(self) -> str:
         """Write it for another process."""

@@ -41,9 +41,7 @@ def draw(table: Table, path: Path) -> None:
 def _panel(panel: Any, table: Table, key: str, title: str, scale: float, subjects: tuple[str, ...]) -> None:
     for subject in subjects:
         points = sorted(
-            (cell.size, figures[key] * scale)
-            for cell, figures in table.rows
-            if (cell.scenario, cell.subject, cell.algorithm) == ("burst", subject, "HS512") and key in figures
+            (row.cell.size, row.figures[key] * scale) for row in table.all("burst", subject) if key in row.figures
         )
         if points:
             sizes, values = zip(*points, strict=True)

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -40,7 +40,7 @@ NOTES = {
 @dataclass(frozen=True)
 class Target:
     """
-    One target and what was measured.
+    One target and what was measured: the median of the repetitions, and their range.
 
     :param at_least: the value has to reach the limit; else it must not exceed it
     """
@@ -48,13 +48,36 @@ class Target:
     name: str
     limit: float
     value: float
+    low: float
+    high: float
     unit: str
     at_least: bool = False
 
     @property
-    def met(self) -> bool:
-        """Tell if it is met."""
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
+    def verdict(self) -> str:
+        """Tell if it is met; what only some repetitions meet is undecided."""
+        met = [value >= self.limit if self.at_least else value <= self.limit for value in (self.low, self.high)]
+        return "met" if all(met) else "undecided" if any(met) else "missed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell's figures: each repetition's, and their medians (of what is a maximum, the maximum)."""
+
+    cell: Cell
+    repetitions: Sequence[Figures]
+    figures: Figures
+
+    def each(self, name: str) -> list[float]:
+        """Return one figure of each repetition."""
+        return [one[name] for one in self.repetitions]
+
+    def over(self, other: Row, name: str, of_other: str | None = None) -> list[float]:
+        """Divide by another's figure: by the same repetition's, which was measured next to it."""
+        below = other.each(of_other or name)
+        if len(below) != len(self.repetitions):
+            below = [statistics.median(below)] * len(self.repetitions)
+        return [value / divisor for value, divisor in zip(self.each(name), below, strict=True)]
 
 
 class Table:
@@ -65,21 +88,27 @@ class Table:
         for outcome in outcomes:
             if outcome.error is None:
                 by_cell[replace(outcome.cell, repetition=0).to_json()].append(outcome)
-        self.rows: list[tuple[Cell, Figures]] = [
-            (same[0].cell, _medians([one.figures for one in same])) for same in by_cell.values()
+        self.rows = [
+            Row(same[0].cell, [one.figures for one in same], _medians([one.figures for one in same]))
+            for same in by_cell.values()
         ]
 
-    def of(self, scenario: str, subject: str, **conditions: Any) -> tuple[Cell, Figures] | None:
-        """Return the largest cell with these properties."""
-        found = [
-            (cell, figures)
-            for cell, figures in self.rows
-            if cell.scenario == scenario
-            and cell.subject == subject
-            and cell.algorithm == conditions.get("algorithm", "HS512")
-            and all(getattr(cell, name) == value for name, value in conditions.items())
+    def all(self, scenario: str, subject: str, *, noted: bool = False, **conditions: Any) -> list[Row]:
+        """Return the rows with these properties; ``noted``: those that are special."""
+        return [
+            row
+            for row in self.rows
+            if row.cell.scenario == scenario
+            and row.cell.subject == subject
+            and row.cell.algorithm == conditions.get("algorithm", "HS512")
+            and bool(row.cell.note) == noted
+            and all(getattr(row.cell, name) == value for name, value in conditions.items())
         ]
-        return max(found, key=lambda row: (row[0].size, row[0].running), default=None)
+
+    def of(self, scenario: str, subject: str, *, noted: bool = False, **conditions: Any) -> Row | None:
+        """Return the largest of them."""
+        found = self.all(scenario, subject, noted=noted, **conditions)
+        return max(found, key=lambda row: (row.cell.size, row.cell.running), default=None)
 
 
 def _medians(figures: Sequence[Figures]) -> Figures:
@@ -94,69 +123,81 @@ def targets(table: Table) -> list[Target]:
     """Compare what was measured with what is wanted; what was not measured is left out."""
     found: list[Target] = []
 
-    def add(name: str, limit: float, value: float, unit: str = "", *, at_least: bool = False) -> None:
-        found.append(Target(name, limit, value, unit, at_least))
+    def add(
+        name: str,
+        limit: float,
+        values: Sequence[float],
+        unit: str = "",
+        *,
+        scale: float = 1,
+        at_least: bool = False,
+    ) -> None:
+        scaled = [value * scale for value in values]
+        found.append(Target(name, limit, statistics.median(scaled), min(scaled), max(scaled), unit, at_least))
 
     if mixed := table.of("mixed", OURS):
-        cell, figures = mixed
-        where = f" ({cell.size:,} launches + {cell.running:,} running)"
-        add(f"heartbeat, main-thread CPU, max{where}", 5, figures["heartbeat_cpu_max_s"] * 1e3, "ms")
-        add(f"heartbeat, wall p99, less GC{where}", 10, figures["heartbeat_p99_without_gc_s"] * 1e3, "ms")
-        add(f"heartbeat, wall max, less GC{where}", 25, figures["heartbeat_max_without_gc_s"] * 1e3, "ms")
-    ours, provider = table.of("burst", OURS), table.of("burst", PROVIDER)
-    same = table.of("burst", BARE, size=ours[0].size) if ours else None
-    if ours and provider:
-        ratio = ours[1]["launches_per_s"] / provider[1]["launches_per_s"]
-        add("launch rate, times the provider's", 50, ratio, "x", at_least=True)
-        equal = table.of("burst", OURS, size=provider[0].size)
-        if equal:
-            ratio = equal[1]["cpu_per_finished_s"] / provider[1]["cpu_per_finished_s"]
-            add("CPU per finished workload, of the provider's", 1 / 3, ratio, "x")
-    if ours and same:
-        ratio = ours[1]["launches_per_s"] / same[1]["launches_per_s"]
-        add("launch rate, of bare aiobotocore's", 0.9, ratio, "x", at_least=True)
-        ratio = ours[1]["cpu_per_finished_s"] / same[1]["cpu_per_launch_s"]
-        add("CPU per finished workload, of one bare RunTask", 1.25, ratio, "x")
-    ours, provider = table.of("steady", OURS), table.of("steady", PROVIDER)
-    if ours and provider:
-        ratio = ours[1]["cpu_per_polled_s"] / provider[1]["cpu_per_polled_s"]
-        add("CPU per polled task, of the provider's", 0.1, ratio, "x")
-        add("memory per running task", 1.5, ours[1]["memory_per_running_kb"], "KB")
-    beside = [row for row in table.rows if row[0].scenario == "beside work" and row[0].subject == OURS]
-    for cell, figures in beside:
-        if cell.running:
-            speed = figures["main_thread_speed"]
-            add(f"main thread's speed beside 20/s + {cell.running:,} running", 0.9, speed, "x", at_least=True)
+        where = f" ({mixed.cell.size:,} launches + {mixed.cell.running:,} running)"
+        add(f"heartbeat, main CPU, max{where}", 5, mixed.each("heartbeat_cpu_max_s"), "ms", scale=1e3)
+        add(f"heartbeat, p99 less GC{where}", 10, mixed.each("heartbeat_p99_without_gc_s"), "ms", scale=1e3)
+        add(f"heartbeat, max less GC{where}", 25, mixed.each("heartbeat_max_without_gc_s"), "ms", scale=1e3)
+    provider = table.of("burst", PROVIDER)
+    for ours in table.all("burst", OURS):
+        size, bare = ours.cell.size, table.of("burst", BARE, size=ours.cell.size)
+        if provider and size >= provider.cell.size:
+            ratio = ours.over(provider, "launches_per_s")
+            add(f"launch rate, times the provider's ({size:,})", 50, ratio, "x", at_least=True)
+        if provider and size == provider.cell.size:
+            ratio = ours.over(provider, "cpu_per_finished_s")
+            add(f"CPU per finished workload, of the provider's ({size:,})", 1 / 3, ratio, "x")
+        if bare:
+            ratio = ours.over(bare, "launches_per_s")
+            add(f"launch rate, of bare aiobotocore's ({size:,})", 0.9, ratio, "x", at_least=True)
+            ratio = ours.over(bare, "cpu_per_finished_s", "cpu_per_launch_s")
+            add(f"CPU per finished workload, of one bare RunTask ({size:,})", 1.25, ratio, "x")
+    for ours in table.all("steady", OURS, noted=True):
+        running = ours.cell.running
+        if polling := table.of("steady", PROVIDER, running=running):
+            ratio = ours.over(polling, "cpu_per_polled_s")
+            add(f"CPU per polled task, of the provider's ({running:,})", 0.1, ratio, "x")
+    if memory := table.of("memory", OURS):
+        add("memory per running task", 1.5, memory.each("memory_per_running_kb"), "KB")
+    for row in table.all("beside work", OURS):
+        if running := row.cell.running:
+            name = f"main thread's speed beside 20/s + {running:,} running"
+            add(name, 0.9, row.each("main_thread_speed"), "x", at_least=True)
         else:
-            rate = figures["launches_per_s"]
-            add("launch rate beside a CPU-bound main thread", 60, rate, "/s", at_least=True)
-    few = 2
-    for cell, figures in table.rows:
-        if cell.scenario != "quota" or cell.subject != OURS or "quota_used_settled" not in figures:
-            continue
-        by = f"{cell.schedulers} scheduler{'s' * (cell.schedulers > 1)}"
-        add(f"quota used, {by}", 0.95, figures["quota_used_settled"], at_least=True)
-        add(
-            f"RunTask calls throttled, {by}",
-            0.01 if cell.schedulers <= few else 0.02,
-            figures["throttled_share"],
-        )
-        if cell.schedulers > few:
-            add(f"Jain's index, {by}", 0.95, figures["jain"], at_least=True)
+            rates = row.each("launches_per_s")
+            add("launch rate beside a CPU-bound main thread", 60, rates, "/s", at_least=True)
+    for row in table.all("quota", OURS):
+        _quota_targets(row, add)
     return found
 
 
-def headline(table: Table, command: str) -> str | None:
-    """Say it in one line."""
-    ours, provider = table.of("burst", OURS), table.of("burst", PROVIDER)
+def _quota_targets(row: Row, add: Callable[..., None]) -> None:
+    if "quota_used_settled" not in row.figures:
+        return
+    number = row.cell.schedulers
+    few = 2
+    by = f"{number} scheduler{'s' * (number > 1)}"
+    add(f"quota used, {by}", 0.95, row.each("quota_used_settled"), at_least=True)
+    add(f"RunTask calls throttled, {by}", 0.01 if number <= few else 0.02, row.each("throttled_share"))
+    if number > few:
+        add(f"Jain's index, {by}", 0.95, row.each("jain"), at_least=True)
+
+
+def headline(table: Table) -> str | None:
+    """Say it in one line, for the largest burst that the provider's executor was measured with."""
+    provider = table.of("burst", PROVIDER)
+    ours = table.of("burst", OURS, size=provider.cell.size) if provider else None
     if not ours or not provider:
         return None
     return (
-        f"{PROVIDER}: {provider[1]['launches_per_s']:.1f} launches/s, longest heartbeat "
-        f"{_seconds(provider[1]['heartbeat_max_s'])} ({provider[0].size:,} workloads); "
-        f"{OURS}: {ours[1]['launches_per_s']:.0f} launches/s, longest heartbeat "
-        f"{_seconds(ours[1]['heartbeat_max_s'])} ({ours[0].size:,} workloads); "
-        f"{ours[0].latency * 1e3:.0f} ms from AWS, its quotas lifted: {command}"
+        f"{provider.cell.size:,} workloads at once, {ours.cell.latency * 1e3:.0f} ms from AWS, quotas lifted: "
+        + "; ".join(
+            f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
+            f"{_seconds(row.figures['heartbeat_max_s'])}"
+            for row in (provider, ours)
+        )
     )
 
 
@@ -210,8 +251,8 @@ def write(
         "machine_was_shared": shared,
         "load_average_before_and_after": load,
         "notes": NOTES,
-        "headline": headline(table, command),
-        "targets": [{**asdict(target), "met": target.met} for target in targets(table)],
+        "headline": headline(table),
+        "targets": [{**asdict(target), "verdict": target.verdict} for target in targets(table)],
         "outcomes": [outcome.to_dict() for outcome in outcomes],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

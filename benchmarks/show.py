@@ -56,8 +56,8 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("polled/s", "polled_per_s", _number),
         *_HEARTBEAT,
         ("CPU", "cpu_share", _percent),
-        ("KB/task", "memory_per_running_kb", _number),
     ),
+    "memory": (("KB per running container", "memory_per_running_kb", _number),),
     "beside work": (
         ("main thread's speed", "main_thread_speed", _percent),
         ("launches/s", "launches_per_s", _number),
@@ -74,10 +74,12 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         *_HEARTBEAT[:3],
     ),
 }
+_VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[yellow]undecided[/]"}
 _TITLES = {
     "burst": "Launch burst: all queued at once, quotas lifted",
     "mixed": "Launch burst beside running containers",
     "steady": "Steady state: nothing but polling, AWS's default read quota",
+    "memory": "Memory that Python holds for what runs",
     "beside work": "A main thread that computes between heartbeats",
     "quota": "AWS's default quotas enforced: 20 RunTask/s",
 }
@@ -86,17 +88,18 @@ _TITLES = {
 def tables(console: Console, table: Table) -> None:
     """Print one table for each scenario."""
     for scenario, columns in _COLUMNS.items():
-        rows = [row for row in table.rows if row[0].scenario == scenario]
+        rows = [row for row in table.rows if row.cell.scenario == scenario]
         if not rows:
             continue
-        rows.sort(key=lambda row: (row[0].size + row[0].running, row[0].schedulers, row[0].subject))
-        shown = [column for column in columns if any(column[1] in figures for _, figures in rows)]
+        rows.sort(key=lambda row: (row.cell.size + row.cell.running, row.cell.schedulers, row.cell.subject))
+        shown = [column for column in columns if any(column[1] in row.figures for row in rows)]
         grid = Grid(title=_TITLES[scenario], title_justify="left")
         grid.add_column("")
         for title, _, _ in shown:
             grid.add_column(title, justify="right")
-        for cell, figures in rows:
-            grid.add_row(_name(cell), *(_cell(figures, key, write) for _, key, write in shown), style=_style(cell))
+        for row in rows:
+            written = (_cell(row.figures, key, write) for _, key, write in shown)
+            grid.add_row(_name(row.cell), *written, style=_style(row.cell))
         console.print(grid)
 
 
@@ -117,7 +120,7 @@ def targets(console: Console, found: Sequence[Target]) -> None:
     if not found:
         return
     grid = Grid(title="Targets", title_justify="left")
-    for title in ("", "wanted", "measured", ""):
+    for title in ("", "wanted", "measured", "repetitions", ""):
         grid.add_column(title, justify="left" if not title else "right")
     for target in found:
         sign = ">=" if target.at_least else "<="
@@ -125,6 +128,7 @@ def targets(console: Console, found: Sequence[Target]) -> None:
             target.name,
             f"{sign} {target.limit:.3g} {target.unit}",
             f"{target.value:.3g} {target.unit}",
-            "[green]met[/]" if target.met else "[red]missed[/]",
+            f"{target.low:.3g} to {target.high:.3g}" if target.low != target.high else "one run",
+            _VERDICTS[target.verdict],
         )
     console.print(grid)
