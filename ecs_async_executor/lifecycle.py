@@ -534,17 +534,20 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     launchable = _is_launchable(record)
     # A container that is not listed is launched after a second look, but failed only after the grace.
     patience = rules.relook_after if launchable else rules.missing_grace
+    if observation is not None and observation.seen is Seen.MISSING and now - record.since < rules.missing_grace:
+        return _look_again(record, now, rules)  # a new one is not known at first either
     if observation is not None and _is_of_this_queueing(record, observation, rules):
-        if _ended_unstarted(observation):
+        if _may_have_a_successor(record, observation, rules):
             if record.lookup is not None:
                 return _look_for_a_later_one(record, observation, now)
             if now - record.since < patience:
                 return _look_again(record, now, rules)
-        return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]
+        looked_since = record.since
+        effects = _claim(record, observation, now)
+        if observation.seen is Seen.MISSING:
+            record.missing_at = looked_since
+        return [*effects, *_observed(record, observation, now, 0.5, rules)]
     if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
-        missing = observation is not None and observation.seen is Seen.MISSING
-        if missing and now - record.since < rules.missing_grace:
-            return _look_again(record, now, rules)  # a new one is not known at first either
         # The identifier was of an earlier queueing. A container of this one may carry the mark.
         record.lookup = None
         record.retry_at = now
@@ -576,13 +579,24 @@ def _look_again(record: Record, now: float, rules: Rules) -> list[Effect]:
     return [LookUp()]
 
 
-def _ended_unstarted(observation: Observation) -> bool:
-    return observation.seen is Seen.STOPPED and not observation.started and observation.exit_code is None
+def _may_have_a_successor(record: Record, observation: Observation, rules: Rules) -> bool:
+    """
+    Tell if another container can be the one that matters: this one never started, or is an earlier queueing's.
+
+    The report that told Airflow of the later one died with its scheduler. One that lives is taken for what it
+    is, as long as nothing else is known.
+    """
+    if observation.seen is Seen.MISSING:
+        return False
+    if observation.seen is Seen.STOPPED and not observation.started and observation.exit_code is None:
+        return True
+    lives = observation.seen is not Seen.STOPPED and observation.exit_code is None
+    return _is_older(record, observation, rules) and (record.lookup is not None or not lives)
 
 
 def _look_for_a_later_one(record: Record, observation: Observation, now: float) -> list[Effect]:
     """
-    The container that Airflow knows never started: whoever launched it may have launched another after it.
+    Whoever launched the container that Airflow knows may have launched another after it.
 
     That one has the same mark. Where Airflow assigned the identity, the mark is what the tokens were made of.
     """
@@ -619,9 +633,12 @@ def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules)
 
 def is_of_an_earlier_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
     """Tell if a container is too old to be that of a launch; one that is running to Airflow is its own."""
-    if record.was in (Was.RUNNING, Was.RESTARTING) or observation.created_at is None:
-        return False
-    return observation.created_at < record.launch.queued_at - rules.created_margin
+    return record.was not in (Was.RUNNING, Was.RESTARTING) and _is_older(record, observation, rules)
+
+
+def _is_older(record: Record, observation: Observation, rules: Rules) -> bool:
+    created_at = observation.created_at
+    return created_at is not None and created_at < record.launch.queued_at - rules.created_margin
 
 
 def _look_up_refused(record: Record, reason: str, now: float, rules: Rules) -> list[Effect]:

@@ -69,3 +69,54 @@ async def test_many_searches_wait_for_a_slow_listing_together() -> None:
             second.adopt(original, Was.RUNNING)
         await second.until(lambda: all(second.launched(f"w{n}") for n in range(200)), timeout=30)
     assert len(cloud.containers) == 200
+
+
+@in_virtual_time
+async def test_a_first_container_that_is_not_shown_for_a_moment_does_not_hide_the_second() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(starts=nth > 1, duration=60, hidden_for=40 if nth == 1 else 0))
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", started_by="ti-1")
+        first.submit(original)
+        [known] = await first.until(lambda: first.launched("a"))
+    # Its end is seen by another scheduler, which launches the second and dies before Airflow hears of that.
+    spec = first.default_render(original)
+    await cloud.launch(spec, f"{original.launch_id}-2")
+    await anyio.sleep(5)
+    async with Harness(cloud).running() as second:
+        second.adopt(replace(original, launch_id=launch_id()), Was.RUNNING, known.handle_id)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert (finished.success, finished.handle_id) == (True, cloud.of("a")[1].handle.id)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
+async def test_a_running_ones_identifier_of_an_earlier_queueing_does_not_bring_that_ones_outcome(was: Was) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5 if nth == 1 else 60, exit_code=0 if nth == 1 else 3))
+    async with Harness(cloud).running() as first:
+        first.launch("a", started_by="ti-1")
+        [old] = await first.until(lambda: first.launched("a"))
+        await first.until(lambda: first.finished("a"))
+        await anyio.sleep(20)
+        resumed = make_launch("a", started_by="ti-1")
+        first.submit(resumed)
+        await first.until(lambda: len(first.launched("a")) == 2)
+        await anyio.sleep(5)
+    async with Harness(cloud).running() as second:
+        second.adopt(replace(resumed, launch_id=launch_id()), was, old.handle_id)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert (finished.exit_code, finished.handle_id) == (3, cloud.of("a")[1].handle.id)
+
+
+@in_virtual_time
+async def test_a_running_one_that_clocks_make_look_old_is_followed_all_the_same() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", started_by="ti-1")
+        first.submit(original)
+        [launched] = await first.until(lambda: first.launched("a"))
+        await anyio.sleep(5)
+    async with Harness(cloud).running() as second:
+        skewed = replace(original, launch_id=launch_id(), queued_at=original.queued_at + 30)
+        second.adopt(skewed, Was.RUNNING, launched.handle_id)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert (finished.success, finished.handle_id) == (True, launched.handle_id)

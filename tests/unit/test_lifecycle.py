@@ -433,11 +433,12 @@ def test_how_a_launch_begins() -> None:
         # Found.
         ({"was": Was.QUEUED, "lookup": "arn"}, RUNNING, 0, X, [Poll, Launched]),
         ({"was": Was.QUEUED}, RUNNING, 0, X, [Poll, Launched]),
-        ({"was": Was.RUNNING, "lookup": "arn"}, OLD, 0, X, [Poll, Launched]),
+        ({"was": Was.RUNNING}, OLD, 0, X, [Poll, Launched]),
         ({"was": Was.QUEUED}, LOST, 0, D, [Poll, Launched, Finished, Forget]),
         # Found, but there may be another after it.
         ({"was": Was.QUEUED, "lookup": "arn"}, NEVER_STARTED, 9, U, [LookUp]),
         ({"was": Was.RUNNING, "lookup": "arn"}, NEVER_STARTED, 90, U, [LookUp]),
+        ({"was": Was.RUNNING, "lookup": "arn"}, OLD, 0, U, [LookUp]),
         ({"was": Was.QUEUED}, NEVER_STARTED, 4, U, [LookUp]),
         ({"was": Was.QUEUED}, NEVER_STARTED, 5, W, [Poll, Launched, Enqueue]),
         ({"was": Was.RUNNING}, NEVER_STARTED, 59, U, [LookUp]),
@@ -450,7 +451,8 @@ def test_how_a_launch_begins() -> None:
         ({"was": None, "sent_at": 1.0}, OLD, 59, U, [LookUp]),
         ({"was": None, "sent_at": 1.0}, OLD, 60, D, [Finished, Forget]),
         # Not known.
-        ({"was": Was.RUNNING, "lookup": "arn"}, MISSING, 0, X, [Poll, Launched]),
+        ({"was": Was.RUNNING, "lookup": "arn"}, MISSING, 59, U, [LookUp]),
+        ({"was": Was.RUNNING, "lookup": "arn"}, MISSING, 60, D, [Poll, Launched, SendStop, Finished, Forget]),
         ({"was": Was.QUEUED, "lookup": "arn"}, MISSING, 0, U, [LookUp]),
         # None there.
         ({"was": Was.QUEUED, "lookup": "arn"}, None, 9, U, [LookUp]),
