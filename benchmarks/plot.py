@@ -32,7 +32,7 @@ def draw(table: Table, path: Path) -> None:
     for panel, (key, title, scale, subjects) in zip(panels, _PANELS, strict=True):
         _panel(panel, table, key, title, scale, subjects)
     panels[0].legend(frameon=False, fontsize=9)
-    figure.suptitle("A burst of workloads, 50 ms from AWS, quotas lifted", fontsize=11)
+    figure.suptitle("A burst of workloads; a stand-in for ECS without quotas, 50 ms away", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, facecolor="white")
     plt.close(figure)

@@ -192,7 +192,8 @@ def headline(table: Table) -> str | None:
     if not ours or not provider:
         return None
     return (
-        f"{provider.cell.size:,} workloads at once, {ours.cell.latency * 1e3:.0f} ms from AWS, quotas lifted: "
+        f"{provider.cell.size:,} workloads at once, a stand-in for ECS without quotas "
+        f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
             f"{_seconds(row.figures['heartbeat_max_s'])}"
