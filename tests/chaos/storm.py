@@ -241,6 +241,7 @@ class _Weather:
         self._storms = storms(seed)
         self._draw = random.Random(f"{seed}:hosts")
         self._accepted = accepted.open()
+        self._unfinished = ""
         self._latest: list[str] = []
         self._result = result
         self._next: Storm | None = None
@@ -259,7 +260,7 @@ class _Weather:
             self._due = now + self._next.after
 
     def _lose(self, hosts: int) -> None:
-        lines = [line for line in self._accepted if line.endswith("\n")]
+        *lines, self._unfinished = (self._unfinished + self._accepted.read()).split("\n")
         self._latest += [line["id"] for line in map(json.loads, lines) if line["event"] == "accepted"]
         self._latest = self._latest[-50:]
         for arn in self._draw.sample(self._latest, min(hosts, len(self._latest))):
