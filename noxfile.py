@@ -130,6 +130,13 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def ha(session: nox.Session) -> None:
+    """Kill schedulers of a real Airflow on a real PostgreSQL, one of two in a burst among them."""
+    install(session, *group("test", "ha"))
+    pytest(session, "tests/e2e/test_ha.py", "-m", "e2e", "-s")
+
+
+@nox.session
 @nox.parametrize(["python", "airflow"], CORNERS)
 def compat(session: nox.Session, airflow: str) -> None:
     """Run the tests on the corners of the supported Airflow and Python versions."""

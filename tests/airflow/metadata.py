@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from unittest import mock
 from airflow.jobs import job as job_module
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.taskinstance import TaskInstance
-from sqlalchemy import create_engine, event, select
+from sqlalchemy import create_engine, event, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
@@ -118,6 +119,26 @@ class Metadata:
             for run in {ti.dag_run for ti in tis}:
                 run.state = "running"
             return [ti.id for ti in tis]
+
+    def orphan_mapped(self, *external_ids: str) -> None:
+        """Make the first task a mapped one: an instance for each of these, queued by a scheduler that is gone."""
+        self.orphan("queued")
+        table: Any = TaskInstance.__table__
+        with self.session() as session:
+            ti = self.tis(session)[0]
+            row = dict(session.execute(select(table).where(table.c.id == ti.id)).mappings().one())
+            row["executor_config"] = {}  # one that ECS takes
+            changes: Any = (
+                {"id": uuid.uuid4(), "map_index": number, "external_executor_id": external_id}
+                for number, external_id in enumerate(external_ids)
+            )
+            session.execute(insert(table), [{**row, **change} for change in changes])
+            ti.state = "success"
+
+    @staticmethod
+    def mapped(session: Session) -> list[Any]:
+        """Return what :meth:`orphan_mapped` made."""
+        return list(session.scalars(select(TaskInstance).where(TaskInstance.map_index >= 0)))
 
     @staticmethod
     def tis(session: Session) -> list[Any]:

@@ -1,0 +1,221 @@
+"""Schedulers that come and go on PostgreSQL: each task instance runs in one container, at its first try."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("asyncpg", reason="needs the dependency group 'ha'")
+pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
+
+from ecs_async_executor.local import LocalEcs
+from ecs_async_executor.local.demo.interrupts import Interrupts
+from tests.e2e.deployment import BOTH_EXECUTORS, SHUTDOWN_TIMEOUT, Deployment, Scheduler
+from tests.e2e.played import Container, PlayedRunner, label
+from tests.e2e.postgres import Postgres, binaries
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(binaries() is None, reason="needs a PostgreSQL server"),
+]
+
+SLOWLY = {
+    "AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST": "4",
+    "AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE": "4",
+    "AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE_MAX": "4",
+}
+BURST = tuple(f"burst_{number}" for number in range(4))
+EACH = 40
+DAGS = f"""
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import dag, task
+
+once = {{"schedule": "@once", "start_date": datetime(2025, 1, 1, tzinfo=timezone.utc), "catchup": False}}
+
+
+def many(name: str, number: int, **options: object) -> None:
+    @dag(dag_id=name, **once)
+    def make() -> None:
+        @task(retries=1, retry_delay=timedelta(seconds=1), **options)
+        def work(number: int) -> None: ...
+
+        work.expand(number=list(range(number)))
+
+    globals()[name] = make()
+
+
+for name in {BURST!r}:
+    many(name, {EACH})
+many("deployed", 60)
+many("deferring", 20)
+many("deferring_by_class", 20, executor="AsyncEcsExecutor")
+many("cleared", 6)
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with Interrupts() as interrupts, Postgres() as postgres:
+        deployment = Deployment(tmp_path_factory.mktemp("ha"), postgres, DAGS, interrupts)
+        try:
+            deployment.start(dags=len(BURST) + 4)
+            yield deployment
+        finally:
+            deployment.close()
+
+
+async def work(container: Container) -> None:
+    await asyncio.sleep(4)
+    await container.succeed()
+
+
+def tell(text: str) -> None:
+    """Say how it went, to whoever runs this with ``-s`` or reads a failure's output."""
+    print(text)  # noqa: T201
+
+
+def launched(ecs: LocalEcs) -> set[str]:
+    """Name the task instances that containers were made for."""
+    return {label(entry.command) for entry in ecs.ledger.entries()}
+
+
+def each_ran_once(airflow: Deployment, ecs: LocalEcs, *dags: str, containers: int = 1) -> None:
+    """Assert that every task instance succeeded at its first try, in so many containers, none of them refused."""
+    assert isinstance(ecs.runner, PlayedRunner)
+    instances = airflow.instances(*dags)
+    states = Counter((one.state, one.number) for one in instances)
+    assert states == {("success", 1): len(instances)}, airflow.logs()
+    assert ecs.runner.failed == []
+    assert ecs.runner.refused == []
+    assert Counter(ecs.runner.allowed) == {one.label: containers for one in instances}
+    assert len(ecs.ledger) == containers * len(instances)
+
+
+def test_one_of_two_schedulers_is_killed_in_a_burst_and_each_runs_once_at_try_1(airflow: Deployment) -> None:
+    # RunTask takes its time: some requests are under way, without an answer, when the scheduler dies.
+    with airflow.ecs(work, latency={"RunTask": 0.3}) as ecs:
+        # Neither may take everything, and there is always something that it has not launched yet.
+        settings = {**SLOWLY, "AIRFLOW__CORE__PARALLELISM": "80"}
+        first = airflow.start_scheduler(ecs, settings)
+        second = airflow.start_scheduler(ecs, settings)
+        airflow.unpause(*BURST)
+
+        def of(scheduler: Scheduler) -> Counter[str]:
+            known = launched(ecs)
+            return Counter(
+                one.state if one.state != "queued" or one.label in known else "not launched"
+                for one in airflow.instances(*BURST)
+                if one.job == scheduler.job and one.state is not None
+            )
+
+        airflow.until(lambda: len(ecs.ledger) >= 60 and of(first)["running"] and of(second)["running"], pause=0.02)
+        airflow.kill(first, signal.SIGKILL)
+        left, had = of(first), len(ecs.ledger)
+        assert left["not launched"] >= 5
+        assert left["running"] >= 1
+
+        airflow.until(lambda: airflow.succeeded(*BURST) == len(BURST) * EACH)
+        each_ran_once(airflow, ecs, *BURST)
+        tell(f"killed with {had} containers made and, of its own, {dict(left)}; then {len(ecs.ledger)} in all")
+
+
+def test_a_scheduler_is_ended_in_a_burst_and_the_next_one_runs_each_once_at_try_1(airflow: Deployment) -> None:
+    with airflow.ecs(work, latency={"RunTask": 0.3}) as ecs:
+        first = airflow.start_scheduler(ecs, SLOWLY)
+        airflow.unpause("deployed")
+        airflow.until(lambda: len(ecs.ledger) >= 15, pause=0.02)
+        took = airflow.kill(first, signal.SIGTERM)
+        had = len(ecs.ledger)
+        assert took < SHUTDOWN_TIMEOUT + 5
+        assert had < 60, "it was too late to interrupt anything"
+
+        airflow.start_scheduler(ecs)
+        airflow.until(lambda: airflow.succeeded("deployed") == 60)
+        each_ran_once(airflow, ecs, "deployed")
+        tell(f"ended in {took:.1f} s with {had} containers made")
+
+
+def test_a_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_each_resumes_once(
+    airflow: Deployment,
+) -> None:
+    dags = ("deferring", "deferring_by_class")
+    seen: Counter[str] = Counter()
+
+    async def defer_once(container: Container) -> None:
+        seen[container.label] += 1
+        if seen[container.label] == 1:
+            await asyncio.sleep(3)  # its ARN gets into the database meanwhile
+            await container.defer(8)
+        else:
+            await container.succeed()
+
+    # With a second executor beside it, Airflow assigns no new id to a task that names its executor by class
+    # name only: a resumed one still carries the ARN of its first container.
+    settings = {"AIRFLOW__CORE__EXECUTOR": BOTH_EXECUTORS}
+    with airflow.ecs(defer_once) as ecs:
+        first = airflow.start_scheduler(ecs, settings)
+        airflow.unpause(*dags)
+        airflow.until(lambda: airflow.states(*dags) == {("deferred", 1): 40}, pause=0.05)
+        ecs.faults.throttle("RunTask")
+        airflow.until(lambda: airflow.states(*dags) == {("queued", 1): 40}, pause=0.05)
+        assert len(ecs.ledger) == 40
+        leftover = [
+            one
+            for one in airflow.instances("deferring_by_class")
+            if (one.external_executor_id or "").startswith("arn")
+        ]
+        assert len(leftover) == 20
+        airflow.kill(first, signal.SIGKILL)
+        ecs.faults.clear()
+
+        airflow.start_scheduler(ecs, settings)
+        airflow.until(lambda: airflow.succeeded(*dags) == 40)
+        each_ran_once(airflow, ecs, *dags, containers=2)
+
+
+def test_a_running_task_is_cleared_and_its_scheduler_killed_and_what_restarts_is_adopted_not_launched(
+    airflow: Deployment,
+) -> None:
+    release = threading.Event()
+
+    async def notice_late(container: Container) -> None:
+        while not release.is_set():
+            await asyncio.sleep(0.2)
+        await container.heartbeat()
+        await container.succeed()
+
+    with airflow.ecs(notice_late) as ecs:
+        assert isinstance(ecs.runner, PlayedRunner)
+        runner = ecs.runner
+        first = airflow.start_scheduler(ecs)
+        airflow.unpause("cleared")
+        airflow.until(lambda: airflow.states("cleared") == {("running", 1): 6})
+        airflow.processes.run("clear", sys.executable, "-m", "airflow", "tasks", "clear", "--yes", "cleared")
+
+        def restarting(job: int) -> int:
+            return sum(one.state == "restarting" and one.job == job for one in airflow.instances("cleared"))
+
+        assert restarting(first.job) == 6
+        airflow.kill(first, signal.SIGKILL)
+        second = airflow.start_scheduler(ecs)
+        airflow.until(lambda: restarting(second.job) == 6)
+        time.sleep(8)  # longer than a look-up takes that finds nothing
+        assert restarting(second.job) == 6
+        assert len(ecs.ledger) == 6
+
+        # The old containers learn that their try is over and end with an error; Airflow then starts the next one.
+        release.set()
+        airflow.until(lambda: airflow.succeeded("cleared") == 6)
+        assert len(runner.refused) == 6
+        assert Counter(runner.allowed) == {f"cleared.work[{number}]": 2 for number in range(6)}
+        assert len(ecs.ledger) == 12
