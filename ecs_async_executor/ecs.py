@@ -343,10 +343,12 @@ def decode_reply(body: bytes) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", _typed_reply.decode(body))
     except msgspec.ValidationError:
-        reply = msgspec.json.decode(body)
+        reply = json.loads(body)
         if not isinstance(reply, dict):
-            raise
+            raise ValueError("the reply is no JSON object") from None
         return reply
+    except msgspec.DecodeError as error:  # a ValueError itself in newer versions only
+        raise ValueError(str(error)) from None
 
 
 DECODERS: Final = {"RunTaskResponse": decode_reply, "DescribeTasksResponse": decode_reply}

@@ -57,6 +57,14 @@ class Recorder:
         return {"tasks": [task], "failures": []}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def provider_defaults() -> None:
+    """Load the providers' own defaults of options, as every program of Airflow's does when it starts."""
+    from airflow.providers_manager import ProvidersManager
+
+    ProvidersManager().initialize_providers_configuration()
+
+
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[Recorder]:
     recorder = Recorder()
