@@ -209,7 +209,7 @@ def wheel(session: nox.Session) -> None:
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
     session.chdir(bench)
-    pytest(session, *BROAD)
+    pytest(session, *NARROW)
 
 
 @nox.session(name="constraints", default=False)
