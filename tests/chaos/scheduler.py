@@ -52,8 +52,6 @@ SETTINGS = EcsSettings(
 )
 TICK = 0.02
 STALL_TIMEOUT = 20.0
-QUEUED_TIMEOUT = 60.0
-"""A task instance that is queued for so long, and whose container did not start, is revoked and queued again."""
 LOOK_AROUND = 4.0
 RESUME_AFTER = 8.0
 """Seconds from a deferral or a revocation to the next queueing: more than clocks may differ by. Where Airflow
@@ -86,15 +84,26 @@ class Scheduler:
     A scheduler.
 
     :param parallelism: how many task instances may be queued or running
+    :param queued_timeout: one that is queued for so long, and whose container has not begun, is revoked and
+        queued again
     :param endpoint: of the local ECS
     """
 
     def __init__(
-        self, database: Database, number: int, *, parallelism: int, endpoint: str, plan: Plan, draw: random.Random
+        self,
+        database: Database,
+        number: int,
+        *,
+        parallelism: int,
+        queued_timeout: float,
+        endpoint: str,
+        plan: Plan,
+        draw: random.Random,
     ) -> None:
         self.database = database
         self.number = number
         self.parallelism = parallelism
+        self.queued_timeout = queued_timeout
         self.endpoint = endpoint
         self.plan = plan
         self.draw = draw
@@ -221,7 +230,7 @@ class Scheduler:
             self.database.commit_events(launched, outcomes, time.time() + RESUME_AFTER)
 
     def _revoke_stuck(self) -> None:
-        stuck = self.database.queued_before(time.time() - QUEUED_TIMEOUT)
+        stuck = self.database.queued_before(time.time() - self.queued_timeout)
         if not stuck:
             return
         begun = started(self.endpoint)
@@ -279,7 +288,7 @@ def render(launch: Launch) -> LaunchSpec:
     return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
 
 
-def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int) -> None:
+def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int, queued_timeout: int) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -294,6 +303,7 @@ def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int
         Database(path),
         number,
         parallelism=parallelism,
+        queued_timeout=queued_timeout,
         endpoint=os.environ["AWS_ENDPOINT_URL"],
         plan=Plan.of(seed, number, incarnations),
         draw=random.Random(f"{seed}:scheduler:{number}:draws"),

@@ -92,6 +92,7 @@ def run(
     timeout: float = 1800.0,
     incarnations: int | None = None,
     parallelism: int = 500,
+    queued_timeout: int = 60,
     progress: Callable[[float, Run, dict[str, int]], None] = lambda seconds, run, states: None,
 ) -> Run:
     """
@@ -101,15 +102,17 @@ def run(
     :param timeout: seconds after which what has not ended counts as lost
     :param incarnations: of the scheduler; None: as many as keep dying until nearly everything is done
     :param parallelism: how many task instances may be queued or running at a time
+    :param queued_timeout: seconds after which one whose container has not begun is revoked and queued again
     :param progress: called now and then with the seconds, what happened, and the states of task instances
     """
     if incarnations is None:
         incarnations = 4 + workloads // 250
+    limits = (incarnations, parallelism, queued_timeout)
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-            return _run(workloads, seed, Path(temporary), timeout, incarnations, parallelism, progress)
+            return _run(workloads, seed, Path(temporary), timeout, progress, *limits)
     directory.mkdir(parents=True)
-    return _run(workloads, seed, directory, timeout, incarnations, parallelism, progress)
+    return _run(workloads, seed, directory, timeout, progress, *limits)
 
 
 def _run(
@@ -117,9 +120,9 @@ def _run(
     seed: int,
     directory: Path,
     timeout: float,
-    incarnations: int,
-    parallelism: int,
     progress: Callable[[float, Run, dict[str, int]], None],
+    incarnations: int,
+    *limits: int,
 ) -> Run:
     result = Run(seed, workloads)
     path = directory / "airflow.db"
@@ -127,15 +130,15 @@ def _run(
     database = Database(path)
     began = time.monotonic()
     try:
-        with _service(directory, seed) as environment:
+        with _service(directory, seed) as environment, (directory / "ledger.jsonl").open() as accepted:
             control = Control(environment["AWS_ENDPOINT_URL"])
-            weather = _Weather(control, seed, directory / "ledger.jsonl", result)
+            weather = _Weather(control, seed, accepted, result)
             number = 0
             while not result.finished and time.monotonic() < began + timeout:
                 number += 1
                 plan = Plan.of(seed, number, incarnations)
                 with (directory / f"scheduler-{number}.log").open("w") as log:
-                    arguments = [str(path), *map(str, (number, incarnations, seed, parallelism))]
+                    arguments = [str(path), *map(str, (number, incarnations, seed, *limits))]
                     scheduler = _start("tests.chaos.scheduler", arguments, log, environment)
                     try:
                         _watch(scheduler, plan, weather, database, result, began, timeout, progress)
@@ -236,11 +239,11 @@ def _ask_to_end(scheduler: subprocess.Popen[bytes]) -> None:
 class _Weather:
     """Lets the storms come up when they are due, scheduler or not."""
 
-    def __init__(self, control: Control, seed: int, accepted: Path, result: Run) -> None:
+    def __init__(self, control: Control, seed: int, accepted: IO[str], result: Run) -> None:
         self._control = control
         self._storms = storms(seed)
         self._draw = random.Random(f"{seed}:hosts")
-        self._accepted = accepted.open()
+        self._accepted = accepted
         self._unfinished = ""
         self._latest: list[str] = []
         self._result = result
