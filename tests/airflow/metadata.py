@@ -129,7 +129,7 @@ class Metadata:
             row = dict(session.execute(select(table).where(table.c.id == ti.id)).mappings().one())
             row["executor_config"] = {}  # one that ECS takes
             changes: Any = (
-                {"id": uuid.uuid4(), "map_index": number, "external_executor_id": external_id}
+                {"id": uuid.uuid4(), _map_index().name: number, "external_executor_id": external_id}
                 for number, external_id in enumerate(external_ids)
             )
             session.execute(insert(table), [{**row, **change} for change in changes])
@@ -138,12 +138,17 @@ class Metadata:
     @staticmethod
     def mapped(session: Session) -> list[Any]:
         """Return what :meth:`orphan_mapped` made."""
-        return list(session.scalars(select(TaskInstance).where(TaskInstance.map_index >= 0)))
+        return list(session.scalars(select(TaskInstance).where(_map_index() >= 0)))
 
     @staticmethod
     def tis(session: Session) -> list[Any]:
         found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "adopted"))
         return sorted(found, key=lambda ti: int(ti.task_id.removeprefix("task_")))
+
+
+def _map_index() -> Any:
+    columns: Any = TaskInstance.__table__.c
+    return columns.region_index if "region_index" in columns else columns.map_index  # 3.4 and before
 
 
 def adopt(executor: Any, session: Session) -> int:
