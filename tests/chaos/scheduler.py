@@ -59,7 +59,8 @@ assigns no identity, a container's age is all that tells two queueings apart."""
 ROW_LOCKED = 0.03
 """How often Airflow finds the row of a launched one locked, and drops that event."""
 LOOP_DIES = 0.25
-"""How often the loop thread ends when the scheduler looks around."""
+LOOP_DEATHS = 2
+"""How often the loop thread ends when the scheduler looks around, and how often in all."""
 DEATHS = ("anywhere", "queued", "drained", "adopted", "asked")
 """Instants at which an incarnation ends: any (from outside), by SIGKILL after queueing and before the hand-over,
 after draining and before the commit, in mid-adoption; by SIGTERM."""
@@ -111,6 +112,7 @@ class Scheduler:
         self.tracked: dict[str, tuple[str, int]] = {}
         self.events: list[Report] = []
         self.adopted = 0
+        self.loop_deaths = 0
         self.slowest_beat = 0.0
         self.noted = 0.0
         self.asked_to_end = False
@@ -143,7 +145,8 @@ class Scheduler:
             if started - self.noted > LOOK_AROUND:
                 self.noted = started
                 self._revoke_stuck()
-                if self.draw.random() < LOOP_DIES:
+                if self.loop_deaths < LOOP_DEATHS and self.draw.random() < LOOP_DIES:
+                    self.loop_deaths += 1
                     self.bridge._tell(die)
                 self._note()
             time.sleep(max(0.0, TICK - (time.monotonic() - started)))
