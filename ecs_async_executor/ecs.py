@@ -695,12 +695,13 @@ class EcsBackend:
             arns = await self._list(scope, desiredStatus="STOPPED")
             # A task keeps its mark: what one sweep has learnt, none has to ask again, even if it failed.
             marks = known.marks = {arn: known.marks[arn] for arn in arns if arn in known.marks}
-            new = [arn for arn in arns if arn not in marks]
-            for first in range(0, len(new), self.describe_batch):
-                batch = new[first : first + self.describe_batch]
-                reply = await self._go_on("DescribeTasks", cluster=scope, tasks=batch)
-                for task in reply.get("tasks") or ():
-                    marks[task["taskArn"]] = task.get("startedBy")
+            for _ in range(_DESCRIBE_PASSES):
+                new = [arn for arn in arns if arn not in marks]
+                for first in range(0, len(new), self.describe_batch):
+                    batch = new[first : first + self.describe_batch]
+                    reply = await self._go_on("DescribeTasks", cluster=scope, tasks=batch)
+                    for task in reply.get("tasks") or ():
+                        marks[task["taskArn"]] = task.get("startedBy")
             known.result, known.result_of = dict(marks), known.begun
             return known.result
 
@@ -773,6 +774,8 @@ _METHODS: Final = {
     "StopTask": "stop_task",
 }
 _LONG_ARN_PARTS: Final = 3
+_DESCRIBE_PASSES: Final = 3
+"""A listed task that is MISSING may have been forgotten since, or be one that ECS does not show at that moment."""
 _GO_ON_AFTER: Final = (0.25, 0.5, 1.0, 2.0)
 """Seconds between the tries of a request that continues a long read."""
 _UNHEALTHY: Final = (

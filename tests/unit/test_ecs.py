@@ -892,3 +892,21 @@ def test_what_a_failed_sweep_has_learnt_is_not_asked_again(monkeypatch: pytest.M
     asked = [call["tasks"] for call in cluster.client.asked("describe_tasks")]
     assert [len(tasks) for tasks in asked] == [3, 3, 3, 3]
     assert asked[2] == asked[3]
+
+
+def test_a_listed_task_that_is_not_shown_for_a_moment_is_found_all_the_same() -> None:
+    cluster = Cluster(running={}, stopped={ARN + "1": "mark"})
+    replies: list[Any] = [{"tasks": [], "failures": []}, {"failures": [{"arn": ARN + "1", "reason": "MISSING"}]}]
+
+    def describe_tasks(**parameters: Any) -> Any:
+        return replies.pop() if replies else cluster.describe_tasks(**parameters)
+
+    cluster.client.answers["describe_tasks"] = describe_tasks
+    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+
+
+def test_a_listed_task_that_was_forgotten_since_is_not_asked_for_without_end() -> None:
+    cluster = Cluster(running={}, stopped={ARN + "1": "mark"})
+    cluster.client.answers["describe_tasks"] = {"failures": [{"arn": ARN + "1", "reason": "MISSING"}]}
+    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == []
+    assert len(cluster.client.asked("describe_tasks")) == 3
