@@ -345,7 +345,7 @@ def decode_reply(body: bytes) -> dict[str, Any]:
     except msgspec.ValidationError:
         reply = json.loads(body)
         if not isinstance(reply, dict):
-            raise ValueError("the reply is no JSON object") from None
+            raise ValueError("the reply is no JSON object") from None  # noqa: TRY004 - what botocore is asked on
         return reply
     except msgspec.DecodeError as error:  # a ValueError itself in newer versions only
         raise ValueError(str(error)) from None

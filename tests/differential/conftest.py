@@ -60,9 +60,10 @@ class Recorder:
 @pytest.fixture(scope="session", autouse=True)
 def provider_defaults() -> None:
     """Load the providers' own defaults of options, as every program of Airflow's does when it starts."""
-    from airflow.providers_manager import ProvidersManager
+    from airflow import providers_manager
 
-    ProvidersManager().initialize_providers_configuration()
+    manager: Any = providers_manager
+    manager.ProvidersManager().initialize_providers_configuration()
 
 
 @pytest.fixture(scope="session")
