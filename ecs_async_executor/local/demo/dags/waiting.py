@@ -28,8 +28,8 @@ def waiting() -> None:
         # Rendered in the container: the moment is always ahead when the sensor looks, so it always defers.
         target_time="{{ macros.datetime.now().astimezone() + macros.timedelta(seconds=4) }}",
     )
-    # Longer than a container takes to end: Airflow fails a task instance that is scheduled for its next poke before
-    # the end of its last one was reported.
+    # Longer than a container takes to end: Airflow fails a task instance that is scheduled for its next poke
+    # before the end of its last one was reported.
     SecondLook(task_id="rescheduled", mode="reschedule", poke_interval=8, timeout=120)
 
 
