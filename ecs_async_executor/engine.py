@@ -732,11 +732,9 @@ class Engine:
             for o in found
             if o.seen is not Seen.MISSING and not lifecycle.is_of_an_earlier_queueing(record, o, rules)
         ]
-        waited = anyio.current_time() - record.since
-        if not candidates and waited < rules.missing_grace and any(o.seen is Seen.MISSING for o in found):
-            self._not_resolved(record, [])  # listed, but not known yet
-            return
         candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
+        # Listed, but not known: not yet, or not at this moment.
+        candidates = candidates or [o for o in found if o.seen is Seen.MISSING]
         self._resolved(record, lifecycle.Resolved(candidates[-1] if candidates else None))
 
     async def _found(self, scope: str, mark: str, refusal: list[str]) -> Sequence[Observation] | None:

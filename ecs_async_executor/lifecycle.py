@@ -72,6 +72,7 @@ class Record:
     :param by_token: ``lookup`` is what the present token made; only its age is in question
     :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
         overwritten with the identifier of a container
+    :param unfound_at: since when the answers to looking it up name no container
     :param lookup_refused_at: since when looking it up is refused
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
@@ -99,6 +100,7 @@ class Record:
     lookup: str | None = None
     by_token: bool = False
     continued: bool = False
+    unfound_at: float | None = None
     lookup_refused_at: float | None = None
     outcome: Report | None = None
     noticed: bool = False
@@ -427,7 +429,7 @@ def _look_up_instead(record: Record, now: float) -> list[Effect]:
     record.phase = Phase.UNRESOLVED
     record.spec = None
     record.since = record.retry_at = now
-    record.lookup = None
+    record.lookup = record.unfound_at = None
     return [LookUp()]
 
 
@@ -534,25 +536,29 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     launchable = _is_launchable(record)
     # A container that is not listed is launched after a second look, but failed only after the grace.
     patience = rules.relook_after if launchable else rules.missing_grace
-    if observation is not None and observation.seen is Seen.MISSING and now - record.since < rules.missing_grace:
+    # Only answers count: one that took its time is not to be the last one at once.
+    if record.unfound_at is None:
+        record.unfound_at = now
+    unfound_for = now - record.unfound_at
+    missing = observation is not None and observation.seen is Seen.MISSING
+    if missing and unfound_for < rules.missing_grace:
         return _look_again(record, now, rules)  # a new one is not known at first either
     if observation is not None and _is_of_this_queueing(record, observation, rules):
         if _may_have_a_successor(record, observation, rules):
             if record.lookup is not None:
                 return _look_for_a_later_one(record, observation, now)
-            if now - record.since < patience:
+            if unfound_for < patience:
                 return _look_again(record, now, rules)
-        looked_since = record.since
         effects = _claim(record, observation, now)
-        if observation.seen is Seen.MISSING:
-            record.missing_at = looked_since
+        if missing:
+            record.missing_at = record.unfound_at
         return [*effects, *_observed(record, observation, now, 0.5, rules)]
     if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
         # The identifier was of an earlier queueing. A container of this one may carry the mark.
-        record.lookup = None
+        record.lookup = record.unfound_at = None
         record.retry_at = now
         return [LookUp()]
-    if now - record.since < patience:
+    if unfound_for < patience:
         return _look_again(record, now, rules)
     if record.muted:
         return _finish(record, None)
@@ -604,7 +610,7 @@ def _look_for_a_later_one(record: Record, observation: Observation, now: float) 
     if mark is not None and mark != record.launch.started_by:
         record.launch = replace(record.launch, started_by=mark)
         record.continued = True
-    record.lookup = None
+    record.lookup = record.unfound_at = None
     record.since = record.retry_at = now
     return [LookUp()]
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import anyio
 import pytest
 
+from ecs_async_executor.errors import BackendError
 from ecs_async_executor.messages import Launched, Was
 from tests.engine.cloud import FakeCloud, Plan
-from tests.engine.harness import Harness, launch_id, make_launch
-from tests.engine.test_engine import in_virtual_time
+from tests.engine.harness import RULES, Harness, launch_id, make_launch
+from tests.engine.test_engine import TIMED_OUT, in_virtual_time
 
 
 @in_virtual_time
@@ -119,4 +120,31 @@ async def test_a_running_one_that_clocks_make_look_old_is_followed_all_the_same(
         skewed = replace(original, launch_id=launch_id(), queued_at=original.queued_at + 30)
         second.adopt(skewed, Was.RUNNING, launched.handle_id)
         [finished] = await second.until(lambda: second.finished("a"))
+    assert (finished.success, finished.handle_id) == (True, launched.handle_id)
+
+
+@in_virtual_time
+async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5))
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", started_by="ti-1")
+        first.submit(original)
+        [launched] = await first.until(lambda: first.launched("a"))
+        await anyio.sleep(10)
+    adopted_at = anyio.current_time()
+    asked_at: list[float] = []
+
+    def no_answer_then_hidden(operation: str, cloud: FakeCloud) -> BackendError | None:
+        waited = anyio.current_time() - adopted_at
+        if operation == "describe":
+            asked_at.append(waited)
+            # What it is asked for first is not shown, once.
+            cloud.containers[launched.handle_id].plan.hidden_for = 10_000.0 if len(asked_at) == 1 else 0.0
+        return TIMED_OUT if operation == "find" and waited < 100 else None
+
+    cloud.fault = no_answer_then_hidden
+    async with Harness(cloud).running() as second:
+        second.adopt(replace(original, launch_id=launch_id()), Was.RUNNING)
+        [finished] = await second.until(lambda: second.finished("a"))
+    assert asked_at[0] > RULES.missing_grace
     assert (finished.success, finished.handle_id) == (True, launched.handle_id)

@@ -474,7 +474,7 @@ def test_how_a_launch_begins() -> None:
 def test_every_answer_to_a_look_up(
     fields: dict[str, Any], observation: Observation | None, waited: float, phase: Phase, effects: list[type]
 ) -> None:
-    record = record_in(Phase.UNRESOLVED, since=NOW - waited, **fields)
+    record = record_in(Phase.UNRESOLVED, unfound_at=NOW - waited, **fields)
     assert kinds(step(record, Resolved(observation), NOW, RULES)) == effects
     assert record.phase is phase
 
