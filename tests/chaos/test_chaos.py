@@ -41,6 +41,7 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
     return audit({LAUNCH: revoked}, outcomes, containers)
 
 
+@pytest.mark.e2e  # not green in every run: see docs/guarantees.md
 @pytest.mark.slow
 def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice() -> None:
     result = run(300, seed=1, timeout=300, incarnations=4, queued_timeout=30)
