@@ -47,6 +47,34 @@ class LaunchSpec:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """
+    What sets one service apart from another, known before anything is called.
+
+    Rates are calls per second that an account may make as long as nobody had them raised.
+
+    :param name: for people, and for the thread
+    :param launch_rates: launches, by bucket
+    :param launch_rate: launches from a bucket that is not among those
+    :param change_rate: launches and stops together
+    :param change_burst: how many of those may leave at once after a rest
+    :param repeatable: the same spec and token again mean the same container. If not, a request without a definite
+        answer is never sent again before a search, long enough after it, has found no container.
+    """
+
+    name: str
+    launch_rates: Mapping[str, float]
+    launch_rate: float
+    change_rate: float
+    change_burst: float
+    repeatable: bool = True
+
+    def rate_of(self, bucket: str) -> float:
+        """Return how many launches per second a bucket allows."""
+        return self.launch_rates.get(bucket, self.launch_rate)
+
+
 class Seen(enum.Enum):
     """Where a container is in its life, as far as the engine cares."""
 
@@ -108,7 +136,7 @@ class Backend(Protocol):
         ...
 
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
-        """Start one container; the same spec and token again mean the same container."""
+        """Start one container; :attr:`Service.repeatable` says what the same spec and token again mean."""
         ...
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:

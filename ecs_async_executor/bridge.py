@@ -26,10 +26,9 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
 from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.limits import DEFAULT_LAUNCH_RATES
 from ecs_async_executor.messages import Command, Launch, Report
 from ecs_async_executor.policy import Rules
 from ecs_async_executor.settings import Tuning
@@ -42,8 +41,6 @@ STALL_BEATS = 5
 RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 HEALTHY_AFTER = 60.0
 """A loop thread that lived for so long ends a series of restarts."""
-FALLBACK_LAUNCH_RATE = 20.0
-"""Launches per second for a bucket that no default quota is known of."""
 CLIENT_CLOSE_SECONDS = 2.0
 """What closing the client may add to a stop."""
 
@@ -66,7 +63,7 @@ class Bridge:
     All methods but those that say otherwise are for the scheduler's main thread, take microseconds, do no I/O and
     raise nothing.
 
-    :param name: the service's, for the thread and for sentences that people read
+    :param service: what is known of it without asking
     :param backend: makes the backend, on the loop thread, once per loop
     :param render: makes a request of a launch, on the loop thread (see ``render_in_thread``); raises
         :class:`~ecs_async_executor.errors.Rejected` if that cannot be done for this one
@@ -78,7 +75,7 @@ class Bridge:
     def __init__(
         self,
         *,
-        name: str,
+        service: Service,
         backend: Callable[[], Backend],
         render: Callable[[Launch], LaunchSpec],
         tuning: Tuning,
@@ -87,14 +84,15 @@ class Bridge:
         render_in_thread: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
+        self._name = service.name
         self._make_backend = backend
         self._render = render
-        self._options = options = _options(tuning, stall_timeout, render_in_thread=render_in_thread)
+        self._options = options = _options(service, tuning, stall_timeout, render_in_thread=render_in_thread)
         self._monotonic = monotonic
         self._ledger = Ledger(
             Rules(
-                service=name,
+                service=service.name,
+                repeatable=service.repeatable,
                 max_attempts=max_attempts,
                 missing_grace=tuning.missing_grace,
                 permanent_error_grace=tuning.permanent_error_grace,
@@ -419,9 +417,9 @@ def _closed(*_: object) -> None:
 _bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
 
 
-def _options(tuning: Tuning, stall_timeout: float | None, *, render_in_thread: bool) -> Options:
+def _options(service: Service, tuning: Tuning, stall_timeout: float | None, *, render_in_thread: bool) -> Options:
     def launch_rate(bucket: str) -> float:
-        return tuning.launch_rate or DEFAULT_LAUNCH_RATES.get(bucket, FALLBACK_LAUNCH_RATE)
+        return tuning.launch_rate or service.rate_of(bucket)
 
     return Options(
         launch_rate=launch_rate,
@@ -432,6 +430,8 @@ def _options(tuning: Tuning, stall_timeout: float | None, *, render_in_thread: b
         describe_rate=tuning.describe_rate,
         describe_burst=max(1.0, tuning.describe_rate),
         poll_interval=tuning.poll_interval,
+        change_rate=service.change_rate,
+        change_burst=service.change_burst,
         stall_timeout=stall_timeout,
         render_in_thread=render_in_thread,
     )

@@ -21,13 +21,27 @@ import msgspec
 import structlog
 
 from ecs_async_executor.aws import bounded, classify, unlogged
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
 
 if TYPE_CHECKING:
     from ecs_async_executor.aws import ClientFactory
 
+SERVICE: Final = Service(
+    name="ECS",
+    launch_rates={"FARGATE": 20.0, "FARGATE_SPOT": 20.0, "EC2": 40.0, "EXTERNAL": 40.0},
+    launch_rate=20.0,
+    change_rate=40.0,
+    change_burst=20.0,
+)
+"""
+AWS's default quotas, per account and Region; all of them can be raised.
+
+From the Amazon ECS API Reference ("Request throttling for the Amazon ECS API") and AWS Fargate's throttling
+quotas: RunTask on Fargate 20/s, On-Demand and Spot apart; modifying calls (RunTask, StopTask and others) 40/s
+together, burst 100, of which a client that is not alone had better not take all.
+"""
 OVERRIDES_LIMIT: Final = 8192
 """Characters of ``overrides`` that RunTask takes, JSON punctuation included."""
 EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}

@@ -63,6 +63,7 @@ class Options:
     How the engine works. Rates are calls per second, times seconds.
 
     :param launch_rate: rate to start with, by bucket
+    :param change_rate: launches and stops together
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param render_in_thread: rendering runs user code, which may block
     """
@@ -75,6 +76,8 @@ class Options:
     describe_rate: float
     describe_burst: float
     poll_interval: float
+    change_rate: float
+    change_burst: float
     stall_timeout: float | None = None
     render_in_thread: bool = False
 
@@ -228,6 +231,8 @@ class Engine:
             launch_rate_max=options.launch_rate_max,
             read_rate=options.describe_rate,
             read_burst=options.describe_burst,
+            modify_rate=options.change_rate,
+            modify_burst=options.change_burst,
             now=now,
         )
         self._intake, self._launch_kick, self._stop_kick = Kick(), Kick(), Kick()

@@ -30,7 +30,7 @@ from sqlalchemy import event
 from ecs_async_executor import airflow_compat as compat
 from ecs_async_executor import ecs
 from ecs_async_executor.airflow_compat import Key
-from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen
+from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, Kind, Rejected
@@ -81,8 +81,8 @@ class AsyncExecutor(compat.VersionedExecutor):
     :meth:`_request`, :meth:`_spec` and :meth:`_handle_id`.
     """
 
-    service = "service"
-    """Its name for people."""
+    service: Service
+    """What is known of it without asking."""
     metrics_prefix = "async_executor"
 
     supports_multi_team = True
@@ -172,7 +172,7 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         return Bridge(
-            name=self.service,
+            service=self.service,
             backend=self._make_backend,
             render=self._render,
             tuning=tuning,
@@ -182,7 +182,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         )
 
     def _check_health(self, bridge: Bridge, timeout: float) -> None:
-        log.info("ecs_executor.health_check.started", service=self.service, timeout=timeout)
+        log.info("ecs_executor.health_check.started", service=self.service.name, timeout=timeout)
         try:
             bridge.check(timeout)
         except Exception as error:
@@ -191,19 +191,20 @@ class AsyncExecutor(compat.VersionedExecutor):
             )
             reason = in_words(error)
             if transient:
-                log.warning("ecs_executor.health_check.inconclusive", service=self.service, reason=reason)
+                log.warning("ecs_executor.health_check.inconclusive", service=self.service.name, reason=reason)
                 return
             bridge.stop(HEALTH_STOP_TIMEOUT, stop_containers=False, reason="")
             self._bridge = None
-            log.error("ecs_executor.health_check.failed", service=self.service, reason=reason)  # noqa: TRY400
+            log.error("ecs_executor.health_check.failed", service=self.service.name, reason=reason)  # noqa: TRY400
+            name = self.service.name
             whole = (
-                f"{self.service} Executor health check has failed because: {reason.rstrip('.')}. "
-                f"The {self.service} executor will not be able to run Airflow tasks until the issue is addressed."
+                f"{name} Executor health check has failed because: {reason.rstrip('.')}. "
+                f"The {name} executor will not be able to run Airflow tasks until the issue is addressed."
             )
             if isinstance(error, BackendError) and "health check has failed" in error.message:
                 whole = error.message  # the backend words it as the provider does
             raise compat.AirflowException(whole) from error
-        log.info("ecs_executor.health_check.succeeded", service=self.service)
+        log.info("ecs_executor.health_check.succeeded", service=self.service.name)
 
     def end(self) -> None:
         """Launch nothing more, let requests in flight finish, and leave the containers to the next scheduler."""
@@ -321,7 +322,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         if report.notable:
             what = "container failure" if report.handle_id else "task submit failure"
             self.log_task_event(
-                event=f"{self.service.lower()} {what}", extra=report.reason or "", ti_key=report.key
+                event=f"{self.service.name.lower()} {what}", extra=report.reason or "", ti_key=report.key
             )
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Any) -> None:
@@ -624,9 +625,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             handle_id = self._handle_id(external_id) if external_id else None
             if handle_id is None or ti.try_number != try_number:
                 return [], []
-            return [f"{self.service} container {handle_id}: {_status(self._look_at(handle_id))}"], []
+            return [f"{self.service.name} container {handle_id}: {_status(self._look_at(handle_id))}"], []
         except Exception as error:  # noqa: BLE001 - it is a line of a log
-            return [f"The status of the {self.service} container could not be read: {in_words(error)}"], []
+            return [f"The status of the {self.service.name} container could not be read: {in_words(error)}"], []
 
     def _look_at(self, handle_id: str) -> Observation:
         async def look() -> Observation:
@@ -654,7 +655,7 @@ class AsyncEcsExecutor(AsyncExecutor):
     :meth:`_serialize_workload_to_command`.
     """
 
-    service = "ECS"
+    service = ecs.SERVICE
     metrics_prefix = "ecs_executor"
 
     @cached_property

@@ -4,25 +4,14 @@ Rates and gates: how fast the cloud may be asked, and what has to wait for room.
 Pure: imports the standard library only, reads no clock. Every ``now`` is in seconds of one monotonic clock;
 a reading older than one before it is harmless, it only never makes a token. Rates are calls per second.
 
-The quotas that the defaults come from (Amazon ECS API Reference, "Request throttling for the Amazon ECS API",
-and the AWS Fargate throttling quotas; all per account and Region, all of them can be raised):
-RunTask on Fargate 20/s, On-Demand and Spot apart; modifying calls (RunTask, StopTask and others) 40/s
-together, burst 100; reading calls 20/s, burst 100.
+What the rates are to begin with is the service's business (:class:`~ecs_async_executor.backend.Service`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from weakref import WeakValueDictionary
-
-DEFAULT_LAUNCH_RATES: Mapping[str, float] = {
-    "FARGATE": 20.0,
-    "FARGATE_SPOT": 20.0,
-    "EC2": 40.0,
-    "EXTERNAL": 40.0,
-}
-"""RunTask calls per second under AWS's default quotas, by launch type."""
 
 _ROUNDING_SECONDS = 1e-6
 _CUT = 0.7
@@ -185,13 +174,13 @@ class AdaptiveBucket:
 
 class Limiter:
     """
-    The one place that knows which buckets of AWS an operation draws from.
+    The one place that knows which buckets an operation draws from.
 
-    Launches draw from the bucket of their launch type, stops and reads from one each; launches and stops
+    Launches draw from the bucket that their spec names, stops and reads from one each; launches and stops
     also share one for modifying calls. Of that one stops take first, but no more than every second token
     while launches wait. It follows the fastest launch bucket upwards, for no launch can be faster than it.
 
-    :param launch_rate: the rate to start with, by launch bucket; a table falls back to 20/s
+    :param launch_rate: the rate to start with, by launch bucket
     :param launch_burst: how many launches may leave at once after a rest
     :param launch_rate_max: no launch bucket grows beyond this rate
     :param read_rate: the rate of reading calls that is never exceeded
@@ -201,16 +190,16 @@ class Limiter:
     def __init__(
         self,
         *,
-        launch_rate: Callable[[str], float] | Mapping[str, float] = DEFAULT_LAUNCH_RATES,
+        launch_rate: Callable[[str], float],
         launch_burst: float,
         launch_rate_max: float,
         read_rate: float,
         read_burst: float,
-        modify_rate: float = 40.0,
-        modify_burst: float = 20.0,
+        modify_rate: float,
+        modify_burst: float,
         now: float,
     ) -> None:
-        self._launch_rate = launch_rate if callable(launch_rate) else _with_fallback(launch_rate)
+        self._launch_rate = launch_rate
         self._launch_burst = launch_burst
         self._launch_rate_max = launch_rate_max
         self._launch: dict[str, AdaptiveBucket] = {}
@@ -486,7 +475,3 @@ class PollPacer:
         :param read_rate: how many reading calls per second there may be in all
         """
         return max(self._poll_interval, batches / (self._share * read_rate))
-
-
-def _with_fallback(rates: Mapping[str, float]) -> Callable[[str], float]:
-    return lambda bucket: rates.get(bucket, 20.0)

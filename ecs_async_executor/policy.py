@@ -45,6 +45,7 @@ class Rules:
         shortest time that a service remembers it for (AWS: one hour after the container stopped)
     :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
     :param relook_after: seconds after which a container that was not listed is looked for once more
+    :param repeatable: see :class:`~ecs_async_executor.backend.Service`
     :param created_margin: seconds that clocks may differ by, when a container's age is compared with Airflow's
     """
 
@@ -58,6 +59,7 @@ class Rules:
     predecessor_wait: float = 120.0
     relook_after: float = 5.0
     created_margin: float = 5.0
+    repeatable: bool = True
 
 
 def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False) -> Verdict:

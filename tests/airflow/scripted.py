@@ -86,7 +86,7 @@ class ScriptedExecutor(AsyncEcsExecutor):
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         self.scripted = ScriptedBridge(
-            name=self.service,
+            service=self.service,
             backend=self._make_backend,
             render=self._render,
             tuning=tuning,

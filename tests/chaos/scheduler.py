@@ -117,7 +117,7 @@ class Scheduler:
         self.noted = 0.0
         self.asked_to_end = False
         self.bridge = Bridge(
-            name="ECS",
+            service=ecs.SERVICE,
             backend=backend,
             render=render,
             tuning=TUNING,

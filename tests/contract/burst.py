@@ -7,6 +7,7 @@ import time
 
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.messages import Launch
 from tests.contract.services import TUNING, Local, spec
 
@@ -15,7 +16,7 @@ def render(launch: Launch) -> LaunchSpec:
     return spec("long", started_by=launch.started_by, jwt=str(time.time()))
 
 
-bridge = Bridge(name="ECS", backend=Local.backend, render=render, tuning=TUNING, max_attempts=3)
+bridge = Bridge(service=SERVICE, backend=Local.backend, render=render, tuning=TUNING, max_attempts=3)
 bridge.start()
 for identity in sys.argv[1:]:
     bridge.submit(Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True))

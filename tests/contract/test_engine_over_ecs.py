@@ -13,6 +13,7 @@ import pytest
 
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.errors import Kind
 from ecs_async_executor.local import Fault
 from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Was
@@ -35,7 +36,7 @@ class Scheduler:
         self.life = life
         self.reports: list[Report] = []
         self.bridge = Bridge(
-            name="ECS", backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
+            service=SERVICE, backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
         )
         self.bridge.start()
 

@@ -29,6 +29,8 @@ OPTIONS = Options(
     describe_rate=1000.0,
     describe_burst=100,
     poll_interval=1.0,
+    change_rate=40.0,
+    change_burst=20.0,
 )
 RULES = Rules(service="ECS", max_attempts=3)
 

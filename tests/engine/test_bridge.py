@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from ecs_async_executor import bridge as bridge_module
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.messages import Finished, Launch, Report
 from ecs_async_executor.settings import Tuning
@@ -41,7 +42,7 @@ class Scheduler:
         self.reports: list[Report] = []
         options.setdefault("backend", lambda: cloud)
         options.setdefault("render", render)
-        self.bridge = Bridge(name="ECS", tuning=TUNING, max_attempts=3, **options)
+        self.bridge = Bridge(service=SERVICE, tuning=TUNING, max_attempts=3, **options)
 
     def heartbeat(self) -> None:
         self.bridge.drain(self.reports.append)

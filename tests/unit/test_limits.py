@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.limits import (
-    DEFAULT_LAUNCH_RATES,
     AdaptiveBucket,
     Gate,
     Gates,
@@ -37,6 +37,9 @@ def limiter(now: float = 0.0, **changes: object) -> Limiter:
         "launch_rate_max": 500.0,
         "read_rate": 20.0,
         "read_burst": 20,
+        "modify_rate": SERVICE.change_rate,
+        "modify_burst": SERVICE.change_burst,
+        "launch_rate": SERVICE.rate_of,
         "now": now,
     }
     return Limiter(**{**settings, **changes})  # type: ignore[arg-type]
@@ -276,7 +279,7 @@ def test_whatever_happens_the_rate_stays_within_bounds_and_ready_at_is_truthful(
 
 def test_launch_buckets_start_at_the_quota_of_their_launch_type() -> None:
     limits = limiter()
-    assert {b: limits.launch_rate(b) for b in DEFAULT_LAUNCH_RATES} == dict(DEFAULT_LAUNCH_RATES)
+    assert {b: limits.launch_rate(b) for b in SERVICE.launch_rates} == dict(SERVICE.launch_rates)
     assert limits.launch_rate("SOMETHING_NEW") == 20.0
     assert limiter(launch_rate=lambda _: 7.0).launch_rate("EC2") == 7.0
     assert limiter(launch_rate_max=30.0).launch_rate("EC2") == 30.0

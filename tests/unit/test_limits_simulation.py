@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.limits import Limiter, TokenBucket
 
 LATENCY = (0.05, 0.15)
@@ -106,7 +107,16 @@ def simulate(
     chance = random.Random(seed)
     aws = Aws(quota)
     limits = [
-        Limiter(launch_burst=10, launch_rate_max=rate_max, read_rate=20.0, read_burst=20, now=0.0)
+        Limiter(
+            launch_rate=SERVICE.rate_of,
+            launch_burst=10,
+            launch_rate_max=rate_max,
+            read_rate=20.0,
+            read_burst=20,
+            modify_rate=SERVICE.change_rate,
+            modify_burst=SERVICE.change_burst,
+            now=0.0,
+        )
         for _ in range(schedulers)
     ]
     outcome = Outcome([[] for _ in limits], [[] for _ in limits], limits)
