@@ -272,6 +272,23 @@ class Bridge:
             paused="the loop thread is dead" if dead else latest.paused,
         )
 
+    def records(self) -> list[dict[str, object]]:
+        """Return what the engine knows of every launch that has not ended, for people. Takes no lock."""
+        now = self._monotonic()
+        return [
+            {
+                "launch_id": record.launch.launch_id,
+                "label": record.launch.label,
+                "phase": record.phase.value,
+                "attempt": record.attempt,
+                "errors": record.errors,
+                "handle_id": record.handle.id if record.handle else None,
+                "waits_for": round(record.retry_at - now, 1) if record.retry_at > now else 0.0,
+                "stop_reason": record.stop_reason,
+            }
+            for record in list(self._ledger.records.values())
+        ]
+
     def _wake(self) -> None:
         loop = self._loop
         if loop is not None and not loop.wake_pending:

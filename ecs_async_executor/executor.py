@@ -604,9 +604,12 @@ class AsyncExecutor(compat.VersionedExecutor):
                 slots_available=self.slots_available,
                 statistics=repr(bridge.statistics()) if bridge else None,
             )
-            for key, tracked in list(self._launches.items()):
-                launched = tracked.launch_id not in self._unlaunched
-                log.info("ecs_executor.launch", key=str(key), launch_id=tracked.launch_id, launched=launched)
+            known = bridge.records() if bridge else []
+            for record in known:
+                log.info("ecs_executor.launch", **record)
+            strangers = {tracked.launch_id for tracked in list(self._launches.values())}
+            for launch_id in strangers - {record["launch_id"] for record in known}:
+                log.info("ecs_executor.launch", launch_id=launch_id, phase="on its way to or from the engine")
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception("ecs_executor.debug_dump.failed", error)
 

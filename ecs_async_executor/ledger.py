@@ -20,7 +20,7 @@ from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report
 from ecs_async_executor.policy import Rules
 
 Place = tuple[int, int, int, str]
-"""(-priority, order of arrival, ticket, launch_id): a heap of these pops the highest priority, oldest first."""
+"""(-priority, order of arrival, ticket, record id): a heap of these pops the highest priority, oldest first."""
 
 
 @dataclass(slots=True)
@@ -105,12 +105,12 @@ class Ledger:
         self.active: dict[str, Record] = {}
         self.lanes: dict[str | None, Lane] = {None: Lane(None, None)}
         self._by_key: dict[Hashable, dict[str, Record]] = {}
-        self._delayed: list[tuple[float, int, int, str]] = []
-        self._look_ups: list[tuple[float, int, int, str]] = []
+        self._delayed: list[tuple[float, int, str]] = []
+        self._look_ups: list[tuple[float, int, str]] = []
         self._held: dict[Hashable, tuple[float, Finished]] = {}
         self._routes: dict[Hashable, str] = {}
         self._placements: dict[str, str] = {}
-        self._order = itertools.count()
+        self._order = itertools.count(1)
         self._arrival: dict[str, int] = {}
 
     # --- commands and events ---------------------------------------------------------------------------------
@@ -137,32 +137,61 @@ class Ledger:
     def _begin(
         self, launch: Launch, make: Callable[[], tuple[Record, list[lifecycle.Effect]]], now: float
     ) -> None:
-        if launch.launch_id in self.records:
-            return
+        known = self.records.get(launch.launch_id)
+        if known is not None:
+            if not known.muted:
+                return
+            self._rename(known, now)
         self._held.pop(launch.key, None)
         for sibling in list(self._by_key.get(launch.key, {}).values()):
             if sibling.stop_reason is None:
                 self.dispatch(sibling, lifecycle.Superseded(), now)
         record, effects = make()
+        if known is not None:
+            record.spent = known.spent + known.attempt  # its tokens are not this one's
         siblings = self._by_key.setdefault(launch.key, {})
-        if any(sibling.stop_reason is not None for sibling in siblings.values()):
-            # A revoked container of the same key may still run user code.
-            record.retry_at = now + self.rules.predecessor_wait
-        siblings[launch.launch_id] = record
-        self._arrival[launch.launch_id] = next(self._order)
-        self.records[launch.launch_id] = record
+        # A revoked container of the same key may still run user code. The wait begins with the revocation: who is
+        # revoked while waiting, over and over, would wait for ever.
+        for sibling in siblings.values():
+            if sibling.stop_reason is not None:
+                record.retry_at = max(record.retry_at, sibling.unwanted_at + self.rules.predecessor_wait)
+        siblings[record.id] = record
+        self._arrival[record.id] = next(self._order)
+        self.records[record.id] = record
         self._carry_out(record, effects, now)
+
+    def _rename(self, record: Record, now: float) -> None:
+        """
+        Make room for another launch under the same identity; nobody waits for this one any more.
+
+        A revoked launch is here until its container has stopped, and Airflow need not have assigned another
+        identity by then.
+        """
+        old, record.id = record.id, f"{record.launch.launch_id}/{next(self._order)}"
+        del self.records[old]
+        self.records[record.id] = record
+        self._arrival[record.id] = self._arrival.pop(old)
+        siblings = self._by_key[record.launch.key]
+        siblings[record.id] = siblings.pop(old)
+        if old in self._placements:
+            self._placements[record.id] = self._placements.pop(old)
+        if old in self.active:
+            self.active[record.id] = self.active.pop(old)
+        if record.phase in _SENDABLE:
+            self._enqueue(record, now)
+        elif record.phase is Phase.UNRESOLVED:
+            self.look_up_again(record, record.retry_at)
 
     def dispatch(self, record: Record, event: Event, now: float) -> None:
         """Let an event happen to a record, and do the bookkeeping that follows from it."""
         self._carry_out(record, lifecycle.step(record, event, now, self.rules), now)
         if record.phase is not Phase.ACTIVE:
-            self.active.pop(record.launch.launch_id, None)
+            self.active.pop(record.id, None)
 
     def abandon(self, record: Record, reason: str, now: float) -> None:
         """End a launch that an event could not be applied to: it has failed, which is told if it still matters."""
         launch = record.launch
-        if record.launch.launch_id in self.records:
+        if record.id in self.records:
             if record.outcome is not None:
                 self._emit(record, record.outcome, now)  # perhaps again, which does no harm
             elif not record.muted:
@@ -175,17 +204,14 @@ class Ledger:
             self._forget(record, now)
 
     def _carry_out(self, record: Record, effects: list[lifecycle.Effect], now: float) -> None:
-        launch_id = record.launch.launch_id
         for effect in effects:
             match effect:
                 case lifecycle.Enqueue():
                     self._enqueue(record, now)
                 case lifecycle.LookUp():
-                    record.ticket += 1
-                    place = (record.retry_at, next(self._order), record.ticket, launch_id)
-                    heapq.heappush(self._look_ups, place)
+                    self.look_up_again(record, record.retry_at)
                 case lifecycle.Poll():
-                    self.active[launch_id] = record
+                    self.active[record.id] = record
                 case lifecycle.SendStop(reason):
                     if record.handle is not None:
                         self.stops.add(StopRequest(record, record.handle, reason))
@@ -209,15 +235,15 @@ class Ledger:
         )
 
     def _forget(self, record: Record, now: float) -> None:
-        launch_id, key = record.launch.launch_id, record.launch.key
-        self.records.pop(launch_id, None)
-        self.active.pop(launch_id, None)
-        self._arrival.pop(launch_id, None)
-        self._placements.pop(launch_id, None)
+        key = record.launch.key
+        self.records.pop(record.id, None)
+        self.active.pop(record.id, None)
+        self._arrival.pop(record.id, None)
+        self._placements.pop(record.id, None)
         siblings = self._by_key.get(key)
         if siblings is None:
             return
-        siblings.pop(launch_id, None)
+        siblings.pop(record.id, None)
         if not siblings:
             del self._by_key[key]
         revoked = any(sibling.stop_reason is not None for sibling in siblings.values())
@@ -244,16 +270,15 @@ class Ledger:
     # --- the launch queue ------------------------------------------------------------------------------------
 
     def _enqueue(self, record: Record, now: float) -> None:
-        record.ticket += 1
-        launch_id = record.launch.launch_id
+        ticket = record.ticket = next(self._order)
         if record.retry_at > now:
-            heapq.heappush(self._delayed, (record.retry_at, next(self._order), record.ticket, launch_id))
+            heapq.heappush(self._delayed, (record.retry_at, ticket, record.id))
             return
-        placement = self._placements.get(launch_id) or self._routes.get(record.launch.route)
+        placement = self._placements.get(record.id) or self._routes.get(record.launch.route)
         lane = self.lanes.get(placement)
         if lane is None:
             lane = self.lanes[None]
-        place = (-record.launch.priority, self._arrival[launch_id], record.ticket, launch_id)
+        place = (-record.launch.priority, self._arrival[record.id], ticket, record.id)
         heapq.heappush(lane.heap, place)
 
     def requeue(self, record: Record, now: float) -> None:
@@ -264,7 +289,7 @@ class Ledger:
         """Remember which limits a launch, and those like it, fall under."""
         if placement not in self.lanes:
             self.lanes[placement] = Lane(placement, bucket)
-        self._placements[record.launch.launch_id] = placement
+        self._placements[record.id] = placement
         if len(self._routes) >= ROUTES_KEPT:
             self._routes.clear()
         self._routes[record.launch.route] = placement
@@ -272,8 +297,8 @@ class Ledger:
     def advance(self, now: float) -> None:
         """Bring launches whose delay is over into their lanes, and drop lanes that are empty."""
         while self._delayed and self._delayed[0][0] <= now:
-            _, _, ticket, launch_id = heapq.heappop(self._delayed)
-            record = self.records.get(launch_id)
+            _, ticket, name = heapq.heappop(self._delayed)
+            record = self.records.get(name)
             if record is not None and record.ticket == ticket:
                 self._enqueue(record, now)
         if self._held:
@@ -282,8 +307,8 @@ class Ledger:
     def head(self, lane: Lane) -> Record | None:
         """Return the launch that is next in a lane, and drop void places before it."""
         while lane.heap:
-            _, _, ticket, launch_id = lane.heap[0]
-            record = self.records.get(launch_id)
+            _, _, ticket, name = lane.heap[0]
+            record = self.records.get(name)
             if record is not None and record.ticket == ticket and record.phase in _SENDABLE:
                 return record
             heapq.heappop(lane.heap)
@@ -326,16 +351,16 @@ class Ledger:
         """Take out every record that has to be looked up now."""
         due = []
         while self._look_ups and self._look_ups[0][0] <= now:
-            _, _, ticket, launch_id = heapq.heappop(self._look_ups)
-            record = self.records.get(launch_id)
+            _, ticket, name = heapq.heappop(self._look_ups)
+            record = self.records.get(name)
             if record is not None and record.ticket == ticket and record.phase is Phase.UNRESOLVED:
                 due.append(record)
         return due
 
     def look_up_again(self, record: Record, at: float) -> None:
         """Put a record back whose look-up got no answer."""
-        record.ticket += 1
-        heapq.heappush(self._look_ups, (at, next(self._order), record.ticket, record.launch.launch_id))
+        ticket = record.ticket = next(self._order)
+        heapq.heappush(self._look_ups, (at, ticket, record.id))
 
     def next_look_up(self) -> float | None:
         """When the next look-up is due."""
@@ -355,7 +380,7 @@ class Ledger:
             elif record.phase is Phase.UNRESOLVED:
                 self.look_up_again(record, now)
             elif record.phase is Phase.ACTIVE:
-                self.active[record.launch.launch_id] = record
+                self.active[record.id] = record
                 if record.stop_reason is not None and record.handle is not None and record not in owed:
                     self.stops.add(StopRequest(record, record.handle, record.stop_reason))
             else:

@@ -78,6 +78,8 @@ class Record:
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param noticed: Airflow's event log has been told that it waits for capacity
     :param ticket: number of its current place in a queue; older places are void
+    :param id: what the ledger knows it by: its ``launch_id``, until another launch comes under the same one
+    :param unwanted_at: since when its container has to be stopped
     """
 
     launch: Launch
@@ -105,6 +107,11 @@ class Record:
     outcome: Report | None = None
     noticed: bool = False
     ticket: int = 0
+    id: str = ""
+    unwanted_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.id = self.id or self.launch.launch_id
 
     @property
     def token(self) -> str:
@@ -340,7 +347,7 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
         case LookUpRefused(reason) if phase is Phase.UNRESOLVED:
             return _look_up_refused(record, reason, now, rules)
         case StopWanted(reason):
-            return _stop_wanted(record, reason)
+            return _stop_wanted(record, reason, now)
         case Superseded():
             return _superseded(record)
         case Gone() if phase is Phase.ACTIVE:
@@ -666,10 +673,11 @@ def _look_up_refused(record: Record, reason: str, now: float, rules: Rules) -> l
     return [LookUp()]
 
 
-def _stop_wanted(record: Record, reason: str) -> list[Effect]:
+def _stop_wanted(record: Record, reason: str, now: float) -> list[Effect]:
     record.muted = True
     if record.stop_reason is None:
         record.stop_reason = reason
+        record.unwanted_at = now
     if record.phase is Phase.WAITING:
         return _finish(record, None)
     if record.phase is Phase.ACTIVE:

@@ -832,7 +832,7 @@ def test_the_debug_dump_shows_no_workload(executor: Any, monkeypatch: pytest.Mon
     executor.debug_dump()
     text = "\n".join(lines)
     assert "'queued': 1" in text
-    assert "'launched': False" in text
+    assert "'phase': 'on its way to or from the engine'" in text
     assert "eyJ" not in text
 
 

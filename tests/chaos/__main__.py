@@ -47,7 +47,7 @@ def main() -> int:
             progress=progress,
         )
     console.print(table(result))
-    for problem in [*result.crashes, *result.audit.problems][:SHOWN]:
+    for problem in [*result.crashes, *result.left, *result.audit.problems][:SHOWN]:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     if not result.finished:
         console.print("not everything ended in time", style="red")

@@ -153,6 +153,8 @@ class Scheduler:
         # What this still reports does not reach the database any more.
         self.bridge.stop(TUNING.shutdown_timeout, stop_containers=False, reason="the scheduler ends")
         self._note()
+        for record in self.bridge.records():
+            print("left behind:", json.dumps(record), file=sys.stderr, flush=True)
 
     def _die_if(self, death: str, in_hand: object) -> None:
         if in_hand and self.plan.death == death and time.monotonic() - self.began > self.plan.lifetime:

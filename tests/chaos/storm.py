@@ -58,6 +58,7 @@ class Run:
     seconds: float = 0.0
     finished: bool = False
     crashes: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
@@ -145,6 +146,9 @@ def _run(
                     finally:
                         scheduler.kill()
                         scheduler.wait()
+                    if not result.finished and time.monotonic() > began + timeout:
+                        said = (directory / f"scheduler-{number}.log").read_text().splitlines()
+                        result.left += [line for line in said if line.startswith("left behind")]
                 if scheduler.returncode not in (0, -signal.SIGKILL):
                     result.crashes.append(f"scheduler {number} ended with {scheduler.returncode}: {log.name}")
             entries = _settled(control)
@@ -215,6 +219,7 @@ def _watch(
             _ask_to_end(scheduler)
             return
         if now > began + timeout:
+            _ask_to_end(scheduler)  # it says what it could not bring to an end
             return
         if now - born > plan.lifetime:
             if plan.death == "anywhere" or now - born > plan.lifetime + INSTANT_WITHIN:

@@ -46,6 +46,7 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
 def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice() -> None:
     result = run(300, seed=1, timeout=300, incarnations=4, queued_timeout=30)
     assert result.crashes == []
+    assert result.left == []
     assert result.audit.problems == []
     assert result.finished
     assert result.deaths.total() > 2

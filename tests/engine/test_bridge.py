@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,20 @@ def test_commands_go_in_and_reports_come_out(scheduler: Scheduler) -> None:
         scheduler.bridge.submit(a_launch(f"w{n}"))
     scheduler.until(lambda: len(scheduler.outcomes()) == 200)
     assert all(scheduler.outcomes().values())
+
+
+def test_people_can_see_what_every_launch_waits_for_but_not_what_it_runs(cloud: FakeCloud) -> None:
+    refusal = BackendError(Kind.CAPACITY, "RESOURCE:MEMORY", "no room")
+    cloud.fault = lambda operation, _: refusal if operation == "launch" else None
+    scheduler = Scheduler(cloud)
+    scheduler.bridge.start()
+    launch = replace(a_launch("a"), workload="secret")
+    scheduler.bridge.submit(launch)
+    scheduler.until(lambda: any(record["errors"] for record in scheduler.bridge.records()))
+    (shown,) = scheduler.bridge.records()
+    assert (shown["launch_id"], shown["label"], shown["phase"]) == (launch.launch_id, "a", "waiting")
+    assert "secret" not in str(shown)
+    scheduler.bridge.stop(5, stop_containers=False, reason="")
 
 
 def test_start_does_no_io_on_the_callers_thread(cloud: FakeCloud) -> None:

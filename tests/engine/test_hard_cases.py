@@ -245,6 +245,51 @@ async def test_a_launch_waits_for_every_revoked_container_of_its_key() -> None:
 
 
 @in_virtual_time
+async def test_a_launch_that_is_revoked_over_and_over_waits_for_its_predecessor_only_once() -> None:
+    cloud = FakeCloud(
+        plan=lambda label, nth: Plan(start_after=1e6 if nth == 1 else 1), fault=failing("stop", TIMED_OUT)
+    )
+    async with Harness(cloud).running() as engine:
+        again = engine.launch("a")
+        await engine.until(lambda: engine.launched("a"))
+        for _ in range(7):
+            engine.stop(again)
+            await anyio.sleep(2)
+            again = engine.launch("a")
+            with anyio.move_on_after(30):
+                await engine.until(lambda: len(cloud.of("a")) > 1)
+                break
+        assert len(cloud.of("a")) == 2
+        await engine.until(lambda: engine.finished("a"))
+    assert [f.launch_id for f in engine.finished("a")] == [again]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("was", ["sending", "ambiguous", "active"])
+async def test_a_queueing_under_the_identity_of_a_revoked_launch_that_lingers_is_not_dropped(was: str) -> None:
+    def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
+        unanswered = was == "ambiguous" and asked == "launch" and anyio.current_time() < 60
+        return TIMED_OUT if unanswered or (asked == "stop" and anyio.current_time() < 600) else None
+
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1e6 if nth == 1 else 1, exit_code=3), fault=fault)
+    cloud.latency = 100.0 if was == "sending" else 0.05
+    async with Harness(cloud).running() as engine:
+        first = make_launch("a", tokened=True)
+        engine.submit(first)
+        await anyio.sleep(10)
+        assert [r.phase.value for r in engine.ledger.records.values()] == [was]
+        cloud.latency = 0.05
+        engine.stop(first.launch_id)
+        await anyio.sleep(10)
+        engine.submit(replace(first, queued_at=wall()))
+        await engine.until(lambda: engine.finished("a"))
+        await anyio.sleep(1000)
+        assert not engine.ledger.records
+    assert [f.exit_code for f in engine.finished("a")] == [3]
+    assert len({c.token for c in cloud.of("a")}) == 2
+
+
+@in_virtual_time
 async def test_a_failure_that_is_held_is_not_told_after_a_revoke() -> None:
     plans = {1: Plan(duration=60), 2: Plan(duration=2, exit_code=1)}
     cloud = FakeCloud(plan=lambda label, nth: plans[nth])
