@@ -154,7 +154,7 @@ class Scheduler:
         self.bridge.stop(TUNING.shutdown_timeout, stop_containers=False, reason="the scheduler ends")
         self._note()
         for record in self.bridge.records():
-            print("left behind:", json.dumps(record), file=sys.stderr, flush=True)
+            sys.stderr.write(f"left behind: {json.dumps(record)}\n")
 
     def _die_if(self, death: str, in_hand: object) -> None:
         if in_hand and self.plan.death == death and time.monotonic() - self.began > self.plan.lifetime:

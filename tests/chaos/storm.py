@@ -146,7 +146,7 @@ def _run(
                     finally:
                         scheduler.kill()
                         scheduler.wait()
-                    if not result.finished and time.monotonic() > began + timeout:
+                    if time.monotonic() > began + timeout:
                         said = (directory / f"scheduler-{number}.log").read_text().splitlines()
                         result.left += [line for line in said if line.startswith("left behind")]
                 if scheduler.returncode not in (0, -signal.SIGKILL):
