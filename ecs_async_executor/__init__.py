@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_async_executor.executor import AsyncEcsExecutor as AsyncEcsExecutor
+    from ecs_async_executor.ecs_executor import AsyncEcsExecutor as AsyncEcsExecutor
 
 __all__ = ["AsyncEcsExecutor"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "AsyncEcsExecutor":
-        from ecs_async_executor.executor import AsyncEcsExecutor
+        from ecs_async_executor.ecs_executor import AsyncEcsExecutor
 
         return AsyncEcsExecutor
     if name == "__version__":

@@ -16,7 +16,7 @@ from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_c
 if TYPE_CHECKING:
     import argparse
 
-    from ecs_async_executor.executor import AsyncEcsExecutor
+    from ecs_async_executor.ecs_executor import AsyncEcsExecutor
 
 __all__ = ["check", "get_cli_commands", "show_request"]
 
@@ -103,7 +103,7 @@ def _executor(team: str | None) -> AsyncEcsExecutor:
 def _configured_class() -> type[AsyncEcsExecutor]:
     """Return the configured subclass, whose hooks shape requests too, if there is one."""
     from ecs_async_executor.airflow_compat import configured_executors
-    from ecs_async_executor.executor import AsyncEcsExecutor
+    from ecs_async_executor.ecs_executor import AsyncEcsExecutor
 
     for found in configured_executors():
         if issubclass(found, AsyncEcsExecutor):
