@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from weakref import WeakSet
 
 import structlog
+from airflow.utils.state import TaskInstanceState
 from sqlalchemy import event
 
 from ecs_async_executor import airflow_compat as compat
@@ -103,6 +104,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._spent: set[str] = set()
         self._spent_order: deque[str] = deque()
         self._applying: Key | None = None
+        self._told: frozenset[Key] = frozenset()
         self._jwt: Any = None
         self._queued_timeout = 600.0
         self._overridden = False
@@ -303,6 +305,27 @@ class AsyncExecutor(compat.VersionedExecutor):
         elif isinstance(report, Notice):
             self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)
+
+    def get_event_buffer(self, dag_ids: list[str] | None = None) -> dict[Any, Any]:
+        """Hand the events over to the scheduler."""
+        events: dict[Any, Any] = super().get_event_buffer(dag_ids)
+        self._told = frozenset(events)
+        return events
+
+    def has_task(self, task_instance: Any) -> bool:
+        """
+        Tell if a task instance is here, or has gone on since the events that were handed over last.
+
+        The scheduler fails a task instance whose end it is told of, unless it has announced that itself or is
+        here again. One that is scheduled under the same try has announced it: its container gave it back (a
+        sensor in reschedule mode, a deferral), and it was due again before the container was seen to end.
+        """
+        if super().has_task(task_instance):
+            return True
+        return (
+            str(task_instance.state) == TaskInstanceState.SCHEDULED.value
+            and compat.task_key(self, task_instance) in self._told
+        )
 
     def _tell_of_end(self, report: Finished) -> None:
         if report.success:

@@ -6,11 +6,17 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from ecs_async_executor import AsyncEcsExecutor
+    from ecs_async_executor.local import LocalEcs
+    from tests.airflow.metadata import Metadata
 
 SETTINGS = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -72,3 +78,58 @@ def executor(make_executor: Callable[..., Any]) -> Any:
 @pytest.fixture
 def bridge(executor: Any) -> Any:
     return executor.scripted
+
+
+@pytest.fixture
+def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
+    """Open local ECSs, on sockets of their own, that the executor's settings lead to; options are theirs."""
+    local = pytest.importorskip("ecs_async_executor.local", reason="needs the extra 'local'")
+    with ExitStack() as opened:
+
+        def start(**options: Any) -> LocalEcs:
+            ecs: LocalEcs = opened.enter_context(local.LocalEcs(clusters=["main"], **options))
+            ecs.register("family", "airflow")
+            for name in [name for name in os.environ if name.startswith(("AWS_", "MOTO_"))]:
+                monkeypatch.delenv(name)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+            monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", ecs.region)
+            monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
+            return ecs
+
+        yield start
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., AsyncEcsExecutor]]:
+    """Start executors that are ended with the test."""
+    from ecs_async_executor import AsyncEcsExecutor
+
+    with ExitStack() as opened:
+
+        def start(cls: type[AsyncEcsExecutor] = AsyncEcsExecutor, **arguments: Any) -> AsyncEcsExecutor:
+            executor = cls(**arguments)
+            opened.callback(executor.end)
+            executor.start()
+            return executor
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of Airflow's with one run of a DAG; to be copied."""
+    from tests.airflow import metadata
+
+    return metadata.build(tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture
+def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
+    """A database of the test's own, with one run of a DAG."""
+    from tests.airflow import metadata
+
+    database = metadata.copy_of(template, tmp_path / "airflow.db")
+    yield database
+    database.close()

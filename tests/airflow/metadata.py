@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -171,3 +172,10 @@ def adopt(executor: Any, session: Session) -> int:
 def copy_of(template: Path, path: Path) -> Metadata:
     shutil.copy(template, path)
     return Metadata(path)
+
+
+def process_events(executor: Any, session: Session, job_id: int) -> int:
+    """Run the scheduler's own processing of an executor's events; return how many there were."""
+    bag: Any = importlib.import_module("airflow.models.dagbag").DBDagBag(load_op_links=False)
+    runner: Any = SchedulerJobRunner
+    return int(runner.process_executor_events(executor, job_id, bag, session))

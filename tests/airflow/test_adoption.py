@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,25 +12,12 @@ from sqlalchemy.orm import Session
 
 from ecs_async_executor import airflow_compat
 from ecs_async_executor.messages import Adopt, Stop, Was
-from tests.airflow import metadata
-from tests.airflow.metadata import Metadata, adopt
+from tests.airflow.metadata import TASKS, Metadata, adopt
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
 
 pytestmark = pytest.mark.slow
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/main/0123456789abcdef"
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return metadata.build(tmp_path_factory.mktemp("airflow"))
-
-
-@pytest.fixture
-def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
-    database = metadata.copy_of(template, tmp_path / "airflow.db")
-    yield database
-    database.close()
 
 
 def adopted(executor: Any, database: Metadata) -> list[Adopt]:
@@ -105,7 +91,7 @@ def test_e15_adoption_needs_as_many_statements_for_many_as_for_few(
     make_executor: Callable[..., Any], database: Metadata, state: str
 ) -> None:
     counts = []
-    for number in (2, metadata.TASKS):
+    for number in (2, TASKS):
         database.orphan(*[state] * number, external_ids=[ARN] * number)
         executor = make_executor(parallelism=1000)
         with database.session() as session:

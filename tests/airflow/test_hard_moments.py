@@ -7,13 +7,11 @@ tests/e2e/test_ha.py.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +20,6 @@ pytest.importorskip("moto", reason="needs the extra 'local'")
 
 from ecs_async_executor import AsyncEcsExecutor, airflow_compat
 from ecs_async_executor.local import LocalEcs
-from tests.airflow import metadata
 from tests.airflow.metadata import Metadata, adopt
 from tests.airflow.scripted import make_workload, queue
 
@@ -43,44 +40,6 @@ class Blocking(AsyncEcsExecutor):
             self.entered.set()
             assert self.release.wait(60)
         return super()._run_task_kwargs(task_id, cmd, *more)
-
-
-@pytest.fixture
-def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
-    opened: list[LocalEcs] = []
-
-    def start(**options: Any) -> LocalEcs:
-        ecs = LocalEcs(clusters=["main"], **options)
-        ecs.__enter__()
-        opened.append(ecs)
-        ecs.register("family", "airflow")
-        for name in [name for name in os.environ if name.startswith(("AWS_", "MOTO_"))]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", ecs.region)
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
-        return ecs
-
-    yield start
-    for ecs in opened:
-        ecs.__exit__(None, None, None)
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[..., AsyncEcsExecutor]]:
-    opened: list[AsyncEcsExecutor] = []
-
-    def start(cls: type[AsyncEcsExecutor] = AsyncEcsExecutor, **arguments: Any) -> AsyncEcsExecutor:
-        executor = cls(**arguments)
-        opened.append(executor)
-        executor.start()
-        return executor
-
-    yield start
-    for executor in opened:
-        executor.end()
 
 
 class Heartbeats:
@@ -182,18 +141,6 @@ def test_an_ambiguous_run_task_is_resolved_after_its_token_of_airflows_has_expir
     [entry] = ecs.ledger.entries()
     assert list(beats.last.values()) == ["success"]
     assert entry.token.endswith("-1")
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return metadata.build(tmp_path_factory.mktemp("airflow"))
-
-
-@pytest.fixture
-def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
-    database = metadata.copy_of(template, tmp_path / "airflow.db")
-    yield database
-    database.close()
 
 
 STALLED = 500

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -23,45 +22,11 @@ WALL_LIMIT = 0.05
 CPU_LIMIT = 0.005
 
 
-@pytest.fixture
-def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
-    opened: list[LocalEcs] = []
-
-    def start(**options: Any) -> LocalEcs:
-        ecs = LocalEcs(clusters=["main"], **options)
-        ecs.__enter__()
-        opened.append(ecs)
-        ecs.register("family", "airflow")
-        for name in [name for name in os.environ if name.startswith(("AWS_", "MOTO_"))]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", ecs.region)
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE", "400")
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE_MAX", "400")
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST", "50")
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
-        return ecs
-
-    yield start
-    for ecs in opened:
-        ecs.__exit__(None, None, None)
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[..., AsyncEcsExecutor]]:
-    opened: list[AsyncEcsExecutor] = []
-
-    def start(**arguments: Any) -> AsyncEcsExecutor:
-        executor = AsyncEcsExecutor(**arguments)
-        opened.append(executor)
-        executor.start()
-        return executor
-
-    yield start
-    for executor in opened:
-        executor.end()
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE", "400")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE_MAX", "400")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_BURST", "50")
 
 
 def beat_until(executor: AsyncEcsExecutor, done: Callable[[dict[str, list[Any]]], bool]) -> dict[str, list[Any]]:
