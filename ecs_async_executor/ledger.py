@@ -123,7 +123,9 @@ class Ledger:
             case Adopt(launch, was, handle_id):
                 self._begin(
                     launch,
-                    lambda: lifecycle.adopted_record(launch, was, handle_id, tokened=launch.tokened, now=now),
+                    lambda: lifecycle.adopted_record(
+                        launch, was, handle_id, tokened=launch.tokened and self.rules.repeatable, now=now
+                    ),
                     now,
                 )
             case Stop(launch_id, reason):

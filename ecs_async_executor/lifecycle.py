@@ -335,7 +335,7 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
         case WindowOver() if phase is Phase.AMBIGUOUS:
             return _look_up_instead(record, now)
         case Interrupted():
-            return _interrupted(record, now)
+            return _interrupted(record, now, rules)
         case GaveUp(reason) if phase is Phase.WAITING:
             return _fail(record, reason, notable=True)
         case GaveUp() if phase is Phase.AMBIGUOUS:
@@ -419,7 +419,8 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
         if record.sent_at is None:
             record.sent_at = now
         record.phase = Phase.AMBIGUOUS
-        if decision is Verdict.FAIL or now - record.sent_at >= rules.resend_window:
+        window_over = now - record.sent_at >= rules.resend_window
+        if decision is Verdict.FAIL or window_over or not rules.repeatable:
             return _look_up_instead(record, now)
         record.retry_at = now + delay(error.kind, record.errors, jitter)
         return [Enqueue()]
@@ -454,13 +455,15 @@ def _ask_its_age(record: Record, handle_id: str, now: float) -> list[Effect]:
     return effects
 
 
-def _interrupted(record: Record, now: float) -> list[Effect]:
+def _interrupted(record: Record, now: float, rules: Rules) -> list[Effect]:
     if record.phase is not Phase.SENDING:
         return []
-    record.phase = Phase.AMBIGUOUS
-    record.retry_at = now
     if record.sent_at is None:
         record.sent_at = now
+    if not rules.repeatable:
+        return _look_up_instead(record, now)
+    record.phase = Phase.AMBIGUOUS
+    record.retry_at = now
     return [Enqueue()]
 
 
@@ -540,9 +543,9 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     record.lookup_refused_at = None
     if record.by_token:
         return _age_told(record, observation, now, rules)
-    launchable = _is_launchable(record)
+    launchable = _is_launchable(record, rules)
     # A container that is not listed is launched after a second look, but failed only after the grace.
-    patience = rules.relook_after if launchable else rules.missing_grace
+    patience = _patience(rules) if launchable else rules.missing_grace
     # Only answers count: one that took its time is not to be the last one at once.
     if record.unfound_at is None:
         record.unfound_at = now
@@ -570,6 +573,7 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     if record.muted:
         return _finish(record, None)
     if launchable:
+        record.sent_at = None
         record.phase = Phase.WAITING
         record.retry_at = now
         return [Enqueue()]
@@ -622,9 +626,21 @@ def _look_for_a_later_one(record: Record, observation: Observation, now: float) 
     return [LookUp()]
 
 
-def _is_launchable(record: Record) -> bool:
-    """Tell if it is to be launched should it have no container."""
-    return record.was in (None, Was.QUEUED) and record.sent_at is None
+def _is_launchable(record: Record, rules: Rules) -> bool:
+    """
+    Tell if it is to be launched should it have no container.
+
+    Where a request can be repeated it was, for as long as that is safe: whoever comes here after that has no
+    answer to hope for. Where it cannot be, only the search tells if it may be made once more.
+    """
+    if record.was not in (None, Was.QUEUED):
+        return False
+    return record.sent_at is None or not rules.repeatable
+
+
+def _patience(rules: Rules) -> float:
+    """Return for how long a search has to find nothing before a launch is made."""
+    return rules.relook_after if rules.repeatable else rules.absent_grace
 
 
 def _age_told(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:

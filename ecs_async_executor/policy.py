@@ -46,6 +46,8 @@ class Rules:
     :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
     :param relook_after: seconds after which a container that was not listed is looked for once more
     :param repeatable: see :class:`~ecs_async_executor.backend.Service`
+    :param absent_grace: seconds for which a search has to have found nothing before a request that may have been
+        carried out is made once more, where the service is not repeatable
     :param created_margin: seconds that clocks may differ by, when a container's age is compared with Airflow's
     """
 
@@ -60,6 +62,7 @@ class Rules:
     relook_after: float = 5.0
     created_margin: float = 5.0
     repeatable: bool = True
+    absent_grace: float = 20.0
 
 
 def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False) -> Verdict:

@@ -92,6 +92,7 @@ class FakeCloud:
 
     :param latency: of every call, in seconds
     :param plan: how the n-th container of a workload goes
+    :param repeatable: a token makes one container, however often it is sent
     """
 
     describe_batch = 100
@@ -102,10 +103,12 @@ class FakeCloud:
         latency: float = 0.05,
         plan: Callable[[str, int], Plan] = lambda label, nth: Plan(),
         fault: Fault = lambda operation, cloud: None,
+        repeatable: bool = True,
     ) -> None:
         self.latency = latency
         self.plan = plan
         self.fault = fault
+        self.repeatable = repeatable
         self.containers: dict[str, Container] = {}
         self.by_token: dict[str, Container] = {}
         self.parameters: dict[str, object] = {}
@@ -146,7 +149,7 @@ class FakeCloud:
         async with self._call("launch"):
             now = anyio.current_time()
             known = self.by_token.get(token)
-            if known is not None:
+            if known is not None and self.repeatable:
                 if self.parameters[token] != spec.request:
                     raise BackendError(Kind.CONFLICT, "ConflictException", "token in use", [known.handle.id])
                 return known.observe(now)

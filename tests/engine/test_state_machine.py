@@ -81,10 +81,12 @@ class Instance:
 class ExactlyOnce(RuleBasedStateMachine):
     """One scheduler at a time, any number in a row."""
 
+    REPEATABLE = True
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualTimeLoop()
-        self.cloud = FakeCloud(fault=self.fault)
+        self.cloud = FakeCloud(fault=self.fault, repeatable=self.REPEATABLE)
         self.faults: dict[str, tuple[BackendError, float, float]] = {}
         self.random = random.Random(0)
         self.instances: dict[str, Instance] = {}
@@ -102,7 +104,9 @@ class ExactlyOnce(RuleBasedStateMachine):
         return None
 
     def start_scheduler(self) -> None:
-        self.harness = Harness(self.cloud, options=WALK_OPTIONS, rules=WALK_RULES)
+        self.harness = Harness(
+            self.cloud, options=WALK_OPTIONS, rules=replace(WALK_RULES, repeatable=self.REPEATABLE)
+        )
         self.start_loop()
 
     def start_loop(self) -> None:
@@ -309,11 +313,19 @@ class ExactlyOnce(RuleBasedStateMachine):
         assert max(self.cloud.call_times["launch"], default=0) <= self.drained_at
 
 
-ExactlyOnce.TestCase.settings = settings(
+class ExactlyOnceWithoutTokens(ExactlyOnce):
+    """At a service that makes a container of every request, however often it is sent."""
+
+    REPEATABLE = False
+
+
+SETTINGS = settings(
     max_examples=int(os.environ.get("STATE_MACHINE_EXAMPLES", "25")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize="STATE_MACHINE_EXAMPLES" not in os.environ,
 )
+ExactlyOnce.TestCase.settings = ExactlyOnceWithoutTokens.TestCase.settings = SETTINGS
 TestExactlyOnce = pytest.mark.slow(ExactlyOnce.TestCase)
+TestExactlyOnceWithoutTokens = pytest.mark.slow(ExactlyOnceWithoutTokens.TestCase)

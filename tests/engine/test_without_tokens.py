@@ -1,0 +1,101 @@
+"""At a service whose requests are not idempotent, only a search tells what became of one without an answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.messages import Was
+from tests.engine.cloud import FakeCloud, Plan
+from tests.engine.harness import RULES, Harness, make_launch
+from tests.engine.test_engine import TIMED_OUT, failing, in_virtual_time
+
+WITHOUT_TOKENS = replace(RULES, repeatable=False)
+EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "expired")
+
+
+@in_virtual_time
+async def test_a_request_whose_reply_was_lost_is_found_and_not_sent_again() -> None:
+    cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: engine.finished("a"))
+        await anyio.sleep(600)
+    assert [f.success for f in engine.finished("a")] == [True]
+    assert cloud.calls["launch"] == 1
+
+
+@in_virtual_time
+async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was_found_for_long_enough() -> None:
+    cloud = FakeCloud(repeatable=False, fault=failing("launch", TIMED_OUT, times=1))
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: engine.finished("a"))
+    first, second = cloud.call_times["launch"]
+    assert WITHOUT_TOKENS.absent_grace <= second - first < 2 * WITHOUT_TOKENS.absent_grace
+    assert [f.success for f in engine.finished("a")] == [True]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("error", [TIMED_OUT, EXPIRED])
+async def test_a_search_without_an_answer_does_not_count_as_one_that_found_nothing(error: BackendError) -> None:
+    def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
+        lost = asked == "launch:after" and cloud.calls["launch"] == 1
+        return TIMED_OUT if lost else error if asked == "find" and anyio.current_time() < 300 else None
+
+    cloud = FakeCloud(repeatable=False, fault=fault)
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: engine.finished("a"))
+    assert cloud.calls["launch"] == 1
+    assert anyio.current_time() > 300
+
+
+@in_virtual_time
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_loop_thread_that_dies_in_mid_request_leaves_one_container(carried_out: bool) -> None:
+    cloud = FakeCloud(repeatable=False, latency=2.0)
+    harness = Harness(cloud, rules=WITHOUT_TOKENS)
+    async with harness.running():
+        harness.launch("a")
+        await anyio.sleep(1.5 if carried_out else 0.5)
+    harness.new_loop()
+    async with harness.running():
+        await harness.until(lambda: harness.finished("a"))
+    assert [c.exit_code for c in harness.finished("a")] == [0]
+    assert len(cloud.of("a")) == 1
+    assert cloud.calls["launch"] == 2 - carried_out
+
+
+@in_virtual_time
+@pytest.mark.parametrize("launched", [True, False])
+async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_identity(launched: bool) -> None:
+    cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(duration=100))
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as first:
+        launch = make_launch("a", tokened=True)
+        if launched:
+            first.submit(launch)
+            await first.until(lambda: cloud.of("a"))
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as second:
+        second.adopt(launch, Was.QUEUED)
+        await second.until(lambda: second.finished("a"))
+    assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when_found() -> None:
+    cloud = FakeCloud(
+        repeatable=False,
+        plan=lambda label, nth: Plan(duration=1e6),
+        fault=failing("launch:after", TIMED_OUT, times=1),
+    )
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        launched = engine.launch("a")
+        await anyio.sleep(0.06)
+        engine.stop(launched)
+        await engine.until(lambda: not engine.ledger.records)
+    assert [bool(c.stop_reasons) for c in cloud.of("a")] == [True]
+    assert not engine.finished("a")
