@@ -50,6 +50,7 @@ except ImportError as error:
     msg = "the local ECS needs its extra: pip install 'ecs-async-executor[local]'"
     raise ImportError(msg) from error
 
+from ecs_async_executor.local.ecs import CAUSES as CAUSES
 from ecs_async_executor.local.faults import KINDS as KINDS
 from ecs_async_executor.local.faults import Fault as Fault
 from ecs_async_executor.local.faults import Faults as Faults
@@ -62,7 +63,6 @@ from ecs_async_executor.local.runners import Runner as Runner
 from ecs_async_executor.local.runners import SubprocessRunner as SubprocessRunner
 from ecs_async_executor.local.scripted import Rule as Rule
 from ecs_async_executor.local.scripted import ScriptedRunner as ScriptedRunner
-from ecs_async_executor.local.server import CAUSES as CAUSES
 from ecs_async_executor.local.server import OperationStatistics as OperationStatistics
 from ecs_async_executor.local.server import Statistics as Statistics
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecs_async_executor.local import LocalEcs
-from ecs_async_executor.local.rules import AwsError
+from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.server import Latency, parse_latency
 
 

@@ -1,11 +1,12 @@
 """
-Faults: what goes wrong between a client and the service, by programme. Knows no service.
+Faults: what goes wrong between a client and a service, by programme.
 
 A fault applies to requests of some operations, so often, in some window; :class:`Faults` holds them and
 says which apply to a request. What they do is up to the server. As JSON (``POST /_local/faults``)::
 
     {"kind": "throttle", "operation": "RunTask", "count": 3}
     {"kind": "reset_after", "operation": "RunTask", "probability": 0.05}
+    {"kind": "stuck", "operation": "SubmitJob", "seconds": 20}
     {"kind": "error", "operation": "*Task*", "code": "ServerException", "status": 500, "lasting": 10}
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 from ecs_async_executor.local.jsonable import from_json
 
 KINDS = {
-    "throttle": "refuse: ThrottlingException, nothing done",
+    "throttle": "refuse: ThrottlingException (Batch: 429 TooManyRequestsException), nothing done",
     "expired_token": "refuse: ExpiredTokenException, nothing done",
     "error": "refuse with code, message and status, nothing done",
     "error_after": "do the work, then answer with code, message and status all the same",
@@ -34,13 +35,24 @@ KINDS = {
     "hang": "nothing done, and no answer for that many seconds",
     "hang_after": "do the work, and give no answer for that many seconds",
     "failures": "RunTask: nothing done, answer with failures[]",
-    "missing": "DescribeTasks: answer that every task asked for is MISSING",
-    "empty": "do nothing, answer without content: no tasks, no failures",
+    "missing": "DescribeTasks, DescribeJobs: answer that nothing of what was asked for is there",
+    "empty": "do nothing, answer without content: no tasks, no failures, no jobs",
+    "stuck": "RunTask, SubmitJob: what is accepted waits that many seconds (Batch: RUNNABLE, with the reason)",
+    "hidden": "RunTask, SubmitJob: what is accepted is neither described nor listed for that many seconds",
+    "unlisted": "RunTask, SubmitJob: what is accepted is not listed for that many seconds",
+    "unknown_status": "answer with a status that no client has heard of, in every task or job",
+    "odd_record": "answer with a first task or job whose members are of the wrong types",
     "truncate": "do the work, and break the connection off in the middle of the answer",
     "garbage": "do the work, and answer 200 with what is not JSON",
     "latency": "answer after that many seconds more",
 }
 """The kinds of faults, and what they do."""
+
+
+NO_CAPACITY = (
+    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for instance type "
+    "[m5.large]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +72,8 @@ class Fault:
     :param message: with ``error``
     :param status: with ``error`` and ``status``
     :param failures: with ``failures``
-    :param seconds: with ``hang`` and ``latency``
+    :param reason: with ``stuck``, what Batch says of the job
+    :param seconds: with ``hang``, ``latency``, ``stuck``, ``hidden`` and ``unlisted``
     """
 
     kind: str
@@ -75,6 +88,7 @@ class Fault:
     message: str = "Service Unavailable. Please try again later."
     status: int = 400
     failures: tuple[Mapping[str, Any], ...] = ()
+    reason: str = NO_CAPACITY
     seconds: float = 3600.0
 
     def __post_init__(self) -> None:

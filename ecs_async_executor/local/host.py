@@ -7,12 +7,13 @@ timer: a place that became free a second ago was taken by the next job a second 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ecs_async_executor.local.life import Job, Life
@@ -23,6 +24,10 @@ from ecs_async_executor.local.runners import Runner
 class _Entry:
     job: Job
     life: Life
+    pool: str
+    not_before: float
+    retention: float
+    number: int
     placed: bool = False
     ended: bool = False
 
@@ -32,9 +37,10 @@ class Host:
     Runs jobs with a runner, at most ``max_running`` at a time. Safe to use from any thread.
 
     :param max_running: None for no limit; a job beyond it waits in PROVISIONING
+    :param pools: how many jobs run at a time in each pool, besides; a pool that is not named has no limit
     :param retention: seconds that a stopped job is remembered (ECS: an hour)
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
-    :param ended: called with a job when nothing of it runs any more
+    :param ended: called with a job and the moment when nothing of it runs any more; may :meth:`follow` it
     :param expired: called with a job when it is to be forgotten
     """
 
@@ -43,21 +49,24 @@ class Host:
         runner: Runner,
         *,
         max_running: int | None = None,
+        pools: Mapping[str, int] | None = None,
         retention: float = 3600.0,
         clock: Callable[[], float] = time.time,
-        ended: Callable[[Job], None],
+        ended: Callable[[Job, float], None],
         expired: Callable[[Job], None],
     ) -> None:
         self.lock = threading.RLock()
         self.runner = runner
         self.max_running = max_running
+        self.pools = dict(pools or {})
         self.retention = retention
         self.clock = clock
         self._ended = ended
         self._expired = expired
         self._entries: dict[str, _Entry] = {}
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: dict[str, deque[_Entry]] = {}
         self._placed = 0
+        self._used: Counter[str] = Counter()
         self._heap: list[tuple[float, int, str, int]] = []
         self._sequence = itertools.count()
         runner.open(self.lock, clock, self._reported)
@@ -74,17 +83,42 @@ class Host:
         """How many jobs wait for a place."""
         with self.lock:
             self.settle()
-            return len(self._waiting)
+            return sum(map(len, self._waiting.values()))
 
-    def submit(self, job: Job, life: Life) -> None:
-        """Run a job as soon as there is a place for it."""
+    def submit(
+        self,
+        job: Job,
+        life: Life,
+        *,
+        pool: str = "",
+        not_before: float = 0.0,
+        retention: float | None = None,
+    ) -> None:
+        """
+        Run a job as soon as there is a place for it.
+
+        :param pool: whose limit it counts against
+        :param not_before: it does nothing before this moment, though it may have its place
+        :param retention: seconds that it is remembered after its end; None for the usual
+        """
         with self.lock:
             now = self.settle()
-            entry = self._entries[job.id] = _Entry(job, life)
-            if self.max_running is None or self._placed < self.max_running:
-                self._place(entry, now)
-            else:
-                self._waiting.append(entry)
+            self._enter(job, life, pool, not_before, retention)
+            self._fill(now)
+
+    def follow(self, job: Job, life: Life, *, pool: str = "", not_before: float, retention: float | None) -> None:
+        """Let a job succeed one that has just ended; for ``ended`` to call."""
+        self._enter(job, life, pool, not_before, retention)
+
+    def reject(
+        self, job: Job, life: Life, at: float, stop_code: str, reason: str, *, retention: float | None = None
+    ) -> None:
+        """Take a job that will never have a place, and ends at this time."""
+        with self.lock:
+            self.settle()
+            entry = self._entry(job, life, "", 0.0, retention)
+            life.end(at, stop_code, reason)
+            self._push(entry)
 
     def stop(self, job: Job, stop_code: str, reason: str) -> None:
         """Ask a job to end; without effect if it is on its way out already."""
@@ -131,7 +165,7 @@ class Host:
                 continue
             if not entry.ended:
                 self._end(entry, at)
-            elif entry.life.stopped_at is not None and at >= entry.life.stopped_at + self.retention:
+            elif entry.life.stopped_at is not None and at >= entry.life.stopped_at + entry.retention:
                 del self._entries[job_id]
                 self._expired(entry.job)
         return now
@@ -140,15 +174,21 @@ class Host:
         """Drop a job at once; its end will not be reported."""
         with self.lock:
             entry = self._entries.pop(job.id, None)
-            if entry is not None and entry.placed and not entry.ended:
+            if entry is None:
+                return
+            if entry.placed and not entry.ended:
                 self._placed -= 1
+                self._used[entry.pool] -= 1
+            elif not entry.placed:
+                self._leave(entry)
 
     def close(self, timeout: float) -> None:
         """End everything; on return no process is left."""
         with self.lock:
             now = self.settle()
-            for entry in self._waiting:
-                entry.life.end(now, "UserInitiated", "The server is shutting down.")
+            for waiting in self._waiting.values():
+                for entry in waiting:
+                    entry.life.end(now, "UserInitiated", "The server is shutting down.")
             self._waiting.clear()
         self.runner.close(timeout)
         with self.lock:
@@ -161,24 +201,54 @@ class Host:
         life.touch()
 
     def _withdraw(self, entry: _Entry, now: float, stop_code: str, reason: str) -> None:
-        self._waiting.remove(entry)
+        self._leave(entry)
         entry.life.end(now, stop_code, reason)
+
+    def _enter(self, job: Job, life: Life, pool: str, not_before: float, retention: float | None) -> None:
+        entry = self._entry(job, life, pool, not_before, retention)
+        self._waiting.setdefault(pool, deque()).append(entry)
+
+    def _entry(self, job: Job, life: Life, pool: str, not_before: float, retention: float | None) -> _Entry:
+        kept = self.retention if retention is None else retention
+        entry = self._entries[job.id] = _Entry(job, life, pool, not_before, kept, next(self._sequence))
+        return entry
+
+    def _leave(self, entry: _Entry) -> None:
+        waiting = self._waiting.get(entry.pool)
+        if waiting is not None:
+            with contextlib.suppress(ValueError):
+                waiting.remove(entry)
+
+    def _fill(self, at: float) -> None:
+        """Place what has waited longest, as long as there is room."""
+        while self.max_running is None or self._placed < self.max_running:
+            heads = [
+                waiting[0]
+                for pool, waiting in self._waiting.items()
+                if waiting and (pool not in self.pools or self._used[pool] < self.pools[pool])
+            ]
+            if not heads:
+                return
+            entry = min(heads, key=lambda e: e.number)
+            self._waiting[entry.pool].popleft()
+            self._place(entry, at)
 
     def _place(self, entry: _Entry, at: float) -> None:
         entry.placed = True
         self._placed += 1
-        self.runner.start(entry.job, entry.life, at)
+        self._used[entry.pool] += 1
+        self.runner.start(entry.job, entry.life, max(at, entry.not_before))
         self._changed(entry.job)
 
     def _end(self, entry: _Entry, at: float) -> None:
         entry.ended = True
         self.runner.forget(entry.job)
-        self._ended(entry.job)
-        self._push(entry)
         if entry.placed:
             self._placed -= 1
-            while self._waiting and (self.max_running is None or self._placed < self.max_running):
-                self._place(self._waiting.popleft(), at)
+            self._used[entry.pool] -= 1
+        self._ended(entry.job, at)
+        self._push(entry)
+        self._fill(at)
 
     def _reported(self, job: Job) -> None:
         with self.lock:
@@ -195,6 +265,6 @@ class Host:
         if not entry.ended:
             at = life.ended_at
         else:
-            at = life.stopped_at + self.retention if life.stopped_at is not None else None
+            at = life.stopped_at + entry.retention if life.stopped_at is not None else None
         if at is not None:
             heapq.heappush(self._heap, (at, next(self._sequence), entry.job.id, life.changes))

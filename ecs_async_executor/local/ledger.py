@@ -23,15 +23,20 @@ class Entry:
     """
     One container that was accepted, as it stands when the ledger is read.
 
-    :param id: its identifier at the service (ECS: task ARN)
-    :param token: the client's idempotency token
-    :param started_by: the client's mark
+    :param service: ``ecs`` or ``batch``
+    :param id: its identifier at the service (ECS: task ARN, Batch: job id)
+    :param token: the client's idempotency token; Batch has none
+    :param started_by: the client's mark (ECS: startedBy, Batch: the job's name)
+    :param cluster: where it runs (ECS: cluster, Batch: job queue)
+    :param attempt: counts the containers with this mark: another attempt of a Batch job is another container
+    :param status: of the container, in ECS's words
     :param command: of the main container
     :param digest: of that command; equal digests mean equal commands
     :param replays: how many further requests were answered with this container because of their token
     :param exit_code: of the main container; None before its exit, and for ever if it never ran
     """
 
+    service: str
     id: str
     token: str
     started_by: str
@@ -57,6 +62,7 @@ class Entry:
 class Record:
     """What an :class:`Entry` is made from."""
 
+    service: str
     id: str
     token: str
     cluster: str
@@ -160,6 +166,7 @@ def _entry(record: Record, now: float) -> Entry:
     main = life.exits.get(job.main)
     doomed = life.doomed(now)
     return Entry(
+        service=record.service,
         id=record.id,
         token=record.token,
         started_by=job.started_by,

@@ -45,6 +45,7 @@ class Job:
     :param main: the name of the container that does the work
     :param number: 1 for the first job of this server, and so on
     :param attempt: 1 for the first job with this mark (without a mark: this command), and so on
+    :param time_limit: seconds from its start after which it is stopped, None for no limit
     """
 
     id: str
@@ -54,6 +55,7 @@ class Job:
     main: str
     number: int = 1
     attempt: int = 1
+    time_limit: float | None = None
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ class Life:
     :param stopping_at: RUNNING becomes STOPPING
     :param ended_at: nothing of it runs any more; its place is free
     :param stopped_at: STOPPED
+    :param waiting_reason: what is said of a job that has not been provisioned
     """
 
     created_at: float
@@ -101,6 +104,7 @@ class Life:
     exits: dict[str, Exit] = field(default_factory=dict)
     stop_code: str | None = None
     stopped_reason: str | None = None
+    waiting_reason: str | None = None
     changes: int = 0
 
     def touch(self) -> None:

@@ -1,4 +1,4 @@
-"""The local ECS as a context manager: the server in a thread of this process, on a port of its own."""
+"""The local AWS as a context manager: the server in a thread of this process, on a port of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from ecs_async_executor.local import rates, server
-from ecs_async_executor.local.backend import Ecs, acquire_account, release_account
+from ecs_async_executor.local import rates
+from ecs_async_executor.local.account import Account, acquire_account, release_account
+from ecs_async_executor.local.batch import Batch
+from ecs_async_executor.local.ecs import Ecs
+from ecs_async_executor.local.errors import name_of
 from ecs_async_executor.local.faults import Faults
 from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger
-from ecs_async_executor.local.rules import name_of
 from ecs_async_executor.local.runners import Runner, SubprocessRunner
 from ecs_async_executor.local.scripted import Rule, ScriptedRunner
 from ecs_async_executor.local.server import Front, Latency, Statistics
@@ -29,21 +31,26 @@ if TYPE_CHECKING:
 
 class LocalEcs:
     """
-    A local ECS that runs while the context is open; usable from any thread.
+    A local ECS and Batch that run while the context is open; usable from any thread.
 
-    Several may be open in one process: each has an account of its own and shares nothing. Cluster
-    ``default`` exists. On exit everything that runs is ended and reaped.
+    Several may be open in one process: each has an account of its own and shares nothing. Cluster ``default``
+    exists, and so do Batch's compute environment ``default``, job queue ``default`` and job definition
+    ``airflow``. On exit everything that runs is ended and reaped.
 
     :param runner: ``subprocess``, ``scripted``, or a runner of your own
     :param script: the rules of the scripted runner
     :param latency: seconds that every answer takes at least: a number, a pair to draw from, or these per
         operation
-    :param max_running: how many tasks run at a time; the others wait in PROVISIONING
-    :param capacity: how many tasks may run per launch type or capacity provider; beyond it RunTask answers
-        with ``failures``
+    :param max_running: how many tasks and jobs run at a time; the others wait in PROVISIONING or RUNNABLE
+    :param capacity: how many tasks may run per launch type or capacity provider, beyond it RunTask answers with
+        ``failures``; and how many jobs per job queue, beyond it they wait in RUNNABLE
     :param limits: True to enforce AWS's default rate limits, or limits of your own
-    :param visible_after: seconds after RunTask during which a task is MISSING
+    :param visible_after: seconds after RunTask during which a task is MISSING, and after SubmitJob during which
+        DescribeJobs leaves a job out
+    :param listed_after: seconds during which it is not listed, None for the same
     :param retention: seconds that a stopped task is remembered
+    :param job_retention: seconds that a finished job is remembered
+    :param job_delay: seconds from SubmitJob to RUNNABLE
     :param realistic: answers as large as AWS's
     :param start_delay: seconds from placement to start (subprocess)
     :param stop_timeout: seconds between SIGTERM and SIGKILL (subprocess)
@@ -51,6 +58,7 @@ class LocalEcs:
     :param log_dir: where processes' output goes (subprocess); None for a directory that goes with the server
     :param ledger_path: a file to append JSON lines to
     :param clusters: what to create besides ``default``
+    :param job_queues: what to create besides ``default``
     :param seed: of everything that is drawn
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
     :param shutdown_timeout: seconds that processes get after SIGTERM on exit
@@ -66,7 +74,10 @@ class LocalEcs:
         capacity: Mapping[str, int] | None = None,
         limits: bool | Mapping[str, rates.Rate] = False,
         visible_after: float = 0.0,
+        listed_after: float | None = None,
         retention: float = 3600.0,
+        job_retention: float = 7 * 86400.0,
+        job_delay: float = 0.0,
         realistic: bool = True,
         start_delay: float = 0.0,
         stop_timeout: float = 30.0,
@@ -75,6 +86,7 @@ class LocalEcs:
         log_dir: str | os.PathLike[str] | None = None,
         ledger_path: str | os.PathLike[str] | None = None,
         clusters: Sequence[str] = (),
+        job_queues: Sequence[str] = (),
         region: str = "us-east-1",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -99,6 +111,7 @@ class LocalEcs:
         self.region = region
         self.faults = Faults(seed=seed)
         self._clusters = dict.fromkeys(("default", *clusters))
+        self._job_queues = dict.fromkeys(("default", *job_queues))
         self._definitions: list[Mapping[str, Any]] = []
         self._latency: Latency = latency
         self._limits = rates.AWS_RATES if limits is True else (limits or None)
@@ -109,14 +122,17 @@ class LocalEcs:
         self._make_host = lambda ended, expired: Host(
             self.runner,
             max_running=max_running,
+            pools=capacity,
             retention=retention,
             clock=clock,
             ended=ended,
             expired=expired,
         )
-        self._ecs_options: dict[str, Any] = {
-            "capacity": capacity,
+        self._capacity = dict(capacity or {})
+        self._batch_options: dict[str, Any] = {"delay": job_delay, "retention": job_retention}
+        self._options: dict[str, Any] = {
             "visible_after": visible_after,
+            "listed_after": listed_after,
             "realistic": realistic,
             "ledger_path": ledger_path,
         }
@@ -141,7 +157,9 @@ class LocalEcs:
         """
         account = acquire_account()
         try:
-            self._ecs = Ecs(self._make_host, account, **self._ecs_options)
+            self._account = Account(self._make_host, account, **self._options)
+            self._ecs = Ecs(self._account, capacity=self._capacity)
+            self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
             self._thread.start()
@@ -162,9 +180,9 @@ class LocalEcs:
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
         thread.join()
-        self._ecs.host.close(self._shutdown_timeout)
-        self._ecs.ledger.close()
-        release_account(self._ecs.account)
+        self._account.host.close(self._shutdown_timeout)
+        self._account.ledger.close()
+        release_account(self._account.id)
 
     @property
     def url(self) -> str:
@@ -174,12 +192,12 @@ class LocalEcs:
     @property
     def account(self) -> str:
         """The AWS account that clients find themselves in."""
-        return self._ecs.account
+        return self._account.id
 
     @property
     def ledger(self) -> Ledger:
-        """Every container that was accepted."""
-        return self._ecs.ledger
+        """Every container that was accepted, of ECS and of Batch."""
+        return self._account.ledger
 
     @property
     def statistics(self) -> Statistics:
@@ -197,13 +215,13 @@ class LocalEcs:
 
     @property
     def running(self) -> int:
-        """How many tasks have a place."""
-        return self._ecs.host.running
+        """How many tasks and jobs have a place."""
+        return self._account.host.running
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait for a place."""
-        return self._ecs.host.waiting
+        """How many tasks and jobs wait for a place."""
+        return self._account.host.waiting
 
     @property
     def environment(self) -> dict[str, str]:
@@ -268,14 +286,61 @@ class LocalEcs:
 
         :raises AwsError: if moto refuses it
         """
-        reply = self._front.call_moto("RegisterTaskDefinition", definition)
+        reply = self._front.call_moto("ecs", "RegisterTaskDefinition", definition)
         arn: str = reply["taskDefinition"]["taskDefinitionArn"]
         return arn
 
     def create_cluster(self, name: str, **options: Any) -> str:
         """Create a cluster; ``options`` as CreateCluster takes them. Give its ARN."""
-        reply = self._front.call_moto("CreateCluster", {"clusterName": name, **options})
+        reply = self._front.call_moto("ecs", "CreateCluster", {"clusterName": name, **options})
         arn: str = reply["cluster"]["clusterArn"]
+        return arn
+
+    def register_job(
+        self,
+        name: str,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        **definition: Any,
+    ) -> str:
+        """
+        Register a job definition; give its ARN.
+
+        :param definition: further members, e.g. ``retryStrategy={"attempts": 3}``
+        """
+        return self.register_job_definition(
+            {
+                "jobDefinitionName": name,
+                "type": "container",
+                "containerProperties": {
+                    "image": "local",
+                    "command": list(command),
+                    "environment": [{"name": k, "value": v} for k, v in (environment or {}).items()],
+                    "resourceRequirements": [
+                        {"type": "VCPU", "value": "1"},
+                        {"type": "MEMORY", "value": "512"},
+                    ],
+                },
+                **definition,
+            }
+        )
+
+    def register_job_definition(self, definition: Mapping[str, Any]) -> str:
+        """
+        Register a job definition, given as RegisterJobDefinition takes it; give its ARN.
+
+        :raises AwsError: if moto refuses it
+        """
+        reply = self._front.call_moto("batch", "RegisterJobDefinition", definition)
+        arn: str = reply["jobDefinitionArn"]
+        return arn
+
+    def create_job_queue(self, name: str, compute_environment: str = "default", **options: Any) -> str:
+        """Create a job queue; ``options`` as CreateJobQueue takes them. Give its ARN."""
+        order = [{"order": 1, "computeEnvironment": compute_environment}]
+        defaults = {"jobQueueName": name, "state": "ENABLED", "priority": 1, "computeEnvironmentOrder": order}
+        reply = self._front.call_moto("batch", "CreateJobQueue", {**defaults, **options})
+        arn: str = reply["jobQueueArn"]
         return arn
 
     def task(self, task: str) -> dict[str, Any]:
@@ -285,24 +350,33 @@ class LocalEcs:
         :param task: id or ARN
         :raises KeyError: if there is no such task
         """
-        return self._ecs.task(task)
+        return self._ecs.show(task)
 
-    def log(self, task: str) -> str:
+    def job(self, job: str) -> dict[str, Any]:
         """
-        Read what a task's processes have written.
+        Show a job as DescribeJobs does.
 
-        :param task: id or ARN
+        :param job: id or ARN
+        :raises KeyError: if there is no such job
+        """
+        return self._batch.show(job)
+
+    def log(self, reference: str) -> str:
+        """
+        Read what the processes of a task, or of all attempts of a job, have written.
+
+        :param reference: id or ARN
         :raises TypeError: if the runner runs no processes
         """
         if not isinstance(self.runner, SubprocessRunner):
             msg = "only the subprocess runner has logs"
             raise TypeError(msg)
-        path = self.runner.log_path(name_of(task))
-        return path.read_text(errors="replace") if path.exists() else ""
+        paths = [self.runner.log_path(part) for part in self._batch.parts(reference) or [name_of(reference)]]
+        return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     def kill(
         self,
-        task: str,
+        reference: str,
         *,
         cause: str = "host",
         notice: float = 0.0,
@@ -310,17 +384,17 @@ class LocalEcs:
         reason: str | None = None,
     ) -> bool:
         """
-        Lose the host of a task: its processes are killed, and there is no exit code.
+        Lose the host of a task or job: its processes are killed, and there is no exit code.
 
-        :param task: id or ARN
+        :param reference: id or ARN
         :param cause: ``host``, ``spot``, ``fargate_spot`` or ``infrastructure``
-        :param notice: seconds until it happens; until then it runs on, but its stop code is visible
+        :param notice: seconds until it happens; until then it runs on, but a task's stop code is visible
         :param stop_code: instead of the cause's
         :param reason: instead of the cause's
-        :return: False if nothing of the task ran any more
-        :raises KeyError: if there is no such task
+        :return: False if nothing of it ran any more
+        :raises KeyError: if there is no such task or job
         """
-        return server.kill(self._ecs, task, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
+        return self._account.kill(reference, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
 
     def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
         """
@@ -335,7 +409,7 @@ class LocalEcs:
 
     def wait_stopped(self, count: int | None = None, timeout: float = 30.0) -> None:
         """
-        Wait until so many tasks are STOPPED, None for all that were accepted.
+        Wait until so many containers are STOPPED, None for all that were accepted.
 
         :raises TimeoutError: if they are not in time
         """
@@ -346,17 +420,21 @@ class LocalEcs:
             if stopped >= (len(entries) if count is None else count):
                 return
             if time.monotonic() > deadline:
-                msg = f"{stopped} of {len(entries)} tasks stopped within {timeout} s"
+                msg = f"{stopped} of {len(entries)} containers stopped within {timeout} s"
                 raise TimeoutError(msg)
             time.sleep(0.01)
 
     def reset(self) -> None:
-        """Forget everything; what runs is killed. Clusters given to the constructor are made again."""
+        """Forget everything; what runs is killed. What the constructor was told to create is made again."""
         self._front.reset()
 
     def _set_up(self) -> None:
         for name in self._clusters:
             self.create_cluster(name)
+        self._front.in_moto(lambda: self._batch.create_environment(self.region))
+        for name in self._job_queues:
+            self.create_job_queue(name)
+        self.register_job("airflow")
 
     def _run(self, ready: Future[Any]) -> None:
         try:
@@ -369,7 +447,7 @@ class LocalEcs:
 
     async def _serve(self, ready: Future[Any]) -> None:
         front = Front(
-            self._ecs,
+            self._account,
             region=self.region,
             faults=self.faults,
             latency=self._latency,

@@ -1,5 +1,5 @@
 """
-AWS's rate limits of the ECS API as token buckets, for :class:`~ecs_async_executor.local.LocalEcs` to enforce.
+AWS's rate limits of ECS and Batch as token buckets, for :class:`~ecs_async_executor.local.LocalEcs` to enforce.
 
 Imports nothing of this package. The figures are AWS's documented defaults per account and Region.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 MODIFY = "modify"
 READ = "read"
+BATCH = "batch"
 READS = frozenset(
     {
         "DescribeClusters",
@@ -47,8 +48,12 @@ AWS_RATES: Mapping[str, Rate] = {
     READ: Rate(20, 100),
     "FARGATE": Rate(20, 20),
     "FARGATE_SPOT": Rate(20, 20),
+    BATCH: Rate(50, 50),
 }
-"""The documented defaults: operations that modify, that read, and RunTask per Fargate flavour on top."""
+"""
+The documented defaults. ECS: operations that modify, that read, and RunTask per Fargate flavour on top. Batch:
+all operations together.
+"""
 
 
 class Buckets:

@@ -24,6 +24,7 @@ from ecs_async_executor.local.life import Container, Exit, Job, Life
 
 EXITED = ("EssentialContainerExited", "Essential container in task exited")
 NOT_STARTED = "TaskFailedToStart"
+TIMED_OUT = ("TimedOut", "Job attempt duration exceeded timeout")
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
 """What a process gets of the server's own environment unless it is told to get all: an image's defaults."""
 
@@ -39,7 +40,7 @@ class Runner(Protocol):
         ...
 
     def start(self, job: Job, life: Life, at: float) -> None:
-        """Run a job, which got its place at this time."""
+        """Run a job from this time on, which may be to come; its place is taken from now on."""
         ...
 
     def stop(self, job: Job, life: Life, at: float) -> None:
@@ -128,13 +129,13 @@ class SubprocessRunner:
             return [p.pid for p in group.processes.values() if not p.gone] if group else []
 
     def start(self, job: Job, life: Life, at: float) -> None:
-        """Run a job, which got its place at this time."""
+        """Run a job from this time on."""
         life.provisioned_at = at
         life.touch()
         if self._closed:
             life.end(at, NOT_STARTED, "The server is shutting down.")
             return
-        group = self._groups[job.id] = _Group(self, job, life)
+        group = self._groups[job.id] = _Group(self, job, life, max(0.0, at - self.clock()) + self.start_delay)
         group.thread.start()
 
     def stop(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
@@ -177,10 +178,11 @@ class SubprocessRunner:
 class _Group:
     """The processes of one job; every method but :meth:`_run` and :meth:`_wait` is called under the lock."""
 
-    def __init__(self, runner: SubprocessRunner, job: Job, life: Life) -> None:
+    def __init__(self, runner: SubprocessRunner, job: Job, life: Life, delay: float) -> None:
         self.runner = runner
         self.job = job
         self.life = life
+        self.delay = delay
         self.processes: dict[str, _Process] = {}
         self.cancelled = threading.Event()
         self.lost = False
@@ -198,10 +200,7 @@ class _Group:
             process.terminate()
         if running and not self.stopping:
             self.stopping = True
-            timer = threading.Timer(max(p.stop_timeout for p in running), self._out_of_patience)
-            timer.daemon = True
-            self.timers.append(timer)
-            timer.start()
+            self._after(max(p.stop_timeout for p in running), self._out_of_patience)
 
     def _out_of_patience(self) -> None:
         with self.runner.lock:
@@ -211,11 +210,8 @@ class _Group:
         delay = at - self.runner.clock()
         if delay <= 0:
             self._vanish()
-            return
-        timer = threading.Timer(delay, self._vanish)
-        timer.daemon = True
-        self.timers.append(timer)
-        timer.start()
+        else:
+            self._after(delay, self._vanish)
 
     def _vanish(self) -> None:
         with self.runner.lock:
@@ -233,7 +229,7 @@ class _Group:
 
     def _run(self) -> None:
         """Start the containers, wait for all of them, and write down what became of the job."""
-        self.cancelled.wait(self.runner.start_delay)
+        self.cancelled.wait(self.delay)
         with self.runner.lock:
             if not self.cancelled.is_set():
                 self._start_all()
@@ -266,6 +262,20 @@ class _Group:
                 return
         self.life.started_at = self.runner.clock()
         self.life.touch()
+        if self.job.time_limit is not None:
+            self._after(self.job.time_limit, self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        with self.runner.lock:
+            if self.life.stop_code is None:
+                self.life.stop_code, self.life.stopped_reason = TIMED_OUT
+                self.stop(self.runner.clock())
+
+    def _after(self, seconds: float, what: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, what)
+        timer.daemon = True
+        self.timers.append(timer)
+        timer.start()
 
     def _wait(self, process: _Process) -> None:
         process.wait_for_exit()

@@ -12,6 +12,7 @@ need no timer. A script is a list of rules, the first that matches a job decides
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,10 +22,13 @@ from typing import Any, TypeAlias
 
 from ecs_async_executor.local.jsonable import from_json
 from ecs_async_executor.local.life import Exit, Job, Life
-from ecs_async_executor.local.runners import EXITED, NOT_STARTED
+from ecs_async_executor.local.runners import EXITED, NOT_STARTED, TIMED_OUT
 
 Seconds: TypeAlias = float | tuple[float, float]
 """A duration, or the bounds that it is drawn from."""
+
+UNPROVISIONED = ("PROVISIONING", "RUNNABLE")
+UNSTARTED = ("PENDING", "STARTING")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +37,17 @@ class Rule:
     How jobs live that match; with no condition, every job matches.
 
     :param command: a regular expression found in the main container's command, words joined by spaces
-    :param started_by: a regular expression found in the client's mark
+    :param started_by: a regular expression found in the client's mark (ECS: startedBy, Batch: the job's name)
     :param definition: a regular expression found in ``family:revision``
     :param launch: which jobs of this server, counted from 1
     :param attempt: which jobs with the same mark (without a mark: the same command), counted from 1
     :param probability: the rule matches that often, drawn from the seed
-    :param provisioning: seconds PROVISIONING
-    :param pending: seconds PENDING
+    :param provisioning: seconds PROVISIONING (Batch: RUNNABLE)
+    :param pending: seconds PENDING (Batch: STARTING)
     :param starts: False: it never starts, and stops as TaskFailedToStart where it would have started
-    :param stuck: ``PROVISIONING`` or ``PENDING``: it stays there until it is stopped
+    :param stuck: ``PROVISIONING`` (Batch: ``RUNNABLE``) or ``PENDING`` (``STARTING``): it stays there until it
+        is stopped
+    :param waiting_reason: what Batch says of it while it is RUNNABLE
     :param duration: seconds from start to the main container's exit, None for "until stopped"
     :param exit_code: of the main container
     :param container_reason: the main container's reason
@@ -63,6 +69,7 @@ class Rule:
     pending: Seconds = 0.0
     starts: bool = True
     stuck: str | None = None
+    waiting_reason: str | None = None
     duration: Seconds | None = 0.0
     exit_code: int | None = 0
     container_reason: str | None = None
@@ -81,8 +88,8 @@ class Rule:
             except re.error as error:
                 msg = f"{name} is no regular expression: {pattern!r}: {error}"
                 raise ValueError(msg) from error
-        if self.stuck not in (None, "PROVISIONING", "PENDING"):
-            msg = f"stuck must be PROVISIONING or PENDING, not {self.stuck!r}"
+        if self.stuck not in (None, *UNPROVISIONED, *UNSTARTED):
+            msg = f"stuck must be {' or '.join((*UNPROVISIONED, *UNSTARTED))}, not {self.stuck!r}"
             raise ValueError(msg)
 
     @classmethod
@@ -135,10 +142,11 @@ class ScriptedRunner:
         rule = next((r for r in self.rules if r.matches(job, random)), DEFAULT)
         self._rules[job.id] = rule
         life.touch()
-        if rule.stuck == "PROVISIONING":
+        life.waiting_reason = rule.waiting_reason or life.waiting_reason
+        if rule.stuck in UNPROVISIONED:
             return
         life.provisioned_at = at + _draw(rule.provisioning, random)
-        if rule.stuck == "PENDING":
+        if rule.stuck in UNSTARTED:
             return
         started = life.provisioned_at + _draw(rule.pending, random)
         stopping, deprovisioning = _draw(rule.stopping, random), _draw(rule.deprovisioning, random)
@@ -150,9 +158,13 @@ class ScriptedRunner:
             life.stopped_at = started + deprovisioning
             return
         life.started_at = started
-        if rule.duration is None:
+        deadline = started + job.time_limit if job.time_limit is not None else math.inf
+        exited = started + _draw(rule.duration, random) if rule.duration is not None else math.inf
+        if deadline < exited:
+            life.stop_code, life.stopped_reason = TIMED_OUT
+            self.stop(job, life, deadline)
+        if math.isinf(exited) or deadline < exited:
             return
-        exited = started + _draw(rule.duration, random)
         life.exits = {job.main: Exit(exited, rule.exit_code, rule.container_reason)}
         life.stop_code = rule.stop_code or EXITED[0]
         life.stopped_reason = rule.stopped_reason or EXITED[1]

@@ -1,8 +1,8 @@
 """
-The front: HTTP with keep-alive on an asyncio loop, faults, and the way to the ECS model or to moto.
+The front: HTTP with keep-alive on an asyncio loop, faults, and the way to a service of ours or to moto.
 
-Requests for tasks go to :class:`~ecs_async_executor.local.backend.Ecs` on the loop itself, everything else
-to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
+Requests for tasks and jobs go to the services of the :class:`~ecs_async_executor.local.account.Account` on the
+loop itself, everything else to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
 """
 
 from __future__ import annotations
@@ -27,21 +27,43 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from ecs_async_executor.local import rates
-from ecs_async_executor.local.backend import Ecs
+from ecs_async_executor.local.account import Account, Service
+from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
-from ecs_async_executor.local.rules import AwsError
 from ecs_async_executor.local.scripted import ScriptedRunner
 
 TARGET = "AmazonEC2ContainerServiceV20141113"
+BATCH_PATH = "/v1/"
+BATCH_OPERATIONS = {
+    name.lower(): name
+    for name in (
+        "CancelJob",
+        "CreateComputeEnvironment",
+        "CreateJobQueue",
+        "CreateSchedulingPolicy",
+        "DeleteComputeEnvironment",
+        "DeleteJobQueue",
+        "DeleteSchedulingPolicy",
+        "DeregisterJobDefinition",
+        "DescribeComputeEnvironments",
+        "DescribeJobDefinitions",
+        "DescribeJobQueues",
+        "DescribeJobs",
+        "DescribeSchedulingPolicies",
+        "ListJobs",
+        "ListSchedulingPolicies",
+        "RegisterJobDefinition",
+        "SubmitJob",
+        "TerminateJob",
+        "UpdateComputeEnvironment",
+        "UpdateJobQueue",
+        "UpdateSchedulingPolicy",
+    )
+}
+"""The operations of Batch by the last part of their path: a client names them nowhere else."""
+JSON_TYPES = {"ecs": "application/x-amz-json-1.1", "batch": "application/json"}
 MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
-CAUSES: Mapping[str, tuple[str, str]] = {
-    "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
-    "fargate_spot": ("TerminationNotice", "Your Spot Task was interrupted."),
-    "host": ("TerminationNotice", "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated."),
-    "infrastructure": ("InfrastructureHealth", "Task was stopped due to an issue with the underlying host."),
-}
-"""Ways to lose a host: stop code and reason."""
 
 Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
 """Seconds, bounds to draw from, or either of them per operation (``*`` for the rest)."""
@@ -56,7 +78,7 @@ class OperationStatistics:
     :param errors: replies per error code, and ``HTTP <status>`` where there is no code
     :param in_flight: requests being answered now
     :param peak: the most that were answered at a time
-    :param items: the number of tasks asked for, added up (DescribeTasks)
+    :param items: the number of tasks or jobs asked for, added up (DescribeTasks, DescribeJobs)
     :param first_at: wall-clock seconds of the first call
     :param last_at: wall-clock seconds of the last call
     """
@@ -97,7 +119,7 @@ class Front:
 
     def __init__(
         self,
-        ecs: Ecs,
+        account: Account,
         *,
         region: str,
         faults: Faults,
@@ -105,7 +127,7 @@ class Front:
         limits: Mapping[str, rates.Rate] | None = None,
         seed: int = 0,
     ) -> None:
-        self.ecs = ecs
+        self.account = account
         self.region = region
         self.faults = faults
         self.latency = latency
@@ -148,9 +170,8 @@ class Front:
             # moto's own would reset every account in this process.
             await asyncio.get_running_loop().run_in_executor(None, self.reset)
             return web.json_response({"status": "ok"})
-        target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
-        if not operation:
-            operation = _operation(request, body)
+        name, operation = _operation(request, body)
+        service = self.account.services.get(name)
         figures = self.statistics.operation(operation)
         now = time.time()
         figures.calls += 1
@@ -159,14 +180,14 @@ class Front:
         figures.in_flight += 1
         figures.peak = max(figures.peak, figures.in_flight)
         try:
-            return await self._serve(request, target, operation, body, figures)
+            return await self._serve(request, service, operation, body, figures)
         finally:
             figures.in_flight -= 1
 
     async def _serve(
         self,
         request: web.BaseRequest,
-        target: str,
+        service: Service | None,
         operation: str,
         body: bytes,
         figures: OperationStatistics,
@@ -177,19 +198,19 @@ class Front:
             await asyncio.sleep(delay)
         fault = next((f for f in struck if f.kind != "latency"), None)
         try:
-            early = await self._before(request, fault, body) if fault is not None else None
+            early = await self._before(request, service, operation, fault, body) if fault is not None else None
             if early is not None:
                 response = early
             else:
-                response = await self._work(request, target, operation, body, figures)
+                response = await self._work(request, service, operation, body, figures, fault)
         except AwsError as error:
-            early, response = None, _error(error)
+            early, response = None, _error(error, service)
         if response.status >= HTTPStatus.BAD_REQUEST:
             code = _code_of(response)
             figures.errors[code] = figures.errors.get(code, 0) + 1
         if fault is None or early is not None:
             return response
-        return await self._after(request, fault, response)
+        return await self._after(request, service, fault, response)
 
     def _latency(self, operation: str) -> float:
         latency = self.latency
@@ -200,53 +221,46 @@ class Front:
     async def _work(
         self,
         request: web.BaseRequest,
-        target: str,
+        service: Service | None,
         operation: str,
         body: bytes,
         figures: OperationStatistics,
+        fault: Fault | None,
     ) -> web.Response:
-        if target != TARGET:
+        if service is None:
             return await self._forward(request, body)
         region = _region(request.headers.get("Authorization", "")) or self.region
-        if operation not in Ecs.operations:
-            self._limit(operation, {}, region)
-            self.ecs.backend(region)
+        if operation not in service.operations:
+            self._limit(service, operation, {}, region)
+            service.prepare(region)
             return await self._forward(request, body)
+        params = _params(body)
+        items = params.get("tasks" if operation == "DescribeTasks" else "jobs")
+        if isinstance(items, list):
+            figures.items += len(items)
+        self._limit(service, operation, params, region)
         try:
-            params = json.loads(body or b"{}")
-        except ValueError:
-            params = None
-        if not isinstance(params, dict):
-            raise AwsError("SerializationException", "The request is not a JSON object.")
-        if operation == "DescribeTasks":
-            figures.items += len(params.get("tasks") or ())
-        self._limit(operation, params, region)
-        try:
-            return _json(self.ecs.call(operation, params, region))
+            return _json(service.call(operation, params, region, fault), service=service)
         except (AttributeError, KeyError, TypeError) as error:
             # The client libraries check types before they send; whoever does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
 
-    def _limit(self, operation: str, params: Mapping[str, Any], region: str) -> None:
+    def _limit(self, service: Service, operation: str, params: Mapping[str, Any], region: str) -> None:
         if not self.buckets.rates:
             return
-        names: tuple[str, ...] = ()
-        if operation in rates.READS:
-            names = (rates.READ,)
-        elif operation in rates.MODIFIES:
-            names = (rates.MODIFY,)
-            if operation == "RunTask":
-                names = (rates.MODIFY, self.ecs.rate_bucket(params, region))
+        names = tuple(service.buckets(operation, params, region))
         if names and not self.buckets.take(region, names, time.monotonic()):
-            raise AwsError("ThrottlingException", "Rate exceeded")
+            raise service.throttled()
 
-    async def _before(self, request: web.BaseRequest, fault: Fault, body: bytes) -> web.Response | None:
+    async def _before(
+        self, request: web.BaseRequest, service: Service | None, operation: str, fault: Fault, body: bytes
+    ) -> web.Response | None:
         """Do what a fault does instead of the work; None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
-            raise AwsError("ThrottlingException", "Rate exceeded")
+            raise service.throttled() if service is not None else AwsError("ThrottlingException", "Rate exceeded")
         if kind == "expired_token":
-            raise AwsError("ExpiredTokenException", "The security token included in the request is expired")
+            raise service.expired() if service is not None else AwsError("ExpiredToken", "The token is expired")
         if kind == "error":
             raise AwsError(fault.code, fault.message, fault.status)
         if kind == "status":
@@ -259,28 +273,26 @@ class Front:
             return _break(request, reset=kind == "reset_before")
         if kind == "hang":
             return await self._hang(request, fault)
-        if kind == "failures":
-            return _json(json.dumps({"tasks": [], "failures": [dict(f) for f in fault.failures]}))
-        if kind == "empty":
-            return _json('{"tasks":[],"failures":[]}')
-        if kind == "missing":
-            asked = json.loads(body or b"{}").get("tasks") or ()
-            return _json(
-                json.dumps({"tasks": [], "failures": [{"arn": arn, "reason": "MISSING"} for arn in asked]})
-            )
+        if service is not None and kind in ("failures", "empty", "missing"):
+            text = service.without(operation, kind, _params(body), fault)
+            return _json(text, service=service) if text is not None else None
         return None
 
-    async def _after(self, request: web.BaseRequest, fault: Fault, response: web.Response) -> web.StreamResponse:
+    async def _after(
+        self, request: web.BaseRequest, service: Service | None, fault: Fault, response: web.Response
+    ) -> web.StreamResponse:
         """Do what a fault does to the answer."""
         kind = fault.kind
         if kind == "error_after":
-            return _error(AwsError(fault.code, fault.message, fault.status))
+            return _error(AwsError(fault.code, fault.message, fault.status), service)
         if kind in ("reset_after", "close_after"):
             return _break(request, reset=kind == "reset_after")
         if kind == "hang_after":
             return await self._hang(request, fault)
         if kind == "garbage":
-            return web.Response(body=b"\x00<not json>", content_type="application/x-amz-json-1.1")
+            return _json("\x00<not json>", service=service)
+        if kind in ("unknown_status", "odd_record"):
+            return _spoilt(response, kind)
         if kind == "truncate":
             content = response.body if isinstance(response.body, bytes) else b""
             partial = web.StreamResponse(status=response.status, headers=response.headers)
@@ -311,27 +323,33 @@ class Front:
                     response.headers.add(name, value)
         return response
 
-    def call_moto(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def call_moto(self, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Make a call of the ECS API from this process, in any thread but the loop's.
+        Make a call of the API of one of our services from this process, in any thread but the loop's.
 
         :raises AwsError: if moto refuses it
         """
         headers = {
-            "X-Amz-Target": f"{TARGET}.{operation}",
-            "Content-Type": "application/x-amz-json-1.1",
-            "Host": f"ecs.{self.region}.amazonaws.com",
-            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20250101/{self.region}/ecs/aws4_request, "
+            "Content-Type": JSON_TYPES[service],
+            "Host": f"{service}.{self.region}.amazonaws.com",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20250101/{self.region}/{service}/aws4_request, "
             "SignedHeaders=host, Signature=0",
         }
-        environ = self._environ("POST", "/", headers, json.dumps(params).encode())
-        self.ecs.backend(self.region)
+        if service == "ecs":
+            headers["X-Amz-Target"] = f"{TARGET}.{operation}"
+        path = f"{BATCH_PATH}{operation.lower()}" if service == "batch" else "/"
+        environ = self._environ("POST", path, headers, json.dumps(params).encode())
+        self.account.services[service].prepare(self.region)
         status, _, content = self._moto.submit(self._call_wsgi, environ).result()
         reply: dict[str, Any] = json.loads(content or b"{}")
         if status >= HTTPStatus.BAD_REQUEST:
             code = str(reply.get("__type", status)).rsplit("#", 1)[-1]
             raise AwsError(code, str(reply.get("message") or reply.get("Message") or ""), status)
         return reply
+
+    def in_moto(self, what: Callable[[], None]) -> None:
+        """Do something to moto's models where moto's requests run, between two of them; not for the loop."""
+        self._moto.submit(what).result()
 
     def _environ(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         path, _, query = raw_path.partition("?")
@@ -347,7 +365,7 @@ class Front:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": "127.0.0.1",
             "CONTENT_LENGTH": str(len(body)),
-            "HTTP_X_MOTO_ACCOUNT_ID": self.ecs.account,
+            "HTTP_X_MOTO_ACCOUNT_ID": self.account.id,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(body),
@@ -393,10 +411,10 @@ class Front:
     async def _controlled(self, method: str, path: list[str], query: Mapping[str, str], data: Any) -> Any:
         match method, path:
             case "GET", ["health"]:
-                return {"status": "ok", "account": self.ecs.account, "region": self.region}
+                return {"status": "ok", "account": self.account.id, "region": self.region}
             case "GET", ["ledger"]:
                 return {
-                    "entries": [asdict(e) for e in self.ecs.ledger.entries(started_by=query.get("started_by"))]
+                    "entries": [asdict(e) for e in self.account.ledger.entries(started_by=query.get("started_by"))]
                 }
             case "GET", ["statistics"]:
                 return self.figures()
@@ -415,14 +433,14 @@ class Front:
                 self.latency = parse_latency(data)
                 return {}
             case "PUT", ["script"]:
-                if not isinstance(self.ecs.host.runner, ScriptedRunner):
+                if not isinstance(self.account.host.runner, ScriptedRunner):
                     raise ValueError("this server's runner takes no script")  # noqa: TRY004
-                self.ecs.host.runner.script(data)
+                self.account.host.runner.script(data)
                 return {}
-            case "GET", ["tasks", task_id]:
-                return self.ecs.task(task_id)
-            case "POST", ["tasks", task_id, "kill"]:
-                return {"killed": kill(self.ecs, task_id, **data)}
+            case "GET", ["tasks" | "jobs", reference]:
+                return self.account.owner(reference).show(reference)
+            case "POST", ["tasks" | "jobs", reference, "kill"]:
+                return {"killed": self.account.kill(reference, **data)}
             case "POST", ["reset"]:
                 await asyncio.get_running_loop().run_in_executor(None, self.reset)
                 return {}
@@ -431,9 +449,9 @@ class Front:
     def figures(self) -> dict[str, Any]:
         """Give the statistics as plain data, with what runs and waits now."""
         return asdict(self.statistics) | {
-            "running": self.ecs.host.running,
-            "waiting": self.ecs.host.waiting,
-            "accepted": len(self.ecs.ledger),
+            "running": self.account.host.running,
+            "waiting": self.account.host.waiting,
+            "accepted": len(self.account.ledger),
         }
 
     def on_reset(self, setup: Callable[[], None]) -> None:
@@ -447,10 +465,10 @@ class Front:
         Not for the loop's thread: moto's part is done in the worker thread, and waited for.
         """
         self.faults.clear()
-        self.ecs.reset()
+        self.account.reset()
         connections = self.statistics.connections
         self.statistics = Statistics(connections=connections)
-        self._moto.submit(self.ecs.wipe, self.region).result()
+        self.in_moto(lambda: self.account.wipe(self.region))
         if self._setup is not None:
             self._setup()
 
@@ -463,33 +481,6 @@ class _Server(web.Server):
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         self._front.statistics.connections += 1
         super().connection_made(handler, transport)
-
-
-def kill(
-    ecs: Ecs,
-    task_id: str,
-    *,
-    cause: str = "host",
-    notice: float = 0.0,
-    stop_code: str | None = None,
-    reason: str | None = None,
-) -> bool:
-    """
-    Let the host of a task vanish.
-
-    :param cause: one of :data:`CAUSES`
-    :param notice: seconds until it does; until then the task runs on, but its stop code is visible
-    :param stop_code: instead of the cause's
-    :param reason: instead of the cause's
-    :return: False if nothing of the task ran any more
-    :raises KeyError: if there is no such task
-    :raises ValueError: if there is no such cause
-    """
-    if cause not in CAUSES:
-        msg = f"unknown cause: {cause!r}; known: {', '.join(CAUSES)}"
-        raise ValueError(msg)
-    code, sentence = CAUSES[cause]
-    return ecs.kill(task_id, stop_code=stop_code or code, reason=reason or sentence, notice=notice)
 
 
 def parse_latency(data: Any) -> Latency:
@@ -512,11 +503,34 @@ def _seconds(data: Any) -> float | tuple[float, float]:
     raise ValueError(msg)
 
 
-def _operation(request: web.BaseRequest, body: bytes) -> str:
+def _operation(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
+    """Tell the service, if it is one of ours, and the operation."""
+    target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
+    if operation:
+        return ("ecs" if target == TARGET else ""), operation
+    if request.method == "POST" and request.path.startswith(BATCH_PATH):
+        operation = BATCH_OPERATIONS.get(request.path[len(BATCH_PATH) :], "")
+        if operation:
+            return "batch", operation
     for part in body[:2048].split(b"&") if body.startswith((b"Action=", b"Version=")) else ():
         if part.startswith(b"Action="):
-            return part[7:].decode()
-    return f"{request.method} {request.path}"
+            return "", part[7:].decode()
+    return "", f"{request.method} {request.path}"
+
+
+def _params(body: bytes) -> dict[str, Any]:
+    """
+    Read the parameters of a request.
+
+    :raises AwsError: if they are not a JSON object
+    """
+    try:
+        params = json.loads(body or b"{}")
+    except ValueError:
+        params = None
+    if not isinstance(params, dict):
+        raise AwsError("SerializationException", "The request is not a JSON object.")
+    return params
 
 
 def _region(authorization: str) -> str | None:
@@ -525,19 +539,47 @@ def _region(authorization: str) -> str | None:
     return parts[-3] if len(parts) >= 5 else None  # noqa: PLR2004
 
 
-def _json(text: str, status: int = 200) -> web.Response:
+def _json(text: str, status: int = 200, *, service: Service | None = None) -> web.Response:
+    content_type = JSON_TYPES[service.name if service is not None else "ecs"]
     return web.Response(
         body=text.encode(),
         status=status,
-        headers={"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid4())},
+        headers={"Content-Type": content_type, "x-amzn-RequestId": str(uuid4())},
     )
 
 
-def _error(error: AwsError) -> web.Response:
-    return _json(json.dumps({"__type": error.code, "message": error.message, **error.fields}), error.status)
+def _error(error: AwsError, service: Service | None) -> web.Response:
+    """Word an error as the service's protocol does: Batch has the code in a header."""
+    fields = {"message": error.message, **error.fields}
+    if service is not None and service.name == "batch":
+        response = _json(json.dumps(fields), error.status, service=service)
+        response.headers["x-amzn-ErrorType"] = error.code
+        return response
+    return _json(json.dumps({"__type": error.code, **fields}), error.status)
+
+
+def _spoilt(response: web.Response, kind: str) -> web.Response:
+    """Make an answer that tells of tasks or jobs hard to believe."""
+    content = json.loads(response.body) if isinstance(response.body, bytes) else {}
+    status = "lastStatus" if "tasks" in content else "status"
+    records = content.get("tasks") or content.get("jobs") or content.get("jobSummaryList") or []
+    if kind == "unknown_status":
+        for record in records:
+            record[status] = "UNHEARD_OF"
+    elif records:
+        names = {
+            name: records[0][name] for name in ("taskArn", "jobId", "jobArn", "jobName") if name in records[0]
+        }
+        odd = {status: 7, "createdAt": "yesterday", "container": "none", "containers": "none", "attempts": 7}
+        records[0] = names | odd
+    response.body = json.dumps(content).encode()
+    return response
 
 
 def _code_of(response: web.Response) -> str:
+    code = response.headers.get("x-amzn-ErrorType")
+    if code is not None:
+        return code
     try:
         return str(json.loads(response.body)["__type"]).rsplit("#", 1)[-1]  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError):

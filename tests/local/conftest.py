@@ -80,3 +80,17 @@ def run() -> Callable[..., dict[str, Any]]:
         return task
 
     return run
+
+
+@pytest.fixture
+def submit() -> Callable[..., str]:
+    """Submit one job with a client and give its id."""
+
+    def submit(client: Any, name: str, *command: str, **params: Any) -> str:
+        wanted: dict[str, Any] = {"jobName": name, "jobQueue": "default", "jobDefinition": "airflow", **params}
+        if command:
+            wanted["containerOverrides"] = {"command": list(command)}
+        job: str = client.submit_job(**wanted)["jobId"]
+        return job
+
+    return submit

@@ -310,6 +310,15 @@ def test_a_malformed_fault_is_refused_at_once(data: Any, complaint: str) -> None
         Fault.from_json(data)
 
 
+def answer_to(ecs: LocalEcs, params: dict[str, Any]) -> dict[str, Any]:
+    """Give the task that RunTask answers with, as it is on the wire."""
+    headers = {"X-Amz-Target": "AmazonEC2ContainerServiceV20141113.RunTask"}
+    request = urllib.request.Request(ecs.url, data=json.dumps(params).encode(), headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        task: dict[str, Any] = json.load(response)["tasks"][0]
+    return task
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_given_as_json_and_does_something(start: Start, request_for: Run, kind: str) -> None:
     ecs = start()
@@ -318,6 +327,13 @@ def test_every_kind_can_be_given_as_json_and_does_something(start: Start, reques
     client = client_of(ecs)
     if kind == "missing":
         assert client.describe_tasks(tasks=["a"])["failures"] == [{"arn": "a", "reason": "MISSING"}]
+    elif kind in ("unknown_status", "odd_record"):
+        assert (
+            answer_to(ecs, request_for())["lastStatus"] == {"unknown_status": "UNHEARD_OF", "odd_record": 7}[kind]
+        )
+    elif kind in ("stuck", "hidden", "unlisted"):
+        task = client.run_task(**request_for())["tasks"][0]
+        assert (task["lastStatus"] == "PROVISIONING") == (kind == "stuck")
     elif kind in ("empty", "failures", "garbage", "latency"):
         assert bool(client.run_task(**request_for()).get("tasks")) == (kind == "latency")
     else:

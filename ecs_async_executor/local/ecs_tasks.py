@@ -22,6 +22,8 @@ class Task:
 
     :param sequence: orders the tasks of a server by creation
     :param images: the image of each container
+    :param visible_at: before that it is MISSING
+    :param listed_at: before that it is not listed
     """
 
     job: Job
@@ -45,6 +47,8 @@ class Task:
     token: str = ""
     instance_arn: str | None = None
     realistic: bool = True
+    visible_at: float = 0.0
+    listed_at: float = 0.0
     _cache: dict[bool, str] = field(default_factory=dict)
     _valid: tuple[float, float, int] = (0.0, 0.0, -1)
 

@@ -9,56 +9,31 @@ text, because moto's serializer is what makes it slow.
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count as counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from moto.core.base_backend import BackendDict
 from moto.ecs.exceptions import ClusterNotFoundException
 from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition, ecs_backends
 
-from ecs_async_executor.local import rules
-from ecs_async_executor.local.host import Host
-from ecs_async_executor.local.ledger import Ledger, Record, digest
+from ecs_async_executor.local import ecs_rules as rules
+from ecs_async_executor.local import rates
+from ecs_async_executor.local.account import Account
+from ecs_async_executor.local.ecs_tasks import Task
+from ecs_async_executor.local.errors import AwsError, encode_page, name_of
+from ecs_async_executor.local.faults import Fault
+from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
-from ecs_async_executor.local.records import Task
-from ecs_async_executor.local.rules import AwsError
 
-DEFAULT_ACCOUNT = "123456789012"
 FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 TOKEN_TTL = 24 * 3600.0
-
-_accounts: set[str] = set()
-_accounts_lock = threading.Lock()
-
-
-def acquire_account() -> str:
-    """Reserve an AWS account of moto's, so that servers in one process share nothing."""
-    with _accounts_lock:
-        fixed = os.environ.get("MOTO_ACCOUNT_ID")
-        if fixed:
-            return fixed
-        candidates = (DEFAULT_ACCOUNT, *(f"{100000000000 + n}" for n in range(1, len(_accounts) + 2)))
-        account = next(a for a in candidates if a not in _accounts)
-        _accounts.add(account)
-        return account
-
-
-def release_account(account: str) -> None:
-    """Give an account back, and drop everything moto holds for it."""
-    with _accounts_lock:
-        _accounts.discard(account)
-        wipe_account(account)
-
-
-def wipe_account(account: str) -> None:
-    """Drop everything that moto holds for an account, in every service."""
-    # moto keeps no public list of its backends; this is the one that its own reset uses.
-    for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
-        dict.pop(backends, account, None)
+CAUSES: Mapping[str, tuple[str, str]] = {
+    "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
+    "fargate_spot": ("TerminationNotice", "Your Spot Task was interrupted."),
+    "host": ("TerminationNotice", "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated."),
+    "infrastructure": ("InfrastructureHealth", "Task was stopped due to an issue with the underlying host."),
+}
+"""Ways to lose a host: stop code and reason."""
 
 
 class LocalBackend(EC2ContainerServiceBackend):
@@ -77,7 +52,7 @@ class LocalBackend(EC2ContainerServiceBackend):
 
         :raises AwsError: if there is none, or it was deleted
         """
-        cluster = self.clusters.get(rules.name_of(reference or "default"))
+        cluster = self.clusters.get(name_of(reference or "default"))
         if cluster is None or cluster.status == "INACTIVE":
             raise AwsError("ClusterNotFoundException", "Cluster not found.")
         return cluster
@@ -88,7 +63,7 @@ class LocalBackend(EC2ContainerServiceBackend):
 
         :raises AwsError: if there is none, or it was deregistered
         """
-        family, _, revision = rules.name_of(reference).partition(":")
+        family, _, revision = name_of(reference).partition(":")
         revisions = self.task_definitions.get(family) or {}
         if revision:
             found = revisions.get(int(revision)) if revision.isdecimal() else None
@@ -130,7 +105,7 @@ class LocalBackend(EC2ContainerServiceBackend):
     def describe_clusters(self, cluster_names: list[str]) -> Any:
         """Describe clusters with the number of tasks that they have now."""
         for name in cluster_names or ["default"]:
-            cluster = self.clusters.get(rules.name_of(name))
+            cluster = self.clusters.get(name_of(name))
             if cluster is not None:
                 cluster.running_tasks_count, cluster.pending_tasks_count = self._count(cluster.name)
         return super().describe_clusters(cluster_names)
@@ -141,7 +116,7 @@ class LocalBackend(EC2ContainerServiceBackend):
     def _get_resource(self, resource_arn: str, parsed_arn: dict[str, str]) -> Any:
         if parsed_arn["service"] != "task":
             return super()._get_resource(resource_arn, parsed_arn)
-        task = self.by_id.get(rules.name_of(resource_arn))
+        task = self.by_id.get(name_of(resource_arn))
         if task is None:
             raise ClusterNotFoundException
         task.retagged()
@@ -160,33 +135,22 @@ class Ecs:
     """
     The operations on tasks, over every region of one account. Safe to use from any thread.
 
-    :param host: what runs them
     :param capacity: how many tasks may run per launch type or capacity provider; RunTask answers with
         ``failures`` beyond that. Not named: no limit
-    :param visible_after: seconds after RunTask during which DescribeTasks and ListTasks do not know a task
-    :param realistic: show tasks with everything that AWS shows
     """
 
+    name = "ecs"
     operations = frozenset({"RunTask", "StartTask", "DescribeTasks", "ListTasks", "StopTask"})
+    causes = CAUSES
 
-    def __init__(
-        self,
-        host: Callable[[Callable[[Job], None], Callable[[Job], None]], Host],
-        account: str,
-        *,
-        capacity: Mapping[str, int] | None = None,
-        visible_after: float = 0.0,
-        realistic: bool = True,
-        ledger_path: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, account: Account, *, capacity: Mapping[str, int] | None = None) -> None:
         self.account = account
-        self.host = host(self._ended, self._expired)
-        self.ledger = Ledger(self.host.lock, self.host.settle, self.host.clock, ledger_path)
+        self.host = account.host
+        self.ledger = account.ledger
         self.capacity = dict(capacity or {})
-        self.visible_after = visible_after
-        self.realistic = realistic
-        self._lock = self.host.lock
+        self._lock = account.lock
         self._clear()
+        account.services[self.name] = self
         ecs = self
 
         class Bound(LocalBackend):
@@ -197,15 +161,13 @@ class Ecs:
         self._backend_class = Bound
 
     def _clear(self) -> None:
-        self._sequence = counter(1)
-        self._attempts: dict[str, int] = {}
         self._usage: dict[str, int] = {}
         self._where: dict[str, tuple[LocalBackend, Task, str]] = {}
 
     def backend(self, region: str) -> LocalBackend:
         """Give moto's backend of a region, made ours first if moto made or reset the account."""
         with self._lock:
-            account = ecs_backends[self.account]
+            account = ecs_backends[self.account.id]
             if account.backend is not self._backend_class:
                 account.backend = self._backend_class
                 dict.clear(account)
@@ -216,22 +178,21 @@ class Ecs:
         assert isinstance(backend, LocalBackend)
         return backend
 
-    def wipe(self, region: str) -> None:
-        """Drop everything that moto holds for this account; runs where moto's requests run, between two."""
-        with self._lock:
-            wipe_account(self.account)
-            self.backend(region)
+    def prepare(self, region: str) -> None:
+        """Put our backend in place of moto's, before moto answers a request of this service."""
+        self.backend(region)
 
-    def call(self, operation: str, params: Mapping[str, Any], region: str) -> str:
+    def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
         """
         Carry out an operation on tasks and give the reply's JSON.
 
+        :param fault: what is to become of the tasks that it starts
         :raises AwsError: if AWS would refuse it
         """
         with self._lock:
             backend = self.backend(region)
             if operation == "RunTask":
-                return self._run_task(backend, params)
+                return self._run_task(backend, params, fault)
             if operation == "DescribeTasks":
                 return self._describe_tasks(backend, params)
             if operation == "ListTasks":
@@ -240,35 +201,67 @@ class Ecs:
                 return self._stop_task(backend, params)
             return self._start_task(backend, params)
 
-    def rate_bucket(self, params: Mapping[str, Any], region: str) -> str:
+    def without(self, operation: str, kind: str, params: Mapping[str, Any], fault: Fault) -> str | None:
+        """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
+        if kind == "failures" and operation in ("RunTask", "StartTask"):
+            return json.dumps({"tasks": [], "failures": [dict(f) for f in fault.failures]})
+        if kind == "missing" and operation == "DescribeTasks":
+            missing = [{"arn": arn, "reason": "MISSING"} for arn in params.get("tasks") or ()]
+            return json.dumps({"tasks": [], "failures": missing})
+        if kind == "empty":
+            return '{"taskArns":[]}' if operation == "ListTasks" else '{"tasks":[],"failures":[]}'
+        return None
+
+    def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
+        """Name the rate limits that a call counts against."""
+        if operation in rates.READS:
+            return (rates.READ,)
+        if operation == "RunTask":
+            return (rates.MODIFY, self._rate_bucket(params, region))
+        return (rates.MODIFY,) if operation in rates.MODIFIES else ()
+
+    def throttled(self) -> AwsError:
+        """Make the error of a call that came too fast."""
+        return AwsError("ThrottlingException", "Rate exceeded")
+
+    def expired(self) -> AwsError:
+        """Make the error of a call with credentials that have expired."""
+        return AwsError("ExpiredTokenException", "The security token included in the request is expired")
+
+    def _rate_bucket(self, params: Mapping[str, Any], region: str) -> str:
         """Name what a RunTask would be launched on, as far as that is decided before it is checked."""
         with self._lock:
-            cluster = self.backend(region).clusters.get(rules.name_of(params.get("cluster") or "default"))
+            cluster = self.backend(region).clusters.get(name_of(params.get("cluster") or "default"))
             launch_type, provider = _placement(params, cluster)
             return provider if provider in rules.FARGATE_PROVIDERS else launch_type
 
-    def kill(self, task_id: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
+    def knows(self, reference: str) -> bool:
+        """Tell whether a task, by id or ARN, is one of this service."""
+        return name_of(reference) in self._where
+
+    def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
         Let the host of a task vanish: no exit codes.
 
-        :param task_id: id or ARN
+        :param reference: id or ARN
         :param notice: seconds until it does
         :return: False if nothing of the task ran any more
         :raises KeyError: if there is no such task
         """
         with self._lock:
-            _, task, _ = self._where[rules.name_of(task_id)]
+            _, task, _ = self._where[name_of(reference)]
             return self.host.lose(task.job, stop_code, reason, notice)
 
-    def task(self, task_id: str) -> dict[str, Any]:
+    def show(self, reference: str) -> dict[str, Any]:
         """
         Show a task as DescribeTasks does.
 
+        :param reference: id or ARN
         :raises KeyError: if there is no such task
         """
         with self._lock:
             now = self.host.settle()
-            _, task, _ = self._where[rules.name_of(task_id)]
+            _, task, _ = self._where[name_of(reference)]
             return {**task.record(now), "tags": task.tags}
 
     def reset(self) -> None:
@@ -277,10 +270,9 @@ class Ecs:
             for _, task, _ in list(self._where.values()):
                 self.host.lose(task.job, "UserInitiated", "The server was reset.")
                 self.host.forget(task.job)
-            self.ledger.clear()
             self._clear()
 
-    def _run_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
+    def _run_task(self, backend: LocalBackend, params: Mapping[str, Any], fault: Fault | None) -> str:
         rules.check_run_task(params)
         cluster = backend.find_cluster(params.get("cluster"))
         now = self.host.settle()
@@ -300,8 +292,9 @@ class Ecs:
                 failures.append(_no_room(backend, cluster, launch_type))
                 continue
             task = self._make(backend, cluster, definition, params, launch_type, provider, now)
+            task.visible_at, task.listed_at = self.account.sight(now, fault)
             tasks.append(task)
-            self._accept(backend, task, key or "")
+            self._accept(backend, task, key or "", self.account.hold(now, fault))
         if token and tasks:
             backend.tokens[cluster.name, token] = (mark, tasks)
         return _reply(tasks, failures, self.host.settle(), tags=True)
@@ -340,11 +333,12 @@ class Ecs:
         tasks: list[Task] = []
         failures: list[dict[str, Any]] = []
         for reference in instances:
-            instance = known.get(rules.name_of(reference))
+            instance = known.get(name_of(reference))
             if instance is None:
                 failures.append({"arn": reference, "reason": "MISSING"})
                 continue
             task = self._make(backend, cluster, definition, params, "EC2", None, now)
+            task.visible_at, task.listed_at = self.account.sight(now, None)
             task.instance_arn = instance.container_instance_arn
             tasks.append(task)
             self._accept(backend, task, "EC2")
@@ -381,9 +375,7 @@ class Ecs:
         containers = tuple(_container(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
         main = _main(containers, by_name)
         started_by = params.get("startedBy") or ""
-        identity = started_by or digest(next(c.command for c in containers if c.name == main))
-        attempt = self._attempts[identity] = self._attempts.get(identity, 0) + 1
-        number = next(self._sequence)
+        number, attempt = self.account.number(started_by, next(c.command for c in containers if c.name == main))
         job = Job(
             id=uuid4().hex,
             definition=f"{definition.family}:{definition.revision}",
@@ -416,15 +408,17 @@ class Ecs:
             tags=list(params.get("tags") or ()),
             token=params.get("clientToken") or "",
             instance_arn=_instance_arn(backend, cluster) if launch_type == "EC2" else None,
-            realistic=self.realistic,
+            realistic=self.account.realistic,
         )
 
-    def _accept(self, backend: LocalBackend, task: Task, key: str) -> None:
+    def _accept(self, backend: LocalBackend, task: Task, key: str, not_before: float = 0.0) -> None:
         backend.add(task)
         self._where[task.id] = (backend, task, key)
         self._usage[key] = self._usage.get(key, 0) + 1
-        self.ledger.accept(
+        self.account.accept(
+            self,
             Record(
+                service=self.name,
                 id=task.task_arn,
                 token=task.token,
                 cluster=task.cluster_name,
@@ -432,9 +426,9 @@ class Ecs:
                 launch_type=task.launch_type,
                 job=task.job,
                 life=task.life,
-            )
+            ),
         )
-        self.host.submit(task.job, task.life)
+        self.host.submit(task.job, task.life, not_before=not_before)
 
     def _describe_tasks(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         references: Sequence[str] = params.get("tasks") or ()
@@ -468,34 +462,34 @@ class Ecs:
                 task.sequence > after
                 and task.cluster_name == cluster.name
                 and all(value is None or getattr(task, name) == value for name, value in wanted.items())
-                and (instance is None or rules.name_of(task.instance_arn or "") == rules.name_of(instance))
+                and (instance is None or name_of(task.instance_arn or "") == name_of(instance))
                 and (service is None or task.group == f"service:{service}")
                 and task.desired_status(now) == desired
-                and now >= task.life.created_at + self.visible_after
+                and now >= task.listed_at
             ):
                 page.append(task)
                 if len(page) > size:
                     break
         reply: dict[str, Any] = {"taskArns": [task.task_arn for task in page[:size]]}
         if len(page) > size:
-            reply["nextToken"] = rules.encode_page(page[size - 1].sequence)
+            reply["nextToken"] = encode_page(page[size - 1].sequence)
         return json.dumps(reply)
 
     def _stop_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         cluster = backend.find_cluster(params.get("cluster"))
         self.host.settle()
-        task = backend.by_id.get(rules.name_of(params.get("task") or ""))
+        task = backend.by_id.get(name_of(params.get("task") or ""))
         if task is None or task.cluster_name != cluster.name:
             raise rules.invalid("The referenced task was not found.")
         self.host.stop(task.job, "UserInitiated", params.get("reason") or "Task stopped by user")
         return f'{{"task":{task.to_json(self.host.settle(), tags=True)}}}'
 
     def _visible(self, backend: LocalBackend, cluster: Cluster, reference: str, now: float) -> Task | None:
-        task = backend.by_id.get(rules.name_of(reference))
+        task = backend.by_id.get(name_of(reference))
         if (
             task is None
             or task.cluster_name != cluster.name
-            or now < task.life.created_at + self.visible_after
+            or now < task.visible_at
             or (reference.startswith("arn:") and reference != task.task_arn)
         ):
             return None
@@ -507,13 +501,14 @@ class Ecs:
             states = [t.life.status(now) for t in backend.tasks.get(cluster, {}).values()]
         return states.count("RUNNING"), states.count("PENDING") + states.count("PROVISIONING")
 
-    def _ended(self, job: Job) -> None:
+    def ended(self, job: Job, at: float) -> None:  # noqa: ARG002
+        """Learn that nothing of a task runs any more."""
         found = self._where.get(job.id)
         if found is not None:
             self._usage[found[2]] -= 1
-        self.ledger.ended(job)
 
-    def _expired(self, job: Job) -> None:
+    def expire(self, job: Job) -> None:
+        """Forget a task."""
         found = self._where.pop(job.id, None)
         if found is not None:
             found[0].forget(found[1])

@@ -1,19 +1,19 @@
 """
 What AWS refuses and how it says so: the rules of the ECS API that moto does not have.
 
-Pure functions over request parameters; imports nothing of this package. The limits are those of the ECS
+Pure functions over request parameters. The limits are those of the ECS
 API reference (RunTask, DescribeTasks, ListTasks, StopTask).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from ecs_async_executor.local.errors import AwsError, decode_page
 
 MAX_COUNT = 10
 MAX_OVERRIDES = 8192
@@ -27,32 +27,9 @@ _STARTED_BY = re.compile(r"[A-Za-z0-9\-/_]{1,128}")
 _CLIENT_TOKEN = re.compile(r"[\x21-\x7e]{1,64}")
 
 
-class AwsError(Exception):
-    """
-    An error reply of an AWS API.
-
-    :param code: the error code, e.g. ``ClientException``
-    :param message: AWS's words
-    :param status: the HTTP status
-    :param fields: further members of the reply, e.g. ``resourceIds``
-    """
-
-    def __init__(self, code: str, message: str, status: int = 400, **fields: Any) -> None:
-        self.code = code
-        self.message = message
-        self.status = status
-        self.fields = fields
-        super().__init__(f"{code}: {message}")
-
-
 def invalid(message: str) -> AwsError:
     """Make an ``InvalidParameterException``."""
     return AwsError("InvalidParameterException", message)
-
-
-def name_of(reference: str) -> str:
-    """Give the last part of an ARN, or the name or id itself."""
-    return reference.rsplit("/", 1)[-1]
 
 
 def canonical(value: Any) -> str:
@@ -166,24 +143,8 @@ def check_list(params: Mapping[str, Any]) -> tuple[int, int]:
     if not 1 <= size <= MAX_LIST:
         raise invalid(f"maxResults must be between 1 and {MAX_LIST}.")
     token = params.get("nextToken")
-    return (decode_page(token) if token else 0), size
-
-
-def encode_page(after: int) -> str:
-    """Make the token that :func:`decode_page` reads."""
-    return base64.urlsafe_b64encode(f"after:{after}".encode()).decode()
-
-
-def decode_page(token: str) -> int:
-    """
-    Read a page token.
-
-    :raises AwsError: if it is not one of ours
-    """
     try:
-        word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-    except (ValueError, binascii.Error) as error:
+        after = decode_page(token) if token else 0
+    except ValueError as error:
         raise invalid("Invalid token.") from error
-    if word != "after" or not number.isdecimal():
-        raise invalid("Invalid token.")
-    return int(number)
+    return after, size
