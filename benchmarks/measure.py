@@ -185,7 +185,7 @@ def _requests(cell: Cell) -> list[dict[str, Any]]:
     executor._jwt = executor.jwt_generator  # noqa: SLF001 - what start() does, without the loop thread
     requests = []
     for workload in executors.workloads(cell.size, executor.jwt_generator):
-        launch, _ = executor._new_launch(None, workload)  # noqa: SLF001
+        launch, _ = executor._new_launch(None, workload, time.time())  # noqa: SLF001
         request = executor._render(launch).request  # noqa: SLF001
         requests.append({**request, "clientToken": f"{launch.launch_id}-1"})
     return requests

@@ -67,6 +67,8 @@ RETRIED_DATABASE_ERRORS = (DBAPIError, StaleDataError)
 """What the scheduler repeats an adoption for."""
 
 _TIS_PER_QUERY = 1000
+_LONGER_QUEUE = 16
+"""Times what is taken out of it: then it costs less to make the keys than to go through it."""
 
 
 def _find_stats() -> Any:
@@ -119,16 +121,29 @@ def task_key(executor: BaseExecutor, ti: Any) -> Key:
     return ti.key if get_task_key is None else get_task_key(ti)
 
 
-def take(executor: BaseExecutor, workload: Any) -> Key:
-    """Remove a workload from its queue, where it would be handed over again, and return its key."""
+def take(executor: BaseExecutor, workloads: Sequence[Any]) -> Iterator[tuple[Key, Any]]:
+    """Yield workloads with their keys, each removed from its queue, where it would be handed over again."""
+    queues = tuple(_queues(executor))
+    known: dict[int, Key] = {}
+    if sum(map(len, queues)) <= _LONGER_QUEUE * len(workloads):
+        # Making a key anew costs as much as all the rest that is done about a workload.
+        known = {id(workload): key for queue in queues for key, workload in queue.items()}
+    for workload in workloads:
+        key = known.get(id(workload))
+        if key is None:
+            key = _workload_key(executor, workload)
+        for queue in queues:
+            if queue.pop(key, None) is not None:
+                break
+        yield key, workload
+
+
+def _workload_key(executor: BaseExecutor, workload: Any) -> Key:
     if isinstance(workload, ExecuteTask):
-        key = task_key(executor, workload.ti)
-    elif isinstance(workload, ExecuteCallback) and AIRFLOW_VERSION < (3, 3):
-        key = workload.callback.id
-    else:
-        key = workload.key
-    forget_queued(executor, key)
-    return key
+        return task_key(executor, workload.ti)
+    if isinstance(workload, ExecuteCallback) and AIRFLOW_VERSION < (3, 3):
+        return workload.callback.id
+    return workload.key
 
 
 def forget_queued(executor: BaseExecutor, key: Key) -> None:

@@ -52,6 +52,7 @@ _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
 _FARGATE_PROVIDERS: Final = frozenset({"FARGATE", "FARGATE_SPOT"})
 _BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _OVER: Final = frozenset({"STOPPED", "DELETED"})
+_UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None)})
 _USUAL_STOP: Final = "EssentialContainerExited"
 _REASON_LIMIT: Final = 255
 """Characters of our reason for a StopTask; ECS shows it as stoppedReason."""
@@ -70,14 +71,24 @@ def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     result: dict[str, Any] = {}
     for key, value in base.items():
         if key not in overrides:
-            result[key] = copy.deepcopy(value)
+            result[key] = _copied(value)
     for key, value in overrides.items():
         below = base.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             result[key] = merge(below, value)
         else:
-            result[key] = copy.deepcopy(value)
+            result[key] = _copied(value)
     return result
+
+
+def _copied(value: Any) -> Any:
+    """Do what ``copy.deepcopy`` does, several times as fast for what requests are made of."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is list:
+        return [_copied(item) for item in value]
+    return value if kind in _UNCHANGEABLE else copy.deepcopy(value)
 
 
 def base_request(settings: EcsSettings) -> dict[str, Any]:
@@ -243,7 +254,7 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
     if request.get("launchType") and request.get("capacityProviderStrategy"):
         raise Rejected("launchType and capacityProviderStrategy are mutually exclusive")
     try:
-        sealed = copy.deepcopy(dict(request))
+        sealed: dict[str, Any] = _copied(dict(request))
         overrides = json.dumps(sealed.get("overrides", {}), separators=(",", ":"), ensure_ascii=False)
     except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
         raise Rejected(f"overrides cannot be sent as JSON: {type(error).__name__}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -268,7 +268,7 @@ class Engine:
             await self._quiet.wait_until(anyio.current_time() + 0.1)
 
     def _looking_up(self) -> bool:
-        return any(record.phase is Phase.UNRESOLVED for record in self._ledger.records.values())
+        return any(record.phase is Phase.UNRESOLVED for record in self._ledger.unsettled.values())
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -283,13 +283,17 @@ class Engine:
     # --- shared ----------------------------------------------------------------------------------------------
 
     def _dispatch(self, record: Record, event: lifecycle.Event, now: float) -> None:
+        """Let an event happen, and wake whom it may concern."""
+        self._apply(record, event, now)
+        self._kick_all()
+
+    def _apply(self, record: Record, event: lifecycle.Event, now: float) -> None:
         """Let an event happen; a bug in doing so fails this launch and no other."""
         try:
             self._ledger.dispatch(record, event, now)
         except Exception as error:
-            log.exception("ecs_executor.engine.event_failed", workload=record.launch.label)
+            log.exception("ecs_executor.engine.event_failed", workload=str(record.launch))
             self._ledger.abandon(record, f"Internal error of the executor: {type(error).__name__}", now)
-        self._kick_all()
 
     def _kick_all(self) -> None:
         self._launch_kick.set()
@@ -412,7 +416,7 @@ class Engine:
             try:
                 await self._launch_one(record)
             except Exception as error:
-                log.exception("ecs_executor.launch.failed", workload=record.launch.label)
+                log.exception("ecs_executor.launch.failed", workload=str(record.launch))
                 reason = f"Internal error of the executor: {type(error).__name__}"
                 self._ledger.abandon(record, reason, anyio.current_time())
             rendered += 1
@@ -497,7 +501,7 @@ class Engine:
                 self._dispatch(record, lifecycle.Unrenderable(rejected.reason), anyio.current_time())
                 return
             except Exception as error:
-                log.exception("ecs_executor.launch.render_failed", workload=record.launch.label)
+                log.exception("ecs_executor.launch.render_failed", workload=str(record.launch))
                 reason = f"The request could not be built: {type(error).__name__}"
                 self._dispatch(record, lifecycle.Unrenderable(reason), anyio.current_time())
                 return
@@ -614,11 +618,19 @@ class Engine:
             for record in batch.records:
                 if record.handle is not None:
                     by_id[record.handle.id].append(record)
-            for observation in await self._described(scope, list(by_id)):
+            observations = await self._described(scope, list(by_id))
+            now, news = anyio.current_time(), False
+            for observation in observations:
                 for record in by_id.get(observation.handle.id, ()):
-                    if record.phase is Phase.ACTIVE and record.handle == observation.handle:
-                        event = lifecycle.Observed(observation, self._random.random())
-                        self._dispatch(record, event, anyio.current_time())
+                    if (
+                        record.phase is Phase.ACTIVE
+                        and record.handle == observation.handle
+                        and lifecycle.is_news(record, observation)
+                    ):
+                        news = True
+                        self._apply(record, lifecycle.Observed(observation, self._random.random()), now)
+            if news:
+                self._kick_all()
         finally:
             self._describes.release_on_behalf_of(batch)
 
@@ -825,7 +837,7 @@ class Engine:
         if request.tries >= STOP_TRIES and error.kind in (Kind.REFUSED, Kind.INVALID):
             log.error(
                 "ecs_executor.stop.gave_up",
-                workload=request.record.launch.label,
+                workload=str(request.record.launch),
                 handle=request.handle.id,
                 code=error.code,
                 reason=error.message,
@@ -848,28 +860,31 @@ class Engine:
             self._publish(self._statistics())
 
     def _statistics(self) -> Statistics:
-        now = anyio.current_time()
-        phases = Counter(record.phase for record in self._ledger.records.values())
-        pending = phases[Phase.WAITING] + phases[Phase.AMBIGUOUS]
-        oldest = min(
-            (
-                record.waiting_since
-                for record in self._ledger.records.values()
-                if record.phase in (Phase.WAITING, Phase.AMBIGUOUS)
-            ),
-            default=now,
-        )
+        now = oldest = anyio.current_time()
+        waiting = ambiguous = launching = unresolved = 0
+        for record in self._ledger.unsettled.values():
+            phase = record.phase
+            if phase is Phase.SENDING:
+                launching += 1
+            elif phase is Phase.UNRESOLVED:
+                unresolved += 1
+            else:
+                if phase is Phase.WAITING:
+                    waiting += 1
+                else:
+                    ambiguous += 1
+                oldest = min(oldest, record.waiting_since)
         latencies = sorted(self._latencies)
         paused = None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
         counters = self._counters
         return Statistics(
-            pending=pending,
-            launching=phases[Phase.SENDING],
-            ambiguous=phases[Phase.AMBIGUOUS],
-            unresolved=phases[Phase.UNRESOLVED],
-            active=phases[Phase.ACTIVE],
+            pending=waiting + ambiguous,
+            launching=launching,
+            ambiguous=ambiguous,
+            unresolved=unresolved,
+            active=len(self._ledger.active),
             stopping=len(self._ledger.stops),
-            oldest_pending_age=now - oldest if pending else 0.0,
+            oldest_pending_age=now - oldest,
             launch_rate=sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",)),
             paused=paused or ("the scheduler does not call the executor" if self._stalled() else None),
             closed_gates=len(self._gates),

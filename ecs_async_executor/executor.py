@@ -10,7 +10,6 @@ the only writer of ``running`` and ``event_buffer``, and none of it waits for AW
 from __future__ import annotations
 
 import asyncio
-import copy
 import re
 import threading
 import time
@@ -20,9 +19,10 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
+import msgspec
 import structlog
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import event
@@ -60,11 +60,12 @@ REASON_LENGTH = 500
 _DEFINITE_NO = frozenset(Kind) - {Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY}
 """What fails the health check; anything else may be over by the time it matters."""
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+"""By its looks: parsing costs ten times as much, for every workload, on the main thread."""
 _WAS = {was.value: was for was in Was}
 
 
-class _Tracked(NamedTuple):
+class _Tracked(msgspec.Struct, frozen=True, gc=False):
     """What the main thread remembers of a launch that has not ended."""
 
     launch_id: str
@@ -239,16 +240,17 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._bridge
         if bridge is None or self._ended:
             return
-        for workload in workload_items:
-            key = compat.take(self, workload)
+        queued_at = time.time()
+        for key, workload in compat.take(self, workload_items):
             self.running.add(key)
             try:
                 refusal = compat.unsupported(workload)
                 if refusal is not None:
                     self.fail(key, refusal)
                     continue
-                launch, subject = self._new_launch(key, workload)
-                self._forget(key)
+                launch, subject = self._new_launch(key, workload, queued_at)
+                if key in self._launches:
+                    self._forget(key)
                 self._launches[key] = _Tracked(launch.launch_id, subject)
                 self._unlaunched.add(launch.launch_id)
                 bridge.submit(launch)
@@ -416,7 +418,7 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     # --- launching -------------------------------------------------------------------------------------------
 
-    def _new_launch(self, key: Key, workload: Any) -> tuple[Launch, object]:
+    def _new_launch(self, key: Key, workload: Any, queued_at: float) -> tuple[Launch, object]:
         ti = getattr(workload, "ti", None)
         if ti is None:
             name = str(workload.callback.id)
@@ -426,49 +428,54 @@ class AsyncExecutor(compat.VersionedExecutor):
                 workload=workload,
                 priority=CALLBACK_PRIORITY,
                 started_by=name,
-                queued_at=time.time(),
+                queued_at=queued_at,
                 label=f"callback {name}",
             )
             return launch, name
-        launch_id, started_by = self._identity(ti)
+        subject = ti.id
+        launch_id, started_by = self._identity(getattr(ti, "external_executor_id", None), subject)
+        # By position: names cost as much again.
         launch = Launch(
-            launch_id=launch_id,
-            key=key,
-            workload=workload,
-            priority=ti.priority_weight,
-            started_by=started_by,
-            queued_at=time.time(),
-            label=_label(ti),
-            route=self._route(ti),
-            tokened=launch_id == started_by,
+            launch_id,
+            key,
+            workload,
+            ti.priority_weight,
+            started_by,
+            queued_at,
+            "",
+            self._route(ti),
+            launch_id == started_by,
         )
-        return launch, ti.id
+        return launch, subject
 
-    def _identity(self, ti: Any) -> tuple[str, str]:
+    def _identity(self, external_id: str | None, subject: object) -> tuple[str, str]:
         """
         Return launch id and mark of a task instance's launch.
 
         Where Airflow assigned an id with the queueing, both are that: another scheduler can then repeat the
         launch without a second container.
         """
-        assigned = _as_uuid(getattr(ti, "external_executor_id", None))
-        if assigned is None:
-            return str(uuid.uuid4()), str(ti.id)
-        if assigned in self._spent:
+        if external_id is None or not _is_uuid(external_id):
+            return str(uuid.uuid4()), str(subject)
+        spent = self._spent
+        if external_id in spent:
             # Not assigned anew with this queueing: its tokens belong to the container of an earlier one.
-            return str(uuid.uuid4()), assigned
-        self._spent.add(assigned)
-        self._spent_order.append(assigned)
-        if len(self._spent_order) > SPENT_IDS_KEPT:
-            self._spent.discard(self._spent_order.popleft())
-        return assigned, assigned
+            return str(uuid.uuid4()), external_id
+        spent.add(external_id)
+        order = self._spent_order
+        order.append(external_id)
+        if len(order) > SPENT_IDS_KEPT:
+            spent.discard(order.popleft())
+        return external_id, external_id
 
     def _route(self, ti: Any) -> Hashable:
         """Return what decides where a workload's container is placed, as far as that is known beforehand."""
-        config = repr(ti.executor_config) if ti.executor_config else None
+        config = ti.executor_config
+        if not config and not self._overridden:
+            return cast("str", ti.queue)
         # An overridden hook may look at anything of the task.
         task = (ti.dag_id, ti.task_id) if self._overridden else None
-        return ti.queue, config, task
+        return ti.queue, repr(config) if config else None, task
 
     def _render(self, launch: Launch) -> LaunchSpec:
         """
@@ -485,7 +492,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 None if ti is None else ti.queue,
                 {} if ti is None else ti.executor_config or {},
             )
-            return self._spec(copy.deepcopy(request), launch, compat.token_expiry(workload.token))
+            return self._spec(request, launch, compat.token_expiry(workload.token))
         except Rejected:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is about this workload alone
@@ -548,7 +555,7 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     def _adoption(self, ti: Any, key: Key, workload: Any) -> Adopt:
         external_id = ti.external_executor_id
-        assigned = _as_uuid(external_id)
+        assigned = external_id if external_id is not None and _is_uuid(external_id) else None
         return Adopt(
             launch=Launch(
                 launch_id=assigned or str(uuid.uuid4()),
@@ -557,7 +564,6 @@ class AsyncExecutor(compat.VersionedExecutor):
                 priority=ti.priority_weight or 0,
                 started_by=assigned or str(ti.id),
                 queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
-                label=_label(ti),
                 route=self._route(ti),
                 tokened=assigned is not None,
             ),
@@ -690,16 +696,6 @@ def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T
         return outcome.result(timeout + 1.0)
     except (FutureTimeoutError, asyncio.TimeoutError):
         raise TimeoutError(f"no answer within {timeout:g} s") from None
-
-
-def _label(ti: Any) -> str:
-    mapped = f"[{ti.map_index}]" if ti.map_index >= 0 else ""
-    return f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
-
-
-def _as_uuid(value: str | None) -> str | None:
-    # By its looks: parsing costs ten times as much, for every workload, on the main thread.
-    return value if value is not None and _UUID.fullmatch(value) else None
 
 
 def in_words(error: BaseException) -> str:

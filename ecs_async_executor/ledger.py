@@ -95,7 +95,11 @@ HOLD_SECONDS = 300.0
 
 
 class Ledger:
-    """Every launch that has not ended, by id, by key and by what it waits for."""
+    """
+    Every launch that has not ended, by id, by key and by what it waits for.
+
+    ``records`` has them all: those with a container are in ``active`` too, the others in ``unsettled``.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -103,6 +107,7 @@ class Ledger:
         self.outbox: deque[Report] = deque()
         self.stops = Stops()
         self.active: dict[str, Record] = {}
+        self.unsettled: dict[str, Record] = {}
         self.lanes: dict[str | None, Lane] = {None: Lane(None, None)}
         self._by_key: dict[Hashable, dict[str, Record]] = {}
         self._delayed: list[tuple[float, int, str]] = []
@@ -159,7 +164,7 @@ class Ledger:
                 record.retry_at = max(record.retry_at, sibling.unwanted_at + self.rules.predecessor_wait)
         siblings[record.id] = record
         self._arrival[record.id] = next(self._order)
-        self.records[record.id] = record
+        self.records[record.id] = self.unsettled[record.id] = record
         self._carry_out(record, effects, now)
 
     def _rename(self, record: Record, now: float) -> None:
@@ -172,13 +177,14 @@ class Ledger:
         old, record.id = record.id, f"{record.launch.launch_id}/{next(self._order)}"
         del self.records[old]
         self.records[record.id] = record
+        for some in (self.active, self.unsettled):
+            if old in some:
+                some[record.id] = some.pop(old)
         self._arrival[record.id] = self._arrival.pop(old)
         siblings = self._by_key[record.launch.key]
         siblings[record.id] = siblings.pop(old)
         if old in self._placements:
             self._placements[record.id] = self._placements.pop(old)
-        if old in self.active:
-            self.active[record.id] = self.active.pop(old)
         if record.phase in _SENDABLE:
             self._enqueue(record, now)
         elif record.phase is Phase.UNRESOLVED:
@@ -187,8 +193,8 @@ class Ledger:
     def dispatch(self, record: Record, event: Event, now: float) -> None:
         """Let an event happen to a record, and do the bookkeeping that follows from it."""
         self._carry_out(record, lifecycle.step(record, event, now, self.rules), now)
-        if record.phase is not Phase.ACTIVE:
-            self.active.pop(record.id, None)
+        if record.phase is not Phase.ACTIVE and self.active.pop(record.id, None) is not None:
+            self.unsettled[record.id] = record
 
     def abandon(self, record: Record, reason: str, now: float) -> None:
         """End a launch that an event could not be applied to: it has failed, which is told if it still matters."""
@@ -213,7 +219,7 @@ class Ledger:
                 case lifecycle.LookUp():
                     self.look_up_again(record, record.retry_at)
                 case lifecycle.Poll():
-                    self.active[record.id] = record
+                    self._settle(record)
                 case lifecycle.SendStop(reason):
                     if record.handle is not None:
                         self.stops.add(StopRequest(record, record.handle, reason))
@@ -221,6 +227,10 @@ class Ledger:
                     self._emit(record, report, now)
                 case lifecycle.Forget():
                     self._forget(record, now)
+
+    def _settle(self, record: Record) -> None:
+        self.active[record.id] = record
+        self.unsettled.pop(record.id, None)
 
     def _emit(self, record: Record, report: Report, now: float) -> None:
         if isinstance(report, Finished) and not report.success and self._sibling_lives(record):
@@ -240,6 +250,7 @@ class Ledger:
         key = record.launch.key
         self.records.pop(record.id, None)
         self.active.pop(record.id, None)
+        self.unsettled.pop(record.id, None)
         self._arrival.pop(record.id, None)
         self._placements.pop(record.id, None)
         siblings = self._by_key.get(key)
@@ -374,6 +385,8 @@ class Ledger:
         """Make every record reachable again after the loop thread died at any statement."""
         self.stops.recover()
         owed = self.stops.records()
+        self.active.clear()
+        self.unsettled = dict(self.records)
         for record in list(self.records.values()):
             if record.phase is Phase.SENDING:
                 self.dispatch(record, lifecycle.Interrupted(), now)
@@ -382,7 +395,7 @@ class Ledger:
             elif record.phase is Phase.UNRESOLVED:
                 self.look_up_again(record, now)
             elif record.phase is Phase.ACTIVE:
-                self.active[record.id] = record
+                self._settle(record)
                 if record.stop_reason is not None and record.handle is not None and record not in owed:
                     self.stops.add(StopRequest(record, record.handle, record.stop_reason))
             else:

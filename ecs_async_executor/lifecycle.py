@@ -62,7 +62,7 @@ class Record:
     :param sent_at: when the current token was first sent; None if a definite answer came to all sends
     :param handle: the container
     :param since: when the handle was learnt, or looking it up began
-    :param seen_at: when the service last knew the container; None if it never did
+    :param seen_at: when the service told of the container; None if it never did
     :param seen_running: user code can have run
     :param missing_at: since when the service does not know the container
     :param muted: reports nothing any more (revoked, or superseded by a later launch of its key)
@@ -271,7 +271,7 @@ class IllegalEvent(RuntimeError):
     """An event that cannot happen in this phase: a bug of the caller."""
 
     def __init__(self, record: Record, event: Event) -> None:
-        super().__init__(f"{type(event).__name__} while {record.phase.value} ({record.launch.label})")
+        super().__init__(f"{type(event).__name__} while {record.phase.value} ({record.launch})")
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -303,6 +303,17 @@ def adopted_record(
     )
     record.seen_running = was is not Was.QUEUED
     return record, [LookUp()]
+
+
+def is_news(record: Record, observation: Observation) -> bool:
+    """Tell if an observation can change anything about a container; of one that simply runs on it cannot."""
+    return (
+        record.seen_at is None
+        or record.missing_at is not None
+        or observation.exit_code is not None
+        or not (observation.seen is Seen.RUNNING or observation.seen is Seen.PENDING)
+        or (observation.started and not record.seen_running)
+    )
 
 
 # --- the table ----------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """
 What crosses the bridge: commands into the loop thread, reports out of it.
 
-May import :mod:`ecs_async_executor.backend` only. All records are immutable; nothing here is shared state.
+May import :mod:`ecs_async_executor.backend` only. Nobody changes a record once it is made: nothing here is shared
+state.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would cost five times as much to make, on the scheduler's thread
 class Launch:
     """
     Command: run one queueing of a workload.
@@ -23,7 +24,7 @@ class Launch:
     :param priority: higher first
     :param started_by: the mark on the container that this launch starts
     :param queued_at: wall-clock seconds when Airflow queued it
-    :param label: the key, for people and logs
+    :param label: words for people and logs where the key does not do
     :param route: launches with equal values are expected to be placed alike, so that the engine need not
         render one to know which limits it falls under
     :param tokened: on adoption: whoever launched it before did so under this ``launch_id``
@@ -35,9 +36,13 @@ class Launch:
     priority: int
     started_by: str
     queued_at: float
-    label: str
+    label: str = ""
     route: Hashable = None
     tokened: bool = False
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return self.label or str(self.key)
 
 
 class Was(enum.Enum):

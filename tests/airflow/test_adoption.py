@@ -26,7 +26,7 @@ def adopted(executor: Any, database: Metadata) -> list[Adopt]:
         adopt(executor, session)
     executor.heartbeat()
     found: list[Adopt] = executor.scripted.adoptions
-    return sorted(found, key=lambda one: one.launch.label)  # the database has an order of its own
+    return sorted(found, key=lambda one: str(one.launch))  # the database has an order of its own
 
 
 def in_database(database: Metadata) -> dict[str, tuple[str | None, str | None]]:
@@ -62,7 +62,7 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
     assert running.launch.workload is None
-    assert queued.launch.label.startswith("adopted.task_0 ")
+    assert "task_0" in str(queued.launch)
 
 
 def test_e11_an_adopted_launch_gets_a_token_when_it_is_launched(executor: Any, database: Metadata) -> None:
@@ -140,7 +140,7 @@ def test_a_queued_task_instance_that_cannot_be_rebuilt_is_given_back_alone(
 
     found = adopted(executor, database)
 
-    assert [one.launch.label.split()[0] for one in found] == ["adopted.task_1", "adopted.task_2"]
+    assert [one.launch.workload.ti.task_id if one.launch.workload else None for one in found] == ["task_1", None]
     assert list(in_database(database)) == ["task_1", "task_2"]
     assert executor.slots_occupied == 2
 
@@ -227,8 +227,8 @@ def test_what_is_in_our_ledger_keeps_its_record(executor: Any, database: Metadat
 def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, database: Metadata) -> None:
     database.orphan("running", external_ids=[ARN])
     (first,) = adopted(executor, database)
-    key, (launch_id, _) = next(iter(executor._launches.items()))
-    executor._launches[key] = type(executor._launches[key])(launch_id, uuid.uuid4())
+    key, tracked = next(iter(executor._launches.items()))
+    executor._launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4())
     database.orphan("queued")
     second = next(one for one in adopted(executor, database) if one is not first)
     assert second.launch.launch_id != first.launch.launch_id

@@ -159,7 +159,7 @@ def test_a_queued_workload_becomes_one_launch_and_runs(executor: Any, bridge: Sc
     assert launch.workload is workload
     assert launch.priority == 7
     assert launch.key == airflow_compat.task_key(executor, workload.ti)
-    assert launch.label == "dag.task[3] run try 1"
+    assert str(launch) == str(launch.key)
     assert executor.running == {launch.key}
     assert airflow_compat.queued_keys(executor) == []
 
@@ -195,7 +195,7 @@ def test_callbacks_are_taken_before_tasks_and_launched_first(executor: Any, brid
         assert len(bridge.launches) == 1
     else:
         assert [launch.priority for launch in bridge.launches] == [2**31, 2**31 - 1]
-        assert bridge.launches[0].label.startswith("callback ")
+        assert str(bridge.launches[0]).startswith("callback ")
 
 
 @needs_callbacks
@@ -233,17 +233,17 @@ def test_a_workload_that_cannot_be_taken_fails_alone(
 ) -> None:
     def refuse(ti: Any) -> str:
         if ti.task_id == "bad":
-            raise ValueError("no label for this")
-        return "label"
+            raise ValueError("no route for this")
+        return "route"
 
-    monkeypatch.setattr("ecs_async_executor.executor._label", refuse)
+    monkeypatch.setattr(executor, "_route", refuse)
     queue(executor, make_workload("bad"), make_workload("good"))
 
     executor.heartbeat()
 
     assert task_ids(bridge.launches) == ["good"]
     assert states(executor) == {
-        "bad": ("failed", "The workload could not be taken: ValueError: no label for this")
+        "bad": ("failed", "The workload could not be taken: ValueError: no route for this")
     }
 
 
