@@ -2,28 +2,37 @@
 Amazon ECS: build requests and parse replies (pure functions), then a thin class over the client.
 
 May import :mod:`~ecs_async_executor.aws`, :mod:`~ecs_async_executor.backend`,
-:mod:`~ecs_async_executor.errors` and :mod:`~ecs_async_executor.settings`. No Airflow.
+:mod:`~ecs_async_executor.errors`, :mod:`~ecs_async_executor.settings` and :mod:`~ecs_async_executor.wire`.
+No Airflow.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import anyio
-import msgspec
 import structlog
 
-from ecs_async_executor.aws import bounded, classify, unlogged
+from ecs_async_executor.aws import bounded
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
+from ecs_async_executor.wire import (
+    Calls,
+    decoder_of,
+    in_one_line,
+    kind_of,
+    merge,
+    parameters_of,
+    put_command,
+    sealed,
+    text,
+)
 
 if TYPE_CHECKING:
     from ecs_async_executor.aws import ClientFactory
@@ -42,17 +51,13 @@ From the Amazon ECS API Reference ("Request throttling for the Amazon ECS API") 
 quotas: RunTask on Fargate 20/s, On-Demand and Spot apart; modifying calls (RunTask, StopTask and others) 40/s
 together, burst 100, of which a client that is not alone had better not take all.
 """
-OVERRIDES_LIMIT: Final = 8192
-"""Characters of ``overrides`` that RunTask takes, JSON punctuation included."""
-EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
-"""Tells Airflow in the container that an executor started it; the provider's executor sets the same."""
 DEFAULT_CLUSTER: Final = "default"
 
 _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
 _FARGATE_PROVIDERS: Final = frozenset({"FARGATE", "FARGATE_SPOT"})
 _BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _OVER: Final = frozenset({"STOPPED", "DELETED"})
-_UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None)})
+
 _USUAL_STOP: Final = "EssentialContainerExited"
 _REASON_LIMIT: Final = 255
 """Characters of our reason for a StopTask; ECS shows it as stoppedReason."""
@@ -60,35 +65,6 @@ _REASON_LIMIT: Final = 255
 log = structlog.get_logger(__name__)
 
 # --- requests -----------------------------------------------------------------------------------------------
-
-
-def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return ``base`` updated by ``overrides``, dictionaries recursively, everything else replaced, lists too.
-
-    Neither argument is changed, nor shares anything changeable with the result.
-    """
-    result: dict[str, Any] = {}
-    for key, value in base.items():
-        if key not in overrides:
-            result[key] = _copied(value)
-    for key, value in overrides.items():
-        below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            result[key] = merge(below, value)
-        else:
-            result[key] = _copied(value)
-    return result
-
-
-def _copied(value: Any) -> Any:
-    """Do what ``copy.deepcopy`` does, several times as fast for what requests are made of."""
-    kind = type(value)
-    if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    if kind is list:
-        return [_copied(item) for item in value]
-    return value if kind in _UNCHANGEABLE else copy.deepcopy(value)
 
 
 def base_request(settings: EcsSettings) -> dict[str, Any]:
@@ -179,7 +155,7 @@ def container_for(request: Mapping[str, Any], container_name: str) -> dict[str, 
     """
     overrides = request.get("overrides")
     if not isinstance(overrides, Mapping):
-        raise Rejected(f"overrides must be a dictionary, not {_kind(overrides)}")
+        raise Rejected(f"overrides must be a dictionary, not {kind_of(overrides)}")
     containers = overrides.get("containerOverrides")
     if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
         raise Rejected("overrides.containerOverrides must be a list of dictionaries")
@@ -208,10 +184,7 @@ def workload_request(
     :param command: what the Airflow container is to run
     :raises Rejected: if the executor_config cannot be used; nothing of its values is in the reason
     """
-    if executor_config is None:
-        executor_config = {}
-    if not isinstance(executor_config, Mapping) or not all(isinstance(key, str) for key in executor_config):
-        raise Rejected(f"executor_config must be a dictionary of RunTask parameters, not {_kind(executor_config)}")
+    executor_config = parameters_of(executor_config, "RunTask")
     if "name" in executor_config or "command" in executor_config:
         raise Rejected('executor_config must never override "name" or "command"')
     if "clientToken" in executor_config:
@@ -225,14 +198,7 @@ def workload_request(
         raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
     _check_count(request)
     container = container_for(request, container_name)
-    environment = container.setdefault("environment", [])
-    if not isinstance(environment, list):
-        raise Rejected(
-            f"environment of container {container_name!r} must be a list of names and values, "
-            f"not {_kind(environment)}"
-        )
-    container["command"] = list(command)
-    environment.append(dict(EXECUTOR_MARK))
+    put_command(container, command, f"container {container_name!r}")
     return request
 
 
@@ -253,26 +219,17 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
         )
     if request.get("launchType") and request.get("capacityProviderStrategy"):
         raise Rejected("launchType and capacityProviderStrategy are mutually exclusive")
-    try:
-        sealed: dict[str, Any] = _copied(dict(request))
-        overrides = json.dumps(sealed.get("overrides", {}), separators=(",", ":"), ensure_ascii=False)
-    except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
-        raise Rejected(f"overrides cannot be sent as JSON: {type(error).__name__}") from None
-    if len(overrides) > OVERRIDES_LIMIT:
-        raise Rejected(
-            f"overrides have {len(overrides)} characters with the command in them, and ECS takes "
-            f"{OVERRIDES_LIMIT}: make environment and the rest of executor_config smaller"
-        )
+    whole = sealed(request, "overrides")
     mark: str | None = None
-    if sealed.get("startedBy") is None:
-        mark = sealed["startedBy"] = started_by
-    if not isinstance(sealed["startedBy"], str) or not _STARTED_BY.fullmatch(sealed["startedBy"]):
+    if whole.get("startedBy") is None:
+        mark = whole["startedBy"] = started_by
+    if not isinstance(whole["startedBy"], str) or not _STARTED_BY.fullmatch(whole["startedBy"]):
         raise Rejected("startedBy must have 1 to 128 letters, digits, hyphens, underscores or slashes")
     return LaunchSpec(
-        request=sealed,
-        scope=str(sealed.get("cluster") or DEFAULT_CLUSTER),
-        placement=_placement(sealed),
-        bucket=_bucket(sealed),
+        request=whole,
+        scope=str(whole.get("cluster") or DEFAULT_CLUSTER),
+        placement=_placement(whole),
+        bucket=_bucket(whole),
         started_by=mark,
         expires_at=expires_at,
     )
@@ -309,15 +266,7 @@ def _placement(request: Mapping[str, Any]) -> str:
         for key in ("cpu", "memory", "memoryReservation", "resourceRequirements"):
             if key in container:
                 parts[f"{container.get('name')}.{key}"] = container[key]
-    return " ".join(
-        f"{name}={value if isinstance(value, (str, int)) else json.dumps(value, separators=(',', ':'))}"
-        for name, value in parts.items()
-        if value is not None
-    )
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else type(value).__name__
+    return in_one_line(parts)
 
 
 # --- replies ------------------------------------------------------------------------------------------------
@@ -353,29 +302,7 @@ class _Reply(TypedDict, total=False):
     failures: list[_Failure]
 
 
-_typed_reply = msgspec.json.Decoder(_Reply)
-
-
-def decode_reply(body: bytes) -> dict[str, Any]:
-    """
-    Read what is used of a reply of RunTask or DescribeTasks: one field in five.
-
-    A record that is not as it should be must not spoil the others: then everything is read as it comes, and
-    :func:`observation` finds the bad one.
-
-    :raises ValueError: if it is no JSON object
-    """
-    try:
-        return cast("dict[str, Any]", _typed_reply.decode(body))
-    except msgspec.ValidationError:
-        reply = json.loads(body)
-        if not isinstance(reply, dict):
-            raise ValueError("the reply is no JSON object") from None  # noqa: TRY004 - what botocore is asked on
-        return reply
-    except msgspec.DecodeError as error:  # a ValueError itself in newer versions only
-        raise ValueError(str(error)) from None
-
-
+decode_reply: Final = decoder_of(_Reply)
 DECODERS: Final = {"RunTaskResponse": decode_reply, "DescribeTasksResponse": decode_reply}
 
 
@@ -389,8 +316,8 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str | None 
     :param scope: the cluster as it is given in requests; the record's own name for it by default
     :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
     """
-    arn = _text(task["taskArn"])
-    status = _text(task["lastStatus"])
+    arn = text(task["taskArn"])
+    status = text(task["lastStatus"])
     containers = task.get("containers") or ()
     airflow: Mapping[str, Any] = next((one for one in containers if one.get("name") == container_name), {})
     exit_code = airflow.get("exitCode")
@@ -420,8 +347,8 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str | None 
             exit_code,
             over=seen is Seen.STOPPED,
             started=started,
-            container=_text(airflow.get("reason") or ""),
-            task=_text(task.get("stoppedReason") or ""),
+            container=text(airflow.get("reason") or ""),
+            task=text(task.get("stoppedReason") or ""),
             stop_code=stop_code,
         ),
         stop_code=stop_code,
@@ -453,12 +380,6 @@ def _reason(
     if len(whys) == 2 and (whys[0] in whys[1] or whys[1] in whys[0]):  # noqa: PLR2004 - both of them
         whys = [max(whys, key=len)]
     return f"{text}: {'; '.join(whys)}" if whys else text
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text is a {type(value).__name__}")
-    return value
 
 
 def _seconds(value: Any) -> float | None:
@@ -538,10 +459,9 @@ class EcsBackend:
     """The most ARNs that DescribeTasks takes, and the most that ListTasks returns."""
 
     def __init__(self, session: ClientFactory, settings: EcsSettings, tuning: Tuning) -> None:
-        self._session = session
+        self._call = Calls(session, "ecs", decoders=DECODERS, methods=_METHODS, always_there=_ALWAYS_THERE)
         self._settings = settings
         self._tuning = tuning
-        self._client: Any = None
         self._defaults: dict[str, tuple[str, ...]] = {}
         self._defaults_lock: anyio.Lock | None = None
         self._stopped: dict[str, _StoppedTasks] = {}
@@ -566,19 +486,10 @@ class EcsBackend:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        manager = self._session.client("ecs", DECODERS)
-        try:
-            client = await manager.__aenter__()
-        except Exception as error:  # noqa: BLE001 - that is what classify is for
-            raise classify(error, "CreateClient") from None
-        try:
-            self._client = client
+        async with self._call.open():
             self._defaults_lock = anyio.Lock()
             self._stopped = {}
             yield
-        finally:
-            self._client = None
-            await manager.__aexit__(None, None, None)
 
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
         """
@@ -649,7 +560,7 @@ class EcsBackend:
                 raise BackendError(
                     Kind.REFUSED,
                     "ClusterNotFoundException",
-                    f"cluster {scope!r} was not found in region {self._client.meta.region_name}",
+                    f"cluster {scope!r} was not found in region {self._call.region_name}",
                 )
             self._defaults[scope] = _providers(
                 {"capacityProviderStrategy": clusters[0].get("defaultCapacityProviderStrategy")}
@@ -682,7 +593,7 @@ class EcsBackend:
         return found
 
     def _log_malformed(self, what: str, record: Any, error: Exception) -> None:
-        arn = str(record.get("taskArn") or record.get("arn")) if isinstance(record, Mapping) else _kind(record)
+        arn = str(record.get("taskArn") or record.get("arn")) if isinstance(record, Mapping) else kind_of(record)
         if arn not in self._malformed:
             self._malformed.add(arn)
             log.warning(
@@ -766,24 +677,6 @@ class EcsBackend:
                     raise
             await anyio.sleep(pause)
         return await self._call(operation, **parameters)
-
-    async def _call(self, operation: str, **parameters: Any) -> Any:
-        """Make one request; everything that goes wrong comes out as a BackendError without its cause."""
-        call: Callable[..., Awaitable[Any]] = getattr(self._client, _METHODS[operation])
-        try:
-            with unlogged():
-                reply = await call(**parameters)
-        except Exception as error:  # noqa: BLE001 - that is what classify is for
-            problem = classify(error, operation)
-            if problem.kind is Kind.CREDENTIALS:
-                self._session.forget_credentials()
-            # Not "from error": its text can hold the request, with the command in it.
-            raise problem from None
-        expected = _ALWAYS_THERE.get(operation)
-        if expected is not None and expected.isdisjoint(reply):
-            # botocore takes a body that is no JSON for an empty reply.
-            raise BackendError(Kind.AMBIGUOUS, "MalformedReply", f"{operation} answered with something else")
-        return reply
 
 
 _ALWAYS_THERE: Final = {

@@ -102,7 +102,7 @@ def test_a_role_is_renewed_while_requests_go_on_with_what_there_is(monkeypatch: 
         aws.lifetime = timedelta(hours=1)
         aws.asked.clear()
         aws.go.clear()
-        current: Any = backend._session._credentials[0]._current
+        current: Any = backend._call._session._credentials[0]._current
         current._not_before = 0.0
         try:
             await backend._list("c")

@@ -16,7 +16,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from ecs_async_executor import ecs
+from ecs_async_executor import ecs, wire
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
@@ -71,7 +71,7 @@ def test_merge_changes_neither_argument_nor_shares_anything_with_them(
     a: dict[str, Any], b: dict[str, Any]
 ) -> None:
     before = copy.deepcopy((a, b))
-    result = ecs.merge(a, b)
+    result = wire.merge(a, b)
     assert (a, b) == before
     scribble(result)
     assert (a, b) == before
@@ -80,11 +80,11 @@ def test_merge_changes_neither_argument_nor_shares_anything_with_them(
 @patient
 @given(json_objects, json_objects)
 def test_merge_updates_recursively(a: dict[str, Any], b: dict[str, Any]) -> None:
-    result = ecs.merge(a, b)
+    result = wire.merge(a, b)
     assert result.keys() == a.keys() | b.keys()
     for key, value in result.items():
         if isinstance(a.get(key), dict) and isinstance(b.get(key), dict):
-            assert value == ecs.merge(a[key], b[key])
+            assert value == wire.merge(a[key], b[key])
         else:
             assert value == (b[key] if key in b else a[key])
 
