@@ -1,10 +1,10 @@
 """
-A local ECS, for any ECS client: boto3, aiobotocore, the AWS CLI, Terraform, an Airflow executor.
+A local ECS and Batch, for any client of theirs: boto3, aiobotocore, the AWS CLI, Terraform, an Airflow executor.
 
-moto's server with what moto lacks: tasks that really run (as processes) or live as a script says, AWS's own
-rules (idempotency tokens, MISSING, limits, paging, stop codes), HTTP keep-alive, faults, latency, rate
-limits, and a ledger of every container that was ever started. Everything else that moto has is served too.
-Needs the extra ``local``. In a test::
+moto's server with what moto lacks: tasks and jobs that really run (as processes) or live as a script says, AWS's
+own rules (idempotency tokens, MISSING, retry strategies, limits, paging, stop codes), HTTP keep-alive, faults,
+latency, rate limits, and a ledger of every container that was ever started. Everything else that moto has is
+served too. Needs the extra ``local``. In a test::
 
     from ecs_async_executor.local import LocalEcs
 
@@ -19,6 +19,22 @@ Needs the extra ``local``. In a test::
         ecs.wait_stopped()
         assert [entry.exit_code for entry in ecs.ledger.entries()] == [3]
 
+Batch is at the same address, and needs no preparation: there are a compute environment ``default``, a job queue
+``default``, and a job definition ``airflow`` with no command of its own::
+
+    client = ecs.client("batch")
+    job = client.submit_job(
+        jobName="hello",
+        jobQueue="default",
+        jobDefinition="airflow",
+        containerOverrides={"command": ["sh", "-c", "exit 3"]},
+        retryStrategy={"attempts": 2},
+    )
+    ecs.wait_stopped()
+    assert [a["container"]["exitCode"] for a in ecs.job(job["jobId"])["attempts"]] == [3, 3]
+
+Of Batch it plays single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
+
 With ``runner="scripted"`` nothing is run: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
 says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` lets things go
 wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host.
@@ -32,9 +48,9 @@ As a program: ``python -m ecs_async_executor.local --port 4566``, then point cli
 ``GET /_local/statistics``        calls, errors, concurrency per operation; connections; running, waiting
 ``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
 ``PUT /_local/latency``           a number of seconds, a pair, or an object of these per operation
-``PUT /_local/script``            a list of rules for tasks that start from now on
-``GET /_local/tasks/<id>``        one task, whatever its region
-``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: lose its host
+``PUT /_local/script``            a list of rules for tasks and jobs that start from now on
+``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
+``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: lose its host; jobs likewise
 ``POST /_local/reset``            forget everything; what runs is killed
 ================================= =====================================================================
 

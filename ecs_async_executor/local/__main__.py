@@ -1,4 +1,4 @@
-"""``python -m ecs_async_executor.local``: the local ECS as a program; stops on SIGTERM and SIGINT."""
+"""``python -m ecs_async_executor.local``: the local ECS and Batch as a program; stops on SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecs_async_executor.local import LocalEcs
+from ecs_async_executor.local.batch import RETENTION
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.server import Latency, parse_latency
 
@@ -20,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local",
-        description="Serve a local ECS (and the rest of moto). Point clients at it with AWS_ENDPOINT_URL.",
+        description="Serve a local ECS and Batch (and the rest of moto). Point clients at it with "
+        "AWS_ENDPOINT_URL.",
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -35,17 +37,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help='of every answer: a number, or JSON as in [0.05, 0.15] or {"RunTask": 0.1}',
     )
-    add("--max-running", type=int, metavar="N", help="more tasks than N wait in PROVISIONING")
+    add("--max-running", type=int, metavar="N", help="more tasks and jobs than N wait in PROVISIONING or RUNNABLE")
     add(
         "--capacity",
         action="append",
         default=[],
         metavar="NAME=N",
-        help="beyond N tasks on a launch type or capacity provider RunTask answers with failures; repeatable",
+        help="beyond N tasks on a launch type or capacity provider RunTask answers with failures, beyond N jobs "
+        "in a job queue they wait in RUNNABLE; repeatable",
     )
     add("--rate-limits", action="store_true", help="enforce AWS's default rate limits")
-    add("--visible-after", type=float, default=0.0, metavar="SECONDS", help="a new task is MISSING so long")
+    add(
+        "--visible-after",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="a new task or job is not described so long",
+    )
+    add("--listed-after", type=float, metavar="SECONDS", help="and not listed so long (default: the same)")
     add("--retention", type=float, default=3600.0, metavar="SECONDS", help="a stopped task is kept so long")
+    add("--job-retention", type=float, default=RETENTION, metavar="SECONDS", help="a finished job is kept so long")
+    add("--job-delay", type=float, default=0.0, metavar="SECONDS", help="from SubmitJob to RUNNABLE")
     add("--start-delay", type=float, default=0.0, metavar="SECONDS", help="from placement to start")
     add("--stop-timeout", type=float, default=30.0, metavar="SECONDS", help="from SIGTERM to SIGKILL")
     add(
@@ -65,10 +77,19 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="register it at the start, given as RegisterTaskDefinition takes it; repeatable",
     )
+    add("--job-queue", action="append", default=[], metavar="NAME", help="besides 'default'; repeatable")
+    add(
+        "--job-definition",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.json",
+        help="register it at the start, given as RegisterJobDefinition takes it, besides 'airflow'; repeatable",
+    )
     add(
         "--region",
         default=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        help="of clusters and task definitions made here (default: %(default)s)",
+        help="of clusters, queues and definitions made here (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     return parser
@@ -89,19 +110,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             capacity={name: int(n) for name, _, n in (c.partition("=") for c in options.capacity)},
             limits=options.rate_limits,
             visible_after=options.visible_after,
+            listed_after=options.listed_after,
             retention=options.retention,
+            job_retention=options.job_retention,
+            job_delay=options.job_delay,
             start_delay=options.start_delay,
             stop_timeout=options.stop_timeout,
             inherit_environment=options.inherit_environment,
             log_dir=options.log_dir,
             ledger_path=options.ledger,
             clusters=options.cluster,
+            job_queues=options.job_queue,
             region=options.region,
             host=options.host,
             port=options.port,
             seed=options.seed,
         )
         definitions = [json.loads(path.read_text()) for path in options.task_definition]
+        jobs = [json.loads(path.read_text()) for path in options.job_definition]
         ecs.start()
     except (OSError, ValueError) as error:
         print(f"local ECS: {error}", file=sys.stderr)
@@ -109,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for definition in definitions:
             ecs.register_task_definition(definition)
+        for definition in jobs:
+            ecs.register_job_definition(definition)
         if options.port_file is not None:
             _write(options.port_file, str(ecs.port))
         print(f"local ECS on {ecs.url}", flush=True)

@@ -100,6 +100,8 @@ def check_list(params: Mapping[str, Any]) -> tuple[int | None, int]:
         raise refused("Only one filter can be used at a time")
     if any(f.get("name") not in FILTERS or not f.get("values") for f in filters):
         raise refused(f"A filter needs values, and one of the names {', '.join(FILTERS)}")
+    if any(f["name"].endswith("_CREATED_AT") and not all(v.isdecimal() for v in f["values"]) for f in filters):
+        raise refused("The value of the filter must be a number of milliseconds")
     status = params.get("jobStatus")
     if status and status not in STATUSES:
         raise refused(f"jobStatus must be one of {', '.join(STATUSES)}")
@@ -133,11 +135,12 @@ def tries_again(
     if attempts >= strategy.get("attempts", 1):
         return False
     seen = {
-        "onExitCode": "" if exit_code is None else str(exit_code),
+        "onExitCode": None if exit_code is None else str(exit_code),
         "onReason": reason,
         "onStatusReason": status_reason,
     }
     for condition in strategy.get("evaluateOnExit") or ():
-        if all(named(condition[key], text) for key, text in seen.items() if condition.get(key)):
+        patterns = [(condition[key], text) for key, text in seen.items() if condition.get(key)]
+        if all(text is not None and named(pattern, text) for pattern, text in patterns):
             return str(condition["action"]).upper() == "RETRY"
     return True

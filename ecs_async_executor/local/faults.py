@@ -49,6 +49,7 @@ KINDS = {
 """The kinds of faults, and what they do."""
 
 
+ACCEPTING = ("RunTask", "SubmitJob")
 NO_CAPACITY = (
     "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for instance type "
     "[m5.large]"
@@ -237,5 +238,17 @@ class Faults:
         return self.add(Fault(kind="failures", operation="RunTask", failures=tuple(failures), **how))
 
     def missing(self, **how: Any) -> int:
-        """Answer DescribeTasks with MISSING."""
-        return self.add(Fault(kind="missing", operation="DescribeTasks", **how))
+        """Answer DescribeTasks and DescribeJobs as if nothing were there."""
+        return self.add(Fault(kind="missing", operation=("DescribeTasks", "DescribeJobs"), **how))
+
+    def stuck(self, seconds: float, reason: str = NO_CAPACITY, **how: Any) -> int:
+        """Let what is accepted wait for so long before it gets a place."""
+        return self.add(Fault(kind="stuck", operation=ACCEPTING, seconds=seconds, reason=reason, **how))
+
+    def hidden(self, seconds: float, **how: Any) -> int:
+        """Neither describe nor list what is accepted, for so long."""
+        return self.add(Fault(kind="hidden", operation=ACCEPTING, seconds=seconds, **how))
+
+    def unlisted(self, seconds: float, **how: Any) -> int:
+        """Do not list what is accepted, for so long."""
+        return self.add(Fault(kind="unlisted", operation=ACCEPTING, seconds=seconds, **how))

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account, acquire_account, release_account
-from ecs_async_executor.local.batch import Batch
+from ecs_async_executor.local.batch import RETENTION, Batch
 from ecs_async_executor.local.ecs import Ecs
 from ecs_async_executor.local.errors import name_of
 from ecs_async_executor.local.faults import Faults
@@ -76,7 +76,7 @@ class LocalEcs:
         visible_after: float = 0.0,
         listed_after: float | None = None,
         retention: float = 3600.0,
-        job_retention: float = 7 * 86400.0,
+        job_retention: float = RETENTION,
         job_delay: float = 0.0,
         realistic: bool = True,
         start_delay: float = 0.0,

@@ -292,6 +292,33 @@ def test_the_program_takes_a_script(tmp_path: Path) -> None:
         assert shown["containers"][0]["exitCode"] == 4
 
 
+def test_the_program_plays_batch_too(tmp_path: Path) -> None:
+    script, definition = tmp_path / "script.json", tmp_path / "definition.json"
+    script.write_text('[{"exit_code": 4}]')
+    definition.write_text(
+        json.dumps(
+            {
+                "jobDefinitionName": "mine",
+                "type": "container",
+                "containerProperties": {"image": "i", "vcpus": 1, "memory": 128, "command": ["x"]},
+            }
+        )
+    )
+    arguments = ["--runner", "scripted", "--script", str(script), "--job-delay", "0.2"]
+    arguments += ["--job-queue", "mine", "--job-definition", str(definition)]
+    with program(tmp_path, *arguments) as (_, url):
+        client = boto3.client(
+            "batch", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+        )
+        job = client.submit_job(jobName="one", jobQueue="mine", jobDefinition="mine")["jobId"]
+        deadline = time.monotonic() + 10
+        while (shown := client.describe_jobs(jobs=[job])["jobs"][0])["status"] != "FAILED":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert (shown["container"]["command"], shown["container"]["exitCode"]) == (["x"], 4)
+        assert shown["startedAt"] - shown["createdAt"] == pytest.approx(200, abs=1)
+
+
 def test_the_program_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
     path = tmp_path / "script.json"
     path.write_text('[{"exit": 4}]')

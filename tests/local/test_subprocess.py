@@ -18,6 +18,7 @@ from ecs_async_executor.local import LocalEcs, SubprocessRunner
 
 Start = Callable[..., LocalEcs]
 Run = Callable[..., dict[str, Any]]
+Submit = Callable[..., str]
 
 STUBBORN = (
     "import os, signal, sys, time\n"
@@ -283,6 +284,103 @@ def test_on_exit_every_process_is_ended_and_reaped(run: Run) -> None:
     codes = {e.id: e.exit_code for e in ecs.ledger.entries()}
     assert [codes[t["taskArn"]] for t in (polite, rude, late, waiting)] == [143, 137, 143, None]
     assert not logs.exists()
+
+
+# --- jobs of Batch -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "expected"), [("exit 0", "SUCCEEDED"), ("exit 3", "FAILED")])
+def test_a_job_ends_as_its_command_does(start: Start, submit: Submit, command: str, expected: str) -> None:
+    aws = start(runner="subprocess")
+    job = submit(aws.client("batch"), "one", "sh", "-c", command)
+    aws.wait_stopped()
+    record = aws.job(job)
+    assert (record["status"], record["container"]["exitCode"]) == (expected, int(command[-1]))
+    assert record["createdAt"] <= record["startedAt"] <= record["stoppedAt"]
+
+
+def test_a_job_gets_its_environment_and_every_attempt_its_number(start: Start, submit: Submit) -> None:
+    aws = start(runner="subprocess")
+    aws.register_job("env", environment={"FROM": "definition", "KEPT": "yes"})
+    overrides = {
+        "command": ["sh", "-c", "echo $AWS_BATCH_JOB_ID $AWS_BATCH_JOB_ATTEMPT $FROM $KEPT; exit 1"],
+        "environment": [{"name": "FROM", "value": "override"}],
+    }
+    options = {"jobDefinition": "env", "retryStrategy": {"attempts": 3}, "containerOverrides": overrides}
+    job = submit(aws.client("batch"), "one", **options)
+    aws.wait_stopped()
+    assert aws.log(job).splitlines() == [f"{job} {n} override yes" for n in (1, 2, 3)]
+    attempts = aws.job(job)["attempts"]
+    assert [a["container"]["exitCode"] for a in attempts] == [1, 1, 1]
+    assert all(a["stoppedAt"] <= b["startedAt"] for a, b in pairwise(attempts))
+    assert aws.log(attempts[1]["container"]["taskArn"]) == f"{job} 2 override yes\n"
+
+
+def test_a_terminated_jobs_process_gets_a_sigterm(start: Start, submit: Submit) -> None:
+    aws = start(runner="subprocess")
+    client = aws.client("batch")
+    script = "trap 'echo got term; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    job = submit(client, "one", "sh", "-c", script, retryStrategy={"attempts": 2})
+    eventually(lambda: "ready" in aws.log(job))
+    assert aws.job(job)["status"] == "RUNNING"
+    client.terminate_job(jobId=job, reason="enough")
+    aws.wait_stopped()
+    record = aws.job(job)
+    assert (record["status"], record["statusReason"], record["container"]["exitCode"]) == ("FAILED", "enough", 0)
+    assert "got term" in aws.log(job)
+    assert len(aws.ledger) == 1
+
+
+def test_a_job_on_a_lost_host_is_run_again(start: Start, submit: Submit) -> None:
+    aws = start(runner="subprocess")
+    script = "[ $AWS_BATCH_JOB_ATTEMPT = 2 ] || { echo ready; exec sleep 600; }"
+    job = submit(aws.client("batch"), "one", "sh", "-c", script, retryStrategy={"attempts": 2})
+    eventually(lambda: "ready" in aws.log(job))
+    assert aws.kill(job, cause="host")
+    eventually(lambda: aws.job(job)["status"] == "SUCCEEDED")
+    attempts = aws.job(job)["attempts"]
+    assert attempts[0]["statusReason"].startswith("Host EC2 (instance i-")
+    assert [a["container"].get("exitCode") for a in attempts] == [None, 0]
+
+
+def test_a_job_that_takes_too_long_is_stopped_although_nobody_asks(
+    start: Start, submit: Submit, tmp_path: Path
+) -> None:
+    aws = start(runner="subprocess")
+    # Only SubmitJob holds to the 60 s that AWS wants at least.
+    aws.register_job("short", timeout={"attemptDurationSeconds": 1}, retryStrategy={"attempts": 2})
+    script = f"trap 'touch {tmp_path}/ended; exit 5' TERM; while :; do sleep 0.05; done"
+    job = submit(aws.client("batch"), "one", "sh", "-c", script, jobDefinition="short")
+    eventually((tmp_path / "ended").exists)
+    aws.wait_stopped()
+    record = aws.job(job)
+    assert (record["status"], record["statusReason"]) == ("FAILED", "Job attempt duration exceeded timeout")
+    assert (record["container"]["exitCode"], len(aws.ledger)) == (5, 1)
+
+
+def test_a_job_that_is_terminated_before_it_starts_never_does(
+    start: Start, submit: Submit, tmp_path: Path
+) -> None:
+    aws = start(runner="subprocess", job_delay=600)
+    client = aws.client("batch")
+    job = submit(client, "one", "touch", str(tmp_path / "ran"))
+    assert aws.job(job)["status"] == "SUBMITTED"
+    client.terminate_job(jobId=job, reason="enough")
+    aws.wait_stopped()
+    record = aws.job(job)
+    assert (record["status"], record["statusReason"], "startedAt" in record) == ("FAILED", "enough", False)
+    assert (record["attempts"], (tmp_path / "ran").exists()) == ([], False)
+
+
+def test_jobs_that_would_be_tried_again_end_with_the_server(submit: Submit) -> None:
+    with LocalEcs(runner="subprocess", shutdown_timeout=0.5) as aws:
+        client = aws.client("batch")
+        script = "trap 'exit 1' TERM; while :; do sleep 0.05; done"
+        for n in range(3):
+            submit(client, f"job-{n}", "sh", "-c", script, retryStrategy={"attempts": 10})
+        processes = eventually(lambda: len(f := psutil.Process().children(recursive=True)) >= 3 and f)
+    assert not [p for p in processes if alive(p.pid)]
+    assert len(aws.ledger) == 3
 
 
 def test_many_processes_end_with_their_own_exit_codes(start: Start, run: Run) -> None:
