@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -20,13 +21,16 @@ from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.airflow_home import AirflowHome
 from ecs_async_executor.local.demo.interrupts import Interrupts
 from ecs_async_executor.local.demo.processes import Processes
-from tests.e2e.played import Play, PlayedRunner
+from ecs_async_executor.local.life import Job
+from tests.e2e.played import Ending, Play, PlayedRunner
 from tests.e2e.postgres import Postgres
 
 HEALTH_THRESHOLD = 12
 """Seconds without a heartbeat after which a scheduler's task instances are adopted."""
 SHUTDOWN_TIMEOUT = 9
-BOTH_EXECUTORS = "ecs_async_executor.AsyncEcsExecutor,LocalExecutor"
+OURS = "ecs_async_executor.AsyncEcsExecutor"
+BOTH_EXECUTORS = f"{OURS},LocalExecutor"
+TEAM = "blue"
 
 SETTINGS = {
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
@@ -68,9 +72,12 @@ class Deployment:
     PostgreSQL, API server and DAG processor; schedulers and a local ECS are a test's own.
 
     :param dags: the text of a DAG file; its DAGs are paused until :meth:`unpause`
+    :param team: the DAGs are those of a team (:data:`TEAM`), which has an executor of ours; nobody else has one
     """
 
-    def __init__(self, folder: Path, postgres: Postgres, dags: str, interrupts: Interrupts) -> None:
+    def __init__(
+        self, folder: Path, postgres: Postgres, dags: str, interrupts: Interrupts, *, team: bool = False
+    ) -> None:
         self.home = AirflowHome(folder / "airflow")
         for path in self.home.dags.iterdir():
             path.unlink()
@@ -85,13 +92,32 @@ class Deployment:
             # Whoever reads DAGs checks the executors that tasks name.
             "AIRFLOW__CORE__EXECUTOR": BOTH_EXECUTORS,
         }
+        self._team = team
+        if team:
+            self._base |= self._of_a_team()
         self.processes = Processes(logs, self._base, interrupts)
         self._engine = create_engine(postgres.url(), isolation_level="AUTOCOMMIT")
         self._started = 0
 
+    def _of_a_team(self) -> dict[str, str]:
+        bundle = {
+            "name": "team-dags",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(self.home.dags)},
+            "team_name": TEAM,
+        }
+        return {
+            "AIRFLOW__CORE__MULTI_TEAM": "True",
+            "AIRFLOW__CORE__EXECUTOR": f"LocalExecutor;{TEAM}={OURS}",
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
+        }
+
     def start(self, dags: int) -> None:
         """Make the database and start what all tests share."""
         self.processes.run("db-migrate", *_airflow("db", "migrate"))
+        if self._team:
+            # The command would want the executor, which wants the team.
+            self.execute("INSERT INTO team (name) VALUES (:team)", team=TEAM)
         self.processes.start("api-server", *_airflow("api-server"))
         self.processes.start("dag-processor", *_airflow("dag-processor"))
         self.until(self.home.health)
@@ -104,9 +130,11 @@ class Deployment:
     # --- a test's own ----------------------------------------------------------------------------------------
 
     @contextmanager
-    def ecs(self, play: Play, **options: Any) -> Iterator[LocalEcs]:
+    def ecs(
+        self, play: Play, ending: Callable[[Job], Ending] = lambda job: Ending(), **options: Any
+    ) -> Iterator[LocalEcs]:
         """Open a local ECS whose containers do this; what a test leaves behind ends with it."""
-        with LocalEcs(runner=PlayedRunner(self.home.url, play), clusters=["demo"], **options) as ecs:
+        with LocalEcs(runner=PlayedRunner(self.home.url, play, ending), clusters=["demo"], **options) as ecs:
             ecs.register("demo", "airflow")
             try:
                 yield ecs
@@ -121,12 +149,15 @@ class Deployment:
         """Start a scheduler and wait until it works."""
         self._started += 1
         name = f"scheduler-{self._started}"
-        self.processes.environment = {
+        environment = {
             **self._base,
             **self.home.executor(provider=False, ecs_url=ecs.url, subnets="subnet-1", security_groups="sg-1"),
             **SETTINGS,
             **(settings or {}),
         }
+        if self._team:
+            environment |= self._of_a_team() | _as_the_teams(environment)
+        self.processes.environment = environment
         before = self.value("SELECT coalesce(max(id), 0) FROM job")
         process = self.processes.start(name, *_airflow("scheduler", "--skip-serve-logs"))
         find = "SELECT max(id) FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' AND id > :before"
@@ -190,6 +221,16 @@ class Deployment:
         return "\n".join(
             f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.processes.logs.glob("scheduler*.log")
         )
+
+
+def _as_the_teams(environment: Mapping[str, str]) -> dict[str, str]:
+    """Give the team the executor's settings: it does not take those that are everybody's."""
+    begin = "AIRFLOW__"
+    return {
+        f"{begin}{TEAM.upper()}___{name.removeprefix(begin)}": value
+        for name, value in environment.items()
+        if name.startswith((f"{begin}AWS_ECS_EXECUTOR__", f"{begin}ECS_ASYNC_EXECUTOR__"))
+    }
 
 
 def _airflow(*arguments: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import aiohttp
@@ -101,6 +102,16 @@ class Container:
             },
         )
 
+    async def reschedule(self, seconds: float) -> None:
+        """Give the container back, and ask for another in so many seconds, as a sensor between two pokes does."""
+        now = datetime.now(tz=timezone.utc)
+        told = {
+            "state": "up_for_reschedule",
+            "reschedule_date": (now + timedelta(seconds=seconds)).isoformat(),
+            "end_date": now.isoformat(),
+        }
+        await self._ask("PATCH", "state", told)
+
     async def _ask(self, method: str, what: str, told: dict[str, Any]) -> Any:
         for attempt in range(ATTEMPTS):
             try:
@@ -126,17 +137,32 @@ class Container:
 Play = Callable[[Container], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """
+    How a container stops once it is done; in seconds.
+
+    :param exit_shows: from its end until ECS knows its exit code
+    :param stops: from then until it is STOPPED
+    """
+
+    exit_shows: float = 0.0
+    stops: float = 0.0
+
+
 class PlayedRunner:
     """
     A runner of the local ECS whose containers are coroutines.
 
     :param url: of Airflow's API server
     :param play: what a container does; when it returns the container exits 0, on :class:`RefusedError` 1
+    :param ending: how it stops then
     """
 
-    def __init__(self, url: str, play: Play) -> None:
+    def __init__(self, url: str, play: Play, ending: Callable[[Job], Ending] = lambda job: Ending()) -> None:
         self.url = url
         self.play = play
+        self.ending = ending
         self.allowed: list[str] = []
         """The label of the task instance for each container that Airflow let run user code."""
         self.refused: list[str] = []
@@ -219,12 +245,15 @@ class PlayedRunner:
             self.failed.append(error)
         with self._lock:
             now = self._clock()
-            life.exits[job.main] = Exit(now, code)
+            ending = self.ending(job)
+            shows = now + ending.exit_shows
+            life.exits[job.main] = Exit(shows, code)
             if life.stop_code is None:
                 life.stop_code, life.stopped_reason = EXITED
-            life.doomed_at = life.doomed_at or now
-            life.stopping_at = life.stopping_at or now
-            life.ended_at = life.stopped_at = now
+            life.doomed_at = life.doomed_at or shows
+            life.stopping_at = life.stopping_at or shows
+            life.ended_at = shows
+            life.stopped_at = shows + ending.stops
             life.touch()
             self._changed(job)
 

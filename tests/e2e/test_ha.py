@@ -8,17 +8,19 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("asyncpg", reason="needs the dependency group 'ha'")
 pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
 
+from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
 from tests.e2e.deployment import BOTH_EXECUTORS, SHUTDOWN_TIMEOUT, Deployment, Scheduler
-from tests.e2e.played import Container, PlayedRunner, label
+from tests.e2e.played import Container, Ending, PlayedRunner, label
 from tests.e2e.postgres import Postgres, binaries
 
 pytestmark = [
@@ -33,14 +35,14 @@ SLOWLY = {
 }
 BURST = tuple(f"burst_{number}" for number in range(4))
 EACH = 40
-DAGS = f"""
+HEADER = """
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
 from airflow.sdk import dag, task
 
-once = {{"schedule": "@once", "start_date": datetime(2025, 1, 1, tzinfo=timezone.utc), "catchup": False}}
+once = {"schedule": "@once", "start_date": datetime(2025, 1, 1, tzinfo=timezone.utc), "catchup": False}
 
 
 def many(name: str, number: int, **options: object) -> None:
@@ -52,14 +54,21 @@ def many(name: str, number: int, **options: object) -> None:
         work.expand(number=list(range(number)))
 
     globals()[name] = make()
-
-
+"""
+DAGS = f"""
+{HEADER}
 for name in {BURST!r}:
     many(name, {EACH})
 many("deployed", 60)
 many("deferring", 20)
 many("deferring_by_class", 20, executor="AsyncEcsExecutor")
 many("cleared", 6)
+many("sensing", 16, pool="narrow")
+many("sensing_late", 16, pool="narrow")
+"""
+TEAM_DAGS = f"""
+{HEADER}
+many("deferring_by_team", 20)
 """
 
 
@@ -68,7 +77,21 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Interrupts() as interrupts, Postgres() as postgres:
         deployment = Deployment(tmp_path_factory.mktemp("ha"), postgres, DAGS, interrupts)
         try:
-            deployment.start(dags=len(BURST) + 4)
+            deployment.start(dags=len(BURST) + 6)
+            deployment.processes.run(
+                "pool", sys.executable, "-m", "airflow", "pools", "set", "narrow", "5", "fewer than its sensors"
+            )
+            yield deployment
+        finally:
+            deployment.close()
+
+
+@pytest.fixture
+def team_airflow(tmp_path: Path) -> Iterator[Deployment]:
+    with Interrupts() as interrupts, Postgres() as postgres:
+        deployment = Deployment(tmp_path, postgres, TEAM_DAGS, interrupts, team=True)
+        try:
+            deployment.start(dags=1)
             yield deployment
         finally:
             deployment.close()
@@ -145,10 +168,14 @@ def test_a_scheduler_is_ended_in_a_burst_and_the_next_one_runs_each_once_at_try_
         tell(f"ended in {took:.1f} s with {had} containers made")
 
 
-def test_a_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_each_resumes_once(
-    airflow: Deployment,
+def kill_between_resume_and_run_task(
+    airflow: Deployment, dags: tuple[str, ...], left_over: str, settings: Mapping[str, str]
 ) -> None:
-    dags = ("deferring", "deferring_by_class")
+    """
+    Kill a scheduler that has queued resumed deferrals again and launched none of them, and start another.
+
+    :param left_over: the DAG whose task instances get no new identity, and still carry the ARN of their container
+    """
     seen: Counter[str] = Counter()
 
     async def defer_once(container: Container) -> None:
@@ -159,29 +186,72 @@ def test_a_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_each_res
         else:
             await container.succeed()
 
-    # With a second executor beside it, Airflow assigns no new id to a task that names its executor by class
-    # name only: a resumed one still carries the ARN of its first container.
-    settings = {"AIRFLOW__CORE__EXECUTOR": BOTH_EXECUTORS}
+    number = 20 * len(dags)
     with airflow.ecs(defer_once) as ecs:
         first = airflow.start_scheduler(ecs, settings)
         airflow.unpause(*dags)
-        airflow.until(lambda: airflow.states(*dags) == {("deferred", 1): 40}, pause=0.05)
+        airflow.until(lambda: airflow.states(*dags) == {("deferred", 1): number}, pause=0.05)
         ecs.faults.throttle("RunTask")
-        airflow.until(lambda: airflow.states(*dags) == {("queued", 1): 40}, pause=0.05)
-        assert len(ecs.ledger) == 40
-        leftover = [
-            one
-            for one in airflow.instances("deferring_by_class")
-            if (one.external_executor_id or "").startswith("arn")
+        airflow.until(lambda: airflow.states(*dags) == {("queued", 1): number}, pause=0.05)
+        assert len(ecs.ledger) == number
+        carried = [
+            one for one in airflow.instances(left_over) if (one.external_executor_id or "").startswith("arn")
         ]
         # Not always all 20: an event whose row somebody else has locked just then is dropped by Airflow.
-        assert len(leftover) >= 10
+        assert len(carried) >= 10
         airflow.kill(first, signal.SIGKILL)
         ecs.faults.clear()
 
         airflow.start_scheduler(ecs, settings)
-        airflow.until(lambda: airflow.succeeded(*dags) == 40)
+        airflow.until(lambda: airflow.succeeded(*dags) == number)
         each_ran_once(airflow, ecs, *dags, containers=2)
+
+
+def test_a_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_each_resumes_once(
+    airflow: Deployment,
+) -> None:
+    # With a second executor beside it, Airflow assigns no new id to a task that names its executor by class
+    # name only. Before Airflow 3.2.2 it never assigns one.
+    settings = {"AIRFLOW__CORE__EXECUTOR": BOTH_EXECUTORS}
+    kill_between_resume_and_run_task(airflow, ("deferring", "deferring_by_class"), "deferring_by_class", settings)
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 has no teams")
+def test_a_teams_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_each_resumes_once(
+    team_airflow: Deployment,
+) -> None:
+    # Nor to a task that names no executor and gets its team's, as long as everybody's is another.
+    kill_between_resume_and_run_task(team_airflow, ("deferring_by_team",), "deferring_by_team", {})
+
+
+@pytest.mark.parametrize(
+    ("dag", "ending"),
+    [
+        pytest.param("sensing", Ending(stops=10), id="exit shows at once"),
+        pytest.param("sensing_late", Ending(exit_shows=7, stops=3), id="exit shows after the next poke was due"),
+    ],
+)
+def test_sensors_that_poke_faster_than_containers_stop_have_one_container_for_each_poke_on_a_full_pool(
+    airflow: Deployment, dag: str, ending: Ending
+) -> None:
+    pokes = 4
+    seen: Counter[str] = Counter()
+
+    async def poke(container: Container) -> None:
+        seen[container.label] += 1
+        await asyncio.sleep(0.5)
+        if seen[container.label] < pokes:
+            await container.reschedule(1)
+        else:
+            await container.succeed()
+
+    with airflow.ecs(poke, lambda job: ending) as ecs:
+        airflow.start_scheduler(ecs)
+        airflow.unpause(dag)
+        airflow.until(lambda: airflow.succeeded(dag) == 16 or airflow.states(dag)["failed", 1])
+        each_ran_once(airflow, ecs, dag, containers=pokes)
+        again = [entry.token for entry in ecs.ledger.entries() if entry.replays]
+        tell(f"{len(ecs.ledger)} containers for {16 * pokes} pokes; asked for again: {len(again)}")
 
 
 def test_a_running_task_is_cleared_and_its_scheduler_killed_and_what_restarts_is_adopted_not_launched(
