@@ -35,6 +35,7 @@ SLOWLY = {
 }
 BURST = tuple(f"burst_{number}" for number in range(4))
 EACH = 40
+SLOTS = 5
 HEADER = """
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ many("deferring", 20)
 many("deferring_by_class", 20, executor="AsyncEcsExecutor")
 many("cleared", 6)
 many("sensing", 16, pool="narrow")
-many("sensing_late", 16, pool="narrow")
+many("sensing_late", {SLOTS}, pool="narrow")
+many("hogging", {SLOTS}, pool="narrow", priority_weight=100)
 """
 TEAM_DAGS = f"""
 {HEADER}
@@ -77,9 +79,17 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Interrupts() as interrupts, Postgres() as postgres:
         deployment = Deployment(tmp_path_factory.mktemp("ha"), postgres, DAGS, interrupts)
         try:
-            deployment.start(dags=len(BURST) + 6)
+            deployment.start(dags=len(BURST) + 7)
             deployment.processes.run(
-                "pool", sys.executable, "-m", "airflow", "pools", "set", "narrow", "5", "fewer than its sensors"
+                "pool",
+                sys.executable,
+                "-m",
+                "airflow",
+                "pools",
+                "set",
+                "narrow",
+                str(SLOTS),
+                "fewer than its sensors",
             )
             yield deployment
         finally:
@@ -112,16 +122,21 @@ def launched(ecs: LocalEcs) -> set[str]:
     return {label(entry.command) for entry in ecs.ledger.entries()}
 
 
-def each_ran_once(airflow: Deployment, ecs: LocalEcs, *dags: str, containers: int = 1) -> None:
-    """Assert that every task instance succeeded at its first try, in so many containers, none of them refused."""
+def each_ran_once(airflow: Deployment, ecs: LocalEcs, *dags: str, containers: int | Mapping[str, int] = 1) -> None:
+    """
+    Assert that every task instance succeeded at its first try, and that no container was refused.
+
+    :param containers: how many each had; by DAG, if they differ
+    """
     assert isinstance(ecs.runner, PlayedRunner)
     instances = airflow.instances(*dags)
     states = Counter((one.state, one.number) for one in instances)
     assert states == {("success", 1): len(instances)}, airflow.logs()
     assert ecs.runner.failed == []
     assert ecs.runner.refused == []
-    assert Counter(ecs.runner.allowed) == {one.label: containers for one in instances}
-    assert len(ecs.ledger) == containers * len(instances)
+    wanted = containers if isinstance(containers, Mapping) else dict.fromkeys(dags, containers)
+    assert Counter(ecs.runner.allowed) == {one.label: wanted[one.label.split(".")[0]] for one in instances}
+    assert Counter(label(entry.command) for entry in ecs.ledger.entries()) == Counter(ecs.runner.allowed)
 
 
 def test_one_of_two_schedulers_is_killed_in_a_burst_and_each_runs_once_at_try_1(airflow: Deployment) -> None:
@@ -224,15 +239,8 @@ def test_a_teams_scheduler_is_killed_between_a_deferrals_end_and_run_task_and_ea
     kill_between_resume_and_run_task(team_airflow, ("deferring_by_team",), "deferring_by_team", {})
 
 
-@pytest.mark.parametrize(
-    ("dag", "ending"),
-    [
-        pytest.param("sensing", Ending(stops=10), id="exit shows at once"),
-        pytest.param("sensing_late", Ending(exit_shows=7, stops=3), id="exit shows after the next poke was due"),
-    ],
-)
 def test_sensors_that_poke_faster_than_containers_stop_have_one_container_for_each_poke_on_a_full_pool(
-    airflow: Deployment, dag: str, ending: Ending
+    airflow: Deployment,
 ) -> None:
     pokes = 4
     seen: Counter[str] = Counter()
@@ -245,13 +253,49 @@ def test_sensors_that_poke_faster_than_containers_stop_have_one_container_for_ea
         else:
             await container.succeed()
 
-    with airflow.ecs(poke, lambda job: ending) as ecs:
+    # Of every two containers, one shows its exit code at once and one when the next poke is over as well.
+    with airflow.ecs(poke, lambda job: Ending(exit_shows=job.number % 2 * 7, stops=10)) as ecs:
         airflow.start_scheduler(ecs)
-        airflow.unpause(dag)
-        airflow.until(lambda: airflow.succeeded(dag) == 16 or airflow.states(dag)["failed", 1])
-        each_ran_once(airflow, ecs, dag, containers=pokes)
-        again = [entry.token for entry in ecs.ledger.entries() if entry.replays]
-        tell(f"{len(ecs.ledger)} containers for {16 * pokes} pokes; asked for again: {len(again)}")
+        airflow.unpause("sensing")
+        airflow.until(lambda: airflow.succeeded("sensing") == 16 or airflow.states("sensing")["failed", 1])
+        each_ran_once(airflow, ecs, "sensing", containers=pokes)
+
+
+def test_an_end_that_shows_while_the_sensor_waits_for_a_full_pool_again_fails_nothing(airflow: Deployment) -> None:
+    give_back, make_room = threading.Event(), threading.Event()
+    seen: Counter[str] = Counter()
+
+    async def wait_for(event: threading.Event) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.1)
+
+    async def play(container: Container) -> None:
+        seen[container.label] += 1
+        if container.ti["dag_id"] == "hogging":
+            await wait_for(make_room)
+            await container.succeed()
+        elif seen[container.label] == 1:
+            await wait_for(give_back)
+            await container.reschedule(1)
+        else:
+            await container.succeed()
+
+    dags = ("sensing_late", "hogging")
+    with airflow.ecs(play, lambda job: Ending(exit_shows=7)) as ecs:
+        scheduler = airflow.start_scheduler(ecs)
+        airflow.unpause("sensing_late")
+        airflow.until(lambda: airflow.states("sensing_late") == {("running", 1): SLOTS})
+        airflow.unpause("hogging")
+        airflow.until(lambda: airflow.states("hogging") == {("scheduled", 1): SLOTS})
+        give_back.set()
+        airflow.until(lambda: airflow.states(*dags) == {("scheduled", 1): SLOTS, ("running", 1): SLOTS})
+        # The scheduler hears of the ends only now, of task instances that are scheduled again.
+        log = airflow.processes.log(scheduler.name)
+        airflow.until(lambda: log.read_text().count(" state=scheduled, executor=") == SLOTS)
+        assert airflow.states("sensing_late") == {("scheduled", 1): SLOTS}
+        make_room.set()
+        airflow.until(lambda: airflow.succeeded(*dags) == 2 * SLOTS)
+        each_ran_once(airflow, ecs, *dags, containers={"sensing_late": 2, "hogging": 1})
 
 
 def test_a_running_task_is_cleared_and_its_scheduler_killed_and_what_restarts_is_adopted_not_launched(
