@@ -238,10 +238,11 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Write the table of settings in README.md anew."""
+    """Write the tables of settings in README.md anew."""
     session.install(*constraints(), "pydantic")
-    script = "from ecs_async_executor.settings import settings_table; print(settings_table())"
-    table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
     path = ROOT / "README.md"
-    before, marker, rest = re.split(r"(<!-- settings:.*?-->\n)", path.read_text(), maxsplit=1)
-    path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index('<!-- /settings -->') :]}")
+    for name, function in (("settings", "settings_table"), ("batch settings", "batch_differences")):
+        script = f"from ecs_async_executor.settings import {function}; print({function}())"
+        table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
+        before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
+        path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")

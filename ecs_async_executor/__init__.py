@@ -1,5 +1,5 @@
 """
-An Airflow executor for Amazon ECS that never makes the scheduler wait for AWS.
+Airflow executors for Amazon ECS and AWS Batch that never make the scheduler wait for AWS.
 
 Importing this package imports neither Airflow nor aiobotocore: the exports are resolved on first use.
 """
@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ecs_async_executor.batch_executor import AsyncBatchExecutor as AsyncBatchExecutor
     from ecs_async_executor.ecs_executor import AsyncEcsExecutor as AsyncEcsExecutor
 
-__all__ = ["AsyncEcsExecutor"]
+__all__ = ["AsyncBatchExecutor", "AsyncEcsExecutor"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "AsyncBatchExecutor":
+        from ecs_async_executor.batch_executor import AsyncBatchExecutor
+
+        return AsyncBatchExecutor
     if name == "AsyncEcsExecutor":
         from ecs_async_executor.ecs_executor import AsyncEcsExecutor
 

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import structlog
 
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind
-from ecs_async_executor.settings import EcsSettings, Tuning
+from ecs_async_executor.settings import ECS_SECTION, AwsSettings, Tuning
 
 log = structlog.get_logger(__name__)
 
@@ -175,8 +175,12 @@ _NO_ROOM = re.compile(
 _MENDABLE_WORDS = re.compile(
     r"cluster (was |is )?(inactive|not found)"
     r"|task ?definition (is |was )?(inactive|not found)"
-    r"|(unable to (find|describe)|no such) (the )?task ?definition",
+    r"|(unable to (find|describe)|no such) (the )?task ?definition"
+    r"|job ?(queue|definition)\b.*\b(not found|does(n't| not) exist|inactive|disabled|invalid|is not)",
     re.IGNORECASE,
+)
+_NO_SUCH_CONTAINER = re.compile(
+    r"task was not found|\bjob\b(?! ?(queue|definition)).*\b(not found|does(n't| not) exist)", re.IGNORECASE
 )
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
@@ -250,7 +254,7 @@ def _kind(code: str, message: str, status: int) -> Kind:
     if status >= _SERVER_ERROR or code in _SERVER_FAULTS or nameless:
         return Kind.AMBIGUOUS
     if code in _MALFORMED:
-        if "task was not found" in message.lower():
+        if _NO_SUCH_CONTAINER.search(message):
             return Kind.NOT_FOUND
         if _NO_ROOM.search(message):
             return Kind.CAPACITY
@@ -472,6 +476,7 @@ class ClientFactory:
 
     :param conn_id: Airflow's connection; None: the provider's default if it is installed; "": none
     :param region_name: None: what the connection or AWS's own configuration says
+    :param section: of the configuration, for people
     :param connections: how many requests can be under way at once
     """
 
@@ -480,23 +485,26 @@ class ClientFactory:
         *,
         conn_id: str | None = None,
         region_name: str | None = None,
+        section: str = ECS_SECTION,
         connect_timeout: float = 5.0,
         read_timeout: float = 10.0,
         connections: int = 100,
     ) -> None:
         self._conn_id = conn_id
         self._region_name = region_name
+        self._section = section
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._connections = connections
         self._credentials: list[ReloadedCredentials] = []
 
     @classmethod
-    def from_settings(cls, ecs: EcsSettings, tuning: Tuning) -> ClientFactory:
+    def from_settings(cls, aws: AwsSettings, tuning: Tuning) -> ClientFactory:
         """Make a factory whose pool is as large as what may be under way at once."""
         return cls(
-            conn_id=ecs.conn_id,
-            region_name=ecs.region_name,
+            conn_id=aws.conn_id,
+            region_name=aws.region_name,
+            section=aws.section,
             connect_timeout=tuning.connect_timeout,
             read_timeout=tuning.read_timeout,
             connections=tuning.max_concurrent_launches
@@ -574,7 +582,7 @@ class ClientFactory:
                 raise ConfigurationError(
                     (
                         (
-                            f"[aws_ecs_executor] conn_id = {self._conn_id!r}: Airflow connections for AWS need "
+                            f"[{self._section}] conn_id = {self._conn_id!r}: Airflow connections for AWS need "
                             "the amazon provider (pip install 'ecs-async-executor[amazon]')"
                         ),
                     )

@@ -16,14 +16,20 @@ from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_c
 if TYPE_CHECKING:
     import argparse
 
-    from ecs_async_executor.ecs_executor import AsyncEcsExecutor
+    from ecs_async_executor.executor import AsyncExecutor
 
 __all__ = ["check", "get_cli_commands", "show_request"]
 
 _arg: Any = Arg  # untyped in Airflow
 
 _TEAM = _arg(("--team",), help="Use the configuration of this team", default=None)
-_TIMEOUT = _arg(("--timeout",), help="Seconds to wait for ECS", type=float, default=15.0)
+_SERVICE = _arg(
+    ("--service",),
+    help="Whose executor is meant: by default the first one that is configured, else that of ECS",
+    choices=("ecs", "batch"),
+    default=None,
+)
+_TIMEOUT = _arg(("--timeout",), help="Seconds to wait for the service", type=float, default=15.0)
 _QUEUE = _arg(("--queue",), help="The Airflow queue of the imagined task", default=None)
 _EXECUTOR_CONFIG = _arg(
     ("--executor-config",), help="The executor_config of the imagined task, as JSON", type=json.loads, default=None
@@ -36,19 +42,19 @@ def get_cli_commands() -> list[GroupCommand]:
     return [
         GroupCommand(
             name="ecs-async",
-            help="Look after the asynchronous ECS executor",
+            help="Look after the asynchronous executors for ECS and Batch",
             subcommands=(
                 ActionCommand(
                     name="check",
-                    help="Check the settings, and whether ECS would take our requests",
+                    help="Check the settings, and whether the service would take our requests",
                     func=lazy_load_command("ecs_async_executor.cli.check"),
-                    args=(_TEAM, _TIMEOUT),
+                    args=(_TEAM, _SERVICE, _TIMEOUT),
                 ),
                 ActionCommand(
                     name="show-request",
-                    help="Show the RunTask request that a task would be launched with, without its secrets",
+                    help="Show the request that a task would be launched with, without its secrets",
                     func=lazy_load_command("ecs_async_executor.cli.show_request"),
-                    args=(_TEAM, _QUEUE, _EXECUTOR_CONFIG),
+                    args=(_TEAM, _SERVICE, _QUEUE, _EXECUTOR_CONFIG),
                 ),
             ),
         )
@@ -59,8 +65,9 @@ def check(args: argparse.Namespace) -> None:
     """Check settings and service; the exit code is 1 if anything is wrong."""
     from ecs_async_executor.executor import in_words, run_bounded
 
-    executor = _executor(args.team)
-    _say(f"Settings: good (cluster {executor.cluster!r}, container {executor.container_name!r}).")
+    executor = _executor(args)
+    name = executor.service.name
+    _say(f"Settings: good ({executor.destination}).")
 
     async def ask() -> None:
         backend = executor._make_backend()  # noqa: SLF001 - one package
@@ -70,45 +77,49 @@ def check(args: argparse.Namespace) -> None:
     try:
         run_bounded(ask, args.timeout)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
-        sys.exit(f"ECS: {in_words(error)}")
-    _say("ECS: reached, and it takes our requests.")
+        sys.exit(f"{name}: {in_words(error)}")
+    _say(f"{name}: reached, and it takes our requests.")
 
 
 def show_request(args: argparse.Namespace) -> None:
-    """Print a RunTask request as JSON, with values of environment variables and the workload left out."""
-    from ecs_async_executor import ecs
+    """Print a launch request as JSON, with values of environment variables and the workload left out."""
     from ecs_async_executor.errors import Rejected
+    from ecs_async_executor.messages import Launch
 
-    executor = _executor(args.team)
+    executor = _executor(args)
     try:
         command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", _HIDDEN]
-        request = executor._run_task_kwargs("show-request", command, args.queue, args.executor_config)  # noqa: SLF001
-        spec = ecs.launch_spec(request, started_by="launch-id")
+        launch = Launch("launch-id", "show-request", None, 0, "launch-id", 0.0)
+        request = executor._request("show-request", command, args.queue, args.executor_config)  # noqa: SLF001
+        spec = executor._spec(request, launch, None)  # noqa: SLF001
     except Rejected as rejected:
         sys.exit(f"A task with this executor_config would fail: {rejected.reason}")
     _say(json.dumps(_without_secrets(spec.request), indent=2, default=str))
 
 
-def _executor(team: str | None) -> AsyncEcsExecutor:
+def _executor(args: argparse.Namespace) -> AsyncExecutor:
     from ecs_async_executor.errors import ConfigurationError
 
-    executor = _configured_class()(team_name=team)
+    executor = _class(args.service)(team_name=args.team)
     try:
-        _ = executor.settings
+        _ = executor.tuning
     except ConfigurationError as error:
         sys.exit(str(error))
     return executor
 
 
-def _configured_class() -> type[AsyncEcsExecutor]:
+def _class(service: str | None) -> type[AsyncExecutor]:
     """Return the configured subclass, whose hooks shape requests too, if there is one."""
     from ecs_async_executor.airflow_compat import configured_executors
+    from ecs_async_executor.batch_executor import AsyncBatchExecutor
     from ecs_async_executor.ecs_executor import AsyncEcsExecutor
 
+    ours: dict[str | None, type[AsyncExecutor]] = {"ecs": AsyncEcsExecutor, "batch": AsyncBatchExecutor}
+    wanted = (ours[service],) if service else tuple(ours.values())
     for found in configured_executors():
-        if issubclass(found, AsyncEcsExecutor):
+        if issubclass(found, wanted):
             return found
-    return AsyncEcsExecutor
+    return wanted[0]
 
 
 def _without_secrets(request: Any) -> Any:

@@ -71,6 +71,11 @@ class AsyncEcsExecutor(AsyncExecutor):
         """``start()`` makes a test call and raises if the service refuses it."""
         return self.settings.ecs.check_health_on_startup
 
+    @property
+    def destination(self) -> str:
+        """Where containers go unless something names another place."""
+        return f"cluster {self.cluster!r}, container {self.container_name!r}"
+
     def start(self) -> None:
         """
         Read the settings, start the loop thread, and ask ECS if it would take our requests.

@@ -77,8 +77,8 @@ class AsyncExecutor(compat.VersionedExecutor):
     """
     Run workloads through a :class:`~ecs_async_executor.bridge.Bridge`, at a service that subclasses name.
 
-    A subclass gives :attr:`service`, :attr:`tuning`, :attr:`max_attempts`, :meth:`_make_backend`,
-    :meth:`_request`, :meth:`_spec` and :meth:`_handle_id`.
+    A subclass gives :attr:`service`, :attr:`tuning`, :attr:`max_attempts`, :attr:`destination`,
+    :meth:`_make_backend`, :meth:`_request`, :meth:`_spec` and :meth:`_handle_id`.
     """
 
     service: Service
@@ -122,6 +122,11 @@ class AsyncExecutor(compat.VersionedExecutor):
     @property
     def max_attempts(self) -> int:
         """How many containers may be tried for one launch as long as none of them started."""
+        raise NotImplementedError
+
+    @property
+    def destination(self) -> str:
+        """Where containers go unless something names another place, for people."""
         raise NotImplementedError
 
     @property
@@ -455,7 +460,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         Where Airflow assigned an id with the queueing, both are that: another scheduler can then repeat the
         launch without a second container.
         """
-        if external_id is None or not _is_uuid(external_id):
+        if external_id is None or not self.pre_assigns_external_executor_id or not _is_uuid(external_id):
             return str(uuid.uuid4()), str(subject)
         spent = self._spent
         if external_id in spent:
@@ -555,7 +560,8 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     def _adoption(self, ti: Any, key: Key, workload: Any) -> Adopt:
         external_id = ti.external_executor_id
-        assigned = external_id if external_id is not None and _is_uuid(external_id) else None
+        assigns = self.pre_assigns_external_executor_id
+        assigned = external_id if external_id is not None and assigns and _is_uuid(external_id) else None
         return Adopt(
             launch=Launch(
                 launch_id=assigned or str(uuid.uuid4()),

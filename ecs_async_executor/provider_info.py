@@ -8,33 +8,49 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ecs_async_executor.settings import TUNING_SECTION, Option, Tuning, options
+from ecs_async_executor.settings import (
+    BATCH_SECTION,
+    BATCH_TUNING_SECTION,
+    ECS_SECTION,
+    TUNING_SECTION,
+    BatchTuning,
+    Option,
+    Tuning,
+    options,
+)
 
 _VERSION_ADDED: Final = "0.1.0"
 
 
 def get_provider_info() -> dict[str, Any]:
     """
-    Describe the executor, its commands and its options.
+    Describe the executors, their commands and their options.
 
-    ``[aws_ecs_executor]`` is not declared: it belongs to the amazon provider, and a second declaration of a
-    section raises on Airflow 3.1 and replaces the first one from 3.2 on.
+    ``[aws_ecs_executor]`` and ``[aws_batch_executor]`` are not declared: they belong to the amazon provider, and a
+    second declaration of a section raises on Airflow 3.1 and replaces the first one from 3.2 on.
     """
     return {
         "package-name": "ecs-async-executor",
         "name": "ECS async executor",
-        "description": "Runs workloads on Amazon ECS without ever making the scheduler wait for AWS.",
-        "executors": ["ecs_async_executor.AsyncEcsExecutor"],
+        "description": "Runs workloads on Amazon ECS or AWS Batch without ever making the scheduler wait for AWS.",
+        "executors": ["ecs_async_executor.AsyncEcsExecutor", "ecs_async_executor.AsyncBatchExecutor"],
         "cli": ["ecs_async_executor.cli.get_cli_commands"],
         "config": {
-            TUNING_SECTION: {
-                "description": (
-                    "How AsyncEcsExecutor launches and watches containers. "
-                    "What it launches is configured in ``[aws_ecs_executor]``, as for AwsEcsExecutor.\n"
-                ),
-                "options": {option.name: _config_option(option) for option in options(Tuning)},
-            }
+            TUNING_SECTION: _config_section(Tuning, "AsyncEcsExecutor", ECS_SECTION, "AwsEcsExecutor"),
+            BATCH_TUNING_SECTION: _config_section(
+                BatchTuning, "AsyncBatchExecutor", BATCH_SECTION, "AwsBatchExecutor"
+            ),
         },
+    }
+
+
+def _config_section(model: type[Tuning], executor: str, section: str, providers: str) -> dict[str, Any]:
+    return {
+        "description": (
+            f"How {executor} launches and watches containers. "
+            f"What it launches is configured in ``[{section}]``, as for {providers}.\n"
+        ),
+        "options": {option.name: _config_option(option) for option in options(model)},
     }
 
 

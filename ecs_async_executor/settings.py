@@ -1,5 +1,5 @@
 """
-The typed, validated settings: ``[ecs_async_executor]``, and the amazon provider's ``[aws_ecs_executor]``.
+The typed, validated settings: our own sections, and the amazon provider's of the same services.
 
 May import :mod:`ecs_async_executor.errors` and pydantic only; the configuration comes in through
 :class:`ConfReader`. Each option is described where it is declared; the README's table and the provider info
@@ -35,6 +35,8 @@ from ecs_async_executor.errors import ConfigurationError
 
 TUNING_SECTION: Final = "ecs_async_executor"
 ECS_SECTION: Final = "aws_ecs_executor"
+BATCH_TUNING_SECTION: Final = "batch_async_executor"
+BATCH_SECTION: Final = "aws_batch_executor"
 LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES")
 
 _SHUTDOWN_MARGIN: Final = 2.0
@@ -147,6 +149,10 @@ _IRREGULAR: Final = {
 }
 
 
+_USERS_OWN: Final = frozenset({"parameters", "tags"})
+"""Objects in requests whose keys are no parameters."""
+
+
 def camelize(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     """
     Give ``snake_case`` keys the API's spelling, as the amazon provider does; keys of ``tags`` are the user's.
@@ -162,7 +168,7 @@ def camelize(mapping: Mapping[Any, Any]) -> dict[str, Any]:
         if name is None:
             name = re.sub(r"(?<!^)_(.)", lambda match: match.group(1).upper(), key)
             name = name[:1].lower() + name[1:]
-        if isinstance(value, Mapping) and name != "tags":
+        if isinstance(value, Mapping) and name not in _USERS_OWN:
             value = camelize(value)  # noqa: PLW2901
         result[name] = value
     return result
@@ -217,14 +223,55 @@ def _usable_kwargs(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _queues_run_one(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return _without(value, _UNSETTABLE)
+
+
+MORE_THAN_A_CONTAINER: Final = {
+    "arrayProperties": "one workload is one container, and an array job runs many",
+    "eksPropertiesOverride": "jobs on EKS take their command elsewhere, and are not supported",
+    "nodeOverrides": "one workload is one container, and a multi-node job runs many",
+}
+"""Parameters of SubmitJob for jobs that Airflow's command cannot be given to, or is given to many times."""
+
+
+def _usable_job_kwargs(value: dict[str, Any]) -> dict[str, Any]:
+    for key, why in MORE_THAN_A_CONTAINER.items():
+        if key in value:
+            raise PydanticCustomError("kwargs", "{key} cannot be set: {why}", {"key": key, "why": why})
+    if not isinstance(value.get("containerOverrides", {}), dict):
+        raise PydanticCustomError("kwargs", "containerOverrides must be an object")
+    return value
+
+
+def _queues_run_one_job(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return _without(value, MORE_THAN_A_CONTAINER)
+
+
+def _without(value: dict[str, dict[str, Any]], unsettable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for queue, overrides in value.items():
-        for key, why in _UNSETTABLE.items():
+        for key, why in unsettable.items():
             if overrides.get(key, 1) != 1:
                 raise PydanticCustomError(
                     "queues",
                     "{key} cannot be set for queue {queue}: {why}",
                     {"key": key, "queue": queue, "why": why},
                 )
+    return value
+
+
+def _unsupported(value: Any) -> Any:
+    if value is not None:
+        raise PydanticCustomError("kwargs", "only jobs of one container that ECS runs are supported")
+    return value
+
+
+JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""What AWS Batch takes for the name of a job."""
+
+
+def _job_name(value: str) -> str:
+    if not JOB_NAME.fullmatch(value):
+        raise PydanticCustomError("job_name", "it is no name of a job")
     return value
 
 
@@ -248,6 +295,10 @@ class _Section(BaseModel):
 
     _unset_words: ClassVar[Mapping[str, Collection[str]]] = {}
     """Per option, what means that it is unset, where that is not just the empty text."""
+    _kwargs: ClassVar[str] = ""
+    """The option that holds request parameters, if there is one."""
+    _hoisted: ClassVar[Mapping[str, str]] = {}
+    """Request parameters in that which say the same as an option, and win over it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -420,28 +471,60 @@ class Tuning(_Section):
         return found
 
 
-_HOISTED: Final = {
-    "assignPublicIp": "assign_public_ip",
-    "capacityProviderStrategy": "capacity_provider_strategy",
-    "cluster": "cluster",
-    "containerName": "container_name",
-    "launchType": "launch_type",
-    "platformVersion": "platform_version",
-    "securityGroups": "security_groups",
-    "subnets": "subnets",
-    "taskDefinition": "task_definition",
-}
-"""Request parameters in run_task_kwargs that say the same as an option, and win over it."""
+class BatchTuning(Tuning):
+    """The options of ``[batch_async_executor]``: the same ones, for quotas that are others."""
+
+    launch_rate: Annotated[
+        float | None,
+        _per_second(
+            "Launch requests per second to start with; adapts from there. Unset: 25, half of what AWS Batch takes "
+            "from an account, status requests and all else included.",
+            example="20",
+        ),
+    ] = None
+    launch_rate_max: Annotated[
+        float,
+        _per_second(
+            "What the adaptive launch rate never exceeds, per second. Nobody gets more than 50.", example="30"
+        ),
+    ] = 40.0
+    describe_rate: Annotated[
+        float,
+        _per_second("Status requests per second; they count against AWS's 50 of an account, too.", example="10"),
+    ] = 20.0
+    permanent_error_grace: Annotated[
+        float,
+        _seconds(
+            "How long a refusal that a person may be mending (permissions, job queue, job definition) may "
+            "last before it fails the workloads that meet it.",
+            example="300",
+            low=0,
+            high=86400,
+        ),
+    ] = 120.0
+    queues: Annotated[
+        dict[str, dict[str, Any]],
+        BeforeValidator(_json),
+        AfterValidator(_queues_run_one_job),
+        Field(repr=False),
+        _option(
+            "Airflow queue to overrides of the request that submits a job, as JSON; applied after "
+            "submit_job_kwargs and before executor_config.",
+            example='{"gpu": {"jobQueue": "gpu", "jobDefinition": "airflow-gpu"}}',
+            allowed="a JSON object of objects: queue name to request parameters",
+        ),
+    ] = {}
 
 
-class EcsSettings(_Section):
+class AwsSettings(_Section):
     """
-    The options of ``[aws_ecs_executor]``.
+    What the amazon provider's sections have in common.
 
-    What ``run_task_kwargs`` says about something that also has an option has been moved to that option:
-    the fields hold what applies, and ``run_task_kwargs`` only the rest, in the API's spelling.
+    What the option for request parameters says about something that also has an option has been moved to that
+    option: the fields hold what applies, and the parameters only the rest, in the API's spelling.
     """
 
+    section: ClassVar[str]
     _unset_words = {"conn_id": ()}  # empty: no connection
 
     conn_id: Annotated[
@@ -454,8 +537,59 @@ class EcsSettings(_Section):
         ),
     ] = None
     region_name: Annotated[
-        str | None, _option("AWS region of the cluster.", example="us-east-1", allowed="the name of a region")
+        str | None, _option("AWS region.", example="us-east-1", allowed="the name of a region")
     ] = None
+    check_health_on_startup: Annotated[
+        bool,
+        _option("Make a test call on start.", example="True", allowed="true or false", kind="boolean"),
+    ] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hoist(cls, data: Any) -> Any:
+        """Let request parameters win over the options, whatever spelling their keys have."""
+        if not isinstance(data, Mapping):
+            return data
+        try:
+            kwargs = cls._parameters(data.get(cls._kwargs))
+        except PydanticCustomError:
+            return data  # the field's own validator says so
+        if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+            return data
+        rest = camelize(copy.deepcopy(dict(kwargs)))
+        hoisted = {field: rest.pop(name) for name, field in cls._hoisted.items() if name in rest}
+        result = dict(data)
+        cls._make_room(result, hoisted)
+        result.update(hoisted)
+        result[cls._kwargs] = rest
+        return result
+
+    @staticmethod
+    def _parameters(value: Any) -> Any:
+        return _json(value)
+
+    @classmethod
+    def _make_room(cls, options: dict[str, Any], hoisted: Mapping[str, Any]) -> None:
+        """Drop options that what is hoisted excludes."""
+
+
+class EcsSettings(AwsSettings):
+    """The options of ``[aws_ecs_executor]``."""
+
+    section = ECS_SECTION
+    _kwargs = "run_task_kwargs"
+    _hoisted = {
+        "assignPublicIp": "assign_public_ip",
+        "capacityProviderStrategy": "capacity_provider_strategy",
+        "cluster": "cluster",
+        "containerName": "container_name",
+        "launchType": "launch_type",
+        "platformVersion": "platform_version",
+        "securityGroups": "security_groups",
+        "subnets": "subnets",
+        "taskDefinition": "task_definition",
+    }
+
     cluster: Annotated[
         str, _option("ECS cluster. Required.", example="airflow", allowed="the name or ARN of a cluster")
     ]
@@ -527,32 +661,16 @@ class EcsSettings(_Section):
     max_run_task_attempts: Annotated[
         int, _whole("Containers to try until one starts.", example="3", low=1, high=100)
     ] = 3
-    check_health_on_startup: Annotated[
-        bool,
-        _option("Make a test call on start.", example="True", allowed="true or false", kind="boolean"),
-    ] = True
 
-    @model_validator(mode="before")
+    @staticmethod
+    def _parameters(value: Any) -> Any:
+        return _json_or_import(value)
+
     @classmethod
-    def _hoist(cls, data: Any) -> Any:
-        """Let run_task_kwargs win over the options, whatever spelling its keys have."""
-        if not isinstance(data, Mapping):
-            return data
-        try:
-            kwargs = _json_or_import(data.get("run_task_kwargs"))
-        except PydanticCustomError:
-            return data  # the field's own validator says so
-        if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-            return data
-        rest = camelize(copy.deepcopy(dict(kwargs)))
-        hoisted = {field: rest.pop(name) for name, field in _HOISTED.items() if name in rest}
-        result = dict(data)
+    def _make_room(cls, options: dict[str, Any], hoisted: Mapping[str, Any]) -> None:
         if ("launch_type" in hoisted) != ("capacity_provider_strategy" in hoisted):
-            result.pop("launch_type", None)
-            result.pop("capacity_provider_strategy", None)
-        result.update(hoisted)
-        result["run_task_kwargs"] = rest
-        return result
+            options.pop("launch_type", None)
+            options.pop("capacity_provider_strategy", None)
 
     def _conflicts(self) -> list[_Conflict]:
         found: list[_Conflict] = []
@@ -580,18 +698,73 @@ class EcsSettings(_Section):
         return bool(vpc.get("subnets")) if isinstance(vpc, Mapping) else False
 
 
+class BatchSettings(AwsSettings):
+    """The options of ``[aws_batch_executor]``."""
+
+    section = BATCH_SECTION
+    _kwargs = "submit_job_kwargs"
+    _hoisted = {"jobDefinition": "job_definition", "jobName": "job_name", "jobQueue": "job_queue"}
+
+    job_name: Annotated[
+        str,
+        AfterValidator(_job_name),
+        _option(
+            "What the names of jobs begin with. Required.",
+            example="airflow",
+            allowed="up to 128 letters, digits, hyphens and underscores, a letter or digit first",
+        ),
+    ]
+    job_queue: Annotated[
+        str, _option("Job queue. Required.", example="airflow", allowed="the name or ARN of a job queue")
+    ]
+    job_definition: Annotated[
+        str | None,
+        _option("Job definition.", example="airflow:7", allowed="name, name:revision or ARN"),
+    ] = None
+    submit_job_kwargs: Annotated[
+        dict[str, Any],
+        BeforeValidator(_json),
+        AfterValidator(_usable_job_kwargs),
+        Field(repr=False),
+        _option(
+            "Further parameters of SubmitJob; they win over the options.",
+            example='{"tags": {"team": "data"}}',
+            allowed="a JSON object",
+        ),
+    ] = {}
+    max_submit_job_attempts: Annotated[
+        int, _whole("Jobs to try until a container starts.", example="3", low=1, high=100)
+    ] = 3
+    eks_properties_override: Annotated[
+        Any, AfterValidator(_unsupported), _option("Not supported.", example="", allowed="unset")
+    ] = None
+    node_override: Annotated[
+        Any, AfterValidator(_unsupported), _option("Not supported.", example="", allowed="unset")
+    ] = None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that is configured."""
+    """Everything that is configured for ECS."""
 
     tuning: Tuning
     ecs: EcsSettings
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsForBatch:
+    """Everything that is configured for Batch."""
+
+    tuning: Tuning
+    batch: BatchSettings
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=_Section)
-_MAY_HOLD_SECRETS: Final = frozenset({"run_task_kwargs", "queues"})
+_MAY_HOLD_SECRETS: Final = frozenset(
+    {"eks_properties_override", "node_override", "queues", "run_task_kwargs", "submit_job_kwargs"}
+)
 _SHOWN_CHARACTERS: Final = 200
 
 
@@ -615,8 +788,8 @@ def _problem(section: str, model: type[_Section], raw: Mapping[str, Any], error:
         shown = repr(value)
         if len(shown) > _SHOWN_CHARACTERS:
             shown = shown[:_SHOWN_CHARACTERS] + "..."
-        if key in _HOISTED.values() and raw.get(key) != value and "run_task_kwargs" in raw:
-            shown += " (from run_task_kwargs)"
+        if key in model._hoisted.values() and raw.get(key) != value and model._kwargs in raw:  # noqa: SLF001
+            shown += f" (from {model._kwargs})"  # noqa: SLF001
     return f"[{section}] {key} = {shown}: must be {allowed}{_said(error)}"
 
 
@@ -657,24 +830,27 @@ def _amazon_provider_is_installed() -> bool:
     return True
 
 
-def _read_ecs(conf: ConfReader) -> tuple[EcsSettings | None, list[str]]:
-    settings, problems = _read(conf, ECS_SECTION, EcsSettings)
-    conn_id = conf.get(ECS_SECTION, "conn_id", fallback=None)
+_Aws = TypeVar("_Aws", bound=AwsSettings)
+
+
+def _read_aws(conf: ConfReader, model: type[_Aws]) -> tuple[_Aws | None, list[str]]:
+    settings, problems = _read(conf, model.section, model)
+    conn_id = conf.get(model.section, "conn_id", fallback=None)
     if conn_id and not _amazon_provider_is_installed():
         problems.append(
-            f"[{ECS_SECTION}] conn_id = {conn_id!r}: Airflow connections for AWS need the amazon provider "
+            f"[{model.section}] conn_id = {conn_id!r}: Airflow connections for AWS need the amazon provider "
             "(pip install 'ecs-async-executor[amazon]'); without it conn_id must be unset"
         )
     return settings, problems
 
 
-def load_tuning(conf: ConfReader, section: str = TUNING_SECTION) -> Tuning:
+def load_tuning(conf: ConfReader, section: str = TUNING_SECTION, model: type[Tuning] = Tuning) -> Tuning:
     """
     Read our own options.
 
     :raises ConfigurationError: if any of them is not usable; names them all
     """
-    tuning, problems = _read(conf, section, Tuning)
+    tuning, problems = _read(conf, section, model)
     if tuning is None or problems:
         raise ConfigurationError(problems)
     return tuning
@@ -682,27 +858,52 @@ def load_tuning(conf: ConfReader, section: str = TUNING_SECTION) -> Tuning:
 
 def load_ecs(conf: ConfReader) -> EcsSettings:
     """
-    Read the amazon provider's options.
+    Read the amazon provider's options for ECS.
 
     :raises ConfigurationError: if any of them is not usable; names them all
     """
-    ecs, problems = _read_ecs(conf)
+    ecs, problems = _read_aws(conf, EcsSettings)
     if ecs is None or problems:
         raise ConfigurationError(problems)
     return ecs
 
 
+def load_batch(conf: ConfReader) -> BatchSettings:
+    """
+    Read the amazon provider's options for Batch.
+
+    :raises ConfigurationError: if any of them is not usable; names them all
+    """
+    batch, problems = _read_aws(conf, BatchSettings)
+    if batch is None or problems:
+        raise ConfigurationError(problems)
+    return batch
+
+
 def load(conf: ConfReader) -> Settings:
     """
-    Read both sections.
+    Read both sections for ECS.
 
     :raises ConfigurationError: if anything in them is not usable; names everything
     """
-    tuning, problems = _read(conf, TUNING_SECTION, Tuning)
-    ecs, more = _read_ecs(conf)
-    if tuning is None or ecs is None or problems or more:
+    return Settings(*_load(conf, TUNING_SECTION, Tuning, EcsSettings))
+
+
+def load_for_batch(conf: ConfReader) -> SettingsForBatch:
+    """
+    Read both sections for Batch.
+
+    :raises ConfigurationError: if anything in them is not usable; names everything
+    """
+    return SettingsForBatch(*_load(conf, BATCH_TUNING_SECTION, BatchTuning, BatchSettings))
+
+
+def _load(conf: ConfReader, section: str, model: type[Tuning], aws_model: type[_Aws]) -> tuple[Tuning, _Aws]:
+    tuning, problems = _read(conf, section, model)
+    aws, more = _read_aws(conf, aws_model)
+    if tuning is None or aws is None or problems or more:
         raise ConfigurationError(problems + more)
-    return Settings(tuning, ecs)
+    return tuning, aws
 
 
 # --- describing ---------------------------------------------------------------------------------------------
@@ -735,12 +936,22 @@ def options(model: type[_Section] = Tuning) -> tuple[Option, ...]:
     return tuple(_describe(model, name) for name in model.model_fields)
 
 
-def settings_table() -> str:
-    """Return the options of ``[ecs_async_executor]`` as a Markdown table."""
+def settings_table(model: type[_Section] = Tuning) -> str:
+    """Return the options of a section as a Markdown table."""
     rows = ["| Option | Default | Allowed | What it does | Example |", "| --- | --- | --- | --- | --- |"]
-    for option in options(Tuning):
+    for option in options(model):
         default = "unset" if option.default is None else f"`{option.default}`"
         rows.append(
             f"| `{option.name}` | {default} | {option.allowed} | {option.description} | `{option.example}` |"
         )
     return "\n".join(rows) + "\n"
+
+
+def batch_differences() -> str:
+    """Return what differs in ``[batch_async_executor]`` as a Markdown table."""
+    same = {option.name: option for option in options(Tuning)}
+    rows = settings_table(BatchTuning).splitlines()
+    differ = [
+        row for row, option in zip(rows[2:], options(BatchTuning), strict=True) if option != same[option.name]
+    ]
+    return "\n".join([*rows[:2], *differ]) + "\n"

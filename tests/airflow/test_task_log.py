@@ -135,7 +135,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(**given: Any) -> argparse.Namespace:
-    return argparse.Namespace(team=None, timeout=1.0, queue=None, executor_config=None, **given)
+    return argparse.Namespace(team=None, service=None, timeout=1.0, queue=None, executor_config=None, **given)
 
 
 def with_arguments(**given: Any) -> argparse.Namespace:

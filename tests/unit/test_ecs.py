@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import NoCredentialsError, ReadTimeoutError
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from ecs_async_executor import ecs, wire
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
+from tests.unit.clients import FakeClient, FakeFactory, refusal
 
 COMMAND = ["python", "-m", "x"]
 MARK = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
@@ -472,48 +472,6 @@ def test_a_failure_without_a_reason_is_survived() -> None:
 # --- the backend
 
 
-class FakeClient:
-    """Answers each call from a function; notes what was asked."""
-
-    meta = SimpleNamespace(region_name="eu-west-1")
-
-    def __init__(self, **answers: Any) -> None:
-        self.answers = answers
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(**parameters: Any) -> Any:
-            self.calls.append((name, copy.deepcopy(parameters)))
-            answer = self.answers[name]
-            answer = answer(**parameters) if callable(answer) else answer
-            if asyncio.iscoroutine(answer):
-                answer = await answer
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return call
-
-    def asked(self, name: str) -> list[dict[str, Any]]:
-        return [parameters for called, parameters in self.calls if called == name]
-
-
-class FakeFactory:
-    def __init__(self, client: FakeClient) -> None:
-        self._client = client
-        self.forgotten = 0
-        self.closed = False
-
-    @asynccontextmanager
-    async def client(self, service: str, decoders: Any = None) -> Any:
-        assert service == "ecs"
-        yield self._client
-        self.closed = True
-
-    def forget_credentials(self) -> None:
-        self.forgotten += 1
-
-
 def use(client: FakeClient, work: Callable[[ecs.EcsBackend], Any], factory: FakeFactory | None = None) -> Any:
     async def run() -> Any:
         session: Any = factory or FakeFactory(client)
@@ -522,11 +480,6 @@ def use(client: FakeClient, work: Callable[[ecs.EcsBackend], Any], factory: Fake
             return await work(backend)
 
     return asyncio.run(run())
-
-
-def refusal(code: str, message: str, operation: str, status: int = 400, **more: Any) -> ClientError:
-    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(response | more, operation)
 
 
 def test_launch_sends_the_request_with_the_token_and_leaves_the_spec_alone() -> None:

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import ecs_async_executor
-from ecs_async_executor.settings import settings_table
+from ecs_async_executor.settings import batch_differences, settings_table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,9 +34,10 @@ def pins(path: Path) -> dict[str, list[Requirement]]:
 
 def test_readme_has_the_settings_as_they_are() -> None:
     readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"<!-- settings.*?-->\n(.*?)<!-- /settings -->", readme, re.DOTALL)
-    assert shown is not None
-    assert shown[1].strip() == settings_table().strip(), "write the table anew: nox -s readme"
+    for name, table in (("settings", settings_table()), ("batch settings", batch_differences())):
+        shown = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", readme, re.DOTALL)
+        assert shown is not None
+        assert shown[1].strip() == table.strip(), "write the tables anew: nox -s readme"
 
 
 def test_installed_version_is_the_projects() -> None:

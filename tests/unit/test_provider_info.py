@@ -6,30 +6,33 @@ import sys
 import pytest
 
 from ecs_async_executor.provider_info import get_provider_info
-from ecs_async_executor.settings import Tuning, load_tuning
+from ecs_async_executor.settings import BatchTuning, Tuning, load_tuning
 
-OPTIONS = get_provider_info()["config"]["ecs_async_executor"]["options"]
+CONFIG = get_provider_info()["config"]
+MODELS: dict[str, type[Tuning]] = {"ecs_async_executor": Tuning, "batch_async_executor": BatchTuning}
+EVERY_OPTION = [(section, name) for section in CONFIG for name in CONFIG[section]["options"]]
 
 
 class Defaults:
     """A configuration that has the declared defaults and nothing else, as Airflow's has."""
 
-    def get(self, _section: str, key: str, *, fallback: object = None) -> object:
-        default = OPTIONS[key]["default"]
+    def get(self, section: str, key: str, *, fallback: object = None) -> object:
+        default = CONFIG[section]["options"][key]["default"]
         return fallback if default is None else default
 
 
-def test_only_our_own_section_is_declared() -> None:
-    assert list(get_provider_info()["config"]) == ["ecs_async_executor"]
+def test_only_our_own_sections_are_declared() -> None:
+    assert set(CONFIG) == set(MODELS)
 
 
-def test_every_option_is_declared() -> None:
-    assert list(OPTIONS) == list(Tuning.model_fields)
+@pytest.mark.parametrize("section", MODELS)
+def test_every_option_is_declared(section: str) -> None:
+    assert list(CONFIG[section]["options"]) == list(Tuning.model_fields) == list(MODELS[section].model_fields)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_is_described_as_airflow_wants_it(name: str) -> None:
-    option = OPTIONS[name]
+@pytest.mark.parametrize(("section", "name"), EVERY_OPTION)
+def test_an_option_is_described_as_airflow_wants_it(section: str, name: str) -> None:
+    option = CONFIG[section]["options"][name]
     assert option["description"]
     assert option["version_added"] == "0.1.0"
     assert option["type"] in {"string", "integer", "float", "boolean"}
@@ -39,18 +42,22 @@ def test_an_option_is_described_as_airflow_wants_it(name: str) -> None:
     assert not set(option["default"] or "") & set("{}%")
 
 
-def test_the_declared_defaults_are_the_defaults() -> None:
-    assert load_tuning(Defaults()) == Tuning()
+@pytest.mark.parametrize("section", MODELS)
+def test_the_declared_defaults_are_the_defaults(section: str) -> None:
+    model = MODELS[section]
+    assert load_tuning(Defaults(), section, model) == model()
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_the_declared_examples_are_allowed(name: str) -> None:
+@pytest.mark.parametrize(("section", "name"), EVERY_OPTION)
+def test_the_declared_examples_are_allowed(section: str, name: str) -> None:
     class Example(Defaults):
         def get(self, section: str, key: str, *, fallback: object = None) -> object:
-            return OPTIONS[key]["example"] if key == name else super().get(section, key, fallback=fallback)
+            option = CONFIG[section]["options"][key]
+            return option["example"] if key == name else super().get(section, key, fallback=fallback)
 
-    tuning = load_tuning(Example())
-    assert getattr(tuning, name) != getattr(Tuning(), name) or name == "launch_burst"
+    model = MODELS[section]
+    tuning = load_tuning(Example(), section, model)
+    assert getattr(tuning, name) != getattr(model(), name) or name == "launch_burst"
 
 
 def test_the_package_name_is_the_distributions() -> None:

@@ -1,0 +1,135 @@
+"""
+The Airflow adapter for AWS Batch: settings, requests and identifiers, all else is the service-free adapter's.
+
+May import Airflow and everything else of this package but another service and its adapter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, cast
+
+from ecs_async_executor import batch
+from ecs_async_executor.airflow_compat import Key
+from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.errors import Rejected
+from ecs_async_executor.executor import AsyncExecutor
+from ecs_async_executor.messages import Launch
+from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
+
+_JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+class AsyncBatchExecutor(AsyncExecutor):
+    """
+    Run each workload in a job of AWS Batch.
+
+    Takes the settings of the amazon provider's ``AwsBatchExecutor`` from ``[aws_batch_executor]`` and its own from
+    ``[batch_async_executor]``. What subclasses of ``AwsBatchExecutor`` use is here too: :meth:`_submit_job_kwargs`
+    to change a request, :attr:`submit_job_kwargs`, :attr:`max_submit_job_attempts` and
+    :meth:`_serialize_workload_to_command`.
+    """
+
+    service = batch.SERVICE
+    metrics_prefix = "batch_executor"
+
+    pre_assigns_external_executor_id = False
+    """
+    Both Airflow's identities and Batch's are UUIDs: one could not be told from the other in the database.
+
+    Nothing is lost by it: Batch knows no tokens that an identity would be needed for, and the task instance's id
+    is in the job's name.
+    """
+
+    @cached_property
+    def settings(self) -> SettingsForBatch:
+        """
+        Both sections of the configuration.
+
+        :raises ConfigurationError: if anything in them is not usable; names everything
+        """
+        return load_for_batch(cast("ConfReader", self.conf))
+
+    @cached_property
+    def submit_job_kwargs(self) -> dict[str, Any]:
+        """The SubmitJob parameters that every launch starts from."""
+        return batch.base_request(self.settings.batch)
+
+    @cached_property
+    def max_submit_job_attempts(self) -> int:
+        """How many jobs may be tried for one launch as long as none of their containers started."""
+        return self.settings.batch.max_submit_job_attempts
+
+    @property
+    def tuning(self) -> Tuning:
+        """The settings of the engine."""
+        return self.settings.tuning
+
+    @property
+    def max_attempts(self) -> int:
+        """``max_submit_job_attempts``."""
+        return self.max_submit_job_attempts
+
+    @property
+    def check_health_on_startup(self) -> bool:
+        """``start()`` makes a test call and raises if the service refuses it."""
+        return self.settings.batch.check_health_on_startup
+
+    @property
+    def destination(self) -> str:
+        """Where containers go unless something names another place."""
+        options = self.settings.batch
+        return f"job queue {options.job_queue!r}, job definition {options.job_definition!r}"
+
+    def start(self) -> None:
+        """
+        Read the settings, start the loop thread, and ask Batch if it would answer us.
+
+        :raises ConfigurationError: if the settings cannot be used
+        :raises AirflowException: if Batch definitely refuses the health check
+        """
+        _ = self.submit_job_kwargs  # built here, on the main thread, and its problems are start()'s
+        super().start()
+
+    def _submit_job_kwargs(
+        self,
+        key: Key,  # noqa: ARG002 - for subclasses
+        cmd: list[str],
+        queue: str | None,
+        exec_config: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """
+        Return the SubmitJob parameters for a workload; subclasses may override this, and may block in it.
+
+        :param key: Airflow's key of the workload
+        :param cmd: the command of the container; it holds a secret
+        :param queue: Airflow's queue; None for a callback
+        :param exec_config: the task's ``executor_config``
+        """
+        overrides = self.settings.tuning.queues.get(queue) if queue is not None else None
+        return batch.workload_request(self.submit_job_kwargs, overrides, exec_config, cmd)
+
+    def _request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
+        return self._submit_job_kwargs(key, command, queue, config)
+
+    def _request_is_overridden(self) -> bool:
+        return any(
+            getattr(type(self), name) is not getattr(AsyncBatchExecutor, name) or name in vars(self)
+            for name in ("_submit_job_kwargs", "_serialize_workload_to_command")
+        )
+
+    def _spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
+        if not isinstance(request, dict):
+            raise Rejected(f"_submit_job_kwargs returned {type(request).__name__}, not a dict.")
+        return batch.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+
+    def _handle_id(self, external_executor_id: str) -> str | None:
+        return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None
+
+    def _make_backend(self) -> Backend:
+        from ecs_async_executor import aws  # aiobotocore is imported late: get_cli_commands() needs none of it
+
+        settings = self.settings.batch
+        return batch.BatchBackend(aws.ClientFactory.from_settings(settings, self.settings.tuning), settings)
