@@ -19,12 +19,14 @@ import pytest
 if "airflow" not in sys.modules:  # or it would write its files to the home directory
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
 
-from ecs_async_executor import ecs, settings
+from ecs_async_executor import batch, ecs, settings
 from ecs_async_executor.aws import ClientFactory
 from ecs_async_executor.backend import LaunchSpec
 
 COMMAND = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", "{}"]
 SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"
+BATCH_SECTION = "AIRFLOW__AWS_BATCH_EXECUTOR__"
+JOB_ID = "876da822-4198-45f2-a252-6cea32512ea8"
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/c/0123456789abcdef0123456789abcdef"
 
 
@@ -37,7 +39,7 @@ class Call:
 
 @dataclass
 class Recorder:
-    """An endpoint that notes each request and answers as ECS does."""
+    """An endpoint that notes each request and answers as ECS and Batch do."""
 
     url: str = ""
     calls: list[Call] = field(default_factory=list)
@@ -48,6 +50,10 @@ class Recorder:
         return [call for call in self.calls if call.operation == operation]
 
     def answer(self, operation: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if operation == "submitjob":
+            return {"jobId": JOB_ID, "jobName": body["jobName"]}
+        if operation == "describejobs":
+            return {"jobs": []}
         task = {"taskArn": ARN, "lastStatus": "PROVISIONING", "desiredStatus": "RUNNING", "containers": []}
         if operation == "DescribeClusters":
             found = {"clusterName": "c", "defaultCapacityProviderStrategy": self.default_strategy}
@@ -76,7 +82,8 @@ def endpoint() -> Iterator[Recorder]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+            target = self.headers["X-Amz-Target"]  # Batch has paths instead
+            operation = target.rpartition(".")[2] if target else self.path.rpartition("/")[2]
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             region = self.headers["Authorization"].split("/")[2]
             recorder.calls.append(Call(operation, body, region))
@@ -163,13 +170,88 @@ class Duel:
         return copy.deepcopy(calls[0].body)
 
 
+@dataclass
+class BatchDuel:
+    """One configuration, for both; the names of jobs have our own suffix."""
+
+    recorder: Recorder
+    configure: Callable[[Mapping[str, str]], None]
+
+    def provider(self) -> Any:
+        """Make the provider's executor."""
+        from airflow.providers.amazon.aws.executors.batch.batch_executor import AwsBatchExecutor
+
+        make: Any = AwsBatchExecutor
+        return make(parallelism=1)
+
+    def of_provider(self, executor_config: Any = None, executor: Any = None) -> dict[str, Any]:
+        """Return the body of the SubmitJob request that the provider's executor sends."""
+        executor = executor or self.provider()
+        self.recorder.calls.clear()
+        executor._submit_job("key", list(COMMAND), "default", executor_config or {})
+        return self._sent()
+
+    def settings(self) -> settings.BatchSettings:
+        from airflow.configuration import conf
+
+        return settings.load_batch(conf)
+
+    def spec(self, executor_config: Any = None) -> LaunchSpec:
+        request = batch.workload_request(batch.base_request(self.settings()), None, executor_config, COMMAND)
+        return batch.launch_spec(request, started_by=MARK)
+
+    def of_ours(self, executor_config: Any = None) -> dict[str, Any]:
+        """Return the body of the SubmitJob request that ours sends."""
+        spec = self.spec(executor_config)
+
+        async def launch(backend: batch.BatchBackend) -> None:
+            await backend.launch(spec, TOKEN)
+
+        self.run(launch)
+        return self._sent()
+
+    def run(self, work: Callable[[batch.BatchBackend], Any]) -> Any:
+        """Use a backend of ours."""
+        options, tuning = self.settings(), settings.BatchTuning()
+
+        async def use() -> Any:
+            backend = batch.BatchBackend(ClientFactory.from_settings(options, tuning), options)
+            async with backend.open():
+                return await work(backend)
+
+        self.recorder.calls.clear()
+        return asyncio.run(use())
+
+    def _sent(self) -> dict[str, Any]:
+        calls = self.recorder.of("submitjob")
+        assert len(calls) == 1
+        return copy.deepcopy(calls[0].body)
+
+
+MARK = "0199c0de-1111-7222-8333-444455556666"
+TOKEN = "5b2f7f2e-5a0f-4a3e-9d2b-0f5c3f9a7d11-1"
+SUFFIX = f"-{MARK}-5b2f7f2e-1"
+
+
+@pytest.fixture
+def batch_duel(endpoint: Recorder, monkeypatch: pytest.MonkeyPatch) -> BatchDuel:
+    return BatchDuel(endpoint, prepare(endpoint, monkeypatch, BATCH_SECTION))
+
+
 @pytest.fixture
 def duel(endpoint: Recorder, monkeypatch: pytest.MonkeyPatch) -> Duel:
+    return Duel(endpoint, prepare(endpoint, monkeypatch, SECTION))
+
+
+def prepare(
+    endpoint: Recorder, monkeypatch: pytest.MonkeyPatch, section: str
+) -> Callable[[Mapping[str, str]], None]:
+    """Point everything at the endpoint; return what sets the options of a section."""
     endpoint.calls.clear()
     endpoint.default_strategy = []
     endpoint.clusters = True
     for name in list(os.environ):
-        if name.startswith((SECTION, "AWS_")):
+        if name.startswith((section, "AWS_")):
             monkeypatch.delenv(name)
     for name, value in {
         "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
@@ -184,6 +266,6 @@ def duel(endpoint: Recorder, monkeypatch: pytest.MonkeyPatch) -> Duel:
 
     def configure(options: Mapping[str, str]) -> None:
         for key, value in options.items():
-            monkeypatch.setenv(SECTION + key.upper(), value)
+            monkeypatch.setenv(section + key.upper(), value)
 
-    return Duel(endpoint, configure)
+    return configure
