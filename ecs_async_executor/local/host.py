@@ -174,13 +174,9 @@ class Host:
         """Drop a job at once; its end will not be reported."""
         with self.lock:
             entry = self._entries.pop(job.id, None)
-            if entry is None:
-                return
-            if entry.placed and not entry.ended:
+            if entry is not None and entry.placed and not entry.ended:
                 self._placed -= 1
                 self._used[entry.pool] -= 1
-            elif not entry.placed:
-                self._leave(entry)
 
     def close(self, timeout: float) -> None:
         """End everything; on return no process is left."""

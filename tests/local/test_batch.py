@@ -118,6 +118,15 @@ def test_a_terminated_job_has_failed_with_the_reason_given(start: Start, submit:
     assert len(aws.ledger) == 1
 
 
+def test_what_changes_between_two_looks_at_one_moment_is_seen(start: Start, submit: Submit, clock: Any) -> None:
+    client = start(clock=clock, script=FOREVER).client("batch")
+    job = submit(client, "one", retryStrategy={"attempts": 2})
+    (before,) = describe(client, job)
+    client.terminate_job(jobId=job, reason="enough")
+    (after,) = describe(client, job)
+    assert [(j["status"], j["isTerminated"]) for j in (before, after)] == [("RUNNING", False), ("FAILED", True)]
+
+
 @pytest.mark.parametrize("call", ["terminate_job", "cancel_job"])
 def test_a_job_that_waits_can_be_ended_and_never_runs(start: Start, submit: Submit, clock: Any, call: str) -> None:
     aws = start(clock=clock, max_running=1, script=FOREVER)
@@ -330,6 +339,26 @@ def test_a_job_whose_host_was_lost_is_tried_again_if_its_strategy_says_so(
     clock.advance(1)
     assert look(aws, job)[0] == "SUCCEEDED"
     assert "exitCode" not in aws.job(job)["attempts"][0]["container"]
+
+
+def test_a_lost_host_matches_no_exit_code(start: Start, submit: Submit, clock: Any) -> None:
+    aws = start(clock=clock, script=FOREVER)
+    conditions = [{"onExitCode": "*", "action": "EXIT"}]
+    job = submit(aws.client("batch"), "one", retryStrategy={"attempts": 2, "evaluateOnExit": conditions})
+    aws.kill(job)
+    assert (look(aws, job)[0], len(aws.job(job)["attempts"])) == ("RUNNING", 1)
+
+
+def test_a_job_that_is_terminated_under_notice_is_not_tried_again(
+    start: Start, submit: Submit, clock: Any
+) -> None:
+    aws = start(clock=clock, script=FOREVER)
+    client = aws.client("batch")
+    job = submit(client, "one", retryStrategy={"attempts": 2})
+    aws.kill(job, cause="spot", notice=120)
+    client.terminate_job(jobId=job, reason="enough")
+    clock.advance(121)
+    assert (look(aws, job)[0], len(aws.ledger)) == ("FAILED", 1)
 
 
 @pytest.mark.parametrize("stuck", ["RUNNABLE", "STARTING"])

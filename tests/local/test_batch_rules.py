@@ -163,7 +163,7 @@ def test_jobs_are_found_by_name_whatever_their_state_and_case(start: Start, subm
         submit(client, name, "fails" if name == "AF-two" else "quick" if name == "af-three" else "long")
         clock.advance(1)
     submit(client, "af-one", jobQueue="other")
-    assert names(client, "af-one") == ["af-one", "af-one"]
+    assert names(client, "af-one") == names(client, "AF-ONE") == ["af-one", "af-one"]
     assert names(client, "af-two", jobStatus="RUNNING") == ["AF-two"]
     assert names(client, "AF-O*") == ["af-one-more", "af-one", "af-one"]
     assert names(client, "nothing") == names(client, "nothing*") == []
