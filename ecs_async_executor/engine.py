@@ -264,6 +264,8 @@ class Engine:
         now = anyio.current_time()
         for record in list(self._ledger.records.values()):
             self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
+            if record.phase is Phase.AMBIGUOUS:
+                self._dispatch(record, lifecycle.WindowOver(), now)  # nothing is sent any more: look for it
         while self._ledger.stops or self._looking_up():  # the caller bounds it
             await self._quiet.wait_until(anyio.current_time() + 0.1)
 

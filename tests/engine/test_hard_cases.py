@@ -352,6 +352,17 @@ async def test_terminate_waits_for_what_is_being_looked_up_to_stop_it() -> None:
 
 
 @in_virtual_time
+async def test_terminate_stops_what_a_request_without_an_answer_has_started() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6), fault=failing("launch:after", TIMED_OUT))
+    async with Harness(cloud).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: cloud.calls["launch"] == 2)
+        engine.engine.drain("terminated")
+        await engine.until(lambda: cloud.of("a")[0].stop_reasons)
+    assert [c.stop_reasons for c in cloud.of("a")] == [["terminated"]]
+
+
+@in_virtual_time
 async def test_a_refusal_that_was_mended_into_a_lack_of_capacity_fails_nothing() -> None:
     cloud = FakeCloud()
     cloud.fault = lambda operation, _: (
