@@ -278,7 +278,7 @@ class Bridge:
         return [
             {
                 "launch_id": record.launch.launch_id,
-                "label": record.launch.label,
+                "workload": str(record.launch),
                 "phase": record.phase.value,
                 "attempt": record.attempt,
                 "errors": record.errors,

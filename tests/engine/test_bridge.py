@@ -99,7 +99,7 @@ def test_people_can_see_what_every_launch_waits_for_but_not_what_it_runs(cloud: 
     scheduler.bridge.submit(launch)
     scheduler.until(lambda: any(record["errors"] for record in scheduler.bridge.records()))
     (shown,) = scheduler.bridge.records()
-    assert (shown["launch_id"], shown["label"], shown["phase"]) == (launch.launch_id, "a", "waiting")
+    assert (shown["launch_id"], shown["workload"], shown["phase"]) == (launch.launch_id, "a", "waiting")
     assert "secret" not in str(shown)
     scheduler.bridge.stop(5, stop_containers=False, reason="")
 
