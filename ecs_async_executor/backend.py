@@ -95,7 +95,8 @@ class Observation:
     :param status: the service's own word for that, for people
     :param exit_code: of the Airflow container, as soon as it has one, whatever ``seen`` says
     :param started: user code can have run in it
-    :param reason: why it stopped, as a sentence for people; empty if there is nothing to say
+    :param reason: why it stopped, or why it does not start, as a sentence for people; empty if there is nothing
+        to say
     :param stop_code: the service's code for why it stopped, or None
     :param unusual: it stopped for a reason other than its own exit (host lost, spot, stopped by a person)
     :param created_at: wall-clock seconds, None if unknown

@@ -29,7 +29,7 @@ from typing import TypeAlias
 
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError
-from ecs_async_executor.messages import Finished, Launch, Launched, Report, Was
+from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Was
 from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
 
 
@@ -313,6 +313,7 @@ def is_news(record: Record, observation: Observation) -> bool:
         or observation.exit_code is not None
         or not (observation.seen is Seen.RUNNING or observation.seen is Seen.PENDING)
         or (observation.started and not record.seen_running)
+        or (observation.seen is Seen.PENDING and bool(observation.reason) and not record.noticed)
     )
 
 
@@ -503,7 +504,7 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
             )
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if observation.seen is not Seen.STOPPED:
-        return []
+        return _why_it_waits(record, observation, rules) if observation.seen is Seen.PENDING else []
     if record.seen_running or observation.started:
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if record.muted or record.stop_reason is not None:
@@ -523,6 +524,16 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
     record.spec = None
     record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)
     return [Enqueue()]
+
+
+def _why_it_waits(record: Record, observation: Observation, rules: Rules) -> list[Effect]:
+    """Tell once; it may wait for ever, and nothing else would say what for."""
+    if not observation.reason or record.noticed or record.muted:
+        return []
+    record.noticed = True
+    launch = record.launch
+    text = f"The container waits: {rules.service}: {observation.reason}"
+    return [Emit(Notice(launch.launch_id, launch.key, "container waits", text))]
 
 
 def _reason(observation: Observation) -> str:

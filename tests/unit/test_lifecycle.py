@@ -36,10 +36,11 @@ from ecs_async_executor.lifecycle import (
     Unrenderable,
     WindowOver,
     adopted_record,
+    is_news,
     new_record,
     step,
 )
-from ecs_async_executor.messages import Finished, Launch, Launched, Was
+from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Was
 from ecs_async_executor.policy import Rules
 
 NOW = 1000.0
@@ -363,6 +364,19 @@ def test_the_outcome_says_why(observation: Observation, success: bool, reason: s
     assert isinstance(outcome, Finished)
     assert (outcome.success, outcome.reason, outcome.notable) == (success, reason, not success)
     assert (outcome.handle_id, outcome.exit_code) == ("arn", observation.exit_code)
+
+
+def test_what_a_container_waits_for_is_told_once() -> None:
+    waiting = seen(Seen.PENDING, reason="MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT")
+    record = record_in(X, seen_at=NOW - 1.0)
+    assert is_news(record, waiting)
+    effects = step(record, Observed(waiting), NOW, RULES)
+    assert [e.report.text for e in effects if isinstance(e, Emit) and isinstance(e.report, Notice)] == [
+        "The container waits: ECS: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
+    ]
+    assert not is_news(record, waiting)
+    assert step(record, Observed(waiting), NOW + 1.0, RULES) == []
+    assert step(record_in(X, muted=True, stop_reason="revoked"), Observed(waiting), NOW, RULES) == []
 
 
 def test_what_is_known_again_was_not_missing() -> None:
