@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tests.chaos.cloud import CLOUDS
 from tests.chaos.storm import Run, run
 
 SHOWN = 20
@@ -22,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     add = parser.add_argument
     add("--workloads", type=int, default=10_000, help="default: %(default)s")
+    add("--service", choices=sorted(CLOUDS), default="ecs", help="default: %(default)s")
     add("--seed", type=int, help="of every fault, every life and every kill; drawn if it is not given")
     add("--incarnations", type=int, help="of the scheduler; all but the last are killed, or asked to end")
     add("--parallelism", type=int, default=500, help="task instances queued or running (default: %(default)s)")
@@ -30,7 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     console = Console()
-    again = f"python -m tests.chaos --workloads {options.workloads} --seed {seed}"
+    again = f"python -m tests.chaos --service {options.service} --workloads {options.workloads} --seed {seed}"
     console.print(f"seed {seed}; the same again: {again}", highlight=False)
     with Live(console=console, transient=True, refresh_per_second=2) as live:
 
@@ -44,6 +46,7 @@ def main() -> int:
             timeout=options.timeout,
             incarnations=options.incarnations,
             parallelism=options.parallelism,
+            service=options.service,
             progress=progress,
         )
     console.print(table(result))
@@ -57,7 +60,9 @@ def main() -> int:
 def table(result: Run) -> Table:
     """Sum a run up."""
     seen = result.audit
-    summary = Table(title=f"{result.workloads:,} workloads, seed {result.seed}", title_justify="left")
+    summary = Table(
+        title=f"{result.workloads:,} workloads on {result.service}, seed {result.seed}", title_justify="left"
+    )
     summary.add_column("")
     summary.add_column("", justify="right")
     summary.add_column("of which", overflow="fold")

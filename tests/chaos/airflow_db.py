@@ -105,8 +105,12 @@ class Database:
         self._db.close()
 
     @classmethod
-    def create(cls, path: Path, workloads: int, seed: int) -> None:
-        """Make the task instances, all of them due."""
+    def create(cls, path: Path, workloads: int, seed: int, *, assigns: bool = True) -> None:
+        """
+        Make the task instances, all of them due.
+
+        :param assigns: most of them are of an Airflow that assigns an identity with the queueing
+        """
         draw = random.Random(f"{seed}:workloads")
         lives, weights = zip(*((life.name, life.weight) for life in LIVES), strict=True)
         with closing(sqlite3.connect(path)) as db, db:
@@ -121,7 +125,7 @@ class Database:
                         draw.choices(lives, weights)[0],
                         draw.choice(PLACEMENTS),
                         draw.choice((1, 1, 1, 10)),
-                        draw.random() < 0.8,
+                        draw.random() < 0.8 and assigns,
                     )
                     for number in range(workloads)
                 ),

@@ -23,33 +23,12 @@ from typing import Any
 
 import structlog
 
-from ecs_async_executor import ecs
-from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
-from ecs_async_executor.settings import EcsSettings, Tuning
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
+from tests.chaos.cloud import CLOUDS, TUNING, Cloud
 
-TUNING = Tuning(
-    poll_interval=0.5,
-    launch_rate=100.0,
-    launch_rate_max=300.0,
-    launch_burst=50,
-    describe_rate=200.0,
-    missing_grace=30.0,
-    connect_timeout=1.0,
-    read_timeout=2.0,
-    shutdown_timeout=8.0,
-)
-SETTINGS = EcsSettings(
-    region_name="us-east-1",
-    cluster="default",
-    container_name="main",
-    task_definition="airflow",
-    launch_type="FARGATE",
-    subnets=("subnet-1",),
-)
 TICK = 0.02
 STALL_TIMEOUT = 20.0
 LOOK_AROUND = 4.0
@@ -87,7 +66,8 @@ class Scheduler:
     :param parallelism: how many task instances may be queued or running
     :param queued_timeout: one that is queued for so long, and whose container has not begun, is revoked and
         queued again
-    :param endpoint: of the local ECS
+    :param endpoint: of the local service
+    :param cloud: the service
     """
 
     def __init__(
@@ -100,7 +80,9 @@ class Scheduler:
         endpoint: str,
         plan: Plan,
         draw: random.Random,
+        cloud: Cloud,
     ) -> None:
+        self.cloud = cloud
         self.database = database
         self.number = number
         self.parallelism = parallelism
@@ -117,9 +99,9 @@ class Scheduler:
         self.noted = 0.0
         self.asked_to_end = False
         self.bridge = Bridge(
-            service=ecs.SERVICE,
-            backend=backend,
-            render=render,
+            service=cloud.service,
+            backend=cloud.backend,
+            render=self._render,
             tuning=TUNING,
             max_attempts=3,
             stall_timeout=STALL_TIMEOUT,
@@ -168,10 +150,16 @@ class Scheduler:
             slowest_beat=self.slowest_beat,
         )
 
+    def _render(self, launch: Launch) -> LaunchSpec:
+        """Make a request that is never the same twice, as its token of Airflow's makes the real one."""
+        ti: TaskInstance = launch.workload
+        command = [ti.life, ti.key, str(ti.queueing), uuid.uuid4().hex]
+        return self.cloud.spec(launch, command, ti.placement)
+
     # --- launching -------------------------------------------------------------------------------------------
 
     def _launch(self, ti: TaskInstance) -> None:
-        assigned = as_uuid(ti.external_id)
+        assigned = self.cloud.identity(ti.external_id)
         launch = Launch(
             launch_id=assigned or str(uuid.uuid4()),
             key=ti.key,
@@ -196,7 +184,7 @@ class Scheduler:
             was = Was.QUEUED
             if (ti.key, ti.queueing) in begun:
                 was = Was.RESTARTING if self.draw.random() < 0.05 else Was.RUNNING
-            assigned = as_uuid(ti.external_id)
+            assigned = self.cloud.identity(ti.external_id)
             launch = Launch(
                 launch_id=assigned or str(uuid.uuid4()),
                 key=ti.key,
@@ -209,8 +197,7 @@ class Scheduler:
                 tokened=assigned is not None,
             )
             self.tracked[ti.key] = (launch.launch_id, ti.queueing)
-            known = ti.external_id if (ti.external_id or "").startswith("arn:") else None
-            self.bridge.submit(Adopt(launch, was, known))
+            self.bridge.submit(Adopt(launch, was, self.cloud.handle_id(ti.external_id)))
             self.adopted += 1
 
     # --- reports ---------------------------------------------------------------------------------------------
@@ -273,27 +260,9 @@ def launch_of(entry: dict[str, Any]) -> tuple[str, int]:
     return key, int(queueing)
 
 
-def as_uuid(text: str | None) -> str | None:
-    try:
-        return str(uuid.UUID(text or ""))
-    except ValueError:
-        return None
-
-
-def backend() -> Backend:
-    return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
-
-
-def render(launch: Launch) -> LaunchSpec:
-    """Make a request that is never the same twice, as its token of Airflow's makes the real one."""
-    ti: TaskInstance = launch.workload
-    command = [ti.life, ti.key, str(ti.queueing), uuid.uuid4().hex]
-    placed = {"overrides": {"cpu": ti.placement}}
-    request = ecs.workload_request(ecs.base_request(SETTINGS), placed, None, "main", command)
-    return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
-
-
-def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int, queued_timeout: int) -> None:
+def main(
+    path: Path, cloud: Cloud, number: int, incarnations: int, seed: int, parallelism: int, queued_timeout: int
+) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -312,6 +281,7 @@ def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int
         endpoint=os.environ["AWS_ENDPOINT_URL"],
         plan=Plan.of(seed, number, incarnations),
         draw=random.Random(f"{seed}:scheduler:{number}:draws"),
+        cloud=cloud,
     )
 
     def end(*_: object) -> None:
@@ -322,4 +292,4 @@ def main(path: Path, number: int, incarnations: int, seed: int, parallelism: int
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), CLOUDS[sys.argv[2]], *map(int, sys.argv[3:]))

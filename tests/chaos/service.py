@@ -1,4 +1,4 @@
-"""The local ECS in a process of its own: it survives every scheduler, and its ledger is the judge."""
+"""The local service in a process of its own: it survives every scheduler, and its ledger is the judge."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ import threading
 from pathlib import Path
 
 from ecs_async_executor.local import LocalEcs
-from tests.chaos.weather import LIMITS, VISIBLE_AFTER, climate, script
+from tests.chaos.cloud import CLOUDS
+from tests.chaos.weather import VISIBLE_AFTER, climate, script
 
 
-def main(ready: Path, ledger: Path, seed: int) -> None:
+def main(ready: Path, ledger: Path, seed: int, name: str) -> None:
     """Serve until a signal comes."""
+    cloud = CLOUDS[name]
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with LocalEcs(
-        script=script(),
+        script=script(cloud),
         latency=(0.002, 0.05),
-        limits=LIMITS,
+        limits=cloud.limits,
         visible_after=VISIBLE_AFTER,
         realistic=False,
         ledger_path=ledger,
         seed=seed,
     ) as ecs:
         ecs.register("airflow", "main", command=["quick"])
-        for fault in climate():
+        for fault in climate(cloud):
             ecs.faults.add(fault)
         partial = ready.with_suffix(".partial")
         partial.write_text(json.dumps(ecs.environment))
@@ -36,4 +38,4 @@ def main(ready: Path, ledger: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,4 +1,4 @@
-"""A run: the local ECS, one scheduler after the other, storms, and the audit."""
+"""A run: the local service, one scheduler after the other, storms, and the audit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from tests.chaos.airflow_db import Database
 from tests.chaos.audit import Audit, audit
+from tests.chaos.cloud import CLOUDS, Cloud
 from tests.chaos.scheduler import Plan, ledger
 from tests.chaos.weather import Storm, storms
 
@@ -45,6 +46,7 @@ class Run:
 
     seed: int
     workloads: int
+    service: str = "ecs"
     audit: Audit = field(default_factory=Audit)
     deaths: Counter[str] = field(default_factory=Counter)
     storms: Counter[str] = field(default_factory=Counter)
@@ -94,6 +96,7 @@ def run(
     incarnations: int | None = None,
     parallelism: int = 500,
     queued_timeout: int = 60,
+    service: str = "ecs",
     progress: Callable[[float, Run, dict[str, int]], None] = lambda seconds, run, states: None,
 ) -> Run:
     """
@@ -104,6 +107,7 @@ def run(
     :param incarnations: of the scheduler; None: as many as keep dying until nearly everything is done
     :param parallelism: how many task instances may be queued or running at a time
     :param queued_timeout: seconds after which one whose container has not begun is revoked and queued again
+    :param service: one of :data:`~tests.chaos.cloud.CLOUDS`
     :param progress: called now and then with the seconds, what happened, and the states of task instances
     """
     if incarnations is None:
@@ -111,35 +115,36 @@ def run(
     limits = (incarnations, parallelism, queued_timeout)
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-            return _run(workloads, seed, Path(temporary), timeout, progress, *limits)
+            return _run(workloads, seed, service, Path(temporary), timeout, progress, *limits)
     directory.mkdir(parents=True)
-    return _run(workloads, seed, directory, timeout, progress, *limits)
+    return _run(workloads, seed, service, directory, timeout, progress, *limits)
 
 
 def _run(
     workloads: int,
     seed: int,
+    service: str,
     directory: Path,
     timeout: float,
     progress: Callable[[float, Run, dict[str, int]], None],
     incarnations: int,
     *limits: int,
 ) -> Run:
-    result = Run(seed, workloads)
+    result = Run(seed, workloads, service)
     path = directory / "airflow.db"
-    Database.create(path, workloads, seed)
+    Database.create(path, workloads, seed, assigns=CLOUDS[service].assigns)
     database = Database(path)
     began = time.monotonic()
     try:
-        with _service(directory, seed) as environment, (directory / "ledger.jsonl").open() as accepted:
+        with _service(directory, seed, service) as environment, (directory / "ledger.jsonl").open() as accepted:
             control = Control(environment["AWS_ENDPOINT_URL"])
-            weather = _Weather(control, seed, accepted, result)
+            weather = _Weather(control, seed, CLOUDS[service], accepted, result)
             number = 0
             while not result.finished and time.monotonic() < began + timeout:
                 number += 1
                 plan = Plan.of(seed, number, incarnations)
                 with (directory / f"scheduler-{number}.log").open("w") as log:
-                    arguments = [str(path), *map(str, (number, incarnations, seed, *limits))]
+                    arguments = [str(path), service, *map(str, (number, incarnations, seed, *limits))]
                     scheduler = _start("tests.chaos.scheduler", arguments, log, environment)
                     try:
                         _watch(scheduler, plan, weather, database, result, began, timeout, progress)
@@ -173,10 +178,10 @@ def _start(
 
 
 @contextmanager
-def _service(directory: Path, seed: int) -> Iterator[dict[str, str]]:
+def _service(directory: Path, seed: int, service: str) -> Iterator[dict[str, str]]:
     ready = directory / "service.json"
     with (directory / "service.log").open("w") as log:
-        arguments = [str(ready), str(directory / "ledger.jsonl"), str(seed)]
+        arguments = [str(ready), str(directory / "ledger.jsonl"), str(seed), service]
         process = _start("tests.chaos.service", arguments, log, {})
         try:
             deadline = time.monotonic() + STARTED_WITHIN
@@ -244,9 +249,9 @@ def _ask_to_end(scheduler: subprocess.Popen[bytes]) -> None:
 class _Weather:
     """Lets the storms come up when they are due, scheduler or not."""
 
-    def __init__(self, control: Control, seed: int, accepted: IO[str], result: Run) -> None:
+    def __init__(self, control: Control, seed: int, cloud: Cloud, accepted: IO[str], result: Run) -> None:
         self._control = control
-        self._storms = storms(seed)
+        self._storms = storms(seed, cloud)
         self._draw = random.Random(f"{seed}:hosts")
         self._accepted = accepted
         self._unfinished = ""

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.airflow_db import Outcome
 from tests.chaos.audit import Audit, audit
+from tests.chaos.cloud import CLOUDS
 from tests.chaos.storm import run
 
 LAUNCH = ("w1", 1)
@@ -41,10 +42,10 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
     return audit({LAUNCH: revoked}, outcomes, containers)
 
 
-@pytest.mark.e2e  # not green in every run: see docs/guarantees.md
 @pytest.mark.slow
-def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice() -> None:
-    result = run(300, seed=1, timeout=300, incarnations=4, queued_timeout=30)
+@pytest.mark.parametrize("service", sorted(CLOUDS))
+def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(service: str) -> None:
+    result = run(200, seed=1, timeout=300, incarnations=4, queued_timeout=30, service=service)
     assert result.crashes == []
     assert result.left == []
     assert result.audit.problems == []

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecs_async_executor.local import AWS_RATES, Fault, Rate, Rule
+from ecs_async_executor.local import Fault, Rule
+from tests.chaos.cloud import Cloud
 
 PLACEMENTS = ("256", "512", "1024", "2048", "4096", "8192")
-"""CPU units: each has a capacity gate of its own."""
-
-LIMITS = {**AWS_RATES, "modify": Rate(400, 400), "read": Rate(300, 300), "FARGATE": Rate(150, 100)}
-"""AWS's limits, made larger so that a run takes minutes; the proportions are AWS's."""
+"""Amounts of CPU or memory: each has a capacity gate of its own."""
 
 VISIBLE_AFTER = 1.0
 """A new container is MISSING for so long."""
@@ -56,42 +54,39 @@ LIVES = (
     Life("stuck", 2, _SHORT),
     Life("defers", 4, _SHORT),
 )
-"""``flaky``: every second container never starts. ``stuck``: the first queueing's stays in PROVISIONING until it
+"""``flaky``: every second container never starts. ``stuck``: the first queueing's waits for its place until it
 is stopped. ``defers``: it succeeds, and is queued again."""
 
-NO_CAPACITY: tuple[dict[str, Any], ...] = (
-    {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
-    {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
-    {"kind": "failures", "failures": ({"reason": "AGENT"},)},
-    {"kind": "failures", "failures": ({"reason": "Capacity is unavailable at this time."},)},
-    {
-        "kind": "error",
-        "code": "ClientException",
-        "message": "You've reached the limit on the number of vCPUs you can run concurrently",
-    },
-)
 DENIED: dict[str, Any] = {
     "kind": "error",
     "code": "AccessDeniedException",
-    "message": "User: airflow is not authorized to perform: ecs:RunTask",
+    "message": "User: airflow is not authorized to perform this operation",
 }
 
 
-def script() -> list[Rule]:
+def script(cloud: Cloud) -> list[Rule]:
     """Make the rules that containers live by; a command is ``<life> <key> <queueing> <nonce>``."""
     failure: dict[str, Any] = {"pending": 0.5, "starts": False, "stopped_reason": "ResourceInitializationError"}
     return [
-        Rule(command=r"^stuck \S+ 1 ", stuck="PROVISIONING"),
+        Rule(command=r"^stuck \S+ 1 ", stuck=cloud.stuck),
         Rule(command=r"^flaky ", probability=0.5, **failure),
         Rule(command=r"^(quick|slow) ", probability=0.03, **failure),
         *(Rule(command=f"^{life.name} ", **life.rule) for life in LIVES),
     ]
 
 
-def climate() -> list[Fault]:
+def climate(cloud: Cloud) -> list[Fault]:
     """Make the faults that may strike any request at any time."""
-    every, run, read = "*Task*", "RunTask", "DescribeTasks"
+    every, run, read = cloud.every, cloud.launch, cloud.describe
+    concurrent = Fault(
+        kind="error",
+        operation=run,
+        probability=0.003,
+        code="ThrottlingException",
+        message="Too many concurrent attempts to create a new task",
+    )
     return [
+        *([concurrent] if cloud.concurrent else []),
         Fault(kind="latency", operation=every, probability=0.007, seconds=1.0),
         Fault(kind="reset_before", operation=every, probability=0.007),
         Fault(kind="reset_after", operation=every, probability=0.007),
@@ -104,13 +99,6 @@ def climate() -> list[Fault]:
         Fault(kind="garbage", operation=every, probability=0.007),
         Fault(kind="empty", operation=every, probability=0.007),
         Fault(kind="throttle", operation=every, probability=0.002),
-        Fault(
-            kind="error",
-            operation=run,
-            probability=0.003,
-            code="ThrottlingException",
-            message="Too many concurrent attempts to create a new task",
-        ),
         Fault(kind="hang", operation=every, probability=0.003, seconds=10.0),
         Fault(kind="hang_after", operation=run, probability=0.005, seconds=10.0),
         Fault(kind="missing", operation=read, probability=0.02),
@@ -132,26 +120,26 @@ class Storm:
     hosts: int = 0
 
 
-def storms(seed: int) -> Iterator[Storm]:
+def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
     """Draw what comes up, without end."""
     draw = random.Random(f"{seed}:storms")
     kinds = {"throttles": 5, "no capacity": 3, "denied": 2, "credentials": 1, "outage": 1, "hosts lost": 5}
     while True:
         (name,) = draw.choices(list(kinds), list(kinds.values()))
         after, lasting = draw.uniform(0.5, 5.0), draw.uniform(0.5, 4.0)
-        here = f'"cpu": "{draw.choice(PLACEMENTS)}"'
-        how = draw.choice(NO_CAPACITY)
+        here = cloud.placed.format(draw.choice(PLACEMENTS))
+        how = draw.choice(cloud.no_capacity)
         hosts = draw.randint(1, 8)
         if name == "throttles":
-            fault = Fault(kind="throttle", operation="*Task*", probability=0.7, lasting=lasting / 8)
+            fault = Fault(kind="throttle", operation=cloud.every, probability=0.7, lasting=lasting / 8)
         elif name == "no capacity":
-            fault = Fault(operation="RunTask", contains=here, lasting=lasting, **how)
+            fault = Fault(operation=cloud.launch, contains=here, lasting=lasting, **how)
         elif name == "denied":
-            fault = Fault(operation="RunTask", contains=here, lasting=lasting, **DENIED)
+            fault = Fault(operation=cloud.launch, contains=here, lasting=lasting, **DENIED)
         elif name == "credentials":
-            fault = Fault(kind="expired_token", operation="*Task*", lasting=lasting / 2)
+            fault = Fault(kind="expired_token", operation=cloud.every, lasting=lasting / 2)
         elif name == "outage":
-            fault = Fault(kind="status", operation="*Task*", status=503, lasting=lasting / 2)
+            fault = Fault(kind="status", operation=cloud.every, status=503, lasting=lasting / 2)
         else:
             yield Storm(after, name, hosts=hosts)
             continue

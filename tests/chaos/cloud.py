@@ -1,0 +1,135 @@
+"""The services that a storm can pass over: what the adapter knows of each, and what can go wrong there."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ecs_async_executor import batch, ecs
+from ecs_async_executor.aws import ClientFactory
+from ecs_async_executor.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.local import AWS_RATES, Rate
+from ecs_async_executor.messages import Launch
+from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
+
+TUNING = Tuning(
+    poll_interval=0.5,
+    launch_rate=100.0,
+    launch_rate_max=300.0,
+    launch_burst=50,
+    describe_rate=200.0,
+    missing_grace=30.0,
+    connect_timeout=1.0,
+    read_timeout=2.0,
+    shutdown_timeout=8.0,
+)
+ECS_SETTINGS = EcsSettings(
+    region_name="us-east-1",
+    cluster="default",
+    container_name="main",
+    task_definition="airflow",
+    launch_type="FARGATE",
+    subnets=("subnet-1",),
+)
+BATCH_SETTINGS = BatchSettings(
+    region_name="us-east-1", job_name="airflow", job_queue="default", job_definition="airflow"
+)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """
+    One service.
+
+    :param spec: makes the request of a launch from a command and a placement
+    :param assigns: Airflow assigns an identity with the queueing, where its version does
+    :param launch: the operation that starts a container
+    :param describe: the one that says how it is
+    :param every: a pattern for those that matter
+    :param placed: what is in the body of a request for a placement
+    :param stuck: the status in which a container waits to be given a place
+    :param limits: the service's own limits, made larger so that a run takes minutes; the proportions are its own
+    :param no_capacity: ways to have no room, as faults of the operation that starts a container
+    :param concurrent: it refuses when too many containers are started at once
+    """
+
+    service: Service
+    backend: Callable[[], Backend]
+    spec: Callable[[Launch, list[str], str], LaunchSpec]
+    assigns: bool
+    launch: str
+    describe: str
+    every: str
+    placed: str
+    stuck: str
+    limits: Mapping[str, Rate]
+    no_capacity: tuple[dict[str, Any], ...]
+    concurrent: bool
+
+    def identity(self, external_id: str | None) -> str | None:
+        """Return what Airflow assigned, if that is what it has."""
+        try:
+            return str(uuid.UUID(external_id or "")) if self.assigns else None
+        except ValueError:
+            return None
+
+    def handle_id(self, external_id: str | None) -> str | None:
+        """Return a container's identifier, if that is what Airflow has."""
+        return external_id if external_id and self.identity(external_id) is None else None
+
+
+def _ecs_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
+    placed = {"overrides": {"cpu": placement}}
+    request = ecs.workload_request(ecs.base_request(ECS_SETTINGS), placed, None, "main", command)
+    return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
+
+
+def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
+    placed = {"containerOverrides": {"resourceRequirements": [{"type": "MEMORY", "value": placement}]}}
+    request = batch.workload_request(batch.base_request(BATCH_SETTINGS), placed, None, command)
+    return batch.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
+
+
+CLOUDS: Mapping[str, Cloud] = {
+    "ecs": Cloud(
+        service=ecs.SERVICE,
+        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS, TUNING),
+        spec=_ecs_spec,
+        assigns=True,
+        launch="RunTask",
+        describe="DescribeTasks",
+        every="*Task*",
+        placed='"cpu": "{}"',
+        stuck="PROVISIONING",
+        limits={**AWS_RATES, "modify": Rate(400, 400), "read": Rate(300, 300), "FARGATE": Rate(150, 100)},
+        no_capacity=(
+            {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
+            {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
+            {"kind": "failures", "failures": ({"reason": "AGENT"},)},
+            {"kind": "failures", "failures": ({"reason": "Capacity is unavailable at this time."},)},
+            {
+                "kind": "error",
+                "code": "ClientException",
+                "message": "You've reached the limit on the number of vCPUs you can run concurrently",
+            },
+        ),
+        concurrent=True,
+    ),
+    "batch": Cloud(
+        service=batch.SERVICE,
+        backend=lambda: batch.BatchBackend(ClientFactory.from_settings(BATCH_SETTINGS, TUNING), BATCH_SETTINGS),
+        spec=_batch_spec,
+        assigns=False,
+        launch="SubmitJob",
+        describe="DescribeJobs",
+        every="*Job*",
+        placed='"value": "{}"',
+        stuck="RUNNABLE",
+        limits={"batch": Rate(500, 400)},
+        no_capacity=({"kind": "stuck", "seconds": 5.0},),
+        concurrent=False,
+    ),
+}
