@@ -19,7 +19,7 @@ pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
 from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
-from tests.e2e.deployment import BOTH_EXECUTORS, SHUTDOWN_TIMEOUT, Deployment, Scheduler
+from tests.e2e.deployment import BOTH_EXECUTORS, OURS, SHUTDOWN_TIMEOUT, Deployment, Scheduler
 from tests.e2e.played import Container, Ending, PlayedRunner, label
 from tests.e2e.postgres import Postgres, binaries
 
@@ -36,6 +36,8 @@ SLOWLY = {
 BURST = tuple(f"burst_{number}" for number in range(4))
 EACH = 40
 SLOTS = 5
+BY_CLASS = OURS.rpartition(".")[2] if AIRFLOW_VERSION >= (3, 2) else OURS
+"""The executor as a task can name it. Airflow 3.1 wants to see the module too."""
 HEADER = """
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ for name in {BURST!r}:
     many(name, {EACH})
 many("deployed", 60)
 many("deferring", 20)
-many("deferring_by_class", 20, executor="AsyncEcsExecutor")
+many("deferring_by_class", 20, executor={BY_CLASS!r})
 many("cleared", 6)
 many("sensing", 16, pool="narrow")
 many("sensing_late", {SLOTS}, pool="narrow")
