@@ -131,16 +131,16 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def ha(session: nox.Session) -> None:
-    """Kill schedulers of a real Airflow on a real PostgreSQL, one of two in a burst among them."""
+    """Kill schedulers of a real Airflow on a real PostgreSQL, and see what others notice of the locks there."""
     install(session, *group("test", "ha"))
-    pytest(session, "tests/e2e/test_ha.py", "-m", "e2e", "-s")
+    pytest(session, "tests/e2e/test_ha.py", "tests/e2e/test_locks.py", "-m", "e2e", "-s")
 
 
 @nox.session
 @nox.parametrize(["python", "airflow"], CORNERS)
 def compat(session: nox.Session, airflow: str) -> None:
-    """Run the tests on the corners of the supported Airflow and Python versions."""
-    install(session, *group("test"), airflow=airflow)
+    """Run the tests on the corners of Airflow and Python; arguments go to pytest and may name those of `ha`."""
+    install(session, *group("test", *(["ha"] if session.posargs else [])), airflow=airflow)
     pytest(session, *NARROW)
 
 

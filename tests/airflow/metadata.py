@@ -28,7 +28,7 @@ Job: Any = job_module.Job
 
 TASKS = 40
 
-_DAG = f"""
+DAG = f"""
 from airflow.sdk import DAG
 from airflow.providers.standard.operators.empty import EmptyOperator
 
@@ -49,7 +49,7 @@ def build(home: Path) -> Path:
     """Make a database with one run of a DAG of ``TASKS`` tasks."""
     dags = home / "dags"
     dags.mkdir(parents=True)
-    (dags / "adopted.py").write_text(_DAG)
+    (dags / "adopted.py").write_text(DAG)
     database = home / "template.db"
     environment = {
         **os.environ,
@@ -81,11 +81,11 @@ def build(home: Path) -> Path:
 class Metadata:
     """A database of one test's own."""
 
-    path: Path
+    url: str
     statements: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = create_engine(f"sqlite:///{self.path}")
+        self.engine = create_engine(self.url)
         event.listen(self.engine, "before_cursor_execute", self._count)
         self.sessions = sessionmaker(bind=self.engine, expire_on_commit=False)
 
@@ -171,7 +171,7 @@ def adopt(executor: Any, session: Session) -> int:
 
 def copy_of(template: Path, path: Path) -> Metadata:
     shutil.copy(template, path)
-    return Metadata(path)
+    return Metadata(f"sqlite:///{path}")
 
 
 def process_events(executor: Any, session: Session, job_id: int) -> int:
