@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="see if it works, in under a minute: small sizes, two at a time; the figures mean little",
     )
     add("--only", action="append", choices=scenarios.NAMES, help="this scenario; repeatable")
+    add("--service", choices=scenarios.SERVICES, default="ecs", help="default: %(default)s")
     add("--size", action="append", type=int, metavar="N", help="cells with so many workloads; repeatable")
     add("--name", default="local", help="of the result file (default: %(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         cells = [
             cell
-            for cell in scenarios.plan(smoke=options.smoke)
+            for cell in scenarios.plan(smoke=options.smoke, service=options.service)
             if cell.scenario in (options.only or scenarios.NAMES)
             and (options.size is None or cell.size in options.size)
         ]
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.smoke:
         show.targets(console, results.targets(table))
     drawing = options.plot or (
-        PLOT if not (options.smoke or options.show or options.only or options.size) else None
+        PLOT
+        if options.service == "ecs" and not (options.smoke or options.show or options.only or options.size)
+        else None
     )
     if drawing is not None:
         plot.draw(table, drawing)

@@ -13,28 +13,35 @@ CONNECTIONS = 128
 BATCH = 100
 
 
-def _client(endpoint: str) -> Any:
+def _client(endpoint: str, service: str = "ecs") -> Any:
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session
 
     config = AioConfig(max_pool_connections=CONNECTIONS, retries={"mode": "standard", "total_max_attempts": 1})
-    return get_session().create_client("ecs", region_name="us-east-1", endpoint_url=endpoint, config=config)
+    return get_session().create_client(service, region_name="us-east-1", endpoint_url=endpoint, config=config)
 
 
-def burst(endpoint: str, requests: Sequence[dict[str, Any]], progress: Callable[..., None]) -> Figures:
+def burst(
+    endpoint: str, requests: Sequence[dict[str, Any]], progress: Callable[..., None], service: str = "ecs"
+) -> Figures:
     """Send requests that are ready, as many at a time as there are connections."""
 
     async def work() -> Figures:
-        async with _client(endpoint) as client:
+        async with _client(endpoint, service) as client:
             # The first request of a client reads its endpoint rules and so on.
-            await client.describe_tasks(cluster="default", tasks=["a" * 32])
+            if service == "batch":
+                launch = client.submit_job
+                await client.describe_jobs(jobs=["a" * 32])
+            else:
+                launch = client.run_task
+                await client.describe_tasks(cluster="default", tasks=["a" * 32])
             left = iter(requests)
             done = 0
 
             async def lane() -> None:
                 nonlocal done
                 for request in left:
-                    await client.run_task(**request)
+                    await launch(**request)
                     done += 1
                     if done % 50 == 0:
                         progress(launched=done)

@@ -9,6 +9,9 @@ from typing import Any
 PROVIDER = "AwsEcsExecutor"
 OURS = "AsyncEcsExecutor"
 BARE = "aiobotocore"
+PROVIDER_ON_BATCH = "AwsBatchExecutor"
+OURS_ON_BATCH = "AsyncBatchExecutor"
+ALL_OURS = (OURS, OURS_ON_BATCH)
 
 Figures = dict[str, float]
 
@@ -32,6 +35,7 @@ class Cell:
     :param algorithm: that signs tokens
     :param note: what is special about it, for people
     :param repetition: which of several equal ones it is
+    :param service: ``ecs`` or ``batch``
     """
 
     scenario: str
@@ -48,6 +52,7 @@ class Cell:
     algorithm: str = "HS512"
     note: str = ""
     repetition: int = 0
+    service: str = "ecs"
 
     @property
     def label(self) -> str:
@@ -57,7 +62,8 @@ class Cell:
         by = f" × {self.schedulers}" if self.schedulers > 1 else ""
         signed = "" if self.algorithm == "HS512" else f" {self.algorithm}"
         note = f", {self.note}" if self.note else ""
-        return f"{self.scenario} {size:,}{more}{by}: {self.subject}{signed}{note}"
+        on = " on Batch" if self.service == "batch" else ""
+        return f"{self.scenario}{on} {size:,}{more}{by}: {self.subject}{signed}{note}"
 
     def to_json(self) -> str:
         """Write it for another process."""

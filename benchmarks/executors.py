@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from benchmarks.cells import OURS, PROVIDER, Cell
+from benchmarks.cells import ALL_OURS, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell
 
 BUSY = 0.1
 """Seconds between two heartbeats of a scheduler that has something to do: its loop's own queries take that."""
@@ -31,6 +31,12 @@ SETTINGS = {
     "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
     "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
     "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_DEFINITION": "airflow",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_NAME": "benchmark",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE": "default",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__CONN_ID": "",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": "us-east-1",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "True",
 }
 
 
@@ -39,13 +45,12 @@ def configure(cell: Cell, endpoint: str, home: str) -> None:
     for name in [name for name in os.environ if name.startswith(("AWS_", "AIRFLOW"))]:
         del os.environ[name]
     os.environ.update(SETTINGS)
-    os.environ.update(
-        {f"AIRFLOW__ECS_ASYNC_EXECUTOR__{name.upper()}": value for name, value in cell.tuning.items()}
-    )
+    section = f"AIRFLOW__{cell.service.upper()}_ASYNC_EXECUTOR__"
+    os.environ.update({f"{section}{name.upper()}": value for name, value in cell.tuning.items()})
     os.environ.update(
         {
             "AIRFLOW_HOME": home,
-            "AWS_ENDPOINT_URL_ECS": endpoint,
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_REGION": "us-east-1",
@@ -82,6 +87,14 @@ def start(subject: str) -> Any:
         from ecs_async_executor import AsyncEcsExecutor
 
         executor = AsyncEcsExecutor()
+    elif subject == PROVIDER_ON_BATCH:
+        from airflow.providers.amazon.aws.executors.batch import AwsBatchExecutor
+
+        executor = cast("Any", AwsBatchExecutor)()
+    elif subject == OURS_ON_BATCH:
+        from ecs_async_executor import AsyncBatchExecutor
+
+        executor = AsyncBatchExecutor()
     else:
         raise ValueError(subject)
     executor.start()
@@ -90,7 +103,7 @@ def start(subject: str) -> Any:
 
 def end(subject: str, executor: Any) -> None:
     """End it; the provider's waits for all containers, so that is left out."""
-    if subject == OURS:
+    if subject in ALL_OURS:
         executor.end()
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from benchmarks import bare, executors
-from benchmarks.cells import BARE, OURS, Cell, Figures
+from benchmarks.cells import ALL_OURS, BARE, Cell, Figures
 from benchmarks.meters import Heartbeats, Spinner, percentile
 from benchmarks.servers import Server
 
@@ -75,7 +75,7 @@ class Run:
         tis = executors.orphans(arns)
         begun = time.perf_counter()
         seconds = executors.adopt(self.cell.subject, self.executor, tis)
-        if self.cell.subject != OURS:
+        if self.cell.subject not in ALL_OURS:
             return seconds, seconds
         while self.executor.statistics().active < len(self.executor.running):
             self.beat()
@@ -132,7 +132,7 @@ class Run:
 def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
     """Launch ``size`` workloads at once, beside ``running`` others, and see them through to their end."""
     if cell.subject == BARE:
-        figures = bare.burst(server.url, _requests(cell), progress)
+        figures = bare.burst(server.url, _requests(cell), progress, cell.service)
         return figures | _launches(cell, server, figures.pop("t0"))
     arns = server.preload(cell.running) if cell.running else []
     run = Run(cell, progress)
@@ -164,13 +164,13 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def _launches(cell: Cell, server: Server, began: float) -> Figures:
-    """Say how fast RunTask was asked for: by the server's clock, whoever asked."""
+    """Say how fast RunTask or SubmitJob was asked for: by the server's clock, whoever asked."""
     waits = [arrival - began for arrival in server.arrivals()]
     if len(waits) != cell.size:
         raise RuntimeError(f"the server saw {len(waits)} requests for {cell.size} workloads")
     return {
         # Until the last one had its answer.
-        "launches_per_s": cell.size / (waits[-1] + cell.latency),
+        "launches_per_s": cell.size / (waits[-1] + (cell.latency if server.kind == "stub" else 0.0)),
         "queued_to_run_p50_s": percentile(waits, 0.5),
         "queued_to_run_p99_s": percentile(waits, 0.99),
         "queued_to_run_max_s": waits[-1],
@@ -179,15 +179,19 @@ def _launches(cell: Cell, server: Server, began: float) -> Figures:
 
 def _requests(cell: Cell) -> list[dict[str, Any]]:
     """Make the requests that our executor makes, without sending them."""
-    from ecs_async_executor import AsyncEcsExecutor
+    from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
+    from ecs_async_executor.batch import job_name
 
-    executor = AsyncEcsExecutor()
+    batch = cell.service == "batch"
+    executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
     executor._jwt = executor.jwt_generator  # noqa: SLF001 - what start() does, without the loop thread
     requests = []
     for workload in executors.workloads(cell.size, executor.jwt_generator):
         launch, _ = executor._new_launch(None, workload, time.time())  # noqa: SLF001
         request = executor._render(launch).request  # noqa: SLF001
-        requests.append({**request, "clientToken": f"{launch.launch_id}-1"})
+        token = f"{launch.launch_id}-1"
+        sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
+        requests.append({**request, **sent})
     return requests
 
 
@@ -278,7 +282,7 @@ def quota(cell: Cell, _: Server, progress: Progress) -> Figures:
     with run.heartbeats.collections.watched():
         run.beat_for(cell.seconds)
     figures = {"began": clock, "launched": len(run.launched), **run.heartbeats.figures()}
-    if cell.subject == OURS:
+    if cell.subject in ALL_OURS:
         statistics = run.executor.statistics()
         figures |= {
             "launched": statistics.launches,

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import BARE, OURS, PROVIDER, Cell, Figures, Outcome
+from benchmarks.cells import BARE, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell, Figures, Outcome
 
 PACKAGES = (
     "ecs-async-executor",
@@ -31,7 +31,8 @@ PACKAGES = (
 NOTES = {
     "server": "stub: a bare asyncio server in a process of its own, with records as large as AWS's, because the "
     "local ECS would be the bottleneck; local: the local ECS, which enforces AWS's default quotas",
-    "launches_per_s": "from the first heartbeat to the answer to the last RunTask",
+    "burst on Batch": "the local Batch, whose own CPU (a process of its own on the same cores) bounds high rates",
+    "launches_per_s": "from the first heartbeat to the answer to the last RunTask or SubmitJob",
     "cpu": "of the whole measuring process: heartbeats, polling and the loop thread included",
     "adoption": "without a database; the provider's without rebuilding the workloads",
 }
@@ -101,6 +102,7 @@ class Table:
             if row.cell.scenario == scenario
             and row.cell.subject == subject
             and row.cell.algorithm == conditions.get("algorithm", "HS512")
+            and row.cell.service == conditions.get("service", "ecs")
             and bool(row.cell.note) == noted
             and all(getattr(row.cell, name) == value for name, value in conditions.items())
         ]
@@ -187,12 +189,20 @@ def _quota_targets(row: Row, add: Callable[..., None]) -> None:
 
 def headline(table: Table) -> str | None:
     """Say it in one line, for the largest burst that the provider's executor was measured with."""
-    provider = table.of("burst", PROVIDER)
-    ours = table.of("burst", OURS, size=provider.cell.size) if provider else None
-    if not ours or not provider:
-        return None
+    for service, where, providers_name, our_name in (
+        ("ecs", "a stand-in for ECS", PROVIDER, OURS),
+        ("batch", "the local Batch", PROVIDER_ON_BATCH, OURS_ON_BATCH),
+    ):
+        provider = table.of("burst", providers_name, service=service)
+        ours = table.of("burst", our_name, size=provider.cell.size, service=service) if provider else None
+        if ours and provider:
+            return _headline(where, provider, ours)
+    return None
+
+
+def _headline(where: str, provider: Row, ours: Row) -> str:
     return (
-        f"{provider.cell.size:,} workloads at once, a stand-in for ECS without quotas "
+        f"{provider.cell.size:,} workloads at once, {where} without quotas "
         f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "

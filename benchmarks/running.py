@@ -18,6 +18,9 @@ TIMEOUT = 300.0
 FARGATE_RATE = 20.0
 """AWS's default for RunTask on Fargate, per second; the local ECS enforces it."""
 FARGATE_BURST = 20.0
+BATCH_RATE = 50.0
+"""AWS's quota of Batch, for requests of all kinds together; the local Batch enforces it."""
+BATCH_BURST = 50.0
 SETTLED = 5.0
 """Seconds after which the initial burst is over and the quota alone counts."""
 
@@ -87,18 +90,19 @@ def _combined(cell: Cell, server: Server, parts: list[Figures]) -> Figures:
     begins = [part.pop("began") for part in parts]
     launched = [part["launched"] for part in parts]
     first, last = max(begins) + SETTLED, min(begins) + cell.seconds
-    calls, throttled = server.calls("RunTask")
+    batch = cell.service == "batch"
+    calls, throttled = server.calls("SubmitJob" if batch else "RunTask")
+    rate, burst = (BATCH_RATE, BATCH_BURST) if batch else (FARGATE_RATE, FARGATE_BURST)
     figures = {name: mean(part[name] for part in parts) for name in parts[0]}
     figures |= {
         "launched": sum(launched),
         "accepted": len(arrivals),
-        "quota_used": sum(arrival <= last for arrival in arrivals)
-        / (FARGATE_RATE * (last - min(begins)) + FARGATE_BURST),
+        "quota_used": sum(arrival <= last for arrival in arrivals) / (rate * (last - min(begins)) + burst),
         "throttled_share": throttled / max(1, calls),
         "jain": sum(launched) ** 2 / (len(launched) * sum(n * n for n in launched)) if any(launched) else 0.0,
         "heartbeat_max_s": max(part["heartbeat_max_s"] for part in parts),
     }
     if last > first:
         sustained = sum(first <= arrival <= last for arrival in arrivals)
-        figures["quota_used_settled"] = sustained / (FARGATE_RATE * (last - first))
+        figures["quota_used_settled"] = sustained / (rate * (last - first))
     return figures

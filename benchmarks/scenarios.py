@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.cells import BARE, OURS, PROVIDER, Cell
+from benchmarks.cells import ALL_OURS, BARE, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell
 
 RAISED = {
     "launch_rate": "1000",
@@ -14,15 +14,37 @@ RAISED = {
 }
 """Out of the way of a quota that is out of the way: as many connections as the bare client has."""
 NAMES = ("burst", "mixed", "steady", "memory", "beside work", "quota")
+SERVICES = ("ecs", "batch")
 BACKLOG_PER_SECOND = 60
 """Of launches, for a scheduler whose quota is 20/s."""
 CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
 
 
-def plan(*, smoke: bool) -> list[Cell]:
+def plan(*, smoke: bool, service: str = "ecs") -> list[Cell]:
     """Return the cells of a run."""
+    if service == "batch":
+        return list(_batch(smoke=smoke))
     return list(_smoke() if smoke else _full())
+
+
+def _batch(*, smoke: bool) -> Iterator[Cell]:
+    subjects = (PROVIDER_ON_BATCH, OURS_ON_BATCH, BARE)
+    for repetition in range(1 if smoke else 3):
+        for size in (40,) if smoke else (100, 400):
+            for subject in _turn(subjects, repetition):
+                tuning = RAISED if subject == OURS_ON_BATCH else {}
+                duration = 1.0 if smoke else CONTAINER
+                yield Cell(
+                    *("burst", subject, size),
+                    service="batch",
+                    server="local",
+                    duration=duration,
+                    tuning=tuning,
+                    repetition=repetition,
+                )
+    for subject, schedulers in ((PROVIDER_ON_BATCH, 1), (OURS_ON_BATCH, 1), (OURS_ON_BATCH, 2)):
+        yield _quota(subject, seconds=2.0 if smoke else 30.0, schedulers=schedulers, service="batch")
 
 
 def _smoke() -> Iterator[Cell]:
@@ -81,15 +103,16 @@ def _burst(
     )
 
 
-def _quota(subject: str, *, seconds: float, schedulers: int = 1) -> Cell:
+def _quota(subject: str, *, seconds: float, schedulers: int = 1, service: str = "ecs") -> Cell:
     return Cell(
         "quota",
         subject,
-        int(BACKLOG_PER_SECOND * seconds) if subject == OURS else int(20 * seconds),
+        int(BACKLOG_PER_SECOND * seconds) if subject in ALL_OURS else int(20 * seconds),
         server="local",
         rate_limits=True,
         seconds=seconds,
         schedulers=schedulers,
+        service=service,
     )
 
 

@@ -17,6 +17,8 @@ from typing import Any
 from benchmarks.cells import Cell
 
 START_TIMEOUT = 60.0
+THROTTLED = ("ThrottlingException", "TooManyRequestsException")
+"""As ECS says it, and Batch."""
 _DEFINITION = {
     "family": "benchmark",
     "containerDefinitions": [{"name": "airflow", "image": "airflow"}],
@@ -61,17 +63,18 @@ class Server:
         return sorted(entry["created_at"] for entry in self.ask("ledger")["entries"])
 
     def polled(self) -> int:
-        """Return how many tasks were asked for by DescribeTasks."""
+        """Return how many tasks or jobs were asked for by DescribeTasks and DescribeJobs."""
         if self.kind == "stub":
             return int(self.ask("figures")["items"])
-        return int(self.ask("statistics")["operations"].get("DescribeTasks", {}).get("items", 0))
+        operations = self.ask("statistics")["operations"]
+        return sum(int(operations.get(name, {}).get("items", 0)) for name in ("DescribeTasks", "DescribeJobs"))
 
     def calls(self, operation: str) -> tuple[int, int]:
         """Return how many requests of an operation there were, and how many of them were throttled."""
         if self.kind == "stub":
             return int(self.ask("figures")["calls"].get(operation, 0)), 0
         seen = self.ask("statistics")["operations"].get(operation, {"calls": 0, "errors": {}})
-        return int(seen["calls"]), int(seen["errors"].get("ThrottlingException", 0))
+        return int(seen["calls"]), sum(int(seen["errors"].get(code, 0)) for code in THROTTLED)
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table as Grid
 
-from benchmarks.cells import OURS, Cell, Figures
+from benchmarks.cells import ALL_OURS, Cell, Figures
 from benchmarks.results import Table, Target
 
 Column = tuple[str, str, Callable[[float], str]]
@@ -38,7 +39,7 @@ _HEARTBEAT: tuple[Column, ...] = (
 )
 _BURST: tuple[Column, ...] = (
     ("launches/s", "launches_per_s", _number),
-    ("queued to RunTask p50", "queued_to_run_p50_s", _ms),
+    ("queued to request p50", "queued_to_run_p50_s", _ms),
     ("p99", "queued_to_run_p99_s", _ms),
     *_HEARTBEAT,
     ("longest GC", "gc_max_s", _ms),
@@ -61,7 +62,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "beside work": (
         ("main thread's speed", "main_thread_speed", _percent),
         ("launches/s", "launches_per_s", _number),
-        ("queued to RunTask p99", "queued_to_run_p99_s", _ms),
+        ("queued to request p99", "queued_to_run_p99_s", _ms),
         *_HEARTBEAT,
         ("CPU beside it", "other_cpu_share", _percent),
     ),
@@ -83,20 +84,25 @@ _TITLES = {
     "beside work": "A main thread that computes between heartbeats",
     "quota": "AWS's default quotas enforced: 20 RunTask/s",
 }
+_TITLES_ON_BATCH = {
+    "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",
+    "quota": "AWS's quota of Batch enforced: 50 requests/s of any kind, launches are a part of them",
+}
 
 
 def tables(console: Console, table: Table) -> None:
     """Print one table for each scenario."""
-    for scenario, columns in _COLUMNS.items():
-        rows = [row for row in table.rows if row.cell.scenario == scenario]
+    for service, (scenario, columns) in itertools.product(("ecs", "batch"), _COLUMNS.items()):
+        rows = [row for row in table.rows if row.cell.scenario == scenario and row.cell.service == service]
         if not rows:
             continue
         rows.sort(key=lambda row: (row.cell.size + row.cell.running, row.cell.schedulers, row.cell.subject))
         shown = [column for column in columns if any(column[1] in row.figures for row in rows)]
-        grid = Grid(title=_TITLES[scenario], title_justify="left")
+        title = _TITLES_ON_BATCH.get(scenario, scenario) if service == "batch" else _TITLES[scenario]
+        grid = Grid(title=title, title_justify="left")
         grid.add_column("")
-        for title, _, _ in shown:
-            grid.add_column(title, justify="right")
+        for heading, _, _ in shown:
+            grid.add_column(heading, justify="right")
         for row in rows:
             written = (_cell(row.figures, key, write) for _, key, write in shown)
             grid.add_row(_name(row.cell), *written, style=_style(row.cell))
@@ -104,11 +110,11 @@ def tables(console: Console, table: Table) -> None:
 
 
 def _name(cell: Cell) -> str:
-    return cell.label.removeprefix(f"{cell.scenario} ")
+    return cell.label.removeprefix(f"{cell.scenario} ").removeprefix("on Batch ")
 
 
 def _style(cell: Cell) -> str | None:
-    return "bold" if cell.subject == OURS else None
+    return "bold" if cell.subject in ALL_OURS else None
 
 
 def _cell(figures: Figures, key: str, write: Callable[[float], str]) -> str:
