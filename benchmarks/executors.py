@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 from benchmarks.cells import ALL_OURS, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell
@@ -148,7 +148,7 @@ def orphans(arns: Sequence[str]) -> list[Any]:
 
     configure_mappers()
     new = inspect(TaskInstance).class_manager.new_instance
-    now = datetime.now(tz=timezone.utc)
+    queued_at = datetime.now(tz=timezone.utc) - timedelta(hours=1)  # before their containers began
     made = []
     for index, arn in enumerate(arns):
         ti = new()
@@ -162,7 +162,7 @@ def orphans(arns: Sequence[str]) -> list[Any]:
             "state": "running",
             "queue": "default",
             "priority_weight": 1,
-            "queued_dttm": now,
+            "queued_dttm": queued_at,
             "external_executor_id": arn,
             "executor_config": {},
         }

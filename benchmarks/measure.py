@@ -16,12 +16,21 @@ import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, Any, Protocol
 
-from benchmarks import bare, executors
-from benchmarks.cells import ALL_OURS, BARE, Cell, Figures
+from benchmarks import bare, executors, simulation
+from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
+from benchmarks.database import Database, build
 from benchmarks.meters import Heartbeats, Spinner, percentile
 from benchmarks.servers import Server
+
+FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
+"""AWS's default quotas: per second, and at once."""
+RAISED = {"FARGATE": (200.0, 200.0), "modify": (400.0, 400.0), "read": (20.0, 100.0)}
+NOTHING = dict.fromkeys(FARGATE, (0.0, 0.0))
+STORM_BEGINS, STORM_ENDS = 15.0, 30.0
+"""Seconds from the first heartbeat."""
 
 TIMEOUT = 240.0
 
@@ -294,6 +303,108 @@ def quota(cell: Cell, _: Server, progress: Progress) -> Figures:
     return figures
 
 
+def adoption(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Have the real scheduler adopt ``running`` task instances from a real database."""
+    build(Path(os.environ["AIRFLOW_HOME"]))
+    arns = server.preload(cell.running)
+    database = Database()
+    database.orphan(arns)
+    run = Run(cell, progress)
+    spent: list[float] = []
+    adopts = run.executor.try_adopt_task_instances
+
+    def try_adopt(tis: Sequence[Any]) -> Any:
+        statements, begun = database.statements, time.perf_counter()
+        refused = adopts(tis)
+        spent.extend((time.perf_counter() - begun, database.statements - statements))
+        return refused
+
+    run.executor.try_adopt_task_instances = try_adopt
+    begun = time.perf_counter()
+    database.adopt(run.executor)
+    figures = {"adoption_s": time.perf_counter() - begun, "under_lock_s": spent[0], "statements": spent[1]}
+    if cell.subject == OURS:
+        if len(run.executor.running) != cell.running:
+            raise RuntimeError(f"{len(run.executor.running)} of {cell.running} were adopted")
+        while run.executor.statistics().active < cell.running:
+            run.beat()
+            time.sleep(executors.BUSY)
+        figures["adopted_and_resolved_s"] = time.perf_counter() - begun
+    run.end()
+    return figures
+
+
+def raised_quota(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Launch under a raised quota: raised already, or, if something is noted, only after 30 seconds."""
+    before = 30.0 if cell.note else 0.0
+    server.set_quotas(**(FARGATE if before else RAISED))
+    run = Run(cell, progress)
+    run.queue(cell.size)
+    run.heartbeats.forget()
+    clock = time.time()
+    if before:
+        run.beat_for(before)
+        server.set_quotas(**RAISED)
+    changed = time.time()
+    run.beat_for(cell.seconds)
+    arrivals, refused = server.arrivals(), server.throttled("RunTask")
+    figures = {
+        "found_after_s": _first_at(0.9 * RAISED["FARGATE"][0], arrivals, changed),
+        "rate_at_end": sum(arrival > time.time() - 5.0 for arrival in arrivals) / 5.0,
+        "throttled_share": len(refused) / max(1, len(refused) + len(arrivals)),
+        "launched": len(run.launched),
+        "seconds": time.time() - clock,
+        **run.heartbeats.figures(),
+    }
+    run.end()
+    return figures
+
+
+def _first_at(rate: float, arrivals: Sequence[float], since: float, window: float = 2.0) -> float:
+    """Return after how many seconds requests had first come at this rate for as long as the window."""
+    number = int(rate * window)
+    late = [arrival for arrival in arrivals if arrival >= since]
+    for first, last in zip(late, late[number - 1 :], strict=False):
+        if last - first <= window:
+            return last - since
+    raise RuntimeError(f"{rate:g}/s was never reached")
+
+
+def storm(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Launch under AWS's quotas while, for fifteen seconds, every request is refused for its rate."""
+    server.set_quotas(**FARGATE)
+    run = Run(cell, progress)
+    run.queue(cell.size)
+    run.heartbeats.forget()
+    begun = time.time()
+    run.beat_for(STORM_BEGINS)
+    server.set_quotas(**NOTHING)
+    storm_begun = time.time()
+    run.beat_for(STORM_ENDS - STORM_BEGINS)
+    storm_over = time.time()
+    server.set_quotas(**FARGATE)
+    run.beat_for(cell.seconds - STORM_ENDS)
+    arrivals = server.arrivals()
+    meanwhile = [
+        when for what in ("RunTask", "DescribeTasks") for when in server.throttled(what) if when >= storm_begun
+    ]
+    figures = {
+        "calls_per_s_in_storm": sum(when < storm_over for when in meanwhile) / (storm_over - storm_begun),
+        "recovered_after_s": _first_at(0.9 * FARGATE["FARGATE"][0], arrivals, storm_over),
+        "quota_used_settled": sum(when > time.time() - 15.0 for when in arrivals) / (15.0 * FARGATE["FARGATE"][0]),
+        "launched": len(run.launched),
+        "seconds": time.time() - begun,
+        **run.heartbeats.figures(),
+    }
+    run.end()
+    return figures
+
+
+def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
+    """Run the engine alone, in virtual time."""
+    return simulation.simulate(cell)
+
+
 def _memory() -> int:
     import psutil
 
@@ -307,6 +418,10 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "memory": memory,
     "beside work": beside_work,
     "quota": quota,
+    "raised quota": raised_quota,
+    "storm": storm,
+    "adoption": adoption,
+    "simulation": simulated,
 }
 
 

@@ -34,7 +34,10 @@ NOTES = {
     "burst on Batch": "the local Batch, whose own CPU (a process of its own on the same cores) bounds high rates",
     "launches_per_s": "from the first heartbeat to the answer to the last RunTask or SubmitJob",
     "cpu": "of the whole measuring process: heartbeats, polling and the loop thread included",
-    "adoption": "without a database; the provider's without rebuilding the workloads",
+    "steady, adoption time": "without a database; the provider's without rebuilding the workloads",
+    "adoption": "by the real scheduler, with SQLite, which has no row locks: the time is that of the executor's "
+    "part of the transaction; a database server adds a round trip for each query",
+    "simulation": "virtual time, no HTTP: the engine's own CPU, and when it would see an end",
 }
 
 
@@ -172,6 +175,13 @@ def targets(table: Table) -> list[Target]:
             add("launch rate beside a CPU-bound main thread", 60, rates, "/s", at_least=True)
     for row in table.all("quota", OURS):
         _quota_targets(row, add)
+    for noted, name, limit in ((False, "from the start", 30), (True, "mid-run", 60)):
+        for row in table.all("raised quota", OURS, noted=noted):
+            add(f"a raised quota (200/s) found, {name}", limit, row.each("found_after_s"), "s")
+    most, tenth = (table.of("simulation", OURS, running=running) for running in (100_000, 10_000))
+    if most and tenth:
+        ratio = most.over(tenth, "cpu_per_polled_s")
+        add("CPU of a sweep per container, 100,000 to 10,000 running (simulation)", 1.25, ratio, "x")
     return found
 
 

@@ -13,7 +13,10 @@ RAISED = {
     "max_concurrent_launches": "128",
 }
 """Out of the way of a quota that is out of the way: as many connections as the bare client has."""
-NAMES = ("burst", "mixed", "steady", "memory", "beside work", "quota")
+NAMES = (
+    *("burst", "mixed", "steady", "memory", "adoption", "beside work"),
+    *("quota", "raised quota", "storm", "simulation"),
+)
 SERVICES = ("ecs", "batch")
 BACKLOG_PER_SECOND = 60
 """Of launches, for a scheduler whose quota is 20/s."""
@@ -55,6 +58,7 @@ def _smoke() -> Iterator[Cell]:
     yield Cell("mixed", OURS, 100, running=200, duration=1.0, tuning=RAISED)
     yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
     yield _quota(OURS, seconds=2.0)
+    yield Cell("simulation", OURS, 0, running=1000)
 
 
 def _full() -> Iterator[Cell]:
@@ -68,6 +72,7 @@ def _full() -> Iterator[Cell]:
                 yield _burst(subject, size, repetition=repetition)
         yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
     yield _burst(OURS, 1000, algorithm="RS256")
+    yield _burst(OURS, 5000)
     for running in (1000, 10_000):
         for subject in (PROVIDER, OURS, BARE):
             # Long enough for two sweeps within a quarter of AWS's read quota.
@@ -79,14 +84,23 @@ def _full() -> Iterator[Cell]:
             tuning={"describe_rate": "500"},
             note="all polled every second",
         )
+    yield Cell("steady", OURS, 0, running=20_000, seconds=80.0)
     for subject in (PROVIDER, OURS):
         yield Cell("memory", subject, 0, running=10_000)
+    for subject in (PROVIDER, OURS):
+        yield Cell("adoption", subject, 0, running=5000)
     yield Cell("beside work", PROVIDER, 200, running=1000, seconds=10.0)
     yield Cell("beside work", OURS, 200, running=10_000, seconds=10.0)
     yield Cell("beside work", OURS, 400, seconds=3.0, tuning=RAISED)
     yield _quota(PROVIDER, seconds=20.0)
     for schedulers in (1, 2, 4):
         yield _quota(OURS, seconds=40.0, schedulers=schedulers)
+    for note, seconds in (("", 40.0), ("raised after 30 s", 70.0)):
+        tuning = {"launch_rate_max": "500"}
+        yield Cell("raised quota", OURS, 14_000, duration=CONTAINER, seconds=seconds, tuning=tuning, note=note)
+    yield Cell("storm", OURS, 2000, duration=CONTAINER, seconds=70.0)
+    for running in (100, 1000, 10_000, 100_000):
+        yield Cell("simulation", OURS, 0, running=running)
 
 
 def _burst(

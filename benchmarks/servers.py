@@ -62,6 +62,16 @@ class Server:
             return sorted(self.ask("arrivals")["arrivals"])
         return sorted(entry["created_at"] for entry in self.ask("ledger")["entries"])
 
+    def set_quotas(self, **rates: tuple[float, float]) -> None:
+        """Enforce rates from now on: per second and at once, by bucket; one that is not named has none."""
+        assert self.kind == "stub"
+        self.ask("quotas", rates)
+
+    def throttled(self, operation: str) -> list[float]:
+        """Return when requests of an operation were refused for their rate."""
+        assert self.kind == "stub"
+        return [when for when, what in self.ask("throttled")["throttled"] if what == operation]
+
     def polled(self) -> int:
         """Return how many tasks or jobs were asked for by DescribeTasks and DescribeJobs."""
         if self.kind == "stub":
@@ -72,7 +82,8 @@ class Server:
     def calls(self, operation: str) -> tuple[int, int]:
         """Return how many requests of an operation there were, and how many of them were throttled."""
         if self.kind == "stub":
-            return int(self.ask("figures")["calls"].get(operation, 0)), 0
+            calls = int(self.ask("figures")["calls"].get(operation, 0))
+            return calls, len(self.throttled(operation))
         seen = self.ask("statistics")["operations"].get(operation, {"calls": 0, "errors": {}})
         return int(seen["calls"]), sum(int(seen["errors"].get(code, 0)) for code in THROTTLED)
 

@@ -74,6 +74,34 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("Jain", "jain", lambda value: f"{value:.3f}"),
         *_HEARTBEAT[:3],
     ),
+    "adoption": (
+        ("under the row locks", "under_lock_s", _ms),
+        ("queries meanwhile", "statements", _number),
+        ("whole adoption", "adoption_s", _ms),
+        ("until resolved", "adopted_and_resolved_s", _ms),
+    ),
+    "raised quota": (
+        ("launched", "launched", _number),
+        ("180/s reached after", "found_after_s", _ms),
+        ("rate at the end", "rate_at_end", _number),
+        ("throttled", "throttled_share", _percent),
+        *_HEARTBEAT[:3],
+    ),
+    "storm": (
+        ("launched", "launched", _number),
+        ("calls/s in it", "calls_per_s_in_storm", _number),
+        ("18/s again after", "recovered_after_s", _ms),
+        ("quota used in the end", "quota_used_settled", _percent),
+        *_HEARTBEAT[:3],
+    ),
+    "simulation": (
+        ("between sweeps", "sweep_interval_s", _ms),
+        ("CPU/sweep", "cpu_per_sweep_s", _ms),
+        ("CPU/polled", "cpu_per_polled_s", _us),
+        ("end seen p50", "detection_p50_s", _ms),
+        ("p99", "detection_p99_s", _ms),
+        ("adopted and resolved", "adopted_and_resolved_s", _ms),
+    ),
 }
 _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[yellow]undecided[/]"}
 _TITLES = {
@@ -83,6 +111,10 @@ _TITLES = {
     "memory": "Memory that Python holds for what runs",
     "beside work": "A main thread that computes between heartbeats",
     "quota": "AWS's default quotas enforced: 20 RunTask/s",
+    "raised quota": "A quota of 200 RunTask/s, which nobody told the executor of",
+    "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
+    "adoption": "Adoption by a real scheduler with a real database (SQLite)",
+    "simulation": "The engine alone in virtual time, AWS's default read quota",
 }
 _TITLES_ON_BATCH = {
     "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",

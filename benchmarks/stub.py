@@ -2,8 +2,8 @@
 ``python -m benchmarks.stub``: just enough of ECS, as fast as one asyncio process can be.
 
 The local ECS knows AWS's rules and takes a millisecond of CPU for each request; beside a client that needs half
-of that the measurement would be of the server. This one checks nothing. Its records have the members, and the
-size, that a Fargate task has on AWS.
+of that the measurement would be of the server. This one checks nothing but, if it is told to, rates. Its records
+have the members, and the size, that a Fargate task has on AWS.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from typing import Any
 
 from aiohttp import web
 
+from ecs_async_executor.local.rates import MODIFY, READ, Buckets, Rate
+
 REGION = "us-east-1"
 ARN = f"arn:aws:ecs:{REGION}:123456789012"
 _ID = "0" * 32
 _OVERRIDES = '"@overrides"'
+_BUCKETS = {"RunTask": ("FARGATE", MODIFY), "StopTask": (MODIFY,), "DescribeTasks": (READ,)}
 _MARK = '"@mark"'
 _CREATED = '"@created"'
 
@@ -135,6 +138,8 @@ class Stub:
         self._tasks: dict[str, tuple[str, float, list[str | None]]] = {}
         self._arrivals: list[float] = []
         self._calls: dict[str, int] = {}
+        self._throttled: list[tuple[float, str]] = []
+        self._quotas = Buckets({})
         self._items = 0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -145,10 +150,15 @@ class Stub:
             return _reply(json.dumps(self._controlled(request.path, parameters)))
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self._calls[operation] = self._calls.get(operation, 0) + 1
-        if operation == "RunTask":
+        refused = not self._quotas.take(REGION, _BUCKETS.get(operation, ()), time.monotonic())
+        if refused:
+            self._throttled.append((time.time(), operation))
+        elif operation == "RunTask":
             self._arrivals.append(time.time())
         if self.latency:
             await asyncio.sleep(self.latency)
+        if refused:
+            return _reply(json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}), 400)
         match operation:
             case "RunTask":
                 record = self._run(
@@ -202,7 +212,12 @@ class Stub:
                     self._run(_TYPICAL_OVERRIDES, str(uuid.uuid4()), None)
                 return {"arns": list(self._tasks)}
             case "figures":
-                return {"calls": self._calls, "items": self._items, "throttled": 0, "running": len(self._tasks)}
+                return {"calls": self._calls, "items": self._items, "running": len(self._tasks)}
+            case "throttled":
+                return {"throttled": self._throttled}
+            case "quotas":
+                # Anew, and full: as if nothing had been asked for before.
+                self._quotas = Buckets({name: Rate(*rate) for name, rate in data.items()})
             case "arrivals":
                 return {"arrivals": self._arrivals}
         return {}

@@ -1,7 +1,8 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import :mod:`ecs_async_executor.errors` only. The engine knows nothing else of a service.
+May import :mod:`ecs_async_executor.errors` only. The engine knows nothing else of a service. What is made for
+every container in every sweep is a msgspec structure: that costs an eighth of what a frozen dataclass does.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+
+class Handle(msgspec.Struct, frozen=True, gc=False):
     """
     What names a container at the service, for as long as the service remembers it.
 
@@ -85,8 +87,7 @@ class Seen(enum.Enum):
     """The service does not know it: not yet, or no longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """
     What the service said about one container at one moment.
 

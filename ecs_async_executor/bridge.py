@@ -442,6 +442,7 @@ def _options(service: Service, tuning: Tuning, stall_timeout: float | None, *, r
         launch_rate=launch_rate,
         launch_burst=tuning.launch_burst,
         launch_rate_max=tuning.launch_rate_max,
+        gently=tuning.launch_rate is None,
         max_concurrent_launches=tuning.max_concurrent_launches,
         max_concurrent_describes=tuning.max_concurrent_describes,
         describe_rate=tuning.describe_rate,

@@ -64,6 +64,7 @@ class Options:
 
     :param launch_rate: rate to start with, by bucket
     :param change_rate: launches and stops together
+    :param gently: begin below the launch rate: it is a guess, and others may start at the same time
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param render_in_thread: rendering runs user code, which may block
     """
@@ -78,6 +79,7 @@ class Options:
     poll_interval: float
     change_rate: float
     change_burst: float
+    gently: bool = False
     stall_timeout: float | None = None
     render_in_thread: bool = False
 
@@ -233,6 +235,7 @@ class Engine:
             read_burst=options.describe_burst,
             modify_rate=options.change_rate,
             modify_burst=options.change_burst,
+            gently=options.gently,
             now=now,
         )
         self._intake, self._launch_kick, self._stop_kick = Kick(), Kick(), Kick()
@@ -696,22 +699,25 @@ class Engine:
                 for record, ticket in zip(due, tickets, strict=True):
                     if record.phase is Phase.UNRESOLVED and record.ticket == ticket:
                         self._ledger.look_up_again(record, at)
+            del due, tickets  # there can be thousands, and the next wait can be long
             await self._look_up_kick.wait_until(self._ledger.next_look_up() or math.inf)
 
     async def _look_all_up(self, due: Sequence[Record]) -> None:
         known: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
+        marked: list[Record] = []
         for record in due:
-            if record.lookup is not None:
+            if record.lookup is None:
+                marked.append(record)
+            else:
                 known[self._backend.scope_of(record.lookup)].setdefault(record.lookup, []).append(record)
         async with anyio.create_task_group() as lookers:
             for scope, by_id in known.items():
                 for ids in self._in_batches(list(by_id)):
                     await self._read_token()
                     lookers.start_soon(self._resolve_known, scope, {i: by_id[i] for i in ids})
-            for record in due:
-                if record.lookup is None:
-                    await self._read_token()
-                    lookers.start_soon(self._resolve_marked, record)
+            for record in marked:
+                await self._read_token()
+                lookers.start_soon(self._resolve_marked, record)
 
     def _in_batches(self, members: Sequence[T]) -> Iterable[Sequence[T]]:
         size = self._backend.describe_batch
@@ -722,12 +728,13 @@ class Engine:
         refusal: list[str] = []
         async with self._describes:
             observations = {o.handle.id: o for o in await self._described(scope, list(by_id), refusal)}
+        now = anyio.current_time()
         for handle_id, records in by_id.items():
             for record in records:
                 if handle_id in observations:
-                    self._resolved(record, lifecycle.Resolved(observations[handle_id]))
+                    self._resolved(record, lifecycle.Resolved(observations[handle_id]), now)
                 else:
-                    self._not_resolved(record, refusal)
+                    self._not_resolved(record, refusal, now)
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
@@ -737,13 +744,14 @@ class Engine:
         scope = spec.scope if spec else self._backend.scope_of(None)
         mark = spec.started_by if spec else record.launch.started_by
         if mark is None:
-            self._resolved(record, lifecycle.Resolved(None))  # the user's own mark: nothing to find it by
+            # The user's own mark: there is nothing to find it by.
+            self._resolved(record, lifecycle.Resolved(None), anyio.current_time())
             return
         refusal: list[str] = []
         async with self._finds:
             found = await self._found(scope, mark, refusal)
         if found is None:
-            self._not_resolved(record, refusal)
+            self._not_resolved(record, refusal, anyio.current_time())
             return
         rules = self._ledger.rules
         candidates = [
@@ -754,7 +762,8 @@ class Engine:
         candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
         # Listed, but not known: not yet, or not at this moment.
         candidates = candidates or [o for o in found if o.seen is Seen.MISSING]
-        self._resolved(record, lifecycle.Resolved(candidates[-1] if candidates else None))
+        event = lifecycle.Resolved(candidates[-1] if candidates else None)
+        self._resolved(record, event, anyio.current_time())
 
     async def _found(self, scope: str, mark: str, refusal: list[str]) -> Sequence[Observation] | None:
         """Describe every container that carries a mark; None if the service does not answer for each of them."""
@@ -773,15 +782,15 @@ class Engine:
             found += await self._described(scope, [handle.id for handle in batch], refusal)
         return found if len(found) >= len(handles) else None
 
-    def _resolved(self, record: Record, event: lifecycle.Resolved | lifecycle.LookUpRefused) -> None:
+    def _resolved(self, record: Record, event: lifecycle.Resolved | lifecycle.LookUpRefused, now: float) -> None:
         if record.phase is Phase.UNRESOLVED:
-            self._dispatch(record, event, anyio.current_time())
+            self._dispatch(record, event, now)
 
-    def _not_resolved(self, record: Record, refusal: Sequence[str]) -> None:
+    def _not_resolved(self, record: Record, refusal: Sequence[str], now: float) -> None:
         if refusal:
-            self._resolved(record, lifecycle.LookUpRefused(refusal[0]))
+            self._resolved(record, lifecycle.LookUpRefused(refusal[0]), now)
         elif record.phase is Phase.UNRESOLVED:
-            self._ledger.look_up_again(record, anyio.current_time() + self._ledger.rules.relook_after)
+            self._ledger.look_up_again(record, now + self._ledger.rules.relook_after)
 
     # --- stopping --------------------------------------------------------------------------------------------
 

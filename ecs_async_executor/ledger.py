@@ -109,14 +109,12 @@ class Ledger:
         self.active: dict[str, Record] = {}
         self.unsettled: dict[str, Record] = {}
         self.lanes: dict[str | None, Lane] = {None: Lane(None, None)}
-        self._by_key: dict[Hashable, dict[str, Record]] = {}
+        self._by_key: dict[Hashable, tuple[Record, ...]] = {}
         self._delayed: list[tuple[float, int, str]] = []
         self._look_ups: list[tuple[float, int, str]] = []
         self._held: dict[Hashable, tuple[float, Finished]] = {}
         self._routes: dict[Hashable, str] = {}
-        self._placements: dict[str, str] = {}
         self._order = itertools.count(1)
-        self._arrival: dict[str, int] = {}
 
     # --- commands and events ---------------------------------------------------------------------------------
 
@@ -150,20 +148,20 @@ class Ledger:
                 return
             self._rename(known, now)
         self._held.pop(launch.key, None)
-        for sibling in list(self._by_key.get(launch.key, {}).values()):
+        for sibling in self._by_key.get(launch.key, ()):
             if sibling.stop_reason is None:
                 self.dispatch(sibling, lifecycle.Superseded(), now)
         record, effects = make()
         if known is not None:
             record.spent = known.spent + known.attempt  # its tokens are not this one's
-        siblings = self._by_key.setdefault(launch.key, {})
+        siblings = self._by_key.get(launch.key, ())
         # A revoked container of the same key may still run user code. The wait begins with the revocation: who is
         # revoked while waiting, over and over, would wait for ever.
-        for sibling in siblings.values():
+        for sibling in siblings:
             if sibling.stop_reason is not None:
                 record.retry_at = max(record.retry_at, sibling.unwanted_at + self.rules.predecessor_wait)
-        siblings[record.id] = record
-        self._arrival[record.id] = next(self._order)
+        self._by_key[launch.key] = (*siblings, record)
+        record.arrival = next(self._order)
         self.records[record.id] = self.unsettled[record.id] = record
         self._carry_out(record, effects, now)
 
@@ -180,11 +178,6 @@ class Ledger:
         for some in (self.active, self.unsettled):
             if old in some:
                 some[record.id] = some.pop(old)
-        self._arrival[record.id] = self._arrival.pop(old)
-        siblings = self._by_key[record.launch.key]
-        siblings[record.id] = siblings.pop(old)
-        if old in self._placements:
-            self._placements[record.id] = self._placements.pop(old)
         if record.phase in _SENDABLE:
             self._enqueue(record, now)
         elif record.phase is Phase.UNRESOLVED:
@@ -240,10 +233,9 @@ class Ledger:
         self.outbox.append(report)
 
     def _sibling_lives(self, record: Record) -> bool:
-        siblings = self._by_key.get(record.launch.key, {})
         return any(
             sibling is not record and sibling.phase is Phase.ACTIVE and sibling.seen_at is not None
-            for sibling in siblings.values()
+            for sibling in self._by_key.get(record.launch.key, ())
         )
 
     def _forget(self, record: Record, now: float) -> None:
@@ -251,16 +243,16 @@ class Ledger:
         self.records.pop(record.id, None)
         self.active.pop(record.id, None)
         self.unsettled.pop(record.id, None)
-        self._arrival.pop(record.id, None)
-        self._placements.pop(record.id, None)
-        siblings = self._by_key.get(key)
-        if siblings is None:
+        known = self._by_key.get(key, ())
+        if record not in known:
             return
-        siblings.pop(record.id, None)
-        if not siblings:
+        siblings = tuple(sibling for sibling in known if sibling is not record)
+        if siblings:
+            self._by_key[key] = siblings
+        else:
             del self._by_key[key]
-        revoked = any(sibling.stop_reason is not None for sibling in siblings.values())
-        for sibling in siblings.values():
+        revoked = any(sibling.stop_reason is not None for sibling in siblings)
+        for sibling in siblings:
             if not revoked and sibling.phase is Phase.WAITING and sibling.retry_at > now and not sibling.errors:
                 sibling.retry_at = now
                 self._enqueue(sibling, now)
@@ -278,7 +270,7 @@ class Ledger:
             del self._held[key]
 
     def _key_lives(self, key: Hashable) -> bool:
-        return any(r.phase is Phase.ACTIVE for r in self._by_key.get(key, {}).values())
+        return any(r.phase is Phase.ACTIVE for r in self._by_key.get(key, ()))
 
     # --- the launch queue ------------------------------------------------------------------------------------
 
@@ -287,11 +279,11 @@ class Ledger:
         if record.retry_at > now:
             heapq.heappush(self._delayed, (record.retry_at, ticket, record.id))
             return
-        placement = self._placements.get(record.id) or self._routes.get(record.launch.route)
+        placement = record.placement or self._routes.get(record.launch.route)
         lane = self.lanes.get(placement)
         if lane is None:
             lane = self.lanes[None]
-        place = (-record.launch.priority, self._arrival[record.id], ticket, record.id)
+        place = (-record.launch.priority, record.arrival, ticket, record.id)
         heapq.heappush(lane.heap, place)
 
     def requeue(self, record: Record, now: float) -> None:
@@ -302,7 +294,7 @@ class Ledger:
         """Remember which limits a launch, and those like it, fall under."""
         if placement not in self.lanes:
             self.lanes[placement] = Lane(placement, bucket)
-        self._placements[record.id] = placement
+        record.placement = placement
         if len(self._routes) >= ROUTES_KEPT:
             self._routes.clear()
         self._routes[record.launch.route] = placement

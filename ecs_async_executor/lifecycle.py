@@ -27,6 +27,8 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import msgspec
+
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError
 from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Was
@@ -78,6 +80,8 @@ class Record:
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param noticed: Airflow's event log has been told that it waits for capacity
     :param ticket: number of its current place in a queue; older places are void
+    :param arrival: number of its command
+    :param placement: what it shares limits with, once that is known
     :param id: what the ledger knows it by: its ``launch_id``, until another launch comes under the same one
     :param unwanted_at: since when its container has to be stopped
     """
@@ -107,6 +111,8 @@ class Record:
     outcome: Report | None = None
     noticed: bool = False
     ticket: int = 0
+    arrival: int = 0
+    placement: str | None = None
     id: str = ""
     unwanted_at: float = 0.0
 
@@ -171,8 +177,7 @@ class GaveUp:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """The service described the container."""
 
     observation: Observation
@@ -400,6 +405,7 @@ def _claim(record: Record, observation: Observation, now: float) -> list[Effect]
     launch = record.launch
     record.phase = Phase.ACTIVE
     record.handle = observation.handle
+    record.lookup = None
     record.spec = None
     record.sent_at = None
     record.errors = 0

@@ -19,6 +19,12 @@ _DEEPEST_CUT = 0.4
 _AIM = 0.9
 _CURVATURE = 0.001
 _DOUBLING_SECONDS = 8.0
+_FIRST_DOUBLING_SECONDS = 7.0
+_START = 0.25
+_START_DOUBLING_SECONDS = 1.0
+_CROWDED = 1.3
+_CROWDED_CUT = 0.4
+_CROWDED_AIM = 0.5
 _PAUSE_SECONDS = 0.5
 _SETTLING_SECONDS = 1.0
 
@@ -70,9 +76,18 @@ class AdaptiveBucket:
     holds it for half a second. What is refused in the second after that was on its way already and cuts no
     further. The rate then returns along ``known + C * (t - K)**3``, ``known`` being 0.9 of the rate
     that was too fast: quickly at first, then dwelling about it, then leaving it slowly. After another
-    ``max(K, 8)`` seconds without a throttle the quota must have changed, and the rate doubles every 8 s, as
-    it does before the first throttle. Only time in which the bucket was the bottleneck counts, see
+    ``max(K, 8)`` seconds without a throttle the quota must have changed, and the rate doubles every 8 s, every 7 s
+    before the first throttle. Only time in which the bucket was the bottleneck counts, see
     :meth:`wanted`.
+
+    Schedulers that start together would each burst, and then ask at the full rate of the quota that they share.
+    So one that begins ``gently`` has half of its burst and a quarter of its rate, which doubles every second up
+    to the whole. If it is first throttled below 1.3 times the whole, it is not alone: the cut is to 0.4 then, and
+    ``known`` is half of what failed. Of four schedulers' calls on one Fargate quota 2 % so are refused in the
+    first 40 s, not 6 %, and a lone one gives up a second's worth of launches for it.
+
+    Where nothing at all was let through since the last cut, something else is wrong than the rate: ``known`` stays
+    what it is then, so that the rate is back within half a minute after a storm of refusals.
 
     Why 0.9 and C = 0.001, where CUBIC would come back to the very rate that failed, and C = 0.0035 would do
     it sooner: four schedulers on one Fargate quota then have 3.3 % of their calls refused, so 1.9 %. Slower
@@ -80,21 +95,35 @@ class AdaptiveBucket:
 
     :param ceiling: the rate is never above this
     :param floor: the rate is never below this
+    :param gently: begin below the rate
     :param grow: False: the rate never exceeds the one it started with, and returns to it with time alone
     """
 
     __slots__ = (
-        "_bucket", "_ceiling", "_clock", "_cut_at", "_floor", "_grow", "_k", "_known", "_passed", "_refused",
-        "_seen_at", "_throttles",
+        "_bucket", "_ceiling", "_clock", "_cut_at", "_floor", "_full_rate", "_grow", "_k", "_known", "_passed",
+        "_refused", "_seen_at", "_throttles",
     )  # fmt: skip
 
     def __init__(
-        self, rate: float, burst: float, now: float, *, ceiling: float, floor: float = 0.5, grow: bool = True
+        self,
+        rate: float,
+        burst: float,
+        now: float,
+        *,
+        ceiling: float,
+        floor: float = 0.5,
+        grow: bool = True,
+        gently: bool = False,
     ) -> None:
         self._ceiling = max(floor, ceiling) if grow else rate
         self._floor = min(floor, self._ceiling)
-        self._bucket = TokenBucket(min(rate, self._ceiling), burst, now)
+        rate = min(rate, self._ceiling)
+        self._bucket = TokenBucket(max(self._floor, rate * _START) if gently else rate, burst, now)
         self._grow = grow
+        self._full_rate = 0.0
+        if gently:
+            self._full_rate = rate
+            self._bucket.drain(now - burst / 2.0 / self._bucket.rate)
         self._known: float | None = None
         self._k = 0.0
         self._clock = 0.0
@@ -144,10 +173,15 @@ class AdaptiveBucket:
         self._bucket.drain(now + _PAUSE_SECONDS)
         if now < self._cut_at + _SETTLING_SECONDS:
             return
-        passed = self._passed / (self._passed + self._refused)
-        rate = self._bucket.rate * max(_DEEPEST_CUT, min(_CUT, passed))
+        rate = self._bucket.rate
+        if self._known is None and rate <= _CROWDED * self._full_rate:
+            known, rate = rate * _CROWDED_AIM, rate * _CROWDED_CUT
+        else:
+            passed = self._passed / (self._passed + self._refused)
+            rate *= max(_DEEPEST_CUT, min(_CUT, passed))
+            known = self._known if self._known is not None and not self._passed else rate * _AIM / _CUT
         self._bucket.rate = max(self._floor, rate)
-        self._known = max(self._floor, rate * _AIM / _CUT)
+        self._known = max(self._floor, known)
         self._k = ((self._known - self._bucket.rate) / _CURVATURE) ** (1.0 / 3.0)
         self._cut_at = self._seen_at = now
         self._clock = 0.0
@@ -165,7 +199,11 @@ class AdaptiveBucket:
     def _advance(self, elapsed: float) -> None:
         self._clock += elapsed
         beyond = self._clock - self._k
-        if self._known is None or beyond > max(self._k, _DOUBLING_SECONDS):
+        if self._known is None and self._bucket.rate < self._full_rate:
+            rate = min(self._full_rate, self._bucket.rate * 2.0 ** (elapsed / _START_DOUBLING_SECONDS))
+        elif self._known is None:
+            rate = self._bucket.rate * 2.0 ** (elapsed / _FIRST_DOUBLING_SECONDS)
+        elif beyond > max(self._k, _DOUBLING_SECONDS):
             rate = self._bucket.rate * 2.0 ** (elapsed / _DOUBLING_SECONDS)
         else:
             rate = self._known + _CURVATURE * beyond**3
@@ -185,6 +223,7 @@ class Limiter:
     :param launch_rate_max: no launch bucket grows beyond this rate
     :param read_rate: the rate of reading calls that is never exceeded
     :param modify_rate: the rate of launches and stops together to start with
+    :param gently: others may start on the same quota at the same time: see :class:`AdaptiveBucket`
     """
 
     def __init__(
@@ -198,8 +237,10 @@ class Limiter:
         modify_rate: float,
         modify_burst: float,
         now: float,
+        gently: bool = True,
     ) -> None:
         self._launch_rate = launch_rate
+        self._gently = gently
         self._launch_burst = launch_burst
         self._launch_rate_max = launch_rate_max
         self._launch: dict[str, AdaptiveBucket] = {}
@@ -320,7 +361,9 @@ class Limiter:
         found = self._launch.get(bucket)
         if found is None:
             rate = self._launch_rate(bucket)
-            found = AdaptiveBucket(rate, self._launch_burst, now, ceiling=self._launch_rate_max)
+            found = AdaptiveBucket(
+                rate, self._launch_burst, now, ceiling=self._launch_rate_max, gently=self._gently
+            )
             self._launch[bucket] = found
         return found
 

@@ -340,7 +340,7 @@ class Tuning(_Section):
         float | None,
         _per_second(
             "Launch requests per second to start with; adapts from there. Unset: AWS's default quota of the "
-            "launch type, 20 for Fargate and 40 for EC2.",
+            "launch type, 20 for Fargate and 40 for EC2, begun at a quarter of it.",
             example="20",
         ),
     ] = None
