@@ -1,24 +1,31 @@
-"""A scheduler in a process of its own, to be killed: launches what it is given, and beats for ever."""
+"""
+A scheduler in a process of its own, to be killed: launches what it is given, and beats for ever.
+
+Arguments: the service, then identities.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import Any, cast
 
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.messages import Launch
-from tests.contract.services import TUNING, Local, spec
+from tests.contract.services import LOCAL, TUNING
+
+name, *identities = sys.argv[1:]
+service = LOCAL[name](cast("Any", None))  # the environment says where it is
 
 
 def render(launch: Launch) -> LaunchSpec:
-    return spec("long", started_by=launch.started_by, jwt=str(time.time()))
+    return service.spec("long", started_by=launch.started_by, jwt=str(time.time()))
 
 
-bridge = Bridge(service=SERVICE, backend=Local.backend, render=render, tuning=TUNING, max_attempts=3)
+bridge = Bridge(service=service.facts, backend=service.backend, render=render, tuning=TUNING, max_attempts=3)
 bridge.start()
-for identity in sys.argv[1:]:
+for identity in identities:
     bridge.submit(Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True))
 while True:
     bridge.drain(lambda report: None)

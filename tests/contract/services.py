@@ -1,19 +1,20 @@
-"""The services that the contract is held against: the scripted cloud, and ECS as the local ECS plays it."""
+"""The services that the contract is held against: the scripted cloud, and ECS and Batch as played locally."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 from unittest import mock
 
-from ecs_async_executor import ecs
+from ecs_async_executor import backend, batch, ecs
 from ecs_async_executor.aws import ClientFactory
 from ecs_async_executor.backend import Backend, LaunchSpec
 from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs, Rule
-from ecs_async_executor.settings import EcsSettings, Tuning
+from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 from tests.engine.cloud import FakeCloud, Plan
 
 TUNING = Tuning(
@@ -30,10 +31,9 @@ SETTINGS = EcsSettings(
 )
 
 
-def spec(life: str, *, started_by: str, jwt: str) -> LaunchSpec:
-    """Make the request for a container that goes as its command says."""
-    request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
-    return ecs.launch_spec(request, started_by=started_by)
+BATCH_SETTINGS = BatchSettings(
+    region_name="us-east-1", job_name="airflow", job_queue="default", job_definition="airflow"
+)
 
 
 LIVES: Mapping[str, Plan] = {
@@ -51,6 +51,7 @@ class Service(Protocol):
     """A service under contract."""
 
     name: str
+    facts: backend.Service
 
     def backend(self) -> Backend: ...
 
@@ -67,6 +68,7 @@ class Fake:
     """The scripted cloud, in real time."""
 
     name = "fake"
+    facts = backend.Service("fake", {}, 20.0, 40.0, 20.0)
 
     def __init__(self) -> None:
         self.cloud = FakeCloud(latency=0.005, plan=lambda label, nth: LIVES[label], fault=self._fault)
@@ -93,21 +95,27 @@ class Fake:
 
 @dataclass
 class Local:
-    """ECS's backend against a local ECS, through aiobotocore and real sockets."""
+    """A backend of ours against a local server, through aiobotocore and real sockets."""
 
     server: LocalEcs
-    name: str = "local ECS"
+    name: ClassVar[str]
+    facts: ClassVar[backend.Service]
+    operations: ClassVar[Mapping[str, str]]
 
-    @staticmethod
-    def backend() -> Backend:
-        return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
+    def backend(self) -> Backend:
+        raise NotImplementedError
 
     def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
-        return spec(life, started_by=started_by, jwt=jwt)
+        """Make the request for a container that goes as its command says."""
+        raise NotImplementedError
+
+    def fault(self, operation: str, kind: str, **options: Any) -> None:
+        """Let calls (``launch``, ``describe``, ``find``, ``stop``, ``*``) go wrong in one of the server's ways."""
+        for name in self.operations if operation == "*" else [operation]:
+            self.server.faults.add(Fault(operation=self.operations[name], kind=kind, **options))
 
     def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
         name, _, after = operation.partition(":")
-        api = {"launch": "RunTask", "describe": "DescribeTasks", "find": "ListTasks", "stop": "StopTask"}[name]
         faults: dict[Kind, dict[str, Any]] = {
             Kind.THROTTLED: {"kind": "throttle"},
             Kind.AMBIGUOUS: {"kind": "reset_after" if after else "reset_before"},
@@ -115,10 +123,53 @@ class Local:
             Kind.CREDENTIALS: {"kind": "expired_token"},
             Kind.REFUSED: {"kind": "error", "code": "AccessDeniedException", "message": "not authorized"},
         }
-        self.server.faults.add(Fault(operation=api, count=times, **faults[kind]))
+        self.fault(name, count=times, **faults[kind])
 
     def containers(self, started_by: str | None = None) -> int:
-        return sum(started_by in (None, entry.started_by) for entry in self.server.ledger.entries())
+        return sum(started_by is None or started_by in entry.started_by for entry in self.server.ledger.entries())
+
+
+class LocalEcsService(Local):
+    """ECS."""
+
+    name = "ecs"
+    facts = ecs.SERVICE
+    operations: ClassVar = {
+        "launch": "RunTask",
+        "describe": "DescribeTasks",
+        "find": "ListTasks",
+        "stop": "StopTask",
+    }
+
+    def backend(self) -> Backend:
+        return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
+
+    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+        request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
+        return ecs.launch_spec(request, started_by=started_by)
+
+
+class LocalBatchService(Local):
+    """Batch."""
+
+    name = "batch"
+    facts = batch.SERVICE
+    operations: ClassVar = {
+        "launch": "SubmitJob",
+        "describe": "DescribeJobs",
+        "find": "ListJobs",
+        "stop": "TerminateJob",
+    }
+
+    def backend(self) -> Backend:
+        return batch.BatchBackend(ClientFactory.from_settings(BATCH_SETTINGS, TUNING), BATCH_SETTINGS)
+
+    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+        request = batch.workload_request(batch.base_request(BATCH_SETTINGS), None, None, [life, jwt])
+        return batch.launch_spec(request, started_by=started_by)
+
+
+LOCAL: Mapping[str, type[Local]] = {"ecs": LocalEcsService, "batch": LocalBatchService}
 
 
 def _rule(life: str, plan: Plan) -> Rule:
@@ -137,12 +188,12 @@ def _rule(life: str, plan: Plan) -> Rule:
 
 
 @contextmanager
-def local(**options: Any) -> Iterator[Local]:
-    """Serve a local ECS whose containers live as their label says."""
+def local(service: str = "ecs", **options: Any) -> Iterator[Local]:
+    """Serve a local ECS and Batch whose containers live as their label says."""
     with LocalEcs(script=[_rule(*life) for life in LIVES.items()], **options) as server:
         server.register("airflow", "main", command=["quick"])
         with mock.patch.dict("os.environ", server.environment):
-            yield Local(server)
+            yield LOCAL[service](server)
 
 
 @contextmanager
@@ -151,4 +202,4 @@ def fake() -> Iterator[Fake]:
     yield Fake()
 
 
-SERVICES: Mapping[str, Callable[[], Any]] = {"fake": fake, "local": local}
+SERVICES: Mapping[str, Callable[[], Any]] = {"fake": fake, **{name: partial(local, name) for name in LOCAL}}

@@ -16,7 +16,7 @@ from ecs_async_executor.ecs import observation
 from ecs_async_executor.local import Fault
 from ecs_async_executor.messages import Adopt, Finished, Was
 from tests.contract.services import Local, local
-from tests.contract.test_engine_over_ecs import Scheduler
+from tests.contract.test_engine_over_services import Scheduler
 
 pytestmark = pytest.mark.slow
 

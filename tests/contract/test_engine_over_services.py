@@ -1,4 +1,4 @@
-"""The whole engine through real sockets: bursts, faults and restarts against the local ECS."""
+"""The whole engine through real sockets: bursts, faults and restarts against the local ECS and Batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ import pytest
 
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.ecs import SERVICE
 from ecs_async_executor.errors import Kind
-from ecs_async_executor.local import Fault
 from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Was
-from tests.contract.services import TUNING, Local, local
+from tests.contract.services import LOCAL, TUNING, Local, local
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def service() -> Iterator[Local]:
-    with local(latency=0.05) as service:
+@pytest.fixture(params=LOCAL)
+def service(request: pytest.FixtureRequest) -> Iterator[Local]:
+    with local(request.param, latency=0.05) as service:
         yield service
 
 
@@ -36,7 +34,7 @@ class Scheduler:
         self.life = life
         self.reports: list[Report] = []
         self.bridge = Bridge(
-            service=SERVICE, backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
+            service=service.facts, backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
         )
         self.bridge.start()
 
@@ -80,17 +78,17 @@ def test_500_workloads_with_50_ms_latency_each_run_once(service: Local) -> None:
 
 
 def test_lost_replies_resets_throttles_and_5xx_run_nothing_twice(service: Local) -> None:
-    for fault in (
-        Fault(kind="reset_after", operation="RunTask", probability=0.1),
-        Fault(kind="reset_before", operation="*Task*", probability=0.05),
-        Fault(kind="throttle", operation="*Task*", probability=0.05),
-        Fault(kind="error_after", operation="RunTask", probability=0.05, code="ServerException", status=500),
-        Fault(kind="truncate", operation="*Task*", probability=0.05),
-        Fault(kind="garbage", operation="*Task*", probability=0.05),
-        Fault(kind="empty", operation="RunTask", probability=0.05),
-        Fault(kind="status", operation="*Task*", probability=0.02, status=503),
+    for operation, fault, options in (
+        ("launch", "reset_after", {"probability": 0.1}),
+        ("*", "reset_before", {"probability": 0.05}),
+        ("*", "throttle", {"probability": 0.05}),
+        ("launch", "error_after", {"probability": 0.05, "code": "ServerException", "status": 500}),
+        ("*", "truncate", {"probability": 0.05}),
+        ("*", "garbage", {"probability": 0.05}),
+        ("launch", "empty", {"probability": 0.05}),
+        ("*", "status", {"probability": 0.02, "status": 503}),
     ):
-        service.server.faults.add(fault)
+        service.fault(operation, fault, **options)
     scheduler = Scheduler(service)
     scheduler.heartbeat(*scheduler.launches(300))
     scheduler.run_until_finished(300, timeout=120)
@@ -103,7 +101,13 @@ def test_a_killed_schedulers_burst_is_adopted_and_each_runs_once(service: Local)
     """SIGKILL in mid-burst: what is in flight gets no answer, and no report reaches anybody."""
     successor = Scheduler(service, life="long")
     launches = successor.launches(200)
-    burst = [sys.executable, "-m", "tests.contract.burst", *(launch.launch_id for launch in launches)]
+    burst = [
+        sys.executable,
+        "-m",
+        "tests.contract.burst",
+        service.name,
+        *(launch.launch_id for launch in launches),
+    ]
     scheduler = subprocess.Popen(burst)
     try:
         deadline = time.monotonic() + 60
