@@ -241,6 +241,8 @@ DECODERS: Final = {"SubmitJobResponse": decoder_of(_Submitted), "DescribeJobsRes
 _SEEN: Final = {"RUNNING": Seen.RUNNING, "SUCCEEDED": Seen.STOPPED, "FAILED": Seen.STOPPED}
 """What a job's status means; with any other one it waits."""
 _USUAL: Final = "Essential container in task exited"
+_WAITS: Final = re.compile(r"[A-Z_]+:[A-Z_]+")
+"""What Batch's reasons for a job that stays RUNNABLE begin with."""
 _NEVER_STARTED: Final = "Task failed to start"
 
 
@@ -272,11 +274,18 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         started=started,
         reason=_failure(exit_code, text(container.get("reason") or ""), why, started=started, tries=len(attempts))
         if status == "FAILED"
-        else ("" if seen is not Seen.PENDING else why),
+        else _wait(why, attempts)
+        if seen is Seen.PENDING
+        else "",
         unusual=status == "FAILED" and why not in {"", _USUAL},
         created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
         started_by=mark_in(job.get("jobName")),
     )
+
+
+def _wait(why: str, attempts: Sequence[object]) -> str:
+    """Return why a job has to wait; after an attempt of Batch's own it can be that one's end that is shown."""
+    return why if not attempts or _WAITS.match(why) else ""
 
 
 def _has_started(attempt: Mapping[str, Any]) -> bool:

@@ -79,6 +79,7 @@ class Record:
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param noticed: Airflow's event log has been told that it waits for capacity
+    :param waits_since: since when the service says why its container has to wait
     :param ticket: number of its current place in a queue; older places are void
     :param arrival: number of its command
     :param placement: what it shares limits with, once that is known
@@ -110,6 +111,7 @@ class Record:
     lookup_refused_at: float | None = None
     outcome: Report | None = None
     noticed: bool = False
+    waits_since: float | None = None
     ticket: int = 0
     arrival: int = 0
     placement: str | None = None
@@ -318,7 +320,7 @@ def is_news(record: Record, observation: Observation) -> bool:
         or observation.exit_code is not None
         or not (observation.seen is Seen.RUNNING or observation.seen is Seen.PENDING)
         or (observation.started and not record.seen_running)
-        or (observation.seen is Seen.PENDING and bool(observation.reason) and not record.noticed)
+        or (observation.seen is Seen.PENDING and (bool(observation.reason) or record.waits_since is not None))
     )
 
 
@@ -510,7 +512,7 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
             )
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if observation.seen is not Seen.STOPPED:
-        return _why_it_waits(record, observation, rules) if observation.seen is Seen.PENDING else []
+        return _waits(record, observation, now, rules) if observation.seen is Seen.PENDING else []
     if record.seen_running or observation.started:
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if record.muted or record.stop_reason is not None:
@@ -532,12 +534,20 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
     return [Enqueue()]
 
 
-def _why_it_waits(record: Record, observation: Observation, rules: Rules) -> list[Effect]:
-    """Tell once; it may wait for ever, and nothing else would say what for."""
-    if not observation.reason or record.noticed or record.muted:
+def _waits(record: Record, observation: Observation, now: float, rules: Rules) -> list[Effect]:
+    """Tell once what for, as nothing else would; it may wait for ever, unless there is a limit."""
+    if not observation.reason or record.muted:
+        record.waits_since = None
+        return []
+    if record.waits_since is None:
+        record.waits_since = now
+    launch, waited, limit = record.launch, now - record.waits_since, rules.capacity_timeout
+    if limit is not None and waited >= limit and not record.seen_running:
+        why = f"{rules.service} let the container wait for {waited:.0f} s: {observation.reason}"
+        return [SendStop("It waited for too long"), *_fail(record, why, notable=True)]
+    if record.noticed:
         return []
     record.noticed = True
-    launch = record.launch
     text = f"The container waits: {rules.service}: {observation.reason}"
     return [Emit(Notice(launch.launch_id, launch.key, "container waits", text))]
 

@@ -29,6 +29,12 @@ SETTINGS = {
     "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
     "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "eu-west-1",
     "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_NAME": "airflow",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE": "default",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_DEFINITION": "airflow:1",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__CONN_ID": "",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": "eu-west-1",
+    "AIRFLOW__AWS_BATCH_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
 }
 
 # Airflow reads its home when it is imported, which is before any fixture; the other tests do not need another.
@@ -82,7 +88,7 @@ def bridge(executor: Any) -> Any:
 
 @pytest.fixture
 def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
-    """Open local ECSs, on sockets of their own, that the executor's settings lead to; options are theirs."""
+    """Open local ECSs, on sockets of their own, that the executors' settings lead to; options are theirs."""
     local = pytest.importorskip("ecs_async_executor.local", reason="needs the extra 'local'")
     with ExitStack() as opened:
 
@@ -92,10 +98,12 @@ def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEc
             for name in [name for name in os.environ if name.startswith(("AWS_", "MOTO_"))]:
                 monkeypatch.delenv(name)
             monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_BATCH", ecs.url)
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-            monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", ecs.region)
-            monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
+            for service in ("ECS", "BATCH"):
+                monkeypatch.setenv(f"AIRFLOW__AWS_{service}_EXECUTOR__REGION_NAME", ecs.region)
+                monkeypatch.setenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__POLL_INTERVAL", "0.2")
             return ecs
 
         yield start

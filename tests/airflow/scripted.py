@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ecs_async_executor import AsyncEcsExecutor
+from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
+from ecs_async_executor.executor import AsyncExecutor
 from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Report, Stop
 from ecs_async_executor.settings import Tuning
 
@@ -78,8 +79,8 @@ class ScriptedBridge(Bridge):
         self.now = replace(self.now, **changes)
 
 
-class ScriptedExecutor(AsyncEcsExecutor):
-    """The executor over a scripted bridge."""
+class Scripted(AsyncExecutor):
+    """An executor over a scripted bridge."""
 
     scripted: ScriptedBridge
     health: Exception | None = None
@@ -96,6 +97,14 @@ class ScriptedExecutor(AsyncEcsExecutor):
         )
         self.scripted.health = self.health
         return self.scripted
+
+
+class ScriptedExecutor(Scripted, AsyncEcsExecutor):
+    """The one for ECS."""
+
+
+class ScriptedBatchExecutor(Scripted, AsyncBatchExecutor):
+    """The one for Batch."""
 
 
 def make_workload(task_id: str = "task", **of_ti: Any) -> Any:

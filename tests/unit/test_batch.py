@@ -323,7 +323,12 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "a failed attempt, and Batch tries again",
         job("RUNNABLE", statusReason=USUAL, container={"exitCode": 1}, attempts=[attempt(1, why=USUAL)]),
-        {"seen": Seen.PENDING, "started": True, "exit_code": None},
+        {"seen": Seen.PENDING, "started": True, "exit_code": None, "reason": ""},
+    ),
+    (
+        "a failed attempt, and no room for the next",
+        job("RUNNABLE", statusReason=STUCK, attempts=[attempt(1, why=USUAL)]),
+        {"seen": Seen.PENDING, "started": True, "reason": STUCK},
     ),
     (
         "a lost host, and Batch runs it again",

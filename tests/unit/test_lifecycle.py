@@ -374,8 +374,11 @@ def test_what_a_container_waits_for_is_told_once() -> None:
     assert [e.report.text for e in effects if isinstance(e, Emit) and isinstance(e.report, Notice)] == [
         "The container waits: ECS: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
     ]
-    assert not is_news(record, waiting)
+    assert is_news(record, waiting)  # it can have waited for too long by now
     assert step(record, Observed(waiting), NOW + 1.0, RULES) == []
+    assert is_news(record, seen(Seen.PENDING))
+    assert step(record, Observed(seen(Seen.PENDING)), NOW + 2.0, RULES) == []
+    assert not is_news(record, seen(Seen.PENDING))
     assert step(record_in(X, muted=True, stop_reason="revoked"), Observed(waiting), NOW, RULES) == []
 
 
@@ -532,3 +535,31 @@ def test_a_workload_is_kept_until_its_container_has_started_and_no_longer() -> N
     step(record, Observed(RUNNING), NOW, RULES)
     assert record.launch == LAUNCH
     assert record.spec is None
+
+
+# --- containers that the service has taken and lets wait ----------------------------------------------------
+
+STUCK = seen(Seen.PENDING, reason="MISCONFIGURATION: no host is large enough")
+
+
+def test_a_container_that_waits_for_longer_than_capacity_timeout_is_stopped_and_has_failed() -> None:
+    rules = dataclasses.replace(RULES, capacity_timeout=900.0)
+    record = record_in(Phase.ACTIVE)
+    step(record, Observed(STUCK), NOW, rules)
+    step(record, Observed(seen(Seen.PENDING)), NOW + 100.0, rules)  # it waits for nothing in particular
+    step(record, Observed(STUCK), NOW + 200.0, rules)
+    assert step(record, Observed(STUCK), NOW + 1099.0, rules) == []
+    effects = step(record, Observed(STUCK), NOW + 1100.0, rules)
+    assert kinds(effects) == [SendStop, Finished, Forget]
+    assert isinstance(record.outcome, Finished)
+    assert record.outcome.reason == (
+        "ECS let the container wait for 900 s: MISCONFIGURATION: no host is large enough"
+    )
+
+
+def test_a_container_whose_user_code_ran_already_is_not_failed_for_waiting() -> None:
+    rules = dataclasses.replace(RULES, capacity_timeout=900.0)
+    record = record_in(Phase.ACTIVE, seen_running=True)
+    step(record, Observed(STUCK), NOW, rules)
+    assert step(record, Observed(STUCK), NOW + 9000.0, rules) == []
+    assert record.phase is Phase.ACTIVE

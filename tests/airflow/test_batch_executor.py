@@ -1,0 +1,246 @@
+"""What is different for Batch in Airflow's hands: identities, requests, and a whole way on the local Batch."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+pytest.importorskip("moto", reason="needs the extra 'local'")
+
+from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli
+from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
+from ecs_async_executor.local import LocalEcs
+from ecs_async_executor.messages import Was
+from ecs_async_executor.settings import BatchTuning
+from tests.airflow.metadata import Metadata, adopt
+from tests.airflow.scripted import ScriptedBatchExecutor, make_callback, make_workload, queue, states
+
+JOB = "876da822-4198-45f2-a252-6cea32512ea8"
+
+
+@pytest.fixture
+def executor(make_executor: Callable[..., Any]) -> Any:
+    return make_executor(ScriptedBatchExecutor)
+
+
+# --- identities ----------------------------------------------------------------------------------------------
+
+
+def test_the_id_of_an_earlier_job_is_not_taken_for_an_identity(executor: Any) -> None:
+    workload = make_workload(external_executor_id=JOB)
+    queue(executor, workload)
+    executor.heartbeat()
+    [launch] = executor.scripted.launches
+    assert JOB not in (launch.launch_id, launch.started_by)
+    assert launch.started_by == str(workload.ti.id)
+    assert not launch.tokened
+
+
+def test_airflow_assigns_no_identity_that_could_be_taken_for_a_job() -> None:
+    assert not AsyncBatchExecutor.pre_assigns_external_executor_id
+
+
+@pytest.mark.slow
+def test_an_adopted_task_instance_is_looked_for_by_its_job_and_its_own_id(
+    executor: Any, database: Metadata
+) -> None:
+    ids = database.orphan("queued", "running", external_ids=[None, JOB])
+    with database.session() as session:
+        adopt(executor, session)
+    executor.heartbeat()
+    queued, running = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
+    assert (queued.was, queued.handle_id, running.was, running.handle_id) == (Was.QUEUED, None, Was.RUNNING, JOB)
+    assert [one.launch.started_by for one in (queued, running)] == [str(one) for one in ids]
+    assert running.launch.launch_id != JOB
+
+
+# --- requests ------------------------------------------------------------------------------------------------
+
+
+def rendered(executor: Any, workload: Any) -> Any:
+    queue(executor, workload)
+    executor.heartbeat()
+    return executor._render(executor.scripted.launches[-1])
+
+
+def test_a_launch_becomes_a_job_whose_name_leads_back_to_the_task_instance(executor: Any) -> None:
+    workload = make_workload()
+    spec = rendered(executor, workload)
+    assert spec.scope == "default"
+    assert spec.request["jobName"] == f"airflow-{workload.ti.id}"
+    command = spec.request["containerOverrides"]["command"]
+    assert command[:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
+    assert json.loads(command[4])["ti"]["id"] == str(workload.ti.id)
+    assert spec.expires_at > time.time()
+
+
+def test_an_airflow_queue_leads_to_its_job_queue_and_definition(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = {"gpu": {"jobQueue": "gpu", "jobDefinition": "airflow-gpu"}}
+    monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
+    executor = make_executor(ScriptedBatchExecutor)
+    spec = rendered(executor, make_workload(queue="gpu"))
+    assert (spec.scope, spec.request["jobDefinition"]) == ("gpu", "airflow-gpu")
+    assert rendered(executor, make_workload("other")).scope == "default"
+    assert executor.scripted.launches[0].route != executor.scripted.launches[1].route
+
+
+def test_a_subclass_changes_requests_where_the_providers_could(make_executor: Callable[..., Any]) -> None:
+    class Tagging(ScriptedBatchExecutor):
+        def _submit_job_kwargs(self, key: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            request = super()._submit_job_kwargs(key, cmd, queue, exec_config)
+            return {**request, "tags": {"queue": queue, "base": self.submit_job_kwargs["jobName"]}}
+
+    executor = make_executor(Tagging)
+    assert rendered(executor, make_workload(queue="night")).request["tags"] == {
+        "queue": "night",
+        "base": "airflow",
+    }
+    assert executor.scripted.arguments["render_in_thread"]
+
+
+def test_what_a_hook_returns_must_be_a_request(make_executor: Callable[..., Any]) -> None:
+    executor = make_executor(
+        type("Broken", (ScriptedBatchExecutor,), {"_submit_job_kwargs": lambda *_: ["no request"]})
+    )
+    with pytest.raises(Rejected, match="_submit_job_kwargs returned list, not a dict"):
+        rendered(executor, make_workload())
+
+
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+def test_a_callback_is_a_job_too(executor: Any) -> None:
+    workload = make_callback()
+    spec = rendered(executor, workload)
+    assert spec.request["jobName"] == f"airflow-{workload.callback.id}"
+
+
+# --- starting ------------------------------------------------------------------------------------------------
+
+
+def test_the_engine_works_within_batchs_limits(executor: Any) -> None:
+    arguments = executor.scripted.arguments
+    assert arguments["service"] is batch.SERVICE
+    assert arguments["tuning"] == BatchTuning()
+    assert arguments["max_attempts"] == 3
+
+
+def test_start_names_every_problem_of_both_sections(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__LAUNCH_BURST", "many")
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE", "")
+    with pytest.raises(ConfigurationError) as caught:
+        make_executor(ScriptedBatchExecutor)
+    assert [problem.partition(" =")[0] for problem in caught.value.problems] == [
+        "[batch_async_executor] launch_burst",
+        "[aws_batch_executor] job_queue is not set: it must be the name or ARN of a job queue",
+    ]
+
+
+def test_a_definite_refusal_of_the_health_check_stops_the_start_in_the_providers_words(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    error = BackendError(Kind.REFUSED, "AccessDeniedException", "not you")
+    with pytest.raises(airflow_compat.AirflowException) as caught:
+        make_executor(type("Checked", (ScriptedBatchExecutor,), {"health": error}))
+    assert str(caught.value) == (
+        "Batch Executor health check has failed because: AccessDeniedException: not you. "
+        "The Batch executor will not be able to run Airflow tasks until the issue is addressed."
+    )
+
+
+# --- airflow ecs-async -----------------------------------------------------------------------------------------
+
+
+def test_show_request_shows_the_job_of_the_service_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+    arguments: Any = type("Arguments", (), {})()
+    arguments.team, arguments.service, arguments.queue = None, "batch", "default"
+    arguments.executor_config = {"containerOverrides": {"environment": [{"name": "P", "value": "hunter2"}]}}
+    cli.show_request(arguments)
+    request = json.loads(capsys.readouterr().out)
+    assert (request["jobQueue"], request["retryStrategy"]) == ("default", {"attempts": 1})
+    assert request["containerOverrides"]["environment"][0] == {"name": "P", "value": "***"}
+    assert request["containerOverrides"]["command"][-1] == "***"
+
+
+def test_the_command_is_about_the_executor_that_is_configured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [object, AsyncBatchExecutor])
+    arguments: Any = type("Arguments", (), {})()
+    arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
+    cli.show_request(arguments)
+    assert json.loads(capsys.readouterr().out)["jobDefinition"] == "airflow:1"
+
+
+# --- on the local Batch ------------------------------------------------------------------------------------------
+
+
+def beat_until(executor: Any, done: Callable[[dict[str, list[Any]]], bool]) -> dict[str, list[Any]]:
+    """Heartbeat as a scheduler does, and return the events by task id."""
+    events: dict[str, list[Any]] = {}
+    deadline = time.monotonic() + 60
+    while not done(events):
+        assert time.monotonic() < deadline, events
+        executor.heartbeat()
+        for task_id, event in states(executor).items():
+            events.setdefault(task_id, []).append(event)
+        time.sleep(0.01)
+    return events
+
+
+def over(events: Mapping[str, list[Any]]) -> list[str]:
+    return [task_id for task_id, of_one in events.items() if of_one[-1][0] != "running"]
+
+
+@pytest.mark.slow
+def test_a_workload_runs_a_failing_one_says_why_and_the_log_shows_the_job(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., Any]
+) -> None:
+    server = local_ecs(script=[{"command": '"task_id":"bad"', "exit_code": 3, "duration": 0.5}, {"duration": 0.5}])
+    executor = started(AsyncBatchExecutor)
+    queue(executor, make_workload("good"), make_workload("bad"))
+    events = beat_until(executor, lambda events: len(over(events)) == 2)
+
+    assert [state for state, _ in events["good"]] == ["running", "success"]
+    assert str(uuid.UUID(events["good"][0][1])) == events["good"][0][1]
+    assert [state for state, _ in events["bad"]] == ["running", "failed"]
+    assert "Batch container exited 3" in events["bad"][1][1]
+    assert executor.running == set()
+    assert len(server.ledger.entries()) == 2
+
+    job = events["bad"][0][1]
+    ti = type("Ti", (), {"external_executor_id": job, "try_number": 1})()
+    messages, _ = executor.get_task_log(ti, 1)
+    assert messages == [f"Batch container {job}: FAILED, exit code 3, Batch container exited 3"]
+
+
+@pytest.mark.slow
+def test_revoking_a_running_workload_ends_its_job(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., Any]
+) -> None:
+    server = local_ecs(script=[{"duration": None}])
+    executor = started(AsyncBatchExecutor)
+    workload = make_workload()
+    queue(executor, workload)
+    job = beat_until(executor, bool)["task"][0][1]
+
+    executor.revoke_task(ti=workload.ti)
+
+    deadline = time.monotonic() + 20
+    while server.job(job)["status"] != "FAILED":
+        assert time.monotonic() < deadline
+        executor.heartbeat()
+        time.sleep(0.05)
+    assert "Airflow revoked the task instance" in server.job(job)["statusReason"]
+    assert executor.get_event_buffer() == {}
