@@ -55,6 +55,8 @@ BACKLOG_SHARE = 1 / 3
 TASK_LOG_TIMEOUT = 5.0
 """Seconds that a person who looks at a log waits for the container's status."""
 HEALTH_STOP_TIMEOUT = 1.0
+HUNG_SECONDS = 60.0
+"""After so long without a sign of the loop thread, what it last said of a launch is not believed any more."""
 REASON_LENGTH = 500
 
 _DEFINITE_NO = frozenset(Kind) - {Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY}
@@ -99,6 +101,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._ended = False
         self._launches: dict[Key, _Tracked] = {}
         self._unlaunched: set[str] = set()
+        self._held_up: set[str] = set()
         self._stage: dict[Key, Adopt] = {}
         self._uncommitted: set[Key] = set()
         self._watched: WeakSet[Session] = WeakSet()
@@ -305,11 +308,15 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._applying = None
             # Only now: a SystemExit before this has the report applied again, to the same effect.
             self._unlaunched.discard(report.launch_id)
+            self._held_up.discard(report.launch_id)
             del self._launches[key]
         elif isinstance(report, Launched):
             self._unlaunched.discard(report.launch_id)
+            self._held_up.discard(report.launch_id)
             self.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
+            if report.launch_id in self._unlaunched:
+                self._held_up.add(report.launch_id)
             self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)
 
@@ -376,7 +383,15 @@ class AsyncExecutor(compat.VersionedExecutor):
             self._abandon(key, f"Airflow set the task instance to {state} while its container was not done")
 
     def revoke_task(self, *, ti: Any) -> None:
-        """Forget a task instance and stop its container, wherever that is on its way; emit no event."""
+        """
+        Forget a task instance and stop its container, wherever that is on its way; emit no event.
+
+        :raises NotImplementedError: if it waits for capacity. The scheduler leaves it queued then, and asks again
+            later, where it would fail it, its retries unused, after the third time; it also leaves what else it
+            took for stuck until then
+        """
+        if self._is_held_up(ti):
+            raise NotImplementedError("It waits for capacity, and will be launched as soon as there is any")
         try:
             key = compat.task_key(self, ti)
             compat.forget_queued(self, key)
@@ -385,6 +400,20 @@ class AsyncExecutor(compat.VersionedExecutor):
             self._abandon(key, "Airflow revoked the task instance: it was queued for too long")
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception("ecs_executor.revoke.failed", error)
+
+    def _is_held_up(self, ti: Any) -> bool:
+        try:
+            tracked = self._launches.get(compat.task_key(self, ti))
+            bridge = self._bridge
+            return (
+                tracked is not None
+                and tracked.launch_id in self._held_up
+                and bridge is not None
+                and bridge.statistics().loop_lag < HUNG_SECONDS
+            )
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception("ecs_executor.revoke.failed", error)
+            return False
 
     def _abandon(self, key: Key, reason: str) -> None:
         tracked = self._launches.get(key)
@@ -404,6 +433,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         tracked = self._launches.pop(key, None)
         if tracked is not None:
             self._unlaunched.discard(tracked.launch_id)
+            self._held_up.discard(tracked.launch_id)
         self._stage.pop(key, None)
         self._uncommitted.discard(key)
 

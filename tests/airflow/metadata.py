@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from airflow.jobs import job as job_module
@@ -152,21 +152,37 @@ def _map_index() -> Any:
     return columns.region_index if "region_index" in columns else columns.map_index  # 3.4 and before
 
 
-def adopt(executor: Any, session: Session) -> int:
-    """Run the scheduler's own adoption; return how many task instances it reset."""
+@contextmanager
+def scheduler_of(executor: Any, session: Session) -> Iterator[Any]:
+    """Make a scheduler with this executor and a job that is alive."""
     job = Job(job_type="SchedulerJob", state="running")
     session.add(job)
     session.flush()
     job.latest_heartbeat = datetime.now(tz=timezone.utc)
     if AIRFLOW_VERSION >= (3, 2):
-        runner: Any = SchedulerJobRunner(job=job, executors=[executor])
-        return int(runner.adopt_or_reset_orphaned_tasks(session=session))
+        yield cast("Any", SchedulerJobRunner)(job=job, executors=[executor])
+        return
     with (
         mock.patch.object(Job, "executors", [executor]),
         mock.patch.object(Job, "executor", executor),
     ):
-        runner = SchedulerJobRunner(job=job)
-        return int(runner.adopt_or_reset_orphaned_tasks(session=session))
+        yield SchedulerJobRunner(job=job)
+
+
+def adopt(executor: Any, session: Session) -> int:
+    """Run the scheduler's own adoption; return how many task instances it reset."""
+    with scheduler_of(executor, session) as scheduler:
+        return int(scheduler.adopt_or_reset_orphaned_tasks(session=session))
+
+
+def look_for_stuck(executor: Any, session: Session) -> None:
+    """Run the scheduler's own search for task instances that were queued for too long."""
+    with scheduler_of(executor, session) as scheduler:
+        queued = select(TaskInstance).where(TaskInstance.state == "queued")
+        for ti in session.scalars(queued):
+            ti.queued_by_job_id = scheduler.job.id
+        session.flush()
+        scheduler._handle_tasks_stuck_in_queued(session=session)
 
 
 def copy_of(template: Path, path: Path) -> Metadata:

@@ -1,0 +1,104 @@
+"""A lack of capacity that outlasts Airflow's patience with what is queued: its own code, on a real database."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from ecs_async_executor import airflow_compat
+from ecs_async_executor.messages import Launch
+from tests.airflow.metadata import Metadata, look_for_stuck
+from tests.airflow.scripted import launched, notice, queue, succeeded
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = timedelta(seconds=600)
+"""Airflow's default ``task_queued_timeout``; after that it gives a task instance two more chances."""
+
+
+class Outage:
+    """Queued task instances of a database, in the hands of an executor; time goes by as told."""
+
+    def __init__(self, executor: Any, database: Metadata, number: int) -> None:
+        self.executor = executor
+        self.database = database
+        self.number = number
+        self.retries = 3
+        database.orphan(*["queued"] * number)
+        with database.session() as session:
+            tis = database.tis(session)[:number]
+            for ti in tis:
+                ti.max_tries = self.retries
+            airflow_compat.load_for_adoption(tis)
+            queue(executor, *airflow_compat.rebuild(tis).values())
+        executor.heartbeat()
+
+    @property
+    def launches(self) -> list[Launch]:
+        found: list[Launch] = self.executor.scripted.launches
+        return sorted(found, key=lambda launch: launch.priority)
+
+    def wait(self, times: int) -> None:
+        """Let Airflow's patience end so many times."""
+        for _ in range(times):
+            with self.database.session() as session:
+                for ti in self.database.tis(session)[: self.number]:
+                    ti.queued_dttm = datetime.now(tz=timezone.utc) - PATIENCE - timedelta(seconds=1)
+            with self.database.session() as session:
+                look_for_stuck(self.executor, session)
+            self.executor.heartbeat()
+
+    def states(self) -> list[tuple[str | None, int]]:
+        with self.database.session() as session:
+            return [(ti.state, ti.try_number) for ti in self.database.tis(session)[: self.number]]
+
+    def stuck(self) -> int:
+        with self.database.session() as session:
+            found = session.execute(text("SELECT count(*) FROM log WHERE event LIKE 'stuck in queued%'"))
+            return int(found.scalar_one())
+
+
+def test_35_minutes_without_capacity_cost_no_try(executor: Any, database: Metadata) -> None:
+    outage = Outage(executor, database, 4)
+    executor.scripted.report(*(notice(launch, "RESOURCE:MEMORY") for launch in outage.launches))
+    executor.heartbeat()
+
+    outage.wait(times=4)
+
+    assert outage.states() == [("queued", 1)] * 4
+    assert outage.stuck() == 0
+    assert executor.scripted.stops == []
+    assert len(executor.running) == 4
+    # Then there is room, and all of it goes on under the same try.
+    for launch in outage.launches:
+        executor.scripted.report(launched(launch), succeeded(launch))
+    executor.heartbeat()
+    assert [str(state) for state, _ in executor.get_event_buffer().values()] == ["success"] * 4
+
+
+def test_what_is_queued_for_too_long_for_no_reason_that_is_known_is_revoked(
+    executor: Any, database: Metadata
+) -> None:
+    outage = Outage(executor, database, 1)
+    outage.wait(times=1)
+    assert outage.states() == [("scheduled", 1)]
+    assert [stop.launch_id for stop in executor.scripted.stops] == [outage.launches[0].launch_id]
+
+
+@pytest.mark.parametrize("how", ["its container does not start", "the loop hangs"])
+def test_what_waited_for_capacity_is_revoked_when_that_is_no_longer_why(
+    executor: Any, database: Metadata, how: str
+) -> None:
+    outage = Outage(executor, database, 1)
+    executor.scripted.report(notice(outage.launches[0], "RESOURCE:MEMORY"))
+    if how == "the loop hangs":
+        executor.scripted.say(loop_lag=100.0)
+    else:
+        executor.scripted.report(launched(outage.launches[0]))
+    executor.heartbeat()
+    outage.wait(times=1)
+    assert outage.states() == [("scheduled", 1)]
+    assert len(executor.scripted.stops) == 1
