@@ -307,6 +307,8 @@ def _failure(exit_code: int | None, container: str, why: str, *, started: bool, 
     said = "Batch job failed " + (
         "without an exit code from its container" if started else "before its container ran"
     )
+    if container and why == _NEVER_STARTED:
+        why = ""  # which is what was said
     whys = "; ".join(dict.fromkeys(one for one in (why, container) if one))
     return f"{said}{after}: {whys}" if whys else said + after
 

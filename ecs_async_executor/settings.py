@@ -478,7 +478,7 @@ class BatchTuning(Tuning):
         float | None,
         _per_second(
             "Launch requests per second to start with; adapts from there. Unset: 25, half of what AWS Batch takes "
-            "from an account, status requests and all else included.",
+            "from an account, status requests and all else included; begun at a quarter of it.",
             example="20",
         ),
     ] = None

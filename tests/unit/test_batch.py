@@ -292,7 +292,7 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "seen": Seen.STOPPED,
             "started": False,
             "exit_code": None,
-            "reason": f"Batch job failed before its container ran: Task failed to start; {PULL}",
+            "reason": f"Batch job failed before its container ran: {PULL}",
         },
     ),
     (

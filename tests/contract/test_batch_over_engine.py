@@ -1,0 +1,93 @@
+"""What only Batch does, with the whole engine over the local one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ecs_async_executor import batch
+from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.bridge import Bridge
+from ecs_async_executor.messages import Finished, Launch, Notice
+from tests.contract.services import TUNING, Local, local
+from tests.contract.test_engine_over_services import Scheduler
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def service() -> Iterator[Local]:
+    with local("batch") as service:
+        yield service
+
+
+def run_one(scheduler: Scheduler) -> Finished:
+    scheduler.heartbeat(*scheduler.launches(1))
+    scheduler.run_until_finished(1)
+    assert scheduler.stop()
+    [finished] = scheduler.outcomes()
+    return finished
+
+
+def names(service: Local) -> list[str]:
+    return [entry.started_by for entry in service.server.ledger.entries()]
+
+
+def test_a_job_whose_submission_got_no_answer_and_that_is_not_listed_at_first_is_not_submitted_again(
+    service: Local,
+) -> None:
+    service.fault("launch", "unlisted", seconds=8, count=1)
+    service.fault("launch", "reset_after", count=1)
+    assert run_one(Scheduler(service)).success
+    assert service.containers() == 1
+
+
+def test_a_job_that_does_not_start_is_submitted_under_another_name(service: Local) -> None:
+    finished = run_one(Scheduler(service, life="never-starts"))
+    assert "Task failed to start; CannotPullContainerError: image not found" in (finished.reason or "")
+    assert "container 3 of 3" in (finished.reason or "")
+    assert [name.rpartition("-")[2] for name in names(service)] == ["1", "2", "3"]
+    assert len({batch.mark_in(name) for name in names(service)}) == 1
+
+
+def test_b_d_the_job_definitions_retries_do_not_start_the_container_again(service: Local) -> None:
+    service.server.register_job("airflow", retryStrategy={"attempts": 3})
+    finished = run_one(Scheduler(service, life="fails"))
+    assert (finished.exit_code, finished.reason) == (3, "Batch container exited 3")
+    assert service.containers() == 1
+
+
+def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(service: Local) -> None:
+    class Retrying(Scheduler):
+        def render(self, launch: Launch) -> LaunchSpec:
+            spec = super().render(launch)
+            return replace(spec, request={**spec.request, "retryStrategy": {"attempts": 2}})
+
+    finished = run_one(Retrying(service, life="fails"))
+    assert finished.reason == "Batch container exited 3 after 2 attempts of Batch's own"
+    assert service.containers() == 2
+
+
+def test_b_d_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_long(service: Local) -> None:
+    class Impatient(Scheduler):
+        def __init__(self, service: Local, **options: Any) -> None:
+            super().__init__(service, **options)
+            self.bridge.stop(10, stop_containers=False, reason="")
+            tuning = TUNING.model_copy(update={"capacity_timeout": 1.0})
+            self.bridge = Bridge(
+                service=service.facts, backend=service.backend, render=self.render, tuning=tuning, max_attempts=3
+            )
+            self.bridge.start()
+
+    service.fault("launch", "stuck", seconds=600)
+    scheduler = Impatient(service)
+    finished = run_one(scheduler)
+    assert "Batch let the container wait for 1 s: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY" in (
+        finished.reason or ""
+    )
+    [notice] = [report for report in scheduler.reports if isinstance(report, Notice)]
+    assert notice.text.startswith("The container waits: Batch: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    assert service.server.job(finished.handle_id or "")["status"] == "FAILED"
