@@ -9,6 +9,7 @@ written down in the same ledger, but ECS does not show them as tasks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -125,17 +126,21 @@ class Batch:
 
     :param delay: seconds from SubmitJob to RUNNABLE, half of them SUBMITTED and half PENDING
     :param retention: seconds that a finished job is remembered
+    :param mark: a regular expression whose first group is the client's mark in a job's name; None: the name is it
     """
 
     name = "batch"
     operations = frozenset({"SubmitJob", "DescribeJobs", "ListJobs", "CancelJob", "TerminateJob"})
     causes = CAUSES
 
-    def __init__(self, account: Account, *, delay: float = 0.0, retention: float = RETENTION) -> None:
+    def __init__(
+        self, account: Account, *, delay: float = 0.0, retention: float = RETENTION, mark: str | None = None
+    ) -> None:
         self.account = account
         self.host = account.host
         self.delay = delay
         self.retention = retention
+        self._mark = re.compile(mark or "(.*)")
         self._lock = account.lock
         self._clear()
         account.services[self.name] = self
@@ -400,13 +405,15 @@ class Batch:
 
     def _attempt(self, job: BatchJob, created_at: float, instance_arn: str | None) -> Attempt:
         """Make another attempt of a job and write it down."""
-        number, nth = self.account.number(job.name, job.command)
+        found = self._mark.fullmatch(job.name)
+        mark = found[1] if found is not None else job.name
+        number, nth = self.account.number(mark, job.command)
         environment = {**job.environment, "AWS_BATCH_JOB_ATTEMPT": str(len(job.attempts) + 1)}
         seconds = (job.timeout or {}).get("attemptDurationSeconds")
         part = Job(
             id=uuid4().hex,
             definition=job.definition,
-            started_by=job.name,
+            started_by=mark,
             containers=(Container(CONTAINER, job.command, environment),),
             main=CONTAINER,
             number=number,

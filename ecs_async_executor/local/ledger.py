@@ -26,7 +26,7 @@ class Entry:
     :param service: ``ecs`` or ``batch``
     :param id: its identifier at the service (ECS: task ARN, Batch: job id)
     :param token: the client's idempotency token; Batch has none
-    :param started_by: the client's mark (ECS: startedBy, Batch: the job's name)
+    :param started_by: the client's mark (ECS: startedBy, Batch: the job's name or a part of it)
     :param cluster: where it runs (ECS: cluster, Batch: job queue)
     :param attempt: counts the containers with this mark: another attempt of a Batch job is another container
     :param status: of the container, in ECS's words

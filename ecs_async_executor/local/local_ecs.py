@@ -51,6 +51,8 @@ class LocalEcs:
     :param retention: seconds that a stopped task is remembered
     :param job_retention: seconds that a finished job is remembered
     :param job_delay: seconds from SubmitJob to RUNNABLE
+    :param job_mark: a regular expression; what its first group matches in a job's name is the client's mark, by
+        which rules and the ledger know it. None: the whole name
     :param realistic: answers as large as AWS's
     :param start_delay: seconds from placement to start (subprocess)
     :param stop_timeout: seconds between SIGTERM and SIGKILL (subprocess)
@@ -78,6 +80,7 @@ class LocalEcs:
         retention: float = 3600.0,
         job_retention: float = RETENTION,
         job_delay: float = 0.0,
+        job_mark: str | None = None,
         realistic: bool = True,
         start_delay: float = 0.0,
         stop_timeout: float = 30.0,
@@ -129,7 +132,7 @@ class LocalEcs:
             expired=expired,
         )
         self._capacity = dict(capacity or {})
-        self._batch_options: dict[str, Any] = {"delay": job_delay, "retention": job_retention}
+        self._batch_options: dict[str, Any] = {"delay": job_delay, "retention": job_retention, "mark": job_mark}
         self._options: dict[str, Any] = {
             "visible_after": visible_after,
             "listed_after": listed_after,

@@ -37,7 +37,8 @@ class Rule:
     How jobs live that match; with no condition, every job matches.
 
     :param command: a regular expression found in the main container's command, words joined by spaces
-    :param started_by: a regular expression found in the client's mark (ECS: startedBy, Batch: the job's name)
+    :param started_by: a regular expression found in the client's mark (ECS: startedBy, Batch: the job's name or a
+        part of it)
     :param definition: a regular expression found in ``family:revision``
     :param launch: which jobs of this server, counted from 1
     :param attempt: which jobs with the same mark (without a mark: the same command), counted from 1

@@ -169,6 +169,15 @@ def test_tasks_and_jobs_share_host_and_ledger(start: Start, submit: Submit, run:
     assert look(aws, job)[0] == "RUNNING"
 
 
+def test_the_mark_can_be_a_part_of_the_jobs_name(start: Start, submit: Submit) -> None:
+    aws = start(job_mark=r"(.+)-\d+", script=[{"started_by": "^af$", "attempt": 2, "exit_code": 7}])
+    client = aws.client("batch")
+    for name in ("af-1", "af-2", "other"):
+        submit(client, name)
+    entries = [(e.started_by, e.attempt, e.exit_code) for e in aws.ledger.entries()]
+    assert entries == [("af", 1, 0), ("af", 2, 7), ("other", 1, 0)]
+
+
 # --- attempts ------------------------------------------------------------------------------------------------
 
 

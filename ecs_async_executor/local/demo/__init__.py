@@ -1,6 +1,6 @@
 """
-The demo: a real Airflow runs DAGs on a local ECS, and every outcome is checked.
+The demo: a real Airflow runs DAGs on a local ECS or Batch, and every outcome is checked.
 
-Starts processes and looks at them from outside: through the AWS API of the local ECS and through Airflow's
+Starts processes and looks at them from outside: through the AWS API of the local server and through Airflow's
 database. Imports nothing of Airflow and nothing of this project.
 """

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ecs_async_executor.local.demo.run import TIMEOUT_SECONDS, Options, demo
+from ecs_async_executor.local.demo.run import CLOUDS, TIMEOUT_SECONDS, Options, demo
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line, run the demo and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local.demo",
-        description="Run a real Airflow on a local ECS and check what becomes of every task.",
+        description="Run a real Airflow on a local ECS or Batch and check what becomes of every task.",
     )
     parser.add_argument(
-        "--executor", choices=("ecs",), default="ecs", help="the service to run on (there is one so far)"
+        "--executor", choices=tuple(CLOUDS), default="ecs", help="the service to run on (default: %(default)s)"
     )
     parser.add_argument(
         "--provider", action="store_true", help="use the amazon provider's own executor, to compare"
@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--timeout", type=float, default=TIMEOUT_SECONDS, metavar="SECONDS", help="for the DAGs (%(default)s)"
     )
     options = parser.parse_args(arguments)
-    return demo(Options(provider=options.provider, keep=options.keep, timeout=options.timeout))
+    return demo(
+        Options(service=options.executor, provider=options.provider, keep=options.keep, timeout=options.timeout)
+    )
 
 
 if __name__ == "__main__":

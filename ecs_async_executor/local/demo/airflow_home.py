@@ -20,8 +20,17 @@ from typing import Any
 from ecs_async_executor.local.demo.processes import MARK
 from ecs_async_executor.local.demo.scenario import label
 
-OURS = "ecs_async_executor.AsyncEcsExecutor"
-PROVIDERS = "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor"
+EXECUTORS = {
+    "ecs": (
+        "ecs_async_executor.AsyncEcsExecutor",
+        "airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor",
+    ),
+    "batch": (
+        "ecs_async_executor.AsyncBatchExecutor",
+        "airflow.providers.amazon.aws.executors.batch.AwsBatchExecutor",
+    ),
+}
+"""Per service our executor and the amazon provider's."""
 
 CONCURRENCY = 3
 """Task instances at a time: each is a process that imports Airflow, and this should work on two cores."""
@@ -30,12 +39,17 @@ FOREIGN = ("AIRFLOW", "AWS_", "_AIRFLOW", "PYTHONWARNINGS", "PYTHONSTARTUP", "VI
 """Beginnings of the names of variables that must not get into the demo from outside."""
 
 
+def executor_class(service: str, *, provider: bool) -> str:
+    """Name the class of an executor, as Airflow's configuration wants it."""
+    return EXECUTORS[service][provider]
+
+
 @dataclass(frozen=True, slots=True)
 class Try:
     """
     One try of a task instance, as Airflow's database has it.
 
-    :param external_executor_id: what the executor last reported for it (the ECS task ARN)
+    :param external_executor_id: what the executor last reported for it (the ECS task ARN, the Batch job id)
     :param settled: Airflow will not change its state any more
     """
 
@@ -112,9 +126,9 @@ class AirflowHome:
         return dict(self._base)
 
     def executor(self, *, provider: bool, ecs_url: str, subnets: str, security_groups: str) -> dict[str, str]:
-        """Return the executor's part of the environment: the same settings for either executor."""
+        """Return the part of the environment that an executor on ECS needs: the same settings for either."""
         return {
-            "AIRFLOW__CORE__EXECUTOR": PROVIDERS if provider else OURS,
+            "AIRFLOW__CORE__EXECUTOR": executor_class("ecs", provider=provider),
             "AIRFLOW__AWS_ECS_EXECUTOR__ASSIGN_PUBLIC_IP": "True",
             "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "demo",
             # The provider's default, a connection that is not there, is answered with a long warning.
@@ -126,12 +140,32 @@ class AirflowHome:
             "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": subnets,
             "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "demo",
             "AIRFLOW__ECS_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
-            # Invented credentials, and no way past the local ECS to a real account.
+            **self._aws(ecs_url),
+        }
+
+    def batch_executor(self, *, provider: bool, url: str, job_definition: str) -> dict[str, str]:
+        """Return the part of the environment that an executor on Batch needs: the same settings for either."""
+        return {
+            "AIRFLOW__CORE__EXECUTOR": executor_class("batch", provider=provider),
+            # The provider's default, a connection that is not there, is answered with a long warning.
+            "AIRFLOW__AWS_BATCH_EXECUTOR__CONN_ID": "",
+            "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_DEFINITION": job_definition,
+            "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_NAME": "demo",
+            "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE": "default",
+            "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": "us-east-1",
+            "AIRFLOW__BATCH_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
+            **self._aws(url),
+        }
+
+    @staticmethod
+    def _aws(url: str) -> dict[str, str]:
+        return {
+            # Invented credentials, and no way past the local server to a real account.
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": ecs_url,
+            "AWS_ENDPOINT_URL": url,
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }

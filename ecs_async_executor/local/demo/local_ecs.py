@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import urllib.request
-from dataclasses import dataclass
 from datetime import timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import boto3
 
-from ecs_async_executor.local.demo.scenario import label
+from ecs_async_executor.local.demo.cloud import Ran, kill, workload
+from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,34 +17,14 @@ if TYPE_CHECKING:
 
     from mypy_boto3_ecs.type_defs import TaskTypeDef
 
+    from ecs_async_executor.local.demo.airflow_home import AirflowHome
+
 CLUSTER = "demo"
 CONTAINER = "airflow"
 
 
-@dataclass(frozen=True, slots=True)
-class EcsTask:
-    """
-    One ECS task of the demo.
-
-    :param label: the task instance that runs in it
-    :param number: the try of the task instance
-    """
-
-    arn: str
-    label: str
-    number: int
-    status: str
-    created: datetime
-    started: datetime | None
-    stopped: datetime | None
-    exit_code: int | None
-    stop_code: str
-    stopped_reason: str
-
-    @property
-    def short(self) -> str:
-        """The end of the ARN, enough to tell it from the others."""
-        return self.arn.rpartition("/")[2][:8]
+ENDS = {"EssentialContainerExited": EXITED, "SpotInterruption": HOST_TAKEN}
+"""What stop codes mean in the words of the scenario."""
 
 
 class Ecs:
@@ -55,6 +33,9 @@ class Ecs:
 
     :param url: where it listens
     """
+
+    name = "ECS"
+    noun = "ECS task"
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -91,7 +72,7 @@ class Ecs:
         groups = self._ec2.describe_security_groups()["SecurityGroups"]
         return subnets[0]["SubnetId"], groups[0]["GroupId"]
 
-    def tasks(self) -> list[EcsTask]:
+    def tasks(self) -> list[Ran]:
         """Return every ECS task, in the order in which they were made."""
         arns = [
             arn
@@ -106,23 +87,28 @@ class Ecs:
         ]
         return sorted(found, key=lambda task: task.created)
 
-    def take_host_away(self, arn: str) -> None:
+    def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
+        """Make what has to exist, and return the part of the environment that the executor needs."""
+        subnets, groups = self.prepare(airflow.container_environment)
+        return airflow.executor(provider=provider, ecs_url=self.url, subnets=subnets, security_groups=groups)
+
+    def containers(self) -> list[Ran]:
+        """Return every ECS task, in the order in which they were made."""
+        return self.tasks()
+
+    def take_host_away(self, container: str) -> None:
         """Let the host under an ECS task be reclaimed, as Spot does."""
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            f"{self.url}/_local/tasks/{arn.rpartition('/')[2]}/kill",
-            data=json.dumps({"cause": "spot"}).encode(),
-            method="POST",
-        )
-        with urllib.request.urlopen(request, timeout=5):  # noqa: S310
-            pass
+        kill(self.url, "tasks", container)
 
 
-def _read(task: TaskTypeDef) -> EcsTask:
+def _read(task: TaskTypeDef) -> Ran:
     (override,) = task["overrides"]["containerOverrides"]
     (container,) = task["containers"]
-    ran = _workload(override["command"])["ti"]
-    return EcsTask(
-        arn=task["taskArn"],
+    ran = workload(override["command"])["ti"]
+    stop_code = task.get("stopCode", "")
+    end = ENDS.get(stop_code, stop_code)
+    return Ran(
+        id=task["taskArn"],
         label=label(ran["dag_id"], ran["task_id"], ran["map_index"]),
         number=ran["try_number"],
         status=task["lastStatus"],
@@ -130,16 +116,10 @@ def _read(task: TaskTypeDef) -> EcsTask:
         started=_utc(task.get("startedAt")),
         stopped=_utc(task.get("stoppedAt")),
         exit_code=container.get("exitCode"),
-        stop_code=task.get("stopCode", ""),
-        stopped_reason=task.get("stoppedReason", ""),
+        end=end,
+        why=EXITED if end == EXITED else stop_code and f"{stop_code}: {task.get('stoppedReason', '')}",
     )
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone(timezone.utc)
-
-
-def _workload(command: list[str]) -> dict[str, Any]:
-    """Find the workload in the command that Airflow sends: it follows ``--json-string``."""
-    found: dict[str, Any] = json.loads(command[command.index("--json-string") + 1])
-    return found

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ecs_async_executor.local.demo.scenario import EXITED, SCENARIO
+from ecs_async_executor.local.demo.scenario import SCENARIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from ecs_async_executor.local.demo.airflow_home import Try
-    from ecs_async_executor.local.demo.local_ecs import EcsTask
+    from ecs_async_executor.local.demo.cloud import Ran
     from ecs_async_executor.local.demo.scenario import Expected
 
 COLOURS = {"success": "green", "failed": "red"}
@@ -27,15 +27,17 @@ class Report:
     Everything that happened.
 
     :param tries: as Airflow has them
-    :param tasks: as ECS has them
+    :param containers: as the service has them
+    :param noun: what the service calls a container
     """
 
     tries: Sequence[Try]
-    tasks: Sequence[EcsTask]
+    containers: Sequence[Ran]
+    noun: str
 
-    def of(self, label: str, number: int) -> list[EcsTask]:
-        """Return the ECS tasks of one try."""
-        return [task for task in self.tasks if (task.label, task.number) == (label, number)]
+    def of(self, label: str, number: int) -> list[Ran]:
+        """Return the containers of one try."""
+        return [ran for ran in self.containers if (ran.label, ran.number) == (label, number)]
 
     def settled(self) -> bool:
         """Say whether Airflow is done with every task instance of the scenario, and every container ended."""
@@ -43,7 +45,7 @@ class Report:
         for read in self.tries:
             last[read.label] = read
         return all(one.label in last and last[one.label].settled for one in SCENARIO) and all(
-            task.stopped for task in self.tasks
+            ran.stopped for ran in self.containers
         )
 
     def surprises(self) -> list[str]:
@@ -61,55 +63,45 @@ class Report:
             found.append(
                 f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(expected.states)}"
             )
-        for number, (containers, stop_code) in enumerate(
-            zip(expected.containers, expected.stop_codes, strict=True), 1
-        ):
-            tasks = self.of(expected.label, number)
-            if len(tasks) != containers:
-                found.append(f"{expected.label} try {number} took {len(tasks)} containers, not {containers}")
-            elif tasks[0].stop_code != stop_code:
-                found.append(
-                    f"{expected.label} try {number}: {tasks[0].stop_code or 'no stop code'}, not {stop_code}"
-                )
+        for number, (wanted, end) in enumerate(zip(expected.containers, expected.ends, strict=True), 1):
+            containers = self.of(expected.label, number)
+            if len(containers) != wanted:
+                found.append(f"{expected.label} try {number} took {len(containers)} containers, not {wanted}")
+            elif containers[0].end != end:
+                found.append(f"{expected.label} try {number}: {containers[0].end or 'no end'}, not {end}")
         return found
 
     def table(self) -> Table:
-        """Lay it all out: a line per ECS task, under the try of the task instance that ran in it."""
-        table = Table(title="Every task instance, and the ECS tasks that it ran in", title_justify="left")
-        for heading in ("task instance", "try", "ECS task", "why it stopped"):
+        """Lay it all out: a line per container, under the try of the task instance that ran in it."""
+        table = Table(title=f"Every task instance, and the {self.noun}s that it ran in", title_justify="left")
+        for heading in ("task instance", "try", self.noun, "why it stopped"):
             table.add_column(heading, overflow="fold")
         for heading in ("exit", "queued", "started", "ended"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
         for read in self.tries:
-            tasks = self.of(read.label, read.number)
+            containers = self.of(read.label, read.number)
             state = read.state or "none"
-            if not tasks:
+            if not containers:
                 table.add_row(
                     read.label, str(read.number), "–", "–", "–",
                     _clock(read.queued), _clock(read.started), _clock(read.ended), _coloured(state),
                 )  # fmt: skip
-            for task in tasks:
-                last = task is tasks[-1]
+            for ran in containers:
+                last = ran is containers[-1]
                 table.add_row(
-                    read.label if task is tasks[0] else "",
-                    str(read.number) if task is tasks[0] else "",
-                    task.short,
-                    _why(task),
-                    "–" if task.exit_code is None else str(task.exit_code),
+                    read.label if ran is containers[0] else "",
+                    str(read.number) if ran is containers[0] else "",
+                    ran.short,
+                    ran.why or ran.status,
+                    "–" if ran.exit_code is None else str(ran.exit_code),
                     # Airflow keeps only the last time that a try was queued.
-                    _clock(read.queued if last else task.created),
-                    _clock(task.started),
-                    _clock(task.stopped),
+                    _clock(read.queued if last else ran.created),
+                    _clock(ran.started),
+                    _clock(ran.stopped),
                     _coloured(state) if last else "gave way",
                 )
         return table
-
-
-def _why(task: EcsTask) -> str:
-    if not task.stop_code:
-        return task.status
-    return "exited" if task.stop_code == EXITED else f"{task.stop_code}: {task.stopped_reason}"
 
 
 def _clock(moment: datetime | None) -> str:

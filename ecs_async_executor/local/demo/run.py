@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecs_async_executor.local.demo.airflow_home import CONCURRENCY, OURS, PROVIDERS, AirflowHome
+from ecs_async_executor.local.demo.airflow_home import CONCURRENCY, AirflowHome, executor_class
 from ecs_async_executor.local.demo.interrupts import Interrupts, StoppedError
+from ecs_async_executor.local.demo.local_batch import Batch
 from ecs_async_executor.local.demo.local_ecs import Ecs
 from ecs_async_executor.local.demo.processes import DiedError, Processes
 from ecs_async_executor.local.demo.report import Report
@@ -20,6 +21,11 @@ from ecs_async_executor.local.demo.show import Show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ecs_async_executor.local.demo.cloud import Cloud
+
+CLOUDS: dict[str, Callable[[str], Cloud]] = {"ecs": Ecs, "batch": Batch}
+"""The services to choose from."""
 
 COMPONENTS = ("scheduler", "triggerer", "dag_processor")
 """What Airflow's health report has to call healthy."""
@@ -40,11 +46,13 @@ class Options:
     """
     How the demo is run.
 
+    :param service: one of :data:`CLOUDS`
     :param provider: with the amazon provider's own executor, for comparison
     :param keep: go on after the report until it is interrupted
     :param timeout: seconds that the DAGs may take
     """
 
+    service: str = "ecs"
     provider: bool = False
     keep: bool = False
     timeout: float = TIMEOUT_SECONDS
@@ -93,17 +101,18 @@ class Run:
 
     def _run(self) -> int:
         show = self._show
-        show.say(f"Airflow with {PROVIDERS if self._options.provider else OURS}, in {self._airflow.folder.parent}")
-        with show.waiting("Starting the local ECS"):
-            ecs = self._start_ecs()
-        show.say(f"The local ECS listens on {ecs.url}")
+        executor = executor_class(self._options.service, provider=self._options.provider)
+        show.say(f"Airflow with {executor}, in {self._airflow.folder.parent}")
+        with show.waiting("Starting the local server"):
+            cloud = self._start_cloud()
+        show.say(f"The local {cloud.name} listens on {cloud.url}")
         with show.waiting("Making Airflow's database"):
             self._airflow_process("db-migrate", "db", "migrate", wait=True)
         with show.waiting("Starting Airflow"):
             self._start_airflow()
         show.say(f"Airflow's API server listens on {self._airflow.url}")
         with show.waiting(f"Running the DAGs, at most {CONCURRENCY} task instances at a time"):
-            report = self._watch(ecs)
+            report = self._watch(cloud)
         show.console.print(report.table())
         surprises = report.surprises()
         for surprise in surprises:
@@ -111,7 +120,8 @@ class Run:
         if surprises:
             self._show_logs(report)
         else:
-            show.say(f"[green]{len(report.tries)} tries in {len(report.tasks)} ECS tasks, all as expected[/]")
+            ran = f"{len(report.containers)} {cloud.noun}s"
+            show.say(f"[green]{len(report.tries)} tries in {ran}, all as expected[/]")
         if self._options.keep:
             self._keep()
         return 1 if surprises else 0
@@ -131,24 +141,22 @@ class Run:
         for path in sorted((self._processes.logs / "containers").rglob("*.log")):
             self._show.tail_file(path)
 
-    def _start_ecs(self) -> Ecs:
+    def _start_cloud(self) -> Cloud:
         port_file = self._processes.logs / "ecs.port"
         self._processes.start(
             "local-ecs",
             *(sys.executable, "-m", "ecs_async_executor.local", "--host", "127.0.0.1", "--port", "0"),
             *("--port-file", str(port_file), "--runner", "subprocess"),
             *("--max-running", str(CONCURRENCY + 1), "--log-dir", str(self._processes.logs / "containers")),
+            *("--stop-timeout", "2"),
         )
-        self._until("the local ECS listens", lambda: port_file.exists() and port_file.read_text().strip())
-        ecs = Ecs(f"http://127.0.0.1:{port_file.read_text().strip()}")
-        subnets, groups = ecs.prepare(self._airflow.container_environment)
+        self._until("the local server listens", lambda: port_file.exists() and port_file.read_text().strip())
+        cloud = CLOUDS[self._options.service](f"http://127.0.0.1:{port_file.read_text().strip()}")
         self._processes.environment = {
             **self._airflow.environment,
-            **self._airflow.executor(
-                provider=self._options.provider, ecs_url=ecs.url, subnets=subnets, security_groups=groups
-            ),
+            **cloud.settings(self._airflow, provider=self._options.provider),
         }
-        return ecs
+        return cloud
 
     def _start_airflow(self) -> None:
         """Start the scheduler last: the containers that it launches report to the API server at once."""
@@ -169,31 +177,31 @@ class Run:
         else:
             self._processes.start(name, *command)
 
-    def _watch(self, ecs: Ecs) -> Report:
+    def _watch(self, cloud: Cloud) -> Report:
         """Follow the task instances until Airflow is done with them."""
         deadline = time.monotonic() + self._options.timeout
         while True:
             self._processes.check()
-            report = Report(self._airflow.tries(), ecs.tasks())
+            report = Report(self._airflow.tries(), cloud.containers(), cloud.noun)
             self._show.news(report.tries)
             if report.settled():
                 return report
-            self._take_host_away(report, ecs)
+            self._take_host_away(report, cloud)
             if time.monotonic() > deadline:
                 self._show.console.print(report.table())
                 raise FailedError(f"The DAGs were not done after {self._options.timeout:.0f} s")
             time.sleep(POLL_SECONDS)
 
-    def _take_host_away(self, report: Report, ecs: Ecs) -> None:
+    def _take_host_away(self, report: Report, cloud: Cloud) -> None:
         """Interrupt the first container of the one that is to lose its host, once user code runs in it."""
         for read in report.tries:
             if (read.label, read.number, read.state) != (HOST_LOST.label, 1, "running"):
                 continue
-            for task in report.of(read.label, read.number):
-                if task.status == "RUNNING" and task.arn not in self._interrupted:
-                    self._interrupted.add(task.arn)
-                    ecs.take_host_away(task.arn)
-                    self._show.say(f"{read.label}: the host of ECS task {task.short} is taken away")
+            for ran in report.of(read.label, read.number):
+                if ran.status == "RUNNING" and ran.id not in self._interrupted:
+                    self._interrupted.add(ran.id)
+                    cloud.take_host_away(ran.id)
+                    self._show.say(f"{read.label}: the host of {cloud.noun} {ran.short} is taken away")
 
     def _keep(self) -> None:
         self._show.say(f"Airflow's UI is at {self._airflow.url} (nobody needs to log in); Ctrl-C ends it all")

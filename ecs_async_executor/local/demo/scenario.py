@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EXITED = "exited"
+HOST_TAKEN = "its host was taken away"
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -11,16 +14,16 @@ class Expected:
     What one task instance should do.
 
     :param states: Airflow's state at the end of each try
-    :param containers: how many ECS tasks each try takes; more than one when it gives its container back and
+    :param containers: how many containers each try takes; more than one when it gives its container back and
         goes on in another
-    :param stop_codes: ECS's stop code of the first ECS task of each try
+    :param ends: how the first container of each try ends
     """
 
     dag_id: str
     task_id: str
     states: tuple[str, ...] = ("success",)
     containers: tuple[int, ...] = (1,)
-    stop_codes: tuple[str, ...] = ("EssentialContainerExited",)
+    ends: tuple[str, ...] = (EXITED,)
     map_index: int = -1
 
     @property
@@ -34,8 +37,7 @@ def label(dag_id: str, task_id: str, map_index: int) -> str:
     return f"{dag_id}.{task_id}" + (f"[{map_index}]" if map_index >= 0 else "")
 
 
-EXITED = "EssentialContainerExited"
-HOST_LOST = Expected("host_lost", "long_haul", ("failed", "success"), (1, 1), ("SpotInterruption", EXITED))
+HOST_LOST = Expected("host_lost", "long_haul", ("failed", "success"), (1, 1), (HOST_TAKEN, EXITED))
 """The first container of this one is taken away as soon as its task runs."""
 
 SCENARIO = (

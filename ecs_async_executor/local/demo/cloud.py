@@ -1,0 +1,81 @@
+"""What the demo wants of a service that runs containers, whichever it is, and what it says about each of them."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from ecs_async_executor.local.demo.airflow_home import AirflowHome
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """
+    One container of the demo: an ECS task, a Batch job.
+
+    :param label: the task instance that runs in it
+    :param number: the try of the task instance
+    :param end: how it ended, in the words of the scenario or else the service's own; empty before that
+    :param why: the same, for people
+    """
+
+    id: str
+    label: str
+    number: int
+    status: str
+    created: datetime
+    started: datetime | None
+    stopped: datetime | None
+    exit_code: int | None
+    end: str
+    why: str
+
+    @property
+    def short(self) -> str:
+        """Enough of the id to tell it from the others."""
+        return self.id.rpartition("/")[2][:8]
+
+
+class Cloud(Protocol):
+    """
+    A local service as the demo uses it.
+
+    :param name: what people call it
+    :param noun: and what it calls a container
+    """
+
+    name: str
+    noun: str
+    url: str
+
+    def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
+        """Make what has to exist, and return the part of the environment that the executor needs."""
+
+    def containers(self) -> Sequence[Ran]:
+        """Return every container, in the order in which they were made."""
+
+    def take_host_away(self, container: str) -> None:
+        """Let the host under a container be reclaimed, as Spot does."""
+
+
+def kill(url: str, kind: str, container: str) -> None:
+    """Ask the local server for the loss of a host."""
+    request = urllib.request.Request(  # noqa: S310 - our own server
+        f"{url}/_local/{kind}/{container.rpartition('/')[2]}/kill",
+        data=json.dumps({"cause": "spot"}).encode(),
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+        pass
+
+
+def workload(command: Sequence[str]) -> dict[str, Any]:
+    """Find the workload in the command that Airflow sends: it follows ``--json-string``."""
+    found: dict[str, Any] = json.loads(command[list(command).index("--json-string") + 1])
+    return found
