@@ -395,11 +395,7 @@ class BatchBackend:
         if _BARE_UUID.fullmatch(started_by):
             prefix = name_prefix(self._settings.job_name, started_by)
         asked = {"jobQueue": scope, "filters": [{"name": "JOB_NAME", "values": [f"{prefix}-*"]}]}
-        reply = await self._call("ListJobs", **asked)
-        jobs = list(reply.get("jobSummaryList") or ())
-        while reply.get("nextToken"):
-            reply = await self._call("ListJobs", **asked, nextToken=reply["nextToken"])
-            jobs += reply.get("jobSummaryList") or []
+        jobs = await self._call.pages("ListJobs", "jobSummaryList", **asked)
         return [Handle(scope, job["jobId"]) for job in jobs]
 
     async def stop(self, handle: Handle, reason: str) -> None:

@@ -613,12 +613,7 @@ class EcsBackend:
         return [Handle(scope, arn) for arn in arns]
 
     async def _list(self, scope: str, **filters: str) -> list[str]:
-        reply = await self._call("ListTasks", cluster=scope, **filters)
-        arns: list[str] = list(reply.get("taskArns") or ())
-        while reply.get("nextToken"):
-            reply = await self._go_on("ListTasks", cluster=scope, **filters, nextToken=reply["nextToken"])
-            arns += reply.get("taskArns") or []
-        return arns
+        return await self._call.pages("ListTasks", "taskArns", cluster=scope, **filters)
 
     async def _stopped_tasks(self, scope: str) -> Mapping[str, str | None]:
         """Read the stopped tasks of a cluster; whoever comes during a sweep shares the next one."""
@@ -628,14 +623,17 @@ class EcsBackend:
             if known.result_of > came_after:
                 return known.result
             known.begun += 1
-            arns = await self._list(scope, desiredStatus="STOPPED")
+            # That there is nothing at all is believed only if it is said twice.
+            arns = await self._list(scope, desiredStatus="STOPPED") or await self._list(
+                scope, desiredStatus="STOPPED"
+            )
             # A task keeps its mark: what one sweep has learnt, none has to ask again, even if it failed.
             marks = known.marks = {arn: known.marks[arn] for arn in arns if arn in known.marks}
             for _ in range(_DESCRIBE_PASSES):
                 new = [arn for arn in arns if arn not in marks]
                 for first in range(0, len(new), self.describe_batch):
                     batch = new[first : first + self.describe_batch]
-                    reply = await self._go_on("DescribeTasks", cluster=scope, tasks=batch)
+                    reply = await self._call.go_on("DescribeTasks", cluster=scope, tasks=batch)
                     for task in reply.get("tasks") or ():
                         marks[task["taskArn"]] = task.get("startedBy")
             known.result, known.result_of = dict(marks), known.begun
@@ -663,21 +661,6 @@ class EcsBackend:
             ) from None
         raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
 
-    async def _go_on(self, operation: str, **parameters: Any) -> Any:
-        """
-        Make a further request of a read that takes many, again if it gets no answer or comes too fast.
-
-        Begun anew each time, it would hardly ever come to its end.
-        """
-        for pause in _GO_ON_AFTER:
-            try:
-                return await self._call(operation, **parameters)
-            except BackendError as error:
-                if error.kind not in {Kind.AMBIGUOUS, Kind.THROTTLED}:
-                    raise
-            await anyio.sleep(pause)
-        return await self._call(operation, **parameters)
-
 
 _ALWAYS_THERE: Final = {
     "DescribeClusters": frozenset({"clusters", "failures"}),
@@ -694,8 +677,6 @@ _METHODS: Final = {
 _LONG_ARN_PARTS: Final = 3
 _DESCRIBE_PASSES: Final = 3
 """A listed task that is MISSING may have been forgotten since, or be one that ECS does not show at that moment."""
-_GO_ON_AFTER: Final = (0.25, 0.5, 1.0, 2.0)
-"""Seconds between the tries of a request that continues a long read."""
 _UNHEALTHY: Final = (
     "ECS Executor health check has failed {}. "
     "The ECS executor will not be able to run Airflow tasks until the issue is addressed."

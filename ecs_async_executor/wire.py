@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import anyio
 import msgspec
 
 from ecs_async_executor.aws import Decoder, classify, unlogged
@@ -233,3 +234,44 @@ class Calls:
             # botocore takes a body that is no JSON for an empty reply.
             raise BackendError(Kind.AMBIGUOUS, "MalformedReply", f"{operation} answered with something else")
         return reply
+
+    async def go_on(self, operation: str, **parameters: Any) -> Any:
+        """
+        Make a further request of a read that takes many, again if it gets no answer or comes too fast.
+
+        Begun anew each time, it would hardly ever come to its end.
+        """
+        for pause in _GO_ON_AFTER:
+            try:
+                return await self(operation, **parameters)
+            except BackendError as error:
+                if error.kind not in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                    raise
+            await anyio.sleep(pause)
+        return await self(operation, **parameters)
+
+    async def pages(self, operation: str, key: str, **parameters: Any) -> list[Any]:
+        """
+        Read a list to its end.
+
+        A last page with nothing on it, where the one before has said that there is more, is asked for again: half
+        a list that is taken for the whole makes what it lacks look gone.
+
+        :param key: of a reply's part of the list
+        """
+        reply = await self(operation, **parameters)
+        members = list(reply.get(key) or ())
+        while token := reply.get("nextToken"):
+            for pause in _EMPTY_PAGE_AGAIN:
+                reply = await self.go_on(operation, **parameters, nextToken=token)
+                if reply.get(key) or reply.get("nextToken"):
+                    break
+                await anyio.sleep(pause)
+            members += reply.get(key) or []
+        return members
+
+
+_GO_ON_AFTER: Final = (0.25, 0.5, 1.0, 2.0)
+"""Seconds between the tries of a request that continues a long read."""
+_EMPTY_PAGE_AGAIN: Final = (0.25, 0.5, 0.0)
+"""Seconds after each of the answers that have to agree that a list has nothing more, although it was to have."""

@@ -136,6 +136,11 @@ class Database:
     def enroll(self, scheduler: int) -> None:
         self._db.execute("INSERT INTO scheduler (number) VALUES (?)", (scheduler,))
 
+    def enrolled(self, scheduler: int) -> bool:
+        """Tell if a scheduler has begun to work."""
+        found = self._db.execute("SELECT 1 FROM scheduler WHERE number = ?", (scheduler,)).fetchone()
+        return found is not None
+
     def note(self, scheduler: int, *, adopted: int, restarts: int, slowest_beat: float) -> None:
         self._db.execute(
             "UPDATE scheduler SET adopted = ?, restarts = ?, slowest_beat = ? WHERE number = ?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -147,7 +148,7 @@ def _run(
                     arguments = [str(path), service, *map(str, (number, incarnations, seed, *limits))]
                     scheduler = _start("tests.chaos.scheduler", arguments, log, environment)
                     try:
-                        _watch(scheduler, plan, weather, database, result, began, timeout, progress)
+                        _watch(scheduler, number, plan, weather, database, result, began, timeout, progress)
                     finally:
                         scheduler.kill()
                         scheduler.wait()
@@ -203,6 +204,7 @@ def _service(directory: Path, seed: int, service: str) -> Iterator[dict[str, str
 
 def _watch(
     scheduler: subprocess.Popen[bytes],
+    number: int,
     plan: Plan,
     weather: _Weather,
     database: Database,
@@ -212,13 +214,15 @@ def _watch(
     progress: Callable[[float, Run, dict[str, int]], None],
 ) -> None:
     """Let one scheduler work until its time has come or everything is done."""
-    born = time.monotonic()
+    born = math.inf  # its start-up does not count: that takes longer than its life where there is other work
     while scheduler.poll() is None:
         now = time.monotonic()
         weather.turn(now)
+        if born > now and database.enrolled(number):
+            born = now
         states = database.states()
         progress(now - began, result, states)
-        if not states.keys() - {"success", "failed"}:
+        if born <= now and not states.keys() - {"success", "failed"}:
             result.finished = True
             result.deaths["SIGTERM when all was done"] += 1
             _ask_to_end(scheduler)

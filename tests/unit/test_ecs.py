@@ -804,7 +804,7 @@ def test_a_failed_sweep_is_not_shared() -> None:
 
 
 def test_a_sweep_goes_on_where_an_answer_was_lost_or_came_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecs, "_GO_ON_AFTER", (0.0, 0.0))
+    monkeypatch.setattr(wire, "_GO_ON_AFTER", (0.0, 0.0))
     cluster = Cluster(running={}, stopped={ARN + f"s{n}": "mark" if n == 8 else "other" for n in range(9)})
     troubles: dict[str, list[Exception]] = {
         "4": [refusal("ThrottlingException", "slow", "ListTasks"), ConnectionResetError()],
@@ -823,6 +823,35 @@ def test_a_sweep_goes_on_where_an_answer_was_lost_or_came_too_fast(monkeypatch: 
     assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "s8")]
     assert cluster.sweeps() == 1
     assert not any(troubles.values())
+
+
+@pytest.mark.parametrize("page", ["", "4", "8"])
+def test_half_a_list_is_not_taken_for_the_whole(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_EMPTY_PAGE_AGAIN", (0.0, 0.0))
+    cluster = Cluster(running={}, stopped={ARN + f"s{n}": "mark" if n == 8 else "other" for n in range(9)})
+    nothing: list[Any] = [{"taskArns": []}]
+
+    def list_tasks(**parameters: Any) -> Any:
+        stopped = parameters.get("desiredStatus") == "STOPPED"
+        if stopped and parameters.get("nextToken", "") == page and nothing:
+            return nothing.pop()
+        return cluster.list_tasks(**parameters)
+
+    cluster.client.answers["list_tasks"] = list_tasks
+    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "s8")]
+    assert not nothing
+
+
+def test_a_list_that_ends_with_an_empty_page_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_EMPTY_PAGE_AGAIN", (0.0, 0.0))
+    cluster = Cluster(running={}, stopped={ARN + "1": "mark", ARN + "2": "other"})
+
+    async def list_tasks(**parameters: Any) -> Any:
+        page = await cluster.list_tasks(**parameters)
+        return page | ({"nextToken": "2"} if page["taskArns"] else {})
+
+    cluster.client.answers["list_tasks"] = list_tasks
+    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
 
 
 def test_what_a_failed_sweep_has_learnt_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
