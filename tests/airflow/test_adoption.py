@@ -38,7 +38,7 @@ def in_database(database: Metadata) -> dict[str, tuple[str | None, str | None]]:
         }
 
 
-def test_e14_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, database: Metadata) -> None:
+def test_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, database: Metadata) -> None:
     assigned = str(uuid.uuid4())
     ids = database.orphan("queued", "running", "restarting", "queued", external_ids=[assigned, ARN, ARN, None])
 
@@ -65,7 +65,7 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     assert "task_0" in str(queued.launch)
 
 
-def test_e11_an_adopted_launch_gets_a_token_when_it_is_launched(executor: Any, database: Metadata) -> None:
+def test_an_adopted_launch_gets_a_token_when_it_is_launched(executor: Any, database: Metadata) -> None:
     database.orphan("queued")
     (one,) = adopted(executor, database)
     assert one.launch.workload.token == ""
@@ -87,7 +87,7 @@ def test_a_rebuilt_workload_is_the_one_that_airflow_made(executor: Any, database
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_e15_adoption_needs_as_many_statements_for_many_as_for_few(
+def test_adoption_needs_as_many_statements_for_many_as_for_few(
     make_executor: Callable[..., Any], database: Metadata, state: str
 ) -> None:
     counts = []

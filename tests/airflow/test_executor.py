@@ -251,7 +251,7 @@ def test_a_workload_that_cannot_be_taken_fails_alone(
 
 
 @pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
-def test_e23_the_id_that_airflow_assigned_is_the_launch_and_its_mark(executor: Any) -> None:
+def test_the_id_that_airflow_assigned_is_the_launch_and_its_mark(executor: Any) -> None:
     assigned = str(uuid.uuid4())
     launch = launch_one(executor, external_executor_id=assigned)
     assert (launch.launch_id, launch.started_by) == (assigned, assigned)
@@ -293,7 +293,7 @@ def test_the_same_key_queued_again_replaces_the_launch(executor: Any, bridge: Sc
     assert states(executor) == {"task": ("running", "arn:2")}
 
 
-def test_e24_a_resumed_task_is_not_mixed_up_with_its_container_that_still_stops(
+def test_a_resumed_task_is_not_mixed_up_with_its_container_that_still_stops(
     executor: Any, bridge: ScriptedBridge
 ) -> None:
     deferred = launch_one(executor)
@@ -344,7 +344,7 @@ def test_a_report_that_comes_twice_makes_one_event(executor: Any, bridge: Script
     assert states(executor) == {}
 
 
-def test_e6_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bridge: ScriptedBridge) -> None:
+def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     reason = "ECS container exited 137: OutOfMemoryError: Container killed due to memory usage"
     bridge.report(failed(launch, reason, notable=True, handle_id="arn:1", exit_code=137))
@@ -360,7 +360,7 @@ def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: 
     assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
 
 
-def test_e3_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridge) -> None:
+def test_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     bridge.report(notice(launch, "Capacity is unavailable at this time."))
     executor.heartbeat()
@@ -368,7 +368,7 @@ def test_e3_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridg
     assert event_logs(executor) == [("waiting for capacity", "Capacity is unavailable at this time.")]
 
 
-def test_e9_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge: ScriptedBridge) -> None:
+def test_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge: ScriptedBridge) -> None:
     bad, good = launch_one(executor, task_id="bad"), launch_one(executor, task_id="good")
     apply = executor.fail
 
@@ -399,7 +399,7 @@ def test_the_beat_is_the_last_thing_of_a_sync(executor: Any, bridge: ScriptedBri
 
 
 @pytest.mark.parametrize("part", ["drain", "statistics", "beat"])
-def test_e1_sync_never_raises(executor: Any, bridge: ScriptedBridge, part: str) -> None:
+def test_sync_never_raises(executor: Any, bridge: ScriptedBridge, part: str) -> None:
     def fail(*_: object) -> None:
         raise OSError("no credentials")
 
@@ -450,7 +450,7 @@ def _audit(event: str, _: object) -> None:
         _watching.append(event)
 
 
-def test_e22_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBridge) -> None:
+def test_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBridge) -> None:
     global _watching  # noqa: PLW0603 - an audit hook cannot be taken out again
     sys.addaudithook(_audit)
     executor.parallelism = 500
@@ -548,7 +548,7 @@ def test_a_state_for_an_unknown_key_is_only_an_event(executor: Any, bridge: Scri
     assert bridge.commands == []
 
 
-def test_e13_revoking_forgets_the_launch_stops_it_and_tells_nothing(executor: Any, bridge: ScriptedBridge) -> None:
+def test_revoking_forgets_the_launch_stops_it_and_tells_nothing(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     bridge.report(launched(launch))
     executor.heartbeat()
@@ -648,7 +648,7 @@ def test_a_request_carries_a_fresh_token(executor: Any) -> None:
     assert sent["token"] not in repr(spec)
 
 
-def test_e2_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: ScriptedBridge) -> None:
+def test_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: ScriptedBridge) -> None:
     queue(executor, make_workload("bad", executor_config={"command": ["rm"]}), make_workload("good"))
     executor.heartbeat()
     rendered = {launch.workload.ti.task_id: launch for launch in bridge.launches}
@@ -657,7 +657,7 @@ def test_e2_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridg
     assert executor._render(rendered["good"]).scope == "main"
 
 
-def test_e19_an_executor_config_is_never_changed(executor: Any) -> None:
+def test_an_executor_config_is_never_changed(executor: Any) -> None:
     config = {
         "overrides": {"containerOverrides": [{"name": "airflow", "environment": [{"name": "A", "value": "b"}]}]}
     }
@@ -780,9 +780,7 @@ def test_a_hook_that_returns_no_request_fails_its_workload(make_executor: Callab
 # --- ending ----------------------------------------------------------------------------------------------------
 
 
-def test_e21_end_leaves_the_containers_and_waits_no_longer_than_it_may(
-    executor: Any, bridge: ScriptedBridge
-) -> None:
+def test_end_leaves_the_containers_and_waits_no_longer_than_it_may(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     bridge.report(launched(launch))
     executor.end()

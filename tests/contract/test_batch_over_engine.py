@@ -55,7 +55,7 @@ def test_a_job_that_does_not_start_is_submitted_under_another_name(service: Loca
     assert len({batch.mark_in(name) for name in names(service)}) == 1
 
 
-def test_b_d_the_job_definitions_retries_do_not_start_the_container_again(service: Local) -> None:
+def test_the_job_definitions_retries_do_not_start_the_container_again(service: Local) -> None:
     service.server.register_job("airflow", retryStrategy={"attempts": 3})
     finished = run_one(Scheduler(service, life="fails"))
     assert (finished.exit_code, finished.reason) == (3, "Batch container exited 3")
@@ -73,7 +73,7 @@ def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(se
     assert service.containers() == 2
 
 
-def test_b_d_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_long(service: Local) -> None:
+def test_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_long(service: Local) -> None:
     class Impatient(Scheduler):
         def __init__(self, service: Local, **options: Any) -> None:
             super().__init__(service, **options)

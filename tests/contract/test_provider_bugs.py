@@ -1,8 +1,8 @@
 """
 Bugs of the amazon provider's executor that are not ours: engine and backend against the local ECS.
 
-Named after the numbers that docs/guarantees.md lists them under. Those about settings and requests are in
-tests/differential, those about Airflow's side in tests/airflow.
+docs/guarantees.md lists them all, with their tests: those about settings and requests are in tests/differential,
+those about Airflow's side in tests/airflow.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ def outcome(service: Local, *, life: str = "quick", seconds: float = 60.0) -> Fi
     ],
     ids=lambda fault: f"{fault.kind} {fault.code}",
 )
-def test_e4_what_passes_by_itself_fails_no_workload(service: Local, fault: Fault) -> None:
+def test_what_passes_by_itself_fails_no_workload(service: Local, fault: Fault) -> None:
     service.server.faults.add(fault)
     assert outcome(service).success
     assert service.containers() == 1
 
 
-def test_e5_missing_right_after_run_task_starts_no_second_container() -> None:
+def test_missing_right_after_run_task_starts_no_second_container() -> None:
     with local(visible_after=2.0) as service:
         assert outcome(service).success
         assert service.containers() == 1
 
 
-def test_e7_a_host_lost_under_a_started_container_fails_at_once_with_the_reason(service: Local) -> None:
+def test_a_host_lost_under_a_started_container_fails_at_once_with_the_reason(service: Local) -> None:
     began = time.monotonic()
     finished = outcome(service, life="host-lost")
     assert time.monotonic() - began < 20
@@ -73,7 +73,7 @@ def test_e7_a_host_lost_under_a_started_container_fails_at_once_with_the_reason(
     assert service.containers() == 1
 
 
-def test_e8_a_sidecars_exit_code_decides_nothing() -> None:
+def test_a_sidecars_exit_code_decides_nothing() -> None:
     task = {
         "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/default/0123456789abcdef",
         "lastStatus": "STOPPED",
@@ -85,20 +85,20 @@ def test_e8_a_sidecars_exit_code_decides_nothing() -> None:
     assert observation(task, "logs").exit_code == 137
 
 
-def test_e8_a_container_that_failed_is_not_launched_again(service: Local) -> None:
+def test_a_container_that_failed_is_not_launched_again(service: Local) -> None:
     finished = outcome(service, life="fails")
     assert (finished.success, finished.exit_code) == (False, 3)
     assert service.containers() == 1
 
 
 @pytest.mark.parametrize("kind", ["empty", "garbage", "truncate"])
-def test_e10_e16_an_answer_without_sense_loses_nothing_and_starts_nothing_twice(service: Local, kind: str) -> None:
+def test_an_answer_without_sense_loses_nothing_and_starts_nothing_twice(service: Local, kind: str) -> None:
     service.server.faults.add(Fault(kind=kind, operation="RunTask", count=3))
     assert outcome(service).success
     assert service.containers() == 1
 
 
-def test_e12_an_adopted_launch_has_all_its_attempts(service: Local) -> None:
+def test_an_adopted_launch_has_all_its_attempts(service: Local) -> None:
     scheduler = Scheduler(service, life="never-starts")
     [launch] = scheduler.launches(1)
     scheduler.bridge.submit(Adopt(launch, Was.QUEUED, None))

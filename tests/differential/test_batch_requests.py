@@ -197,7 +197,7 @@ def test_ours_is_right_where_the_providers_is_not(batch_duel: Any, name: str) ->
 
 
 @pytest.mark.parametrize("option", ["node_override", "eks_properties_override"])
-def test_b_b_jobs_that_cannot_be_given_the_command_are_refused_on_start(batch_duel: Any, option: str) -> None:
+def test_jobs_that_cannot_be_given_the_command_are_refused_on_start(batch_duel: Any, option: str) -> None:
     batch_duel.configure({**BASE, option: '{"podProperties": {}}'})
     with pytest.raises(ConfigurationError, match=rf"{option} = \(not shown\): must be unset"):
         batch_duel.of_ours()
@@ -206,7 +206,9 @@ def test_b_b_jobs_that_cannot_be_given_the_command_are_refused_on_start(batch_du
 
 
 @pytest.mark.parametrize("key", ["nodeOverrides", "node_overrides", "eks_properties_override", "arrayProperties"])
-def test_b_b_in_kwargs_they_are_refused_in_any_spelling(batch_duel: Any, key: str) -> None:
+def test_jobs_that_cannot_be_given_the_command_are_refused_in_kwargs_in_any_spelling(
+    batch_duel: Any, key: str
+) -> None:
     batch_duel.configure(kwargs(BASE, **{key: {}}))
     with pytest.raises(ConfigurationError, match=r"submit_job_kwargs = \(not shown\).* cannot be set"):
         batch_duel.of_ours()
@@ -217,7 +219,7 @@ def test_b_b_in_kwargs_they_are_refused_in_any_spelling(batch_duel: Any, key: st
         assert batch_duel.of_provider()["containerOverrides"]["command"]
 
 
-def test_b_b_and_of_one_task(batch_duel: Any) -> None:
+def test_jobs_that_cannot_be_given_the_command_are_refused_of_one_task(batch_duel: Any) -> None:
     batch_duel.configure(BASE)
     with pytest.raises(Rejected, match="one workload is one container"):
         batch_duel.spec({"arrayProperties": {"size": 2}})
@@ -246,7 +248,7 @@ def test_a_bad_executor_config_is_refused_for_this_workload_alone(batch_duel: An
         batch_duel.provider().execute_async("key", ["x"], executor_config={"command": ["x"]})
 
 
-def test_b_a_a_job_that_batch_does_not_know_is_noticed(batch_duel: Any) -> None:
+def test_a_job_that_batch_does_not_know_is_noticed(batch_duel: Any) -> None:
     batch_duel.configure(BASE)
     [seen] = batch_duel.run(lambda backend: backend.describe("q", [JOB_ID]))
     assert seen.seen is Seen.MISSING
@@ -257,7 +259,7 @@ def test_b_a_a_job_that_batch_does_not_know_is_noticed(batch_duel: Any) -> None:
     assert len(executor.active_workers) == 1
 
 
-def test_b_c_attempts_can_be_told_apart_and_found_by_their_launch(batch_duel: Any) -> None:
+def test_attempts_can_be_told_apart_and_found_by_their_launch(batch_duel: Any) -> None:
     batch_duel.configure(BASE)
     spec = batch_duel.spec()
 
@@ -273,7 +275,7 @@ def test_b_c_attempts_can_be_told_apart_and_found_by_their_launch(batch_duel: An
     assert {batch_duel.of_provider(executor=executor)["jobName"] for _ in range(2)} == {"airflow"}
 
 
-def test_b_d_batchs_own_retries_do_not_multiply_ours_unless_asked_for(batch_duel: Any) -> None:
+def test_batchs_own_retries_do_not_multiply_ours_unless_asked_for(batch_duel: Any) -> None:
     batch_duel.configure(BASE)
     assert batch_duel.of_ours()["retryStrategy"] == {"attempts": 1}
     assert "retryStrategy" not in batch_duel.of_provider()  # then the job definition decides

@@ -206,9 +206,23 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_ours_is_right_where_the_providers_is_not(duel: Any, name: str) -> None:
-    case = CASES[name]
+WITH_PROVIDERS = [name for name in CASES if "capacity providers" in name]
+
+
+@pytest.mark.parametrize("name", WITH_PROVIDERS)
+def test_capacity_providers_can_be_set_as_an_option_in_kwargs_and_for_one_task(duel: Any, name: str) -> None:
+    compare(duel, CASES[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in WITH_PROVIDERS])
+def test_options_may_have_spaces_and_small_letters_and_every_spelling_that_is_documented(
+    duel: Any, name: str
+) -> None:
+    compare(duel, CASES[name])
+
+
+def compare(duel: Any, case: Case) -> None:
+    """Assert that our request is right where the provider's is not."""
     duel.configure(case.options)
     duel.recorder.default_strategy = list(case.default_strategy)
 
@@ -223,7 +237,7 @@ def test_ours_is_right_where_the_providers_is_not(duel: Any, name: str) -> None:
         assert {path: at(theirs, path) for path in case.theirs} == case.theirs
 
 
-def test_e19_an_executor_config_is_never_changed(duel: Any) -> None:
+def test_an_executor_config_is_never_changed(duel: Any) -> None:
     duel.configure(FARGATE)
     executor_config = {"overrides": {"containerOverrides": [{"name": "airflow", "environment": []}]}}
     before = copy.deepcopy(executor_config)
@@ -237,7 +251,7 @@ def test_e19_an_executor_config_is_never_changed(duel: Any) -> None:
     assert at(duel.of_provider(executor_config, executor), f"{CONTAINERS}.0.environment") == [MARK, MARK]
 
 
-def test_e20_a_task_is_described_and_stopped_in_its_own_cluster(duel: Any) -> None:
+def test_a_task_is_described_and_stopped_in_its_own_cluster(duel: Any) -> None:
     duel.configure(FARGATE)
     spec = duel.spec({"cluster": "gpu"})
 
@@ -261,7 +275,7 @@ def test_e20_a_task_is_described_and_stopped_in_its_own_cluster(duel: Any) -> No
     assert duel.recorder.of("DescribeTasks")[-1].body["cluster"] == "c"
 
 
-def test_e18_the_launch_type_is_asked_for_in_the_configured_region(duel: Any) -> None:
+def test_the_launch_type_is_asked_for_in_the_configured_region(duel: Any) -> None:
     duel.configure({**BASE, "region_name": "ap-south-1"})
     duel.of_ours()
     assert [(call.operation, call.region) for call in duel.recorder.calls] == [
@@ -274,7 +288,7 @@ def test_e18_the_launch_type_is_asked_for_in_the_configured_region(duel: Any) ->
     assert [call.region for call in duel.recorder.of("DescribeClusters")] == ["eu-west-1"]
 
 
-def test_e18_the_launch_type_is_asked_for_with_the_configured_connection(
+def test_the_launch_type_is_asked_for_with_the_configured_connection(
     duel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -289,7 +303,7 @@ def test_e18_the_launch_type_is_asked_for_with_the_configured_connection(
     assert {call.region for call in duel.recorder.calls} == {"eu-west-1"}
 
 
-def test_e18_a_cluster_that_does_not_exist_is_a_clear_refusal(duel: Any) -> None:
+def test_a_cluster_that_does_not_exist_is_a_clear_refusal(duel: Any) -> None:
     duel.configure(BASE)
     duel.recorder.clusters = False
 
@@ -308,7 +322,7 @@ def test_more_than_one_container_per_workload_is_refused(duel: Any) -> None:
     assert duel.of_provider({"count": 2})["count"] == 2
 
 
-def test_e2_a_bad_executor_config_is_refused_for_this_workload_alone(duel: Any) -> None:
+def test_a_bad_executor_config_is_refused_for_this_workload_alone(duel: Any) -> None:
     duel.configure(FARGATE)
     with pytest.raises(Rejected, match='never override "name" or "command"'):
         duel.spec({"command": ["x"]})

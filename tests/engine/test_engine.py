@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.errors import BackendError, Kind, Rejected
@@ -516,11 +517,45 @@ async def test_stops_do_not_queue_behind_a_backlog_of_launches() -> None:
         assert anyio.current_time() - asked < 1
 
 
+@in_virtual_time
+async def test_a_container_that_never_gets_out_of_provisioning_is_waited_for_until_it_is_revoked() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=float("inf") if nth == 1 else 1.0))
+    async with Harness(cloud).running() as harness:
+        stuck = harness.launch("a")
+        await anyio.sleep(1800)
+        assert not harness.finished()
+        harness.stop(stuck)
+        harness.launch("a")
+        [finished] = await harness.until(lambda: harness.finished("a"))
+    first, second = cloud.of("a")
+    assert first.stop_reasons == ["revoked"]
+    assert finished.success
+    assert finished.handle_id == second.handle.id
+
+
+@pytest.mark.parametrize("error", [THROTTLED, DENIED, TIMED_OUT], ids=lambda error: error.code)
+@in_virtual_time
+async def test_launches_go_on_while_nothing_can_be_described_and_a_refusal_is_logged(error: BackendError) -> None:
+    cloud = FakeCloud(fault=failing("describe", error, until=600))
+    with capture_logs() as logs:
+        async with Harness(cloud).running() as harness:
+            for n in range(50):
+                harness.launch(f"w{n}")
+            await anyio.sleep(60)
+            assert cloud.calls["launch"] == 50
+            assert not harness.finished()
+            await harness.until(lambda: len(harness.finished()) == 50)
+    assert all(finished.success for finished in harness.finished())
+    told = [line["reason"] for line in logs if line["event"] == "ecs_executor.read.failed"]
+    assert error is THROTTLED or error.message in told[0]
+    assert len(told) <= 11, "once a minute is enough"
+
+
 # --- the same key again -------------------------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_e24_a_deferrals_resume_while_the_old_container_still_stops() -> None:
+async def test_a_deferrals_resume_while_the_old_container_still_stops() -> None:
     plans = {1: Plan(duration=5, exit_code=0), 2: Plan(duration=30)}
     cloud = FakeCloud(plan=lambda label, nth: plans[nth])
     # The old container's exit is not seen before the key is queued again.

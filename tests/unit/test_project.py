@@ -95,3 +95,13 @@ def test_lower_bounds_are_what_the_oldest_constraints_install(name: str) -> None
     (lowest,) = (specifier.version for specifier in asked.specifier if specifier.operator == ">=")
     (tested,) = (specifier.version for specifier in pin.specifier)
     assert tested.split(".")[:2] == lowest.split(".")[:2]
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    guarantees = (ROOT / "docs" / "guarantees.md").read_text()
+    tests = "".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    named = set(re.findall(r"`(test_\w+)`", guarantees))
+    assert len(named) > 30
+    assert sorted(name for name in named if f"def {name}(" not in tests) == []
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", guarantees))
+    assert sorted(name for name in files if not (ROOT / name).exists()) == []
