@@ -89,7 +89,9 @@ def bridge(executor: Any) -> Any:
 @pytest.fixture
 def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEcs]]:
     """Open local ECSs, on sockets of their own, that the executors' settings lead to; options are theirs."""
-    local = pytest.importorskip("ecs_async_executor.local", reason="needs the extra 'local'")
+    pytest.importorskip("moto", reason="needs the extra 'local'")
+    from ecs_async_executor import local
+
     with ExitStack() as opened:
 
         def start(**options: Any) -> LocalEcs:

@@ -6,19 +6,19 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("moto", reason="needs the extra 'local'")
-
 from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.messages import Was
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
 from tests.airflow.scripted import ScriptedBatchExecutor, make_callback, make_workload, queue, states
+
+if TYPE_CHECKING:
+    from ecs_async_executor.local import LocalEcs
 
 JOB = "876da822-4198-45f2-a252-6cea32512ea8"
 

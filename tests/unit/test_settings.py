@@ -12,7 +12,21 @@ from pydantic import ValidationError
 
 from ecs_async_executor import settings
 from ecs_async_executor.errors import ConfigurationError
-from ecs_async_executor.settings import EcsSettings, Tuning, camelize, load, load_ecs, load_tuning, settings_table
+from ecs_async_executor.settings import (
+    BatchSettings,
+    BatchTuning,
+    EcsSettings,
+    SettingsForBatch,
+    Tuning,
+    batch_differences,
+    camelize,
+    load,
+    load_batch,
+    load_ecs,
+    load_for_batch,
+    load_tuning,
+    settings_table,
+)
 
 OURS = "ecs_async_executor"
 THEIRS = "aws_ecs_executor"
@@ -401,3 +415,58 @@ def test_the_table_has_every_option_and_its_default() -> None:
     for name, text in defaults.items():
         expected = Tuning() if text == "unset" else tuning(**{name: text})
         assert expected == Tuning()
+
+
+# --- for Batch
+
+
+BATCH_REQUIRED = {"job_name": "airflow", "job_queue": "q"}
+
+
+class BatchConf(Conf):
+    def __init__(self, ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.values |= {"batch_async_executor": ours or {}, "aws_batch_executor": theirs or BATCH_REQUIRED}
+
+
+def batch(**options: str) -> BatchSettings:
+    return load_batch(BatchConf(theirs={**BATCH_REQUIRED, **options}))
+
+
+def test_batch_has_sections_of_its_own() -> None:
+    conf = BatchConf({"launch_rate": "7"}, {**BATCH_REQUIRED, "max_submit_job_attempts": "5"})
+    conf.values[OURS]["launch_rate"] = "not read"
+    found = load_for_batch(conf)
+    assert (found.tuning.launch_rate, found.batch.max_submit_job_attempts) == (7, 5)
+    assert load_for_batch(BatchConf()) == SettingsForBatch(BatchTuning(), BatchSettings(**BATCH_REQUIRED))
+
+
+def test_problems_of_both_sections_for_batch_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(BatchConf({"launch_rate": "50"}, {"job_name": "a b"}))
+    assert caught.value.problems == (
+        "[batch_async_executor] launch_rate = 50: must be at most launch_rate_max = 40",
+        (
+            "[aws_batch_executor] job_name = 'a b': must be up to 128 letters, digits, hyphens and underscores, "
+            "a letter or digit first"
+        ),
+        "[aws_batch_executor] job_queue is not set: it must be the name or ARN of a job queue",
+    )
+
+
+def test_what_submit_job_kwargs_says_wins_whatever_its_spelling() -> None:
+    found = batch(
+        job_definition="option", submit_job_kwargs='{"job_definition": "kwargs", "jobQueue": "k", "x": 1}'
+    )
+    assert (found.job_definition, found.job_queue, found.submit_job_kwargs) == ("kwargs", "k", {"x": 1})
+
+
+@pytest.mark.parametrize("key", ["arrayProperties", "nodeOverrides", "eksPropertiesOverride"])
+def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{key} cannot be set for queue a"):
+        load_for_batch(BatchConf({"queues": json.dumps({"a": {key: {}}})}))
+
+
+def test_the_readme_shows_what_differs_for_batch_only() -> None:
+    shown = [line.split("`")[1] for line in batch_differences().splitlines()[2:]]
+    assert shown == ["launch_rate", "launch_rate_max", "describe_rate", "permanent_error_grace", "queues"]
