@@ -420,7 +420,7 @@ def test_the_table_has_every_option_and_its_default() -> None:
 # --- for Batch
 
 
-BATCH_REQUIRED = {"job_name": "airflow", "job_queue": "q"}
+BATCH_REQUIRED: dict[str, Any] = {"job_name": "airflow", "job_queue": "q"}
 
 
 class BatchConf(Conf):
@@ -455,9 +455,8 @@ def test_problems_of_both_sections_for_batch_are_named_at_once() -> None:
 
 
 def test_what_submit_job_kwargs_says_wins_whatever_its_spelling() -> None:
-    found = batch(
-        job_definition="option", submit_job_kwargs='{"job_definition": "kwargs", "jobQueue": "k", "x": 1}'
-    )
+    kwargs = {"job_definition": "kwargs", "jobQueue": "k", "x": 1}
+    found = batch(job_definition="option", submit_job_kwargs=json.dumps(kwargs))
     assert (found.job_definition, found.job_queue, found.submit_job_kwargs) == ("kwargs", "k", {"x": 1})
 
 
