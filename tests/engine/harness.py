@@ -60,6 +60,7 @@ class Harness:
         self.reports: list[Report] = []
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
+        self.clock_error = 0.0
         self.seed = seed
         self.engine = self._make_engine()
 
@@ -73,7 +74,7 @@ class Harness:
             counters=Counters(),
             beat_age=lambda: self.silence,
             publish=self.snapshots.append,
-            wall=wall,
+            wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
         )
 
