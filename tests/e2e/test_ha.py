@@ -51,7 +51,7 @@ once = {"schedule": "@once", "start_date": datetime(2025, 1, 1, tzinfo=timezone.
 def many(name: str, number: int, **options: object) -> None:
     @dag(dag_id=name, **once)
     def make() -> None:
-        @task(retries=1, retry_delay=timedelta(seconds=1), **options)
+        @task(**{"retries": 1, "retry_delay": timedelta(seconds=1), **options})
         def work(number: int) -> None: ...
 
         work.expand(number=list(range(number)))
@@ -69,6 +69,7 @@ many("cleared", 6)
 many("sensing", 16, pool="narrow")
 many("sensing_late", {SLOTS}, pool="narrow")
 many("hogging", {SLOTS}, pool="narrow", priority_weight=100)
+many("waiting", 10, retries=3)
 """
 TEAM_DAGS = f"""
 {HEADER}
@@ -81,7 +82,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Interrupts() as interrupts, Postgres() as postgres:
         deployment = Deployment(tmp_path_factory.mktemp("ha"), postgres, DAGS, interrupts)
         try:
-            deployment.start(dags=len(BURST) + 7)
+            deployment.start(dags=len(BURST) + 8)
             deployment.processes.run(
                 "pool",
                 sys.executable,
@@ -298,6 +299,28 @@ def test_an_end_that_shows_while_the_sensor_waits_for_a_full_pool_again_fails_no
         make_room.set()
         airflow.until(lambda: airflow.succeeded(*dags) == 2 * SLOTS)
         each_ran_once(airflow, ecs, *dags, containers={"sensing_late": 2, "hogging": 1})
+
+
+def test_an_outage_of_capacity_that_outlasts_airflows_patience_with_the_queued_costs_no_try(
+    airflow: Deployment,
+) -> None:
+    patience = 10
+    settings = {
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(patience),
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+    }
+    with airflow.ecs(work) as ecs:
+        ecs.faults.no_capacity()
+        airflow.start_scheduler(ecs, settings)
+        airflow.unpause("waiting")
+        airflow.until(lambda: airflow.states("waiting") == {("queued", 1): 10})
+        # Airflow gives what is queued for too long two more chances, and then fails it without its retries.
+        time.sleep(4 * patience)
+        assert airflow.states("waiting") == {("queued", 1): 10}
+        assert len(ecs.ledger) == 0
+        ecs.faults.clear()
+        airflow.until(lambda: airflow.succeeded("waiting") == 10)
+        each_ran_once(airflow, ecs, "waiting")
 
 
 def test_a_running_task_is_cleared_and_its_scheduler_killed_and_what_restarts_is_adopted_not_launched(
