@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from ecs_async_executor import batch
 from ecs_async_executor.backend import LaunchSpec
 from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.messages import Finished, Launch, Notice
+from ecs_async_executor.messages import Finished, Launch, Launched, Notice
 from tests.contract.services import TUNING, Local, local
 from tests.contract.test_engine_over_services import Scheduler
 
@@ -71,6 +73,31 @@ def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(se
     finished = run_one(Retrying(service, life="fails"))
     assert finished.reason == "Batch container exited 3 after 2 attempts of Batch's own"
     assert service.containers() == 2
+
+
+def test_a_resumed_task_gets_its_own_jobs_outcome_and_not_that_of_the_job_before(service: Local) -> None:
+    scheduler = Scheduler(service)
+    [before] = scheduler.launches(1)
+    resumed = replace(before, launch_id=str(uuid.uuid4()))
+    deadline = time.monotonic() + 20
+    jobs: list[str] = []
+    for scheduler.life, launch in (("long", before), ("quick", resumed)):
+        scheduler.heartbeat(launch)
+        while launch.launch_id not in {one.launch_id for one in scheduler.reports if isinstance(one, Launched)}:
+            assert time.monotonic() < deadline
+            scheduler.heartbeat()
+            time.sleep(0.005)
+        jobs += [one.handle_id for one in scheduler.reports if isinstance(one, Launched)][len(jobs) :]
+    service.server.client("batch").terminate_job(jobId=jobs[0], reason="it was deferred")
+    while service.server.job(jobs[0])["status"] != "FAILED":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    scheduler.run_until_finished(1)
+    time.sleep(4 * TUNING.poll_interval)  # for whatever else might be said of the first one
+    scheduler.heartbeat()
+    assert scheduler.stop()
+    assert [(one.launch_id, one.success) for one in scheduler.outcomes()] == [(resumed.launch_id, True)]
+    assert len(set(names(service))) == service.containers() == 2
 
 
 def test_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_long(service: Local) -> None:
