@@ -69,7 +69,7 @@ class Record:
     :param missing_at: since when the service does not know the container
     :param muted: reports nothing any more (revoked, or superseded by a later launch of its key)
     :param stop_reason: the container has to be stopped, with these words
-    :param was: how it was adopted; None if this scheduler launched it
+    :param was: how it was adopted; None if it was not, or is known not to have been launched before
     :param lookup: identifier of a container that may be this launch's
     :param by_token: ``lookup`` is what the present token made; only its age is in question
     :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
@@ -343,6 +343,8 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             record.phase = Phase.SENDING
             record.spec = spec
             return []
+        case Unrenderable() | GaveUp() if phase is Phase.WAITING and record.was is Was.QUEUED:
+            return _look_up_instead(record, now)  # who died may have launched it
         case Unrenderable(reason) if phase is Phase.WAITING:
             return _fail(record, reason, notable=True)
         case Unrenderable() if phase is Phase.AMBIGUOUS:
@@ -432,6 +434,8 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
         assert spec is not None
         return _claim(record, Observation(Handle(spec.scope, error.resource_ids[0]), Seen.PENDING), now)
     if decision is Verdict.FAIL and not maybe_sent:
+        if record.was is Was.QUEUED:
+            return _look_up_instead(record, now)  # who died may have launched it
         return _fail(record, f"{rules.service} refused to run the container: {error}", notable=True)
     if decision is Verdict.RESEND or maybe_sent:
         if record.muted and record.stop_reason is None:
@@ -446,6 +450,8 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
         return [Enqueue()]
     record.phase = Phase.WAITING
     record.spec = None  # a definite refusal: the next request may carry a fresh token of Airflow's
+    if record.stop_reason is not None and record.was is Was.QUEUED:
+        return _look_up_instead(record, now)  # who died may have launched it
     if record.stop_reason is not None or record.muted:
         return _finish(record, None)
     record.retry_at = now + delay(error.kind, record.errors, jitter)
@@ -611,6 +617,7 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     if record.muted:
         return _finish(record, None)
     if launchable:
+        record.was = None  # from here on it is nobody's but ours
         record.sent_at = None
         record.phase = Phase.WAITING
         record.retry_at = now
@@ -733,7 +740,8 @@ def _stop_wanted(record: Record, reason: str, now: float) -> list[Effect]:
         record.stop_reason = reason
         record.unwanted_at = now
     if record.phase is Phase.WAITING:
-        return _finish(record, None)
+        # Who died may have launched it.
+        return _look_up_instead(record, now) if record.was is Was.QUEUED else _finish(record, None)
     if record.phase is Phase.ACTIVE:
         return [SendStop(record.stop_reason)]
     return []  # its container is learnt first, by the reply, the same request again or the look-up; then stopped

@@ -16,7 +16,7 @@ from ecs_async_executor.ledger import Ledger
 from ecs_async_executor.messages import Launch, Launched, Stop, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
-from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, TIMED_OUT, failing, in_virtual_time
+from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, THROTTLED, TIMED_OUT, failing, in_virtual_time
 from tests.engine.virtual_time import wall
 
 if sys.version_info < (3, 11):
@@ -349,6 +349,59 @@ async def test_terminate_waits_for_what_is_being_looked_up_to_stop_it() -> None:
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
+
+
+INVALID_REQUEST = BackendError(Kind.INVALID, "InvalidParameterException", "no such subnet")
+
+
+@in_virtual_time
+@pytest.mark.parametrize("meanwhile", ["before it is sent", "while it is sent"])
+async def test_a_revoke_stops_what_an_adopted_launchs_first_scheduler_started(meanwhile: str) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", tokened=True)
+        first.submit(launch)
+        await first.until(lambda: cloud.of("a"))
+    cloud.fault = failing("launch", THROTTLED)
+    async with Harness(cloud).running() as second:
+        second.adopt(launch, Was.QUEUED)
+        if meanwhile == "while it is sent":
+            cloud.latency = 4.0
+            await anyio.sleep(1.0)
+            assert [r.phase.value for r in second.ledger.records.values()] == ["sending"]
+        second.stop(launch.launch_id)
+        await second.until(lambda: cloud.of("a")[0].stop_reasons and not second.ledger.records)
+    assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
+    assert not second.finished()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("trouble", ["no capacity", "unrenderable", "refused"])
+@pytest.mark.parametrize("launched", [True, False])
+async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_it(
+    trouble: str, launched: bool
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=30))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", tokened=True)
+        if launched:
+            first.submit(launch)
+            await first.until(lambda: cloud.of("a"))
+    errors = {"no capacity": NO_MEMORY, "refused": INVALID_REQUEST}
+    if trouble in errors:
+        cloud.fault = failing("launch", errors[trouble])
+    second = Harness(cloud, rules=replace(RULES, capacity_timeout=20.0))
+    if trouble == "unrenderable":
+
+        def render(launch: Launch) -> LaunchSpec:
+            raise Rejected("no such container")
+
+        second.render = render
+    async with second.running():
+        second.adopt(launch, Was.QUEUED)
+        await second.until(lambda: second.finished("a"))
+    assert [f.success for f in second.finished("a")] == [launched]
+    assert len(cloud.of("a")) == launched
 
 
 @in_virtual_time
