@@ -16,6 +16,8 @@ from ecs_async_executor.local.batch import RETENTION
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.server import Latency, parse_latency
 
+WAKE_SECONDS = 0.5
+
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
@@ -140,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.port_file is not None:
             _write(options.port_file, str(ecs.port))
         print(f"local ECS on {ecs.url}", flush=True)
-        stop.wait()
+        # A signal may be taken by a thread that is just starting a process. That does not interrupt this one, and
+        # here is where Python acts on it.
+        while not stop.wait(WAKE_SECONDS):
+            pass
     except AwsError as error:
         print(f"local ECS: {error}", file=sys.stderr)
         return 2
