@@ -6,10 +6,11 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", action="append", type=int, metavar="N", help="cells with so many workloads; repeatable")
     add("--name", default="local", help="of the result file (default: %(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
+    add("--resume", action="store_true", help="keep what the result file has, and measure what it has not")
     add("--plot", type=Path, metavar="FILE.svg", help="where to draw (default: docs/images/benchmark.svg)")
     add("--shared", action="store_true", help="say in the results that others used the machine meanwhile")
     add("--show", type=Path, metavar="FILE.json", help="measure nothing: show this file, and draw it with --plot")
@@ -54,15 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             if cell.scenario in (options.only or scenarios.NAMES)
             and (options.size is None or cell.size in options.size)
         ]
-        before = os.getloadavg()
-        outcomes = _measure(console, cells, at_once=2 if options.smoke else 1)
         output = options.output
         if output is None and not options.smoke:
             today = datetime.now(tz=timezone.utc).date().isoformat()
             output = HERE / "results" / f"{today}-{options.name}.json"
+        known = results.read(output) if options.resume and output is not None and output.exists() else []
+        outcomes = [outcome for outcome in known if outcome.error is None]
+        done = {outcome.cell.to_json() for outcome in outcomes}
+        cells = [cell for cell in cells if cell.to_json() not in done]
+        before = os.getloadavg()
+        command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)])
+
+        def keep(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if output is not None:
+                load = [before, os.getloadavg()]
+                results.write(output, outcomes, shared=options.shared, load=load, command=command)
+
+        _measure(console, cells, keep, at_once=2 if options.smoke else 1)
         if output is not None:
-            command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)])
-            results.write(output, outcomes, shared=options.shared, load=[before, os.getloadavg()], command=command)
             console.print(f"written: {output}")
     table = results.Table(outcomes)
     show.tables(console, table)
@@ -85,21 +97,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _measure(console: Console, cells: Sequence[Cell], at_once: int) -> list[Outcome]:
+def _measure(console: Console, cells: Sequence[Cell], keep: Callable[[Outcome], None], at_once: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(at_once) as pool:
         whole = progress.add_task("all", total=len(cells))
+        keeping = Lock()
 
-        def measure(cell: Cell) -> Outcome:
+        def measure(cell: Cell) -> None:
             bar = progress.add_task(cell.label, total=cell.size or None)
             outcome = running.run(cell, lambda done: progress.update(bar, completed=int(done.get("launched", 0))))
+            with keeping:
+                keep(outcome)
             progress.remove_task(bar)
             progress.advance(whole)
             mark = "[red]failed[/]" if outcome.error else "done"
             progress.console.print(f"{mark} {cell.label}", highlight=False)
-            return outcome
 
-        return list(pool.map(measure, cells))
+        list(pool.map(measure, cells))
 
 
 if __name__ == "__main__":
