@@ -19,7 +19,7 @@ from benchmarks import plot, results, running, scenarios, show
 from benchmarks.cells import Cell, Outcome
 
 HERE = Path(__file__).parent
-PLOT = HERE.parent / "docs" / "images" / "benchmark.svg"
+IMAGES = HERE.parent / "docs" / "images"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", default="local", help="of the result file (default: %(default)s)")
     add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
     add("--resume", action="store_true", help="keep what the result file has, and measure what it has not")
-    add("--plot", type=Path, metavar="FILE.svg", help="where to draw (default: docs/images/benchmark.svg)")
+    add("--plot", type=Path, metavar="FOLDER", help="where to draw (default: docs/images)")
     add("--shared", action="store_true", help="say in the results that others used the machine meanwhile")
     add("--show", type=Path, metavar="FILE.json", help="measure nothing: show this file, and draw it with --plot")
     return parser
@@ -81,13 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.smoke:
         show.targets(console, results.targets(table))
     drawing = options.plot or (
-        PLOT
+        IMAGES
         if options.service == "ecs" and not (options.smoke or options.show or options.only or options.size)
         else None
     )
     if drawing is not None:
-        plot.draw(table, drawing)
-        console.print(f"drawn: {drawing}")
+        for path in plot.draw(table, drawing):
+            console.print(f"drawn: {path}")
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.cell.label}", highlight=False)

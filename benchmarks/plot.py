@@ -1,4 +1,4 @@
-"""A picture of a run, for the README."""
+"""Pictures of a run, for README and documentation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _PANELS = (
 )
 
 
-def draw(table: Table, path: Path) -> None:
+def draw(table: Table, folder: Path) -> list[Path]:
     """
-    Draw the launch burst: rate, longest heartbeat and wait over the number of workloads.
+    Draw the launch burst over the number of workloads, and when an end is seen over the number of containers.
 
+    :returns: the files; none of what was not measured
     :raises ModuleNotFoundError: if there is no matplotlib
     """
     import matplotlib as mpl
@@ -28,14 +29,40 @@ def draw(table: Table, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "ecs-async-executor"  # equal figures make equal files
     import matplotlib.pyplot as plt
 
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    if table.all("burst", OURS):
+        drawn.append(_save(_bursts(plt, table), folder / "benchmark.svg", plt))
+    if table.all("simulation", OURS):
+        drawn.append(_save(_detection(plt, table), folder / "detection.svg", plt))
+    return drawn
+
+
+def _save(figure: Any, path: Path, plt: Any) -> Path:
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+    return path
+
+
+def _bursts(plt: Any, table: Table) -> Any:
     figure, panels = plt.subplots(1, len(_PANELS), figsize=(12, 3.6), layout="constrained")
     for panel, (key, title, scale, subjects) in zip(panels, _PANELS, strict=True):
         _panel(panel, table, key, title, scale, subjects)
     panels[0].legend(frameon=False, fontsize=9)
     figure.suptitle("A burst of workloads; a stand-in for ECS without quotas, 50 ms away", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, facecolor="white")
-    plt.close(figure)
+    return figure
+
+
+def _detection(plt: Any, table: Table) -> Any:
+    figure, panel = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
+    rows = sorted(table.all("simulation", OURS), key=lambda row: row.cell.running)
+    running = [row.cell.running for row in rows]
+    for name, label, style in (("detection_p99_s", "p99", "--"), ("detection_p50_s", "median", "-")):
+        seconds = [row.figures[name] for row in rows]
+        panel.plot(running, seconds, style, marker="o", label=label, color=_COLOURS[OURS])
+    panel.legend(frameon=False, fontsize=9)
+    _axes(panel, "seconds from a container's exit to its report", "containers running")
+    return figure
 
 
 def _panel(panel: Any, table: Table, key: str, title: str, scale: float, subjects: tuple[str, ...]) -> None:
@@ -46,10 +73,14 @@ def _panel(panel: Any, table: Table, key: str, title: str, scale: float, subject
         if points:
             sizes, values = zip(*points, strict=True)
             panel.plot(sizes, values, marker="o", label=subject, color=_COLOURS[subject])
+    _axes(panel, title, "workloads queued at once")
+
+
+def _axes(panel: Any, title: str, below: str) -> None:
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_title(title, fontsize=10)
-    panel.set_xlabel("workloads queued at once", fontsize=9)
+    panel.set_xlabel(below, fontsize=9)
     panel.grid(visible=True, which="major", alpha=0.3)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
