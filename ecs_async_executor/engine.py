@@ -301,8 +301,11 @@ class Engine:
             self._ledger.abandon(record, f"Internal error of the executor: {type(error).__name__}", now)
 
     def _kick_all(self) -> None:
-        self._launch_kick.set()
-        self._look_up_kick.set()
+        # A lane that is woken for nothing costs as much as a launch's bookkeeping.
+        if self._ledger.has_queued():
+            self._launch_kick.set()
+        if self._ledger.next_look_up() is not None:
+            self._look_up_kick.set()
         if self._ledger.stops:
             self._stop_kick.set()
 
@@ -527,7 +530,7 @@ class Engine:
             return
         self._limiter.take_launch(spec.bucket, now)
         gate.probe_started(now)
-        self._dispatch(record, lifecycle.Sending(spec), now)
+        self._apply(record, lifecycle.Sending(spec), now)
         if record.phase is not Phase.SENDING:
             return  # a bug has ended it
         self._sending += 1
@@ -560,8 +563,10 @@ class Engine:
                 self._stop_kick.set()
         finally:
             self._sending -= 1
-            self._launch_kick.set()
-            self._quiet.set()
+            if self._ledger.has_queued():
+                self._launch_kick.set()
+            if self._draining:
+                self._quiet.set()
 
     def _launch_refused(
         self, record: Record, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
@@ -831,7 +836,8 @@ class Engine:
         finally:
             self._stopping -= 1
             self._stop_kick.set()
-            self._quiet.set()
+            if self._draining:
+                self._quiet.set()
 
     def _stop_refused(self, request: StopRequest, error: BackendError) -> None:
         now = anyio.current_time()

@@ -344,6 +344,10 @@ class Ledger:
                 if placement == lane.placement:
                     del self._routes[route]
 
+    def has_queued(self) -> bool:
+        """Tell if anything waits to be launched, or to be told, now or later."""
+        return bool(self._delayed or self._held) or any(lane.heap for lane in self.lanes.values())
+
     def next_delayed(self) -> float | None:
         """When :meth:`advance` is due; None if nothing waits for a time."""
         times = [until for until, _ in itertools.islice(self._held.values(), 1)]
