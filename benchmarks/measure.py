@@ -239,12 +239,19 @@ def memory(cell: Cell, server: Server, progress: Progress) -> Figures:
     try:
         before, _ = tracemalloc.get_traced_memory()
         run.adopt(arns[1:])
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        after = min(_traced() for _ in range(10))
     finally:
         tracemalloc.stop()
     run.end()
     return {"memory_per_running_kb": (after - before) / 1024 / (cell.running - 1)}
+
+
+def _traced() -> int:
+    """Wait a second, for replies that are under way just now are not what is held."""
+    time.sleep(1.0)
+    gc.collect()
+    traced, _ = tracemalloc.get_traced_memory()
+    return traced
 
 
 def beside_work(cell: Cell, server: Server, progress: Progress) -> Figures:
