@@ -10,6 +10,7 @@ the only writer of ``running`` and ``event_buffer``, and none of it waits for AW
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -101,7 +102,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._ended = False
         self._launches: dict[Key, _Tracked] = {}
         self._unlaunched: set[str] = set()
-        self._held_up: set[str] = set()
+        self._held_up: dict[str, float] = {}
         self._stage: dict[Key, Adopt] = {}
         self._uncommitted: set[Key] = set()
         self._watched: WeakSet[Session] = WeakSet()
@@ -308,15 +309,17 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._applying = None
             # Only now: a SystemExit before this has the report applied again, to the same effect.
             self._unlaunched.discard(report.launch_id)
-            self._held_up.discard(report.launch_id)
+            self._held_up.pop(report.launch_id, None)
             del self._launches[key]
         elif isinstance(report, Launched):
             self._unlaunched.discard(report.launch_id)
-            self._held_up.discard(report.launch_id)
+            if report.launch_id in self._held_up:
+                # Airflow's patience has run out long ago; its container has as much of it as any other.
+                self._held_up[report.launch_id] = time.monotonic() + self._queued_timeout
             self.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
             if report.launch_id in self._unlaunched:
-                self._held_up.add(report.launch_id)
+                self._held_up[report.launch_id] = math.inf
             self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)
 
@@ -386,12 +389,12 @@ class AsyncExecutor(compat.VersionedExecutor):
         """
         Forget a task instance and stop its container, wherever that is on its way; emit no event.
 
-        :raises NotImplementedError: if it waits for capacity. The scheduler leaves it queued then, and asks again
-            later, where it would fail it, its retries unused, after the third time; it also leaves what else it
-            took for stuck until then
+        :raises NotImplementedError: if it waits for capacity, or did and its container has not had the time yet
+            that any other has. The scheduler leaves it queued then, and asks again later, where it would fail
+            it, its retries unused, after the third time; it also leaves what else it took for stuck until then
         """
         if self._is_held_up(ti):
-            raise NotImplementedError("It waits for capacity, and will be launched as soon as there is any")
+            raise NotImplementedError("It waits for capacity, or did until a moment ago")
         try:
             key = compat.task_key(self, ti)
             compat.forget_queued(self, key)
@@ -407,7 +410,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             bridge = self._bridge
             return (
                 tracked is not None
-                and tracked.launch_id in self._held_up
+                and self._held_up.get(tracked.launch_id, 0.0) > time.monotonic()
                 and bridge is not None
                 and bridge.statistics().loop_lag < HUNG_SECONDS
             )
@@ -433,7 +436,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         tracked = self._launches.pop(key, None)
         if tracked is not None:
             self._unlaunched.discard(tracked.launch_id)
-            self._held_up.discard(tracked.launch_id)
+            self._held_up.pop(tracked.launch_id, None)
         self._stage.pop(key, None)
         self._uncommitted.discard(key)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -88,10 +90,24 @@ def test_what_is_queued_for_too_long_for_no_reason_that_is_known_is_revoked(
     assert [stop.launch_id for stop in executor.scripted.stops] == [outage.launches[0].launch_id]
 
 
+def test_after_an_outage_a_container_has_as_much_time_to_start_as_any_other(
+    executor: Any, database: Metadata
+) -> None:
+    outage = Outage(executor, database, 1)
+    executor.scripted.report(notice(outage.launches[0], "RESOURCE:MEMORY"), launched(outage.launches[0]))
+    executor.heartbeat()
+    outage.wait(times=1)
+    assert outage.states() == [("queued", 1)]
+    assert executor.scripted.stops == []
+
+
 @pytest.mark.parametrize("how", ["its container does not start", "the loop hangs"])
 def test_what_waited_for_capacity_is_revoked_when_that_is_no_longer_why(
-    executor: Any, database: Metadata, how: str
+    make_executor: Callable[..., Any], database: Metadata, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "0.1")
+    executor = make_executor()
+    executor.scripted.say(launch_rate=1000.0)
     outage = Outage(executor, database, 1)
     executor.scripted.report(notice(outage.launches[0], "RESOURCE:MEMORY"))
     if how == "the loop hangs":
@@ -99,6 +115,7 @@ def test_what_waited_for_capacity_is_revoked_when_that_is_no_longer_why(
     else:
         executor.scripted.report(launched(outage.launches[0]))
     executor.heartbeat()
+    time.sleep(0.11)
     outage.wait(times=1)
     assert outage.states() == [("scheduled", 1)]
     assert len(executor.scripted.stops) == 1
