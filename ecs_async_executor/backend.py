@@ -20,8 +20,8 @@ class Handle(msgspec.Struct, frozen=True, gc=False):
     """
     What names a container at the service, for as long as the service remembers it.
 
-    :param scope: where it lives and has to be asked for (ECS: cluster, as it was given to RunTask)
-    :param id: the service's identifier (ECS: task ARN)
+    :param scope: where it lives and has to be asked for (a cluster, a queue; as it was given in the request)
+    :param id: the service's identifier
     """
 
     scope: str
@@ -36,7 +36,7 @@ class LaunchSpec:
     :param request: the service's parameters, without the token; never changed after this was made
     :param scope: see :class:`Handle`
     :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
-    :param bucket: the service's rate bucket that the request draws from (ECS: launch type)
+    :param bucket: the service's rate bucket that the request draws from
     :param started_by: the mark by which :meth:`Backend.find` finds the container, None if the user set their own
     :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
     """

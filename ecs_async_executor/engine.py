@@ -89,7 +89,7 @@ class Statistics:
     """
     A snapshot of the engine. Counts are of launches, times in seconds, totals since ``start()``.
 
-    :param pending: waiting for their RunTask, those not yet taken in included
+    :param pending: waiting for a container, those not yet taken in included
     :param launching: requests in flight
     :param ambiguous: of the pending ones, those whose request may have been carried out
     :param unresolved: adopted, being looked up
@@ -609,20 +609,20 @@ class Engine:
             interval = self._pacer.interval(len(batches), self._limiter.read_rate)
             await anyio.sleep_until(started_at + interval)
 
-    def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Batch]]:
+    def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Group]]:
         by_scope: defaultdict[str, list[Record]] = defaultdict(list)
         for record in records:
             if record.handle is not None:
                 by_scope[record.handle.scope].append(record)
         for scope, members in by_scope.items():
             for batch in self._in_batches(members):
-                yield scope, _Batch(batch)
+                yield scope, _Group(batch)
 
     async def _read_token(self) -> None:
         while not self._limiter.take_read(now := anyio.current_time()):  # noqa: ASYNC110 - time is the event
             await anyio.sleep_until(self._limiter.read_ready_at(now))
 
-    async def _sweep(self, scope: str, batch: _Batch) -> None:
+    async def _sweep(self, scope: str, batch: _Group) -> None:
         try:
             by_id: defaultdict[str, list[Record]] = defaultdict(list)
             for record in batch.records:
@@ -917,7 +917,7 @@ class Engine:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Batch:
+class _Group:
     """Records that one call describes; also the borrower of that call's place."""
 
     records: Sequence[Record]

@@ -83,14 +83,14 @@ class AdaptiveBucket:
     Schedulers that start together would each burst, and then ask at the full rate of the quota that they share.
     So one that begins ``gently`` has half of its burst and a quarter of its rate, which doubles every second up
     to the whole. If it is first throttled below 1.3 times the whole, it is not alone: the cut is to 0.4 then, and
-    ``known`` is half of what failed. Of four schedulers' calls on one Fargate quota 2 % so are refused in the
+    ``known`` is half of what failed. Of four schedulers' calls on one quota of 20/s 2 % so are refused in the
     first 40 s, not 6 %, and a lone one gives up a second's worth of launches for it.
 
     Where nothing at all was let through since the last cut, something else is wrong than the rate: ``known`` stays
     what it is then, so that the rate is back within half a minute after a storm of refusals.
 
     Why 0.9 and C = 0.001, where CUBIC would come back to the very rate that failed, and C = 0.0035 would do
-    it sooner: four schedulers on one Fargate quota then have 3.3 % of their calls refused, so 1.9 %. Slower
+    it sooner: four schedulers on one quota of 20/s then have 3.3 % of their calls refused, so 1.9 %. Slower
     still, and they take minutes to share fairly, and a raised quota is found too late.
 
     :param ceiling: the rate is never above this

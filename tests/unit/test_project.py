@@ -105,3 +105,12 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
     assert sorted(name for name in named if f"def {name}(" not in tests) == []
     files = set(re.findall(r"`(tests/[\w/]+\.py)`", guarantees))
     assert sorted(name for name in files if not (ROOT / name).exists()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["backend", "bridge", "engine", "errors", "ledger", "lifecycle", "limits", "messages", "policy"],
+)
+def test_no_module_of_the_engine_names_a_service(name: str) -> None:
+    source = Path(ecs_async_executor.__file__).with_name(f"{name}.py").read_text()
+    assert not re.findall(r"\b(?:ECS|EC2|Batch|Fargate|RunTask|SubmitJob|Describe(?:Tasks|Jobs))\b", source)
