@@ -168,7 +168,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Watch a real Airflow run DAGs on a local ECS; arguments go to the demo (--keep, --provider)."""
+    """Watch a real Airflow run DAGs on a local ECS or Batch; arguments go to it (--executor batch, --keep)."""
     extras = "amazon,local" if "--provider" in session.posargs else "local"
     session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", f".[{extras}]")
     # What is installed is run, not what lies here.
@@ -183,7 +183,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the executor beside the provider's and bare aiobotocore; arguments go to it (--smoke)."""
+    """Measure the executor beside the provider's and bare aiobotocore; arguments go to it (--smoke, --service)."""
     install(session, *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 

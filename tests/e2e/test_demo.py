@@ -15,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 LIMIT_SECONDS = 300.0
+ON_BATCH = ("--executor", "batch")
 
 
 class Demo:
@@ -91,30 +92,39 @@ def demos() -> Iterator[list[Demo]]:
         demo.close()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "executor", "containers", "host_lost"),
+    [
+        pytest.param((), "AsyncEcsExecutor", "ECS tasks", "SpotInterruption", id="ECS"),
+        pytest.param(ON_BATCH, "AsyncBatchExecutor", "Batch jobs", "Host EC2", id="Batch"),
+    ],
+)
 def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
-    demos: list[Demo], tmp_path: Path
+    demos: list[Demo], tmp_path: Path, arguments: tuple[str, ...], executor: str, containers: str, host_lost: str
 ) -> None:
-    demo = Demo(tmp_path)
+    demo = Demo(tmp_path, *arguments)
     demos.append(demo)
     assert demo.finish() == 0, demo.output
-    assert "all as expected" in demo.output
-    assert "SpotInterruption" in demo.output
+    assert f"Airflow with ecs_async_executor.{executor}," in demo.output
+    assert f"{containers}, all as expected" in demo.output
+    assert host_lost in demo.output
     assert demo.left_processes() == []
     assert demo.left_files() == []
 
 
 @pytest.mark.parametrize(
-    ("words", "number"),
+    ("arguments", "words", "number"),
     [
-        pytest.param("The local ECS listens", signal.SIGINT, id="Ctrl-C while the database is made"),
-        pytest.param("Making Airflow's database", signal.SIGTERM, id="SIGTERM while Airflow starts"),
-        pytest.param(": running", signal.SIGINT, id="Ctrl-C while containers run"),
+        pytest.param((), "The local ECS listens", signal.SIGINT, id="Ctrl-C while the database is made"),
+        pytest.param((), "Making Airflow's database", signal.SIGTERM, id="SIGTERM while Airflow starts"),
+        pytest.param((), ": running", signal.SIGINT, id="Ctrl-C while containers run"),
+        pytest.param(ON_BATCH, ": running", signal.SIGTERM, id="SIGTERM while jobs of Batch run"),
     ],
 )
 def test_a_signal_ends_everything_and_leaves_nothing_behind(
-    demos: list[Demo], tmp_path: Path, words: str, number: signal.Signals
+    demos: list[Demo], tmp_path: Path, arguments: tuple[str, ...], words: str, number: signal.Signals
 ) -> None:
-    demo = Demo(tmp_path)
+    demo = Demo(tmp_path, *arguments)
     demos.append(demo)
     demo.read_until(words)
     assert demo.left_processes() != []
