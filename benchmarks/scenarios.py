@@ -36,16 +36,8 @@ def _batch(*, smoke: bool) -> Iterator[Cell]:
     for repetition in range(1 if smoke else 3):
         for size in (40,) if smoke else (100, 400):
             for subject in _turn(subjects, repetition):
-                tuning = RAISED if subject == OURS_ON_BATCH else {}
                 duration = 1.0 if smoke else CONTAINER
-                yield Cell(
-                    *("burst", subject, size),
-                    service="batch",
-                    server="local",
-                    duration=duration,
-                    tuning=tuning,
-                    repetition=repetition,
-                )
+                yield _burst(subject, size, duration=duration, repetition=repetition, service="batch")
     for subject, schedulers in ((PROVIDER_ON_BATCH, 1), (OURS_ON_BATCH, 1), (OURS_ON_BATCH, 2)):
         yield _quota(subject, seconds=2.0 if smoke else 30.0, schedulers=schedulers, service="batch")
 
@@ -53,6 +45,7 @@ def _batch(*, smoke: bool) -> Iterator[Cell]:
 def _smoke() -> Iterator[Cell]:
     for subject in (PROVIDER, OURS, BARE):
         yield _burst(subject, 40, duration=1.0)
+    yield _burst(OURS_ON_BATCH, 40, duration=1.0, service="batch")
     for subject in (PROVIDER, OURS):
         yield Cell("steady", subject, 0, running=200, seconds=1.5)
     yield Cell("mixed", OURS, 100, running=200, duration=1.0, tuning=RAISED)
@@ -104,16 +97,24 @@ def _full() -> Iterator[Cell]:
 
 
 def _burst(
-    subject: str, size: int, *, duration: float = CONTAINER, repetition: int = 0, algorithm: str = "HS512"
+    subject: str,
+    size: int,
+    *,
+    duration: float = CONTAINER,
+    repetition: int = 0,
+    algorithm: str = "HS512",
+    service: str = "ecs",
 ) -> Cell:
     return Cell(
         "burst",
         subject,
         size,
         duration=duration,
-        tuning=RAISED if subject == OURS else {},
+        tuning=RAISED if subject in ALL_OURS else {},
         repetition=repetition,
         algorithm=algorithm,
+        service=service,
+        server="stub" if service == "ecs" else "local",
     )
 
 
