@@ -54,7 +54,7 @@ class Stops:
     def __init__(self) -> None:
         self._order = itertools.count()
         self._waiting: list[tuple[float, int, StopRequest]] = []
-        self._in_flight: set[StopRequest] = set()
+        self._in_flight: dict[StopRequest, None] = {}  # in order, so that a walk can be repeated
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._in_flight)
@@ -62,18 +62,18 @@ class Stops:
     def add(self, request: StopRequest) -> None:
         """Owe a stop, from the request's ``not_before`` on."""
         heapq.heappush(self._waiting, (request.not_before, next(self._order), request))
-        self._in_flight.discard(request)
+        self._in_flight.pop(request, None)
 
     def take(self) -> StopRequest:
         """Take out the one that is due first, to send it; give it to :meth:`done` or back to :meth:`add`."""
         request = self._waiting[0][2]
-        self._in_flight.add(request)
+        self._in_flight[request] = None
         heapq.heappop(self._waiting)
         return request
 
     def done(self, request: StopRequest) -> None:
         """Owe this one no longer."""
-        self._in_flight.discard(request)
+        self._in_flight.pop(request, None)
 
     def next_at(self) -> float | None:
         """When the next one is due; None if none waits."""
