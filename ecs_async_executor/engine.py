@@ -754,7 +754,7 @@ class Engine:
             return
         refusal: list[str] = []
         async with self._finds:
-            found = await self._found(scope, mark, refusal)
+            found = await self._found(scope, mark, record.past, refusal)
         if found is None:
             self._not_resolved(record, refusal, anyio.current_time())
             return
@@ -770,12 +770,18 @@ class Engine:
         event = lifecycle.Resolved(candidates[-1] if candidates else None)
         self._resolved(record, event, anyio.current_time())
 
-    async def _found(self, scope: str, mark: str, refusal: list[str]) -> Sequence[Observation] | None:
-        """Describe every container that carries a mark; None if the service does not answer for each of them."""
+    async def _found(
+        self, scope: str, mark: str, past: Sequence[str], refusal: list[str]
+    ) -> Sequence[Observation] | None:
+        """
+        Describe every container that carries a mark; None if the service does not answer for each of them.
+
+        :param past: identifiers of those that are known to be over
+        """
         if not self._may_call(anyio.current_time()):
             return None
         try:
-            handles = await self._call(self._backend.find(scope, mark))
+            handles = [h for h in await self._call(self._backend.find(scope, mark)) if h.id not in past]
         except BackendError as error:
             self._read_refused(error, "find", scope)
             if error.kind in (Kind.REFUSED, Kind.INVALID):

@@ -63,6 +63,7 @@ class Record:
     :param errors: calls in a row that brought no container
     :param sent_at: when the current token was first sent; None if a definite answer came to all sends
     :param handle: the container
+    :param past: identifiers of containers before it, which never started
     :param since: when the handle was learnt, or looking it up began
     :param seen_at: when the service told of the container; None if it never did
     :param seen_running: user code can have run
@@ -97,6 +98,7 @@ class Record:
     errors: int = 0
     sent_at: float | None = None
     handle: Handle | None = None
+    past: tuple[str, ...] = ()
     since: float = 0.0
     seen_at: float | None = None
     seen_running: bool = False
@@ -534,6 +536,7 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
         return _fail(record, _reason(observation), notable=True, observation=observation)
     record.phase = Phase.WAITING
     record.attempt += 1
+    record.past += (observation.handle.id,)
     record.handle = None
     record.spec = None
     record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)

@@ -86,6 +86,20 @@ async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_ide
 
 
 @in_virtual_time
+async def test_a_container_that_never_started_is_not_found_in_place_of_the_next() -> None:
+    def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
+        return TIMED_OUT if asked == "launch" and cloud.calls["launch"] in (2, 4) else None
+
+    cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(starts=False), fault=fault)
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: engine.finished("a"))
+    assert len(cloud.of("a")) == WITHOUT_TOKENS.max_attempts
+    (end,) = engine.finished("a")
+    assert "container 3 of 3" in (end.reason or "")
+
+
+@in_virtual_time
 async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when_found() -> None:
     cloud = FakeCloud(
         repeatable=False,
