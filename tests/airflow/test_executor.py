@@ -177,6 +177,21 @@ def test_taking_workloads_builds_no_request(executor: Any, bridge: ScriptedBridg
     assert len(bridge.launches) == 1000
 
 
+@pytest.mark.parametrize("queued", [5, 200])
+def test_of_a_queue_of_any_length_only_what_is_taken_leaves_it(
+    executor: Any, bridge: ScriptedBridge, queued: int
+) -> None:
+    executor.parallelism = 2
+    queue(executor, *(make_workload(f"task-{n}") for n in range(queued)))
+    executor.heartbeat()
+    taken = {launch.key for launch in bridge.launches}
+    assert len(taken) == 2
+    assert executor.running == taken
+    left = airflow_compat.queued_keys(executor)
+    assert len(left) == queued - 2
+    assert taken.isdisjoint(left)
+
+
 def test_the_highest_priority_is_taken_first(executor: Any, bridge: ScriptedBridge) -> None:
     executor.parallelism = 2
     queue(executor, *(make_workload(f"weight-{weight}", priority_weight=weight) for weight in (1, 9, 5)))

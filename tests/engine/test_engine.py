@@ -591,6 +591,27 @@ async def test_a_failure_is_held_while_another_container_of_the_key_lives() -> N
 
 
 @in_virtual_time
+async def test_of_many_adopted_by_arn_none_is_searched_for() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=4000.0))
+    first = Harness(cloud)
+    names = [f"w{number}" for number in range(700)]
+    async with first.running():
+        for name in names:
+            first.launch(name)
+        await first.until(lambda: len(first.ledger.active) == len(names))
+    records = list(first.ledger.active.values())
+    # Slowly enough that the first are resolved while others still wait for their turn.
+    second = Harness(cloud, options=replace(OPTIONS, describe_rate=2.0, describe_burst=1.0))
+    async with second.running():
+        for record in records:
+            assert record.handle is not None
+            second.adopt(record.launch, Was.RUNNING, record.handle.id)
+        await second.until(lambda: len(second.ledger.active) == len(names))
+    assert not second.ledger.unsettled
+    assert cloud.calls["find"] == 0
+
+
+@in_virtual_time
 async def test_adopted_by_arn_is_followed_to_its_end() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
     async with Harness(cloud).running() as first:

@@ -168,6 +168,28 @@ TABLE: dict[tuple[Phase, str], Row] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("observation", "fields", "news"),
+    [
+        (RUNNING, {}, True),
+        (RUNNING, {"seen_at": NOW, "seen_running": True}, False),
+        (RUNNING, {"seen_at": NOW}, True),
+        (RUNNING, {"seen_at": NOW, "seen_running": True, "missing_at": NOW}, True),
+        (MISSING, {"seen_at": NOW, "seen_running": True}, True),
+        (seen(Seen.PENDING), {"seen_at": NOW}, False),
+        (seen(Seen.PENDING, exit_code=0, started=True), {"seen_at": NOW, "seen_running": True}, True),
+        (seen(Seen.STOPPED, started=True), {"seen_at": NOW, "seen_running": True}, True),
+    ],
+)
+def test_what_is_no_news_changes_nothing(observation: Observation, fields: dict[str, Any], news: bool) -> None:
+    record = record_in(Phase.ACTIVE, **fields)
+    assert is_news(record, observation) is news
+    if not news:
+        before = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        assert step(record, Observed(observation), NOW, RULES) == []
+        assert {field.name: getattr(record, field.name) for field in dataclasses.fields(record)} == before
+
+
 def test_the_table_is_complete() -> None:
     assert {type(event) for event in EVENTS.values()} == set(Event.__args__)
     assert set(TABLE) == set(itertools.product(Phase, EVENTS))
