@@ -42,6 +42,7 @@ FIND_CONCURRENCY = 256
 """Searches mostly wait for a listing that they share; how fast they may begin is the read budget's business."""
 STOP_TRIES = 6
 """A stop that is refused for its rights or its form is given up after so many; any other never is."""
+YOUNG_SECONDS = 120.0
 PING_INTERVAL = 0.5
 IDLE = 3600.0
 """Nothing is due: sleep until something is said. Bounded only so that a lost wake-up cannot last for ever."""
@@ -192,6 +193,7 @@ class Engine:
         self._buckets: set[str] = set()
         self._credentials = Gate(5.0, 30.0)
         self._pacer = PollPacer(options.poll_interval)
+        self._polled = 0
         self._latencies: deque[float] = deque(maxlen=256)
         self._sending = 0
         self._stopping = 0
@@ -249,6 +251,7 @@ class Engine:
                 ("intake", self._take_commands),
                 ("launch", self._launch),
                 ("poll", self._poll),
+                ("poll_young", self._poll_young),
                 ("look_up", self._look_up),
                 ("stop", self._stop),
                 ("ping", self._ping),
@@ -600,14 +603,34 @@ class Engine:
     async def _poll(self) -> None:
         while True:
             started_at = anyio.current_time()
-            batches = list(self._batches(self._ledger.active.values()))
-            async with anyio.create_task_group() as sweep:
-                for scope, batch in batches:
-                    await self._read_token()
-                    await self._describes.acquire_on_behalf_of(batch)
-                    sweep.start_soon(self._sweep, scope, batch)
-            interval = self._pacer.interval(len(batches), self._limiter.read_rate)
-            await anyio.sleep_until(started_at + interval)
+            self._polled = await self._sweep_all(self._ledger.active.values())
+            await anyio.sleep_until(started_at + self._interval(self._polled))
+
+    async def _poll_young(self) -> None:
+        """
+        Look more often at what has begun lately, where a whole sweep takes long.
+
+        Most containers end young. They get as much of the read budget as whole sweeps.
+        """
+        while True:
+            started_at = anyio.current_time()
+            calls = 0
+            if self._interval(self._polled) > 2.0 * self._options.poll_interval:
+                calls = await self._sweep_all(self._ledger.active_since(started_at - YOUNG_SECONDS))
+            await anyio.sleep_until(started_at + self._interval(calls))
+
+    def _interval(self, calls: int) -> float:
+        return self._pacer.interval(calls, self._limiter.read_rate)
+
+    async def _sweep_all(self, records: Iterable[Record]) -> int:
+        """Describe so many containers; return how many calls that took."""
+        batches = list(self._batches(records))
+        async with anyio.create_task_group() as sweep:
+            for scope, batch in batches:
+                await self._read_token()
+                await self._describes.acquire_on_behalf_of(batch)
+                sweep.start_soon(self._sweep, scope, batch)
+        return len(batches)
 
     def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Group]]:
         by_scope: defaultdict[str, list[Record]] = defaultdict(list)

@@ -221,6 +221,15 @@ class Ledger:
                 case lifecycle.Forget():
                     self._forget(record, now)
 
+    def active_since(self, then: float) -> list[Record]:
+        """Return the records whose containers were learnt after a time."""
+        found = []
+        for record in reversed(self.active.values()):  # in the order in which they were learnt
+            if record.since <= then:
+                break
+            found.append(record)
+        return found
+
     def _settle(self, record: Record) -> None:
         self.active[record.id] = record
         self.unsettled.pop(record.id, None)
