@@ -176,11 +176,12 @@ _MENDABLE_WORDS = re.compile(
     r"cluster (was |is )?(inactive|not found)"
     r"|task ?definition (is |was )?(inactive|not found)"
     r"|(unable to (find|describe)|no such) (the )?task ?definition"
-    r"|job ?(queue|definition)\b.*\b(not found|does(n't| not) exist|inactive|disabled|invalid|is not)",
+    r"|job[ -]?(queue|definition)\b.*\b(not found|does(n't| not) exist|inactive|disabled|invalid|is not)"
+    r"|\b(inactive|disabled|invalid) job[ -]?(queue|definition)\b",
     re.IGNORECASE,
 )
 _NO_SUCH_CONTAINER = re.compile(
-    r"task was not found|\bjob\b(?! ?(queue|definition)).*\b(not found|does(n't| not) exist)", re.IGNORECASE
+    r"task was not found|\bjob\b(?![ -]?(queue|definition)).*\b(not found|does(n't| not) exist)", re.IGNORECASE
 )
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
@@ -254,11 +255,11 @@ def _kind(code: str, message: str, status: int) -> Kind:
     if status >= _SERVER_ERROR or code in _SERVER_FAULTS or nameless:
         return Kind.AMBIGUOUS
     if code in _MALFORMED:
+        if _MENDABLE_WORDS.search(message):
+            return Kind.REFUSED  # first: what a queue or a definition is called can have "job" in it, too
         if _NO_SUCH_CONTAINER.search(message):
             return Kind.NOT_FOUND
-        if _NO_ROOM.search(message):
-            return Kind.CAPACITY
-        return Kind.REFUSED if _MENDABLE_WORDS.search(message) else Kind.INVALID
+        return Kind.CAPACITY if _NO_ROOM.search(message) else Kind.INVALID
     # A definite no: known ones that a person may be mending, and unknown ones, which deserve the same patience.
     return Kind.REFUSED
 

@@ -807,7 +807,7 @@ class Engine:
             handles = [h for h in await self._call(self._backend.find(scope, mark)) if h.id not in past]
         except BackendError as error:
             self._read_refused(error, "find", scope)
-            if error.kind in (Kind.REFUSED, Kind.INVALID):
+            if error.kind in (Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND):
                 refusal.append(str(error))
             return None
         found: list[Observation] = []

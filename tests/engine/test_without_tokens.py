@@ -113,3 +113,18 @@ async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when
         await engine.until(lambda: not engine.ledger.records)
     assert [bool(c.stop_reasons) for c in cloud.of("a")] == [True]
     assert not engine.finished("a")
+
+
+@in_virtual_time
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND])
+async def test_a_search_that_is_refused_for_ever_ends(kind: Kind) -> None:
+    def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
+        return {"launch": TIMED_OUT, "find": BackendError(kind, "ClientException", "no such place")}.get(asked)
+
+    cloud = FakeCloud(repeatable=False, fault=fault)
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: engine.finished("a"))
+    (end,) = engine.finished("a")
+    assert "no such place" in (end.reason or "")
+    assert cloud.calls["launch"] == 1

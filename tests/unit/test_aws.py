@@ -107,6 +107,13 @@ KINDS: list[tuple[Exception, Kind]] = [
     (refusal("ClientException", "Unable to find task definition"), Kind.REFUSED),
     (refusal("InvalidParameterException", "TaskDefinition not found."), Kind.REFUSED),
     (refusal("InvalidParameterException", "The referenced cluster was inactive."), Kind.REFUSED),
+    (refusal("ClientException", "JobQueue nightly-job not found."), Kind.REFUSED),
+    (refusal("ClientException", "JobQueue x-job-queue not found."), Kind.REFUSED),
+    (refusal("ClientException", "JobQueue arn:aws:batch:eu-west-1:1:job-queue/main not found."), Kind.REFUSED),
+    (
+        refusal("ClientException", "JobDefinition name airflow-job does not exist or is not in ACTIVE status"),
+        Kind.REFUSED,
+    ),
     (refusal("SomethingNewException", "no", 400), Kind.REFUSED),
     (boto.NoRegionError(), Kind.REFUSED),
     (ConfigurationError(["[x] y"]), Kind.REFUSED),
@@ -123,6 +130,7 @@ KINDS: list[tuple[Exception, Kind]] = [
         refusal("InvalidParameterException", "The referenced task was not found.", operation="StopTask"),
         Kind.NOT_FOUND,
     ),
+    (refusal("ClientException", "Job 876da822 not found", operation="StopTask"), Kind.NOT_FOUND),
     # nobody knows
     (refusal("ServerException", "Service Unavailable. Please try again later.", 500), Kind.AMBIGUOUS),
     (refusal("ServerException", "odd", 400), Kind.AMBIGUOUS),
