@@ -14,7 +14,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -766,11 +765,7 @@ class Engine:
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
-        spec: LaunchSpec | None = None
-        with suppress(Exception):  # what cannot be launched any more may run all the same
-            spec = await self._rendered(record.launch)
-        scope = spec.scope if spec else self._backend.scope_of(None)
-        mark = spec.started_by if spec else record.launch.started_by
+        scope, mark = record.sought or await self._sought(record.launch)
         if mark is None:
             # The user's own mark: there is nothing to find it by.
             self._resolved(record, lifecycle.Resolved(None), anyio.current_time())
@@ -792,6 +787,14 @@ class Engine:
         candidates = candidates or [o for o in found if o.seen is Seen.MISSING]
         event = lifecycle.Resolved(candidates[-1] if candidates else None)
         self._resolved(record, event, anyio.current_time())
+
+    async def _sought(self, launch: Launch) -> tuple[str, str | None]:
+        """Return where and by which mark the container of a launch would be found that was made just now."""
+        try:
+            spec = await self._rendered(launch)
+        except Exception:  # noqa: BLE001 - what cannot be launched any more may run all the same
+            return self._backend.scope_of(None), launch.started_by
+        return spec.scope, spec.started_by
 
     async def _found(
         self, scope: str, mark: str, past: Sequence[str], refusal: list[str]

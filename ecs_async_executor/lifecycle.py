@@ -73,6 +73,8 @@ class Record:
     :param was: how it was adopted; None if it was not, or is known not to have been launched before
     :param lookup: identifier of a container that may be this launch's
     :param by_token: ``lookup`` is what the present token made; only its age is in question
+    :param sought: scope and mark of a request of our own whose container is looked for; None if it was another
+        scheduler's. A request that is made anew need not be for the same place, nor have the same mark
     :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
         overwritten with the identifier of a container
     :param unfound_at: since when the answers to looking it up name no container
@@ -108,6 +110,7 @@ class Record:
     was: Was | None = None
     lookup: str | None = None
     by_token: bool = False
+    sought: tuple[str, str | None] | None = None
     continued: bool = False
     unfound_at: float | None = None
     lookup_refused_at: float | None = None
@@ -462,7 +465,9 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
 
 def _look_up_instead(record: Record, now: float) -> list[Effect]:
     """Its token must not be sent any more; only a listing can tell what became of it."""
+    spec = record.spec
     record.phase = Phase.UNRESOLVED
+    record.sought = None if spec is None else (spec.scope, spec.started_by)
     record.spec = None
     record.since = record.retry_at = now
     record.lookup = record.unfound_at = None
@@ -669,7 +674,7 @@ def _look_for_a_later_one(record: Record, observation: Observation, now: float) 
     if mark is not None and mark != record.launch.started_by:
         record.launch = replace(record.launch, started_by=mark)
         record.continued = True
-    record.lookup = record.unfound_at = None
+    record.lookup = record.unfound_at = record.sought = None
     record.since = record.retry_at = now
     return [LookUp()]
 

@@ -174,7 +174,8 @@ class FakeCloud:
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
         async with self._call("find"):
-            return [c.handle for c in self.containers.values() if c.started_by == started_by]
+            ours = [c.handle for c in self.containers.values() if c.started_by == started_by]
+            return [handle for handle in ours if handle.scope == scope]
 
     async def stop(self, handle: Handle, reason: str) -> None:
         async with self._call("stop"):

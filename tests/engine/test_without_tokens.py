@@ -7,8 +7,9 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Was
+from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.messages import Launch, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
 from tests.engine.test_engine import TIMED_OUT, failing, in_virtual_time
@@ -37,6 +38,24 @@ async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was
     first, second = cloud.call_times["launch"]
     assert WITHOUT_TOKENS.absent_grace <= second - first < 2 * WITHOUT_TOKENS.absent_grace
     assert [f.success for f in engine.finished("a")] == [True]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("second", ["another place and mark", "nothing"])
+async def test_it_is_looked_for_where_the_request_was_for_whatever_is_rendered_now(second: str) -> None:
+    def render(launch: Launch) -> LaunchSpec:
+        if second == "nothing" and len(harness.rendered) > 1:
+            raise Rejected("the hook has failed")
+        turn = len(harness.rendered)
+        return LaunchSpec({"label": launch.label}, f"queue-{turn}", "main", "bucket", f"mark-{turn}")
+
+    cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
+    harness = Harness(cloud, rules=WITHOUT_TOKENS, render=render)
+    async with harness.running():
+        harness.launch("a")
+        await harness.until(lambda: harness.finished("a"))
+    assert [f.success for f in harness.finished("a")] == [True]
+    assert [c.handle.scope for c in cloud.of("a")] == ["queue-1"]
 
 
 @in_virtual_time
