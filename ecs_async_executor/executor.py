@@ -76,6 +76,13 @@ class _Tracked(msgspec.Struct, frozen=True, gc=False):
     """The id of the task instance or callback: a key alone can come to mean another attempt."""
 
 
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of the workload of a launch that is never launched again: where its container was to be."""
+
+    queue: str | None
+    executor_config: Any
+
+
 class AsyncExecutor(compat.VersionedExecutor):
     """
     Run workloads through a :class:`~ecs_async_executor.bridge.Bridge`, at a service that subclasses name.
@@ -519,9 +526,15 @@ class AsyncExecutor(compat.VersionedExecutor):
         """
         Make the request of a launch. Not on the main thread.
 
+        That of one that is never launched again has no command: it only says where its container is to be found.
+
         :raises Rejected: if there can be none
         """
         try:
+            placed = launch.workload
+            if isinstance(placed, Placed):
+                request = self._request(launch.key, [], placed.queue, placed.executor_config or {})
+                return self._spec(request, launch, None)
             workload = compat.with_fresh_token(launch.workload, self._jwt)
             ti = getattr(workload, "ti", None)
             request = self._request(
@@ -562,7 +575,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             return tis
         with self._metrics.timer("adopt_task_instances.duration"):
             session = compat.load_for_adoption(tis)
-            # A launch that runs, or is past its launching, is never launched again: it needs no workload.
+            # A launch that runs, or is past its launching, is never launched again: it needs no whole workload.
             rebuilt = compat.rebuild([ti for ti in tis if str(ti.state) == Was.QUEUED.value])
             stage: dict[Key, Adopt] = {}
             given_back: list[Any] = []
@@ -599,7 +612,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             launch=Launch(
                 launch_id=assigned or str(uuid.uuid4()),
                 key=key,
-                workload=workload,
+                workload=Placed(ti.queue, ti.executor_config) if workload is None else workload,
                 priority=ti.priority_weight or 0,
                 started_by=assigned or str(ti.id),
                 queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),

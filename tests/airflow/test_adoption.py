@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from ecs_async_executor import airflow_compat
+from ecs_async_executor.executor import Placed
 from ecs_async_executor.messages import Adopt, Stop, Was
 from tests.airflow.metadata import TASKS, Metadata, adopt
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
@@ -61,7 +62,7 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     database.orphan("queued", "running", external_ids=[None, ARN])
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
-    assert running.launch.workload is None
+    assert running.launch.workload == Placed("queue", {"cpu": "1"})
     assert "task_0" in str(queued.launch)
 
 
@@ -140,7 +141,8 @@ def test_a_queued_task_instance_that_cannot_be_rebuilt_is_given_back_alone(
 
     found = adopted(executor, database)
 
-    assert [one.launch.workload.ti.task_id if one.launch.workload else None for one in found] == ["task_1", None]
+    assert [getattr(one.launch.workload, "ti", None) is not None for one in found] == [True, False]
+    assert found[0].launch.workload.ti.task_id == "task_1"
     assert list(in_database(database)) == ["task_1", "task_2"]
     assert executor.slots_occupied == 2
 

@@ -59,6 +59,22 @@ def test_an_adopted_task_instance_is_looked_for_by_its_job_and_its_own_id(
     assert running.launch.launch_id != JOB
 
 
+@pytest.mark.slow
+def test_the_job_of_a_running_task_instance_is_looked_for_in_the_job_queue_of_its_queue(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, database: Metadata
+) -> None:
+    queues = {"queue": {"jobQueue": "gpu", "jobName": "night"}}
+    monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
+    executor = make_executor(ScriptedBatchExecutor)
+    (ti_id,) = database.orphan("running", executor_config={"jobName": "own"})
+    with database.session() as session:
+        adopt(executor, session)
+    executor.heartbeat()
+    (adoption,) = executor.scripted.adoptions
+    spec = executor._render(adoption.launch)
+    assert (spec.scope, spec.started_by) == ("gpu", f"own-{ti_id}")
+
+
 # --- requests ------------------------------------------------------------------------------------------------
 
 
