@@ -495,7 +495,8 @@ class Engine:
         launch = record.launch
         service = self._ledger.rules.service
         text = f"The container waits: {service} {'refuses it' if refused else 'has no capacity for it'}: {reason}"
-        self._ledger.outbox.append(Notice(launch.launch_id, launch.key, "container waits", text))
+        notice = Notice(launch.launch_id, launch.key, "container waits", text, unlaunched=True)
+        self._ledger.outbox.append(notice)
 
     async def _launch_one(self, record: Record) -> None:
         now = anyio.current_time()
@@ -777,6 +778,7 @@ class Engine:
             self._not_resolved(record, refusal, anyio.current_time())
             return
         rules = self._ledger.rules
+        found = [o for o in found if not self._ledger.is_a_later_ones(record, o)]
         candidates = [
             o
             for o in found

@@ -325,7 +325,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._held_up[report.launch_id] = time.monotonic() + self._queued_timeout
             self.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
-            if report.launch_id in self._unlaunched:
+            if report.unlaunched:
                 self._held_up[report.launch_id] = math.inf
             self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)

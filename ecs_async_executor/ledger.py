@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from ecs_async_executor import lifecycle
-from ecs_async_executor.backend import Handle
+from ecs_async_executor.backend import Handle, Observation
 from ecs_async_executor.lifecycle import Event, Phase, Record
 from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report, Stop
 from ecs_async_executor.policy import Rules
@@ -383,6 +383,23 @@ class Ledger:
     def next_look_up(self) -> float | None:
         """When the next look-up is due."""
         return self._look_ups[0][0] if self._look_ups else None
+
+    def is_a_later_ones(self, record: Record, observation: Observation) -> bool:
+        """
+        Tell if a container that carries a launch's mark is that of a later launch of its key.
+
+        A launch that nobody waits for any more sends nothing from then on, and must not stop another's container.
+        """
+        if not record.muted:
+            return False
+        at, margin = observation.created_at, self.rules.created_margin
+        return any(
+            sibling.handle == observation.handle
+            or observation.handle.id in sibling.past
+            or (at is not None and at >= sibling.launch.queued_at + margin)
+            for sibling in self._by_key.get(record.launch.key, ())
+            if sibling.arrival > record.arrival
+        )
 
     # --- recovery --------------------------------------------------------------------------------------------
 

@@ -544,6 +544,8 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
     record.past += (observation.handle.id,)
     record.handle = None
     record.spec = None
+    record.waits_since = None
+    record.noticed = False  # what the next one waits for is news
     record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)
     return [Enqueue()]
 

@@ -117,12 +117,17 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Report: something a person should read in Airflow's event log; changes no state."""
+    """
+    Report: something a person should read in Airflow's event log.
+
+    :param unlaunched: the launch has no container, or none any more, and cannot get one for now
+    """
 
     launch_id: str
     key: Hashable
     event: str
     text: str
+    unlaunched: bool = False
 
 
 Report: TypeAlias = Launched | Finished | Notice

@@ -173,7 +173,7 @@ def failed(launch: Launch, reason: str = "ECS container exited 1", **more: Any) 
 
 
 def notice(launch: Launch, text: str) -> Notice:
-    return Notice(launch.launch_id, launch.key, "waiting for capacity", text)
+    return Notice(launch.launch_id, launch.key, "waiting for capacity", text, unlaunched=True)
 
 
 def states(executor: AsyncEcsExecutor) -> dict[str, tuple[str, Any]]:

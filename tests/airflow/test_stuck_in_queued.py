@@ -101,6 +101,18 @@ def test_after_an_outage_a_container_has_as_much_time_to_start_as_any_other(
     assert executor.scripted.stops == []
 
 
+def test_what_waits_for_capacity_for_its_second_container_is_not_given_back_either(
+    executor: Any, database: Metadata
+) -> None:
+    outage = Outage(executor, database, 1)
+    launch = outage.launches[0]
+    executor.scripted.report(launched(launch), notice(launch, "RESOURCE:MEMORY"))
+    executor.heartbeat()
+    outage.wait(times=4)
+    assert outage.states() == [("queued", 1)]
+    assert executor.scripted.stops == []
+
+
 @pytest.mark.parametrize("how", ["its container does not start", "the loop hangs"])
 def test_what_waited_for_capacity_is_revoked_when_that_is_no_longer_why(
     make_executor: Callable[..., Any], database: Metadata, monkeypatch: pytest.MonkeyPatch, how: str

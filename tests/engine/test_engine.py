@@ -763,3 +763,20 @@ async def test_one_bad_observation_spoils_no_other(monkeypatch: pytest.MonkeyPat
         await harness.until(lambda: len(harness.finished()) == 100)
     failed = [f for f in harness.finished() if not f.success]
     assert [(f.key, f.reason) for f in failed] == [("w7", "Internal error of the executor: KeyError")]
+
+
+@in_virtual_time
+async def test_what_the_second_container_waits_for_is_told_as_well() -> None:
+    outages = [(0.0, 60.0), (90.0, 3000.0)]
+
+    def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
+        now = anyio.current_time()
+        return NO_MEMORY if operation == "launch" and any(a <= now < b for a, b in outages) else None
+
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=30, starts=nth > 1), fault=fault)
+    async with Harness(cloud).running() as harness:
+        harness.launch("a")
+        [finished] = await harness.until(lambda: harness.finished("a"))
+    assert finished.success
+    assert [type(r).__name__ for r in harness.reports] == ["Notice", "Launched", "Notice", "Launched", "Finished"]
+    assert all(notice.unlaunched for notice in harness.notices("a"))

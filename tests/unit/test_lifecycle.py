@@ -585,3 +585,11 @@ def test_a_container_whose_user_code_ran_already_is_not_failed_for_waiting() -> 
     step(record, Observed(STUCK), NOW, rules)
     assert step(record, Observed(STUCK), NOW + 9000.0, rules) == []
     assert record.phase is Phase.ACTIVE
+
+
+def test_the_next_container_may_wait_for_as_long_as_the_one_before_it() -> None:
+    rules = Rules(service="ECS", capacity_timeout=600.0)
+    record = record_in(X, seen_at=NOW - 1.0)
+    step(record, Observed(seen(Seen.PENDING, reason="CAPACITY")), NOW, rules)
+    step(record, Observed(seen(Seen.STOPPED)), NOW + 590.0, rules)
+    assert (record.phase, record.waits_since, record.noticed) == (Phase.WAITING, None, False)
