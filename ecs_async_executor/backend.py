@@ -38,6 +38,8 @@ class LaunchSpec:
     :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
     :param bucket: the service's rate bucket that the request draws from
     :param started_by: the mark by which :meth:`Backend.find` finds the container, None if the user set their own
+    :param own_mark: one that also tells its containers from those of other launches of the same workload, where
+        the service has room for that
     :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
     """
 
@@ -47,6 +49,7 @@ class LaunchSpec:
     bucket: str
     started_by: str | None = None
     expires_at: float | None = None
+    own_mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

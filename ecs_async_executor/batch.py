@@ -130,14 +130,22 @@ def workload_request(
     return request
 
 
-def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: float | None = None) -> LaunchSpec:
+def launch_spec(
+    request: Mapping[str, Any],
+    *,
+    started_by: str,
+    launch_id: str | None = None,
+    expires_at: float | None = None,
+) -> LaunchSpec:
     """
     Check a finished request, put our mark into its name and say what it shares limits with.
 
     The name of the request that is sent is the one of the result and a suffix, see :func:`job_name`. The result's
-    ``started_by`` is what all names of the launch begin with, for :meth:`BatchBackend.find`.
+    ``started_by`` is what the names of all launches of the workload begin with, its ``own_mark`` what those of
+    this one do, for :meth:`BatchBackend.find`.
 
     :param started_by: our mark
+    :param launch_id: the identity that the launch's tokens are made of
     :param expires_at: wall-clock seconds after which the container could not use its command any more
     :raises Rejected: if Batch would refuse the request for what can be seen here
     """
@@ -159,6 +167,7 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
         bucket=_BUCKET,
         started_by=prefix,
         expires_at=expires_at,
+        own_mark=prefix + own if launch_id and (own := _own(prefix, launch_id)) else None,
     )
 
 
@@ -190,8 +199,11 @@ def job_name(prefix: str, token: str) -> str:
         have the same mark from one another is put into the name
     """
     launch_id, _, number = token.rpartition("-")
-    own = "" if prefix.endswith(f"-{launch_id}") else f"{launch_id[:8]}-"
-    return f"{prefix}-{own}{number}"
+    return f"{prefix}{_own(prefix, launch_id)}-{number}"
+
+
+def _own(prefix: str, launch_id: str) -> str:
+    return "" if prefix.endswith(f"-{launch_id}") else f"-{launch_id[:8]}"
 
 
 def _placement(request: Mapping[str, Any]) -> str:

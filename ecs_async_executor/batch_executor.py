@@ -123,7 +123,9 @@ class AsyncBatchExecutor(AsyncExecutor):
     def _spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
             raise Rejected(f"_submit_job_kwargs returned {type(request).__name__}, not a dict.")
-        return batch.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+        return batch.launch_spec(
+            request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=expires_at
+        )
 
     def _handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None

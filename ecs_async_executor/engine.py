@@ -766,14 +766,14 @@ class Engine:
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
-        scope, mark = record.sought or await self._sought(record.launch)
-        if mark is None:
+        sought = record.sought or await self._sought(record.launch)
+        if sought.mark is None:
             # The user's own mark: there is nothing to find it by.
             self._resolved(record, lifecycle.Resolved(None), anyio.current_time())
             return
         refusal: list[str] = []
         async with self._finds:
-            found = await self._found(scope, mark, record.past, refusal)
+            found = await self._found(sought.scope, sought.mark, record.past, refusal)
         if found is None:
             self._not_resolved(record, refusal, anyio.current_time())
             return
@@ -790,13 +790,13 @@ class Engine:
         event = lifecycle.Resolved(candidates[-1] if candidates else None)
         self._resolved(record, event, anyio.current_time())
 
-    async def _sought(self, launch: Launch) -> tuple[str, str | None]:
-        """Return where and by which mark the container of a launch would be found that was made just now."""
+    async def _sought(self, launch: Launch) -> lifecycle.Sought:
+        """Say where the container of another scheduler's launch is, as far as a request of ours tells."""
         try:
             spec = await self._rendered(launch)
         except Exception:  # noqa: BLE001 - what cannot be launched any more may run all the same
-            return self._backend.scope_of(None), launch.started_by
-        return spec.scope, spec.started_by
+            return lifecycle.Sought(self._backend.scope_of(None), launch.started_by)
+        return lifecycle.Sought(spec.scope, spec.started_by)
 
     async def _found(
         self, scope: str, mark: str, past: Sequence[str], refusal: list[str]

@@ -51,6 +51,27 @@ class Phase(enum.Enum):
     DONE = "done"
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """
+    Where to look for what a request may have started.
+
+    :param mark: what it carries; None if that is the user's own
+    :param own: the mark is that of this launch alone
+    """
+
+    scope: str
+    mark: str | None
+    own: bool = False
+
+    @classmethod
+    def of(cls, spec: LaunchSpec) -> Sought:
+        """Say it of a request that was sent."""
+        if spec.own_mark is not None:
+            return cls(spec.scope, spec.own_mark, own=True)
+        return cls(spec.scope, spec.started_by)
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """
@@ -73,8 +94,8 @@ class Record:
     :param was: how it was adopted; None if it was not, or is known not to have been launched before
     :param lookup: identifier of a container that may be this launch's
     :param by_token: ``lookup`` is what the present token made; only its age is in question
-    :param sought: scope and mark of a request of our own whose container is looked for; None if it was another
-        scheduler's. A request that is made anew need not be for the same place, nor have the same mark
+    :param sought: where a request of our own may have started the container that is looked for; None if it was
+        another scheduler's. A request that is made anew need not be for the same place, nor have the same mark
     :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
         overwritten with the identifier of a container
     :param unfound_at: since when the answers to looking it up name no container
@@ -110,7 +131,7 @@ class Record:
     was: Was | None = None
     lookup: str | None = None
     by_token: bool = False
-    sought: tuple[str, str | None] | None = None
+    sought: Sought | None = None
     continued: bool = False
     unfound_at: float | None = None
     lookup_refused_at: float | None = None
@@ -467,7 +488,7 @@ def _look_up_instead(record: Record, now: float) -> list[Effect]:
     """Its token must not be sent any more; only a listing can tell what became of it."""
     spec = record.spec
     record.phase = Phase.UNRESOLVED
-    record.sought = None if spec is None else (spec.scope, spec.started_by)
+    record.sought = None if spec is None else Sought.of(spec)
     record.spec = None
     record.since = record.retry_at = now
     record.lookup = record.unfound_at = None
@@ -721,6 +742,8 @@ def is_of_an_earlier_queueing(record: Record, observation: Observation, rules: R
 
 
 def _is_older(record: Record, observation: Observation, rules: Rules) -> bool:
+    if record.sought is not None and record.sought.own:
+        return False  # nothing of another queueing is found by that
     created_at = observation.created_at
     return created_at is not None and created_at < record.launch.queued_at - rules.created_margin
 

@@ -90,7 +90,9 @@ def _ecs_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
 def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
     placed = {"containerOverrides": {"resourceRequirements": [{"type": "MEMORY", "value": placement}]}}
     request = batch.workload_request(batch.base_request(BATCH_SETTINGS), placed, None, command)
-    return batch.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
+    return batch.launch_spec(
+        request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=time.time() + 600.0
+    )
 
 
 CLOUDS: Mapping[str, Cloud] = {

@@ -55,7 +55,9 @@ class Service(Protocol):
 
     def backend(self) -> Backend: ...
 
-    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec: ...
+    def spec(
+        self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first"
+    ) -> LaunchSpec: ...
 
     def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
         """Let calls (``launch``, ``describe``, ``find``, ``stop``) fail; ``:after`` the work was done."""
@@ -83,7 +85,7 @@ class Fake:
     def backend(self) -> Backend:
         return self.cloud
 
-    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+    def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         return LaunchSpec({"label": life, "jwt": jwt}, "default", "main", "FARGATE", started_by)
 
     def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
@@ -105,7 +107,7 @@ class Local:
     def backend(self) -> Backend:
         raise NotImplementedError
 
-    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+    def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         """Make the request for a container that goes as its command says."""
         raise NotImplementedError
 
@@ -144,7 +146,7 @@ class LocalEcsService(Local):
     def backend(self) -> Backend:
         return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
 
-    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+    def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
         return ecs.launch_spec(request, started_by=started_by)
 
@@ -164,9 +166,9 @@ class LocalBatchService(Local):
     def backend(self) -> Backend:
         return batch.BatchBackend(ClientFactory.from_settings(BATCH_SETTINGS, TUNING), BATCH_SETTINGS)
 
-    def spec(self, life: str, *, started_by: str, jwt: str = "first") -> LaunchSpec:
+    def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         request = batch.workload_request(batch.base_request(BATCH_SETTINGS), None, None, [life, jwt])
-        return batch.launch_spec(request, started_by=started_by)
+        return batch.launch_spec(request, started_by=started_by, launch_id=launch_id)
 
 
 LOCAL: Mapping[str, type[Local]] = {"ecs": LocalEcsService, "batch": LocalBatchService}

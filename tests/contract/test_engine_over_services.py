@@ -39,7 +39,9 @@ class Scheduler:
         self.bridge.start()
 
     def render(self, launch: Launch) -> LaunchSpec:
-        return self.service.spec(self.life, started_by=launch.started_by, jwt=str(time.time()))
+        return self.service.spec(
+            self.life, started_by=launch.started_by, launch_id=launch.launch_id, jwt=str(time.time())
+        )
 
     def launches(self, count: int) -> list[Launch]:
         return [

@@ -43,6 +43,7 @@ class Container:
     label: str
     token: str
     started_by: str | None
+    own_mark: str | None
     created: float
     plan: Plan
     stopped: float | None = None
@@ -156,7 +157,7 @@ class FakeCloud:
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
             plan = self.plan(label, len(self.of(label)) + 1)
-            container = Container(handle, label, token, spec.started_by, now, plan)
+            container = Container(handle, label, token, spec.started_by, spec.own_mark, now, plan)
             self.containers[handle.id] = self.by_token[token] = container
             self.parameters[token] = spec.request
         return Observation(handle, Seen.PENDING, status="PROVISIONING", created_at=EPOCH + now)
@@ -174,7 +175,7 @@ class FakeCloud:
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
         async with self._call("find"):
-            ours = [c.handle for c in self.containers.values() if c.started_by == started_by]
+            ours = [c.handle for c in self.containers.values() if started_by in (c.started_by, c.own_mark)]
             return [handle for handle in ours if handle.scope == scope]
 
     async def stop(self, handle: Handle, reason: str) -> None:

@@ -13,6 +13,7 @@ from ecs_async_executor.messages import Launch, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
 from tests.engine.test_engine import TIMED_OUT, failing, in_virtual_time
+from tests.engine.virtual_time import EPOCH
 
 WITHOUT_TOKENS = replace(RULES, repeatable=False)
 EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "expired")
@@ -132,6 +133,43 @@ async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when
         await engine.until(lambda: not engine.ledger.records)
     assert [bool(c.stop_reasons) for c in cloud.of("a")] == [True]
     assert not engine.finished("a")
+
+
+def with_a_mark_of_its_own(launch: Launch) -> LaunchSpec:
+    mark = launch.started_by
+    return LaunchSpec(
+        {"label": launch.label}, "here", "main", "bucket", mark, own_mark=f"{mark}-{launch.launch_id}"
+    )
+
+
+@in_virtual_time
+async def test_a_clock_that_is_ahead_does_not_hide_what_a_request_of_our_own_has_started() -> None:
+    cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
+    async with Harness(cloud, rules=WITHOUT_TOKENS, render=with_a_mark_of_its_own).running() as engine:
+        engine.launch("a", queued_at=EPOCH + 3600)
+        await engine.until(lambda: engine.finished("a"))
+    assert [f.success for f in engine.finished("a")] == [True]
+    assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_launch_of_its_workload() -> None:
+    def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
+        lost = asked == "launch" and cloud.calls["launch"] == 1
+        return TIMED_OUT if lost or (asked == "find" and anyio.current_time() < 300) else None
+
+    cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(duration=600), fault=fault)
+    async with Harness(cloud, rules=WITHOUT_TOKENS, render=with_a_mark_of_its_own).running() as engine:
+        first = engine.launch("a", started_by="ti")
+        await anyio.sleep(10)
+        engine.stop(first)
+        await anyio.sleep(10)
+        engine.launch("a", started_by="ti")
+        await engine.until(lambda: engine.finished("a"))
+        await anyio.sleep(60)
+        assert not engine.ledger.records
+    assert [f.success for f in engine.finished("a")] == [True]
+    assert [c.stop_reasons for c in cloud.of("a")] == [[]]
 
 
 @in_virtual_time

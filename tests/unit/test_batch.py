@@ -191,6 +191,18 @@ def test_every_attempt_has_a_name_of_its_own_that_begins_with_the_launchs() -> N
     assert {batch.mark_in(name) for name in names} == {TI}
 
 
+def test_a_launch_has_a_mark_that_its_names_begin_with_and_no_other_launchs() -> None:
+    made = batch.launch_spec(request(), started_by=TI, launch_id=LAUNCH)
+    assert made.started_by is not None
+    names = {one: batch.job_name(made.started_by, f"{one}-12") for one in (LAUNCH, TI, "0badcafe-1")}
+    assert all(name.startswith(f"{made.started_by}-") for name in names.values())
+    assert [one for one, name in names.items() if name.startswith(f"{made.own_mark}-")] == [LAUNCH]
+
+
+def test_a_launch_that_has_the_workloads_identity_has_no_mark_of_its_own() -> None:
+    assert batch.launch_spec(request(), started_by=TI, launch_id=TI).own_mark is None
+
+
 def test_a_long_name_is_cut_so_that_the_mark_and_a_hundred_attempts_fit() -> None:
     made = batch.launch_spec(request({"jobName": "n" * 128}), started_by=TI)
     name = batch.job_name(made.request["jobName"], f"{LAUNCH}-100100")
