@@ -483,7 +483,9 @@ class Engine:
             for record in self._ledger.queued(lane):
                 self._notice(record, gate.reason, refused=refused)
                 waited = now - max(since, record.waiting_since)
-                if limit is not None and waited >= limit:
+                if record.sent_at is not None and now - record.sent_at >= rules.resend_window:
+                    self._dispatch(record, lifecycle.WindowOver(), now)  # whoever is before it may be so for hours
+                elif limit is not None and waited >= limit:
                     what = "refused" if refused else "had no capacity for"
                     reason = f"{rules.service} {what} the container for {waited:.0f} s: {gate.reason}"
                     self._dispatch(record, lifecycle.GaveUp(reason), now)

@@ -301,8 +301,11 @@ class Ledger:
 
     def learn_route(self, record: Record, placement: str, bucket: str) -> None:
         """Remember which limits a launch, and those like it, fall under."""
-        if placement not in self.lanes:
+        lane = self.lanes.get(placement)
+        if lane is None:
             self.lanes[placement] = Lane(placement, bucket)
+        else:
+            lane.bucket = bucket
         record.placement = placement
         if len(self._routes) >= ROUTES_KEPT:
             self._routes.clear()

@@ -656,3 +656,41 @@ async def test_a_container_whose_reply_could_not_be_taken_in_is_stopped(monkeypa
         harness.launch("a")
         await harness.until(lambda: harness.finished("a"))
         await harness.until(lambda: cloud.of("a")[0].stop_reasons, timeout=60)
+
+
+@in_virtual_time
+async def test_what_was_perhaps_launched_is_looked_for_in_time_although_nothing_else_can_be_launched() -> None:
+    def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
+        # The first request is carried out, its answer lost; from then on there is no room for hours.
+        if operation == "launch:after":
+            return TIMED_OUT
+        return NO_MEMORY if operation == "launch" and cloud.containers else None
+
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60), fault=fault)
+    async with Harness(cloud).running() as engine:
+        engine.launch("a")
+        await engine.until(lambda: cloud.containers)
+        for n in range(20):
+            engine.launch(f"urgent{n}", priority=1)
+        [finished] = await engine.until(lambda: engine.finished("a"))
+    assert finished.success
+    assert anyio.current_time() < RULES.resend_window + 60.0
+    assert len(cloud.containers) == 1
+
+
+@in_virtual_time
+async def test_requests_for_one_place_that_draw_from_different_rates_keep_the_loop_from_nothing() -> None:
+    rates = {"slow": 0.5, "fast": 100.0}
+
+    def render(launch: Launch) -> LaunchSpec:
+        bucket = "slow" if launch.label.startswith("slow") else "fast"
+        return LaunchSpec({"label": launch.label}, "default", "main", bucket, launch.started_by)
+
+    options = replace(OPTIONS, launch_rate=rates.__getitem__, launch_rate_max=100.0, launch_burst=1)
+    cloud = FakeCloud()
+    async with Harness(cloud, options=options, render=render).running() as engine:
+        for n in range(3):
+            engine.launch(f"fast{n}")
+            engine.launch(f"slow{n}")
+        await engine.until(lambda: len(engine.finished()) == 6)
+    assert len(engine.rendered) < 30
