@@ -93,7 +93,7 @@ def _tag_map(tags: Sequence[Any]) -> Any:
     found = {}
     for tag in tags:
         lower = {str(key).lower(): value for key, value in tag.items()} if isinstance(tag, Mapping) else {}
-        if lower.keys() != {"key", "value"}:
+        if lower.keys() != {"key", "value"} or not isinstance(lower["key"], str):
             return list(tags)  # for botocore to refuse
         found[lower["key"]] = lower["value"]
     return found

@@ -87,6 +87,7 @@ def test_a_request_changes_and_shares_nothing_that_it_was_made_of() -> None:
         ([{"key": "a", "value": "b"}, {"key": "c", "value": "d"}], {"a": "b", "c": "d"}),
         (["team"], ["team"]),
         ([{"team": "data"}], [{"team": "data"}]),
+        ([{"Key": ["team"], "Value": "data"}], [{"Key": ["team"], "Value": "data"}]),
     ],
 )
 def test_tags_can_be_written_as_for_other_services(tags: Any, sent: Any) -> None:
