@@ -66,6 +66,7 @@ class Service:
     :param change_burst: how many of those may leave at once after a rest
     :param repeatable: the same spec and token again mean the same container. If not, a request without a definite
         answer is never sent again before a search, long enough after it, has found no container.
+    :param absent_grace: how many seconds are long enough for that
     """
 
     name: str
@@ -74,6 +75,7 @@ class Service:
     change_rate: float
     change_burst: float
     repeatable: bool = True
+    absent_grace: float = 20.0
 
     def rate_of(self, bucket: str) -> float:
         """Return how many launches per second a bucket allows."""

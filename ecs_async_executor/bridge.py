@@ -93,6 +93,7 @@ class Bridge:
             Rules(
                 service=service.name,
                 repeatable=service.repeatable,
+                absent_grace=service.absent_grace,
                 max_attempts=max_attempts,
                 missing_grace=tuning.missing_grace,
                 permanent_error_grace=tuning.permanent_error_grace,

@@ -42,6 +42,7 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
     return audit({LAUNCH: revoked}, outcomes, containers)
 
 
+@pytest.mark.e2e  # the checks run larger ones: nox -s chaos
 @pytest.mark.slow
 @pytest.mark.parametrize("service", sorted(CLOUDS))
 def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(service: str) -> None:

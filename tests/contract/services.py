@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 from unittest import mock
@@ -155,7 +155,7 @@ class LocalBatchService(Local):
     """Batch."""
 
     name = "batch"
-    facts = batch.SERVICE
+    facts = replace(batch.SERVICE, absent_grace=3.0)
     operations: ClassVar = {
         "launch": "SubmitJob",
         "describe": "DescribeJobs",
