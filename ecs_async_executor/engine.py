@@ -193,6 +193,7 @@ class Engine:
         self._credentials = Gate(5.0, 30.0)
         self._pacer = PollPacer(options.poll_interval)
         self._polled = 0
+        self._silent_since = math.inf
         self._latencies: deque[float] = deque(maxlen=256)
         self._sending = 0
         self._stopping = 0
@@ -439,7 +440,11 @@ class Engine:
         wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
         if self._stalled():
             # Another scheduler may be adopting what this one still holds: it must not launch behind its back.
+            self._silent_since = min(self._silent_since, now)
             return None, now + 1.0
+        if self._silent_since < now:
+            self._doubt(self._silent_since, now)
+            self._silent_since = math.inf
         if not self._credentials.may_pass(now):
             return None, self._credentials.next_probe_at or wake_at
         if self._sending >= self._options.max_concurrent_launches:
@@ -464,6 +469,13 @@ class Engine:
             if best is None or lane.heap[0] < best.heap[0]:
                 best = lane
         return best, wake_at
+
+    def _doubt(self, since: float, now: float) -> None:
+        """Look for what was held while the scheduler was silent, where no token makes sending it harmless."""
+        repeatable = self._ledger.rules.repeatable
+        for record in list(self._ledger.unsettled.values()):
+            if record.waiting_since <= since and not (repeatable and record.launch.tokened):
+                self._dispatch(record, lifecycle.Doubted(), now)
 
     def _stalled(self) -> bool:
         return self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout

@@ -239,6 +239,11 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """Another scheduler may have adopted this launch, and launched it, while this one was silent."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """The service says that there is no such container to stop."""
 
@@ -256,6 +261,7 @@ Event: TypeAlias = (
     | LookUpRefused
     | StopWanted
     | Superseded
+    | Doubted
     | Gone
 )
 
@@ -397,9 +403,11 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _stop_wanted(record, reason, now)
         case Superseded():
             return _superseded(record)
+        case Doubted() if phase is Phase.WAITING:
+            return _look_up_instead(record, now)
         case Gone() if phase is Phase.ACTIVE:
             return _gone(record, now, rules)
-        case Observed() | Gone() | Resolved() | LookUpRefused():
+        case Observed() | Doubted() | Gone() | Resolved() | LookUpRefused():
             return []  # it moved on while the question was under way
     raise IllegalEvent(record, event)
 

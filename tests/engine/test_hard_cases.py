@@ -15,7 +15,7 @@ from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.ledger import Ledger
 from ecs_async_executor.messages import Launch, Launched, Stop, Was
 from tests.engine.cloud import FakeCloud, Plan
-from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
+from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, THROTTLED, TIMED_OUT, failing, in_virtual_time
 from tests.engine.virtual_time import wall
 
@@ -402,6 +402,33 @@ async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_
         await second.until(lambda: second.finished("a"))
     assert [f.success for f in second.finished("a")] == [launched]
     assert len(cloud.of("a")) == launched
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("tokened", [True, False])
+@pytest.mark.parametrize("adopted", [True, False])
+async def test_who_wakes_up_does_not_launch_what_another_has_adopted_and_launched(
+    adopted: bool, tokened: bool, repeatable: bool
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=20.0), rules=rules)
+    peer = Harness(cloud, rules=rules)
+    async with sleeper.running(), peer.running():
+        sleeper.silence = 30.0
+        launch = make_launch("a", started_by="ti", tokened=tokened)
+        if tokened:
+            launch = replace(launch, started_by=launch.launch_id)
+        sleeper.submit(launch)
+        await anyio.sleep(5)
+        if adopted:
+            peer.rendered.append("make the JWT differ")
+            peer.adopt(launch if tokened else replace(launch, launch_id=launch_id()), Was.QUEUED)
+            await peer.until(lambda: peer.launched("a"))
+        sleeper.silence = 0.0
+        await sleeper.until(lambda: sleeper.finished("a"))
+    assert len(cloud.containers) == 1
 
 
 @in_virtual_time

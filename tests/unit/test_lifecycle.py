@@ -11,6 +11,7 @@ import pytest
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.lifecycle import (
+    Doubted,
     Effect,
     Emit,
     Enqueue,
@@ -93,6 +94,7 @@ EVENTS: dict[str, Event] = {
     "look-up refused": LookUpRefused("denied"),
     "stop wanted": StopWanted("revoked"),
     "superseded": Superseded(),
+    "doubted": Doubted(),
     "gone": Gone(),
 }
 ILLEGAL = None
@@ -111,6 +113,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (W, "look-up refused"): (W, []),
     (W, "stop wanted"): (D, [Forget]),
     (W, "superseded"): (D, [Forget]),
+    (W, "doubted"): (U, [LookUp]),
     (W, "gone"): (W, []),
     (S, "sending"): ILLEGAL,
     (S, "unrenderable"): ILLEGAL,
@@ -124,6 +127,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (S, "look-up refused"): (S, []),
     (S, "stop wanted"): (S, []),
     (S, "superseded"): (S, []),
+    (S, "doubted"): (S, []),
     (S, "gone"): (S, []),
     (A, "sending"): (S, []),
     (A, "unrenderable"): (U, [LookUp]),
@@ -137,6 +141,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (A, "look-up refused"): (A, []),
     (A, "stop wanted"): (A, []),
     (A, "superseded"): (D, [Forget]),
+    (A, "doubted"): (A, []),
     (A, "gone"): (A, []),
     (U, "sending"): ILLEGAL,
     (U, "unrenderable"): ILLEGAL,
@@ -150,6 +155,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (U, "look-up refused"): (U, [LookUp]),
     (U, "stop wanted"): (U, []),
     (U, "superseded"): (U, []),
+    (U, "doubted"): (U, []),
     (U, "gone"): (U, []),
     (X, "sending"): ILLEGAL,
     (X, "unrenderable"): ILLEGAL,
@@ -163,6 +169,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (X, "look-up refused"): (X, []),
     (X, "stop wanted"): (X, [SendStop]),
     (X, "superseded"): (X, []),
+    (X, "doubted"): (X, []),
     (X, "gone"): (X, []),
     **{(D, name): (D, []) for name in EVENTS},
 }
