@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import functools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -84,6 +86,59 @@ def _install_log_filter() -> None:
     # On each logger itself: a filter sees no records that come up from below. Adding it twice changes nothing.
     for name in _LOGGERS_THAT_SHOW_REQUESTS:
         logging.getLogger(name).addFilter(_conceal)
+
+
+# --- parameters ---------------------------------------------------------------------------------------------
+
+
+def unknown_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """
+    Say which parameters of a request the SDK would refuse because it does not know them; values are not shown.
+
+    :param service: the service's name in the SDK
+    :param operation: the API's name of it
+    """
+    if not parameters:
+        return
+    whole = _input_shape(service, operation)
+    for path, shape in _unknown(whole, parameters, ""):
+        above, _, name = path.rpartition(".")
+        members = list(shape.members)
+        meant = difflib.get_close_matches(name, members, 1)
+        if not meant and shape is whole:
+            meant = [f"{place}.{name}" for place in _places(whole, name)][:1]
+        way_out = f"did you mean {meant[0]}?" if meant else f"{above or 'it'} takes {', '.join(members)}"
+        yield f"{operation} has no {path}; {way_out}"
+
+
+@functools.cache
+def _input_shape(service: str, operation: str) -> Any:
+    from botocore.session import get_session
+
+    return get_session().get_service_model(service).operation_model(operation).input_shape
+
+
+def _unknown(shape: Any, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each unknown member, with the structure that lacks it; types are not looked at."""
+    if shape.type_name == "structure" and isinstance(value, Mapping):
+        for key, member in value.items():
+            below = f"{path}.{key}" if path else str(key)
+            if key in shape.members:
+                yield from _unknown(shape.members[key], member, below)
+            else:
+                yield below, shape
+    elif shape.type_name == "list" and isinstance(value, (list, tuple)):
+        for index, member in enumerate(value):
+            yield from _unknown(shape.member, member, f"{path}[{index}]")
+
+
+def _places(shape: Any, name: str) -> Iterator[str]:
+    """Yield where else in a request a parameter of this name belongs, lists aside."""
+    for key, member in shape.members.items():
+        if member.type_name == "structure":
+            if name in member.members:
+                yield key
+            yield from (f"{key}.{place}" for place in _places(member, name))
 
 
 # --- errors -------------------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ No Airflow.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import structlog
 
 from ecs_async_executor.aws import bounded
+from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
@@ -80,6 +81,11 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
     request = _overlay(request, settings.submit_job_kwargs)
     request.setdefault("containerOverrides", {})["command"] = []
     return request
+
+
+def unknown_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Say which parameters SubmitJob does not have, and what may be meant by them."""
+    return _unknown_parameters("batch", "SubmitJob", parameters)
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class AsyncBatchExecutor(AsyncExecutor):
 
         :raises ConfigurationError: if anything in them is not usable; names everything
         """
-        return load_for_batch(cast("ConfReader", self.conf))
+        return load_for_batch(cast("ConfReader", self.conf), batch.unknown_parameters)
 
     @cached_property
     def submit_job_kwargs(self) -> dict[str, Any]:

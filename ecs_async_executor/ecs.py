@@ -9,7 +9,7 @@ No Airflow.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.aws import bounded
+from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
@@ -107,6 +108,11 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
     if settings.launch_type != "EC2":  # which does not take it
         network["assignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
     return network
+
+
+def unknown_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Say which parameters RunTask does not have, and what may be meant by them."""
+    return _unknown_parameters("ecs", "RunTask", parameters)
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class AsyncEcsExecutor(AsyncExecutor):
 
         :raises ConfigurationError: if anything in them is not usable; names everything
         """
-        return load(cast("ConfReader", self.conf))
+        return load(cast("ConfReader", self.conf), ecs.unknown_parameters)
 
     @cached_property
     def run_task_kwargs(self) -> dict[str, Any]:

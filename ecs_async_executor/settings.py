@@ -15,9 +15,9 @@ import importlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +51,14 @@ class ConfReader(Protocol):
     def get(self, section: str, key: str, *, fallback: Any = ...) -> Any:
         """Return the value of an option, ``fallback`` if it has none."""
         ...
+
+
+UnknownParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
+"""Says which of some request parameters the service's API does not have, and what may be meant by them."""
+
+
+def _all_are_known(_: Mapping[str, Any]) -> Iterable[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,10 @@ def _usable_kwargs(value: dict[str, Any]) -> dict[str, Any]:
             "kwargs", "overrides must be an object, its containerOverrides a list of objects"
         )
     return value
+
+
+def _camelized_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {queue: camelize(overrides) for queue, overrides in value.items()}
 
 
 def _queues_run_one(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -439,6 +451,7 @@ class Tuning(_Section):
     queues: Annotated[
         dict[str, dict[str, Any]],
         BeforeValidator(_json),
+        AfterValidator(_camelized_queues),
         AfterValidator(_queues_run_one),
         Field(repr=False),
         _option(
@@ -505,6 +518,7 @@ class BatchTuning(Tuning):
     queues: Annotated[
         dict[str, dict[str, Any]],
         BeforeValidator(_json),
+        AfterValidator(_camelized_queues),
         AfterValidator(_queues_run_one_job),
         Field(repr=False),
         _option(
@@ -880,26 +894,37 @@ def load_batch(conf: ConfReader) -> BatchSettings:
     return batch
 
 
-def load(conf: ConfReader) -> Settings:
+def load(conf: ConfReader, unknown: UnknownParameters = _all_are_known) -> Settings:
     """
     Read both sections for ECS.
 
+    :param unknown: what is not to be set for a queue, because RunTask does not have it
     :raises ConfigurationError: if anything in them is not usable; names everything
     """
-    return Settings(*_load(conf, TUNING_SECTION, Tuning, EcsSettings))
+    return Settings(*_load(conf, TUNING_SECTION, Tuning, EcsSettings, unknown))
 
 
-def load_for_batch(conf: ConfReader) -> SettingsForBatch:
+def load_for_batch(conf: ConfReader, unknown: UnknownParameters = _all_are_known) -> SettingsForBatch:
     """
     Read both sections for Batch.
 
+    :param unknown: what is not to be set for a queue, because SubmitJob does not have it
     :raises ConfigurationError: if anything in them is not usable; names everything
     """
-    return SettingsForBatch(*_load(conf, BATCH_TUNING_SECTION, BatchTuning, BatchSettings))
+    return SettingsForBatch(*_load(conf, BATCH_TUNING_SECTION, BatchTuning, BatchSettings, unknown))
 
 
-def _load(conf: ConfReader, section: str, model: type[Tuning], aws_model: type[_Aws]) -> tuple[Tuning, _Aws]:
+def _load(
+    conf: ConfReader, section: str, model: type[Tuning], aws_model: type[_Aws], unknown: UnknownParameters
+) -> tuple[Tuning, _Aws]:
     tuning, problems = _read(conf, section, model)
+    if tuning is not None:
+        allowed = _describe(model, "queues").allowed
+        problems += [
+            f"[{section}] queues = (not shown): must be {allowed} (queue {queue}: {problem})"
+            for queue, overrides in tuning.queues.items()
+            for problem in unknown(overrides)
+        ]
     aws, more = _read_aws(conf, aws_model)
     if tuning is None or aws is None or problems or more:
         raise ConfigurationError(problems + more)

@@ -107,6 +107,16 @@ def test_an_airflow_queue_leads_to_its_job_queue_and_definition(
     assert executor.scripted.launches[0].route != executor.scripted.launches[1].route
 
 
+def test_start_names_what_a_queue_sets_that_submit_job_does_not_have(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"job_queu": "gpu"}}')
+    with pytest.raises(
+        ConfigurationError, match=r"\[batch_async_executor\] queues .*queue gpu: .*mean jobQueue\?"
+    ):
+        make_executor(ScriptedBatchExecutor)
+
+
 def test_a_subclass_changes_requests_where_the_providers_could(make_executor: Callable[..., Any]) -> None:
     class Tagging(ScriptedBatchExecutor):
         def _submit_job_kwargs(self, key: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:

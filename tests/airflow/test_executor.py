@@ -90,6 +90,14 @@ def test_start_names_every_problem_of_the_settings(
     executor.end()
 
 
+def test_start_names_what_a_queue_sets_that_run_task_does_not_have(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"clustr": "gpu"}}')
+    with pytest.raises(ConfigurationError, match=r"\[ecs_async_executor\] queues .*queue gpu: .*mean cluster\?"):
+        make_executor()
+
+
 def test_start_twice_starts_one_bridge(executor: Any) -> None:
     first = executor.scripted
     executor.start()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ecs_async_executor import batch as batch_service
+from ecs_async_executor import ecs as ecs_service
 from ecs_async_executor import settings
 from ecs_async_executor.errors import ConfigurationError
 from ecs_async_executor.settings import (
@@ -156,6 +159,62 @@ def test_bad_queues_are_named_without_their_values(queues: str, said: str) -> No
     (problem,) = problems_of({"queues": queues})
     assert problem.startswith("[ecs_async_executor] queues = (not shown): must be a JSON object of objects")
     assert said in problem
+
+
+def test_queues_are_spelled_as_run_task_kwargs_may_be() -> None:
+    queues = {"gpu": {"task_definition": "g", "overrides": {"task_role_arn": "r"}, "tags": {"cost_center": "1"}}}
+    assert tuning(queues=json.dumps(queues)).queues == {
+        "gpu": {"taskDefinition": "g", "overrides": {"taskRoleArn": "r"}, "tags": {"cost_center": "1"}}
+    }
+
+
+@pytest.mark.parametrize("key", ["client_token", "ClientToken"])
+def test_what_a_queue_cannot_set_it_cannot_set_in_another_spelling(key: str) -> None:
+    (problem,) = problems_of({"queues": json.dumps({"a": {key: "t"}})})
+    assert "clientToken cannot be set for queue a" in problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"task_defintion": "g"}, "RunTask has no taskDefintion; did you mean taskDefinition?"),
+        (
+            {"subnets": ["s"]},
+            "RunTask has no subnets; did you mean networkConfiguration.awsvpcConfiguration.subnets?",
+        ),
+        ({"zone": "a"}, "RunTask has no zone; it takes capacityProviderStrategy, cluster, count, "),
+        (
+            {"overrides": {"containerOverrides": [{"name": "airflow"}, {"name": "log", "memry": 1}]}},
+            "RunTask has no overrides.containerOverrides[1].memry; did you mean memory?",
+        ),
+    ],
+)
+def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
+    overrides: dict[str, Any], said: str
+) -> None:
+    conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})}, {"cluster": "c"})
+    with pytest.raises(ConfigurationError) as caught:
+        load(conf, ecs_service.unknown_parameters)
+    first, second = caught.value.problems
+    assert first.startswith("[ecs_async_executor] queues = (not shown): must be a JSON object of objects")
+    assert f"(queue gpu: {said}" in first
+    assert second.startswith("[aws_ecs_executor] container_name is not set")
+
+
+def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
+    queues = {
+        "gpu": {
+            "cluster": "gpu",
+            "capacity_provider_strategy": [{"capacityProvider": "g", "weight": 1}],
+            "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"], "assign_public_ip": "ENABLED"}},
+            "overrides": {"containerOverrides": [{"name": "airflow", "memory": 1, "environment": []}]},
+            "tags": {"cost_center": "1"},
+            "enable_ecs_managed_tags": True,
+        },
+        "listed": {"tags": [{"key": "cost_center", "value": "1"}]},
+    }
+    found = load(Conf({"queues": json.dumps(queues)}, REQUIRED), ecs_service.unknown_parameters)
+    assert found.tuning.queues.keys() == queues.keys()
 
 
 def test_another_section_has_the_same_options() -> None:
@@ -462,8 +521,53 @@ def test_what_submit_job_kwargs_says_wins_whatever_its_spelling() -> None:
 
 @pytest.mark.parametrize("key", ["arrayProperties", "nodeOverrides", "eksPropertiesOverride"])
 def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{key} cannot be set for queue a"):
-        load_for_batch(BatchConf({"queues": json.dumps({"a": {key: {}}})}))
+    for spelling in (key, re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)):
+        with pytest.raises(ConfigurationError, match=rf"{key} cannot be set for queue a"):
+            load_for_batch(BatchConf({"queues": json.dumps({"a": {spelling: {}}})}))
+
+
+def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
+    queues = {
+        "gpu": {
+            "job_queue": "gpu",
+            "job_definition": "airflow-gpu",
+            "container_overrides": {"resource_requirements": [{"type": "GPU", "value": "1"}]},
+            "parameters": {"some_name": "x"},
+            "tags": [{"Key": "team", "Value": "data"}],
+        }
+    }
+    conf = BatchConf({"queues": json.dumps(queues)})
+    assert load_for_batch(conf, batch_service.unknown_parameters).tuning.queues == {
+        "gpu": {
+            "jobQueue": "gpu",
+            "jobDefinition": "airflow-gpu",
+            "containerOverrides": {"resourceRequirements": [{"type": "GPU", "value": "1"}]},
+            "parameters": {"some_name": "x"},
+            "tags": [{"Key": "team", "Value": "data"}],
+        }
+    }
+
+
+def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
+    queues = {
+        "gpu": {"jobQeue": "gpu", "vcpus": 2},
+        "night": {"containerOverrides": {"enviroment": [{"name": "P", "value": "hunter2"}]}},
+        "listed": {"containerOverrides": {"environment": [{"Name": "P", "value": "hunter2"}]}},
+    }
+    conf = BatchConf({"queues": json.dumps(queues)})
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(conf, batch_service.unknown_parameters)
+    assert "hunter2" not in str(caught.value)
+    told = "[batch_async_executor] queues = (not shown): must be a JSON object of objects: queue name to request"
+    assert caught.value.problems == tuple(
+        f"{told} parameters (queue {problem})"
+        for problem in (
+            "gpu: SubmitJob has no jobQeue; did you mean jobQueue?",
+            "gpu: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
+            "night: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
+            "listed: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
+        )
+    )
 
 
 def test_the_readme_shows_what_differs_for_batch_only() -> None:
