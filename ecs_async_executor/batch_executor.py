@@ -105,7 +105,7 @@ class AsyncBatchExecutor(AsyncExecutor):
 
         :param key: Airflow's key of the workload
         :param cmd: the command of the container; it holds a secret
-        :param queue: Airflow's queue; None for a callback
+        :param queue: Airflow's queue; None for a callback, unless its data name one
         :param exec_config: the task's ``executor_config``
         """
         overrides = self.settings.tuning.queues.get(queue) if queue is not None else None

@@ -475,6 +475,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 started_by=name,
                 queued_at=queued_at,
                 label=f"callback {name}",
+                route=_queue_of_callback(workload),
             )
             return launch, name
         subject = ti.id
@@ -540,7 +541,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             request = self._request(
                 launch.key,
                 self._serialize_workload_to_command(workload),
-                None if ti is None else ti.queue,
+                _queue_of_callback(workload) if ti is None else ti.queue,
                 {} if ti is None else ti.executor_config or {},
             )
             return self._spec(request, launch, compat.token_expiry(workload.token))
@@ -758,6 +759,12 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, BackendError | TimeoutError | Rejected):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _queue_of_callback(workload: Any) -> str | None:
+    """Return what the provider's executor for Batch takes for a callback's queue; Airflow itself sets none."""
+    queue = workload.callback.data.get("queue")
+    return queue if isinstance(queue, str) else None
 
 
 def _status(seen: Observation) -> str:

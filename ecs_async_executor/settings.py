@@ -456,7 +456,7 @@ class Tuning(_Section):
         Field(repr=False),
         _option(
             "Airflow queue to overrides of the request that starts a container, as JSON; applied after "
-            "run_task_kwargs and before executor_config.",
+            "run_task_kwargs and before executor_config. Airflow's callbacks have no queue.",
             example='{"gpu": {"cluster": "gpu", "taskDefinition": "airflow-gpu"}}',
             allowed="a JSON object of objects: queue name to request parameters",
         ),
@@ -523,7 +523,7 @@ class BatchTuning(Tuning):
         Field(repr=False),
         _option(
             "Airflow queue to overrides of the request that submits a job, as JSON; applied after "
-            "submit_job_kwargs and before executor_config.",
+            "submit_job_kwargs and before executor_config. Airflow's callbacks have no queue.",
             example='{"gpu": {"jobQueue": "gpu", "jobDefinition": "airflow-gpu"}}',
             allowed="a JSON object of objects: queue name to request parameters",
         ),

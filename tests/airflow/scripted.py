@@ -135,8 +135,8 @@ def make_workload(task_id: str = "task", **of_ti: Any) -> Any:
     )
 
 
-def make_callback() -> Any:
-    """Make a real ExecuteCallback; Airflow 3.1 has none."""
+def make_callback(**data: Any) -> Any:
+    """Make a real ExecuteCallback, with this beside what Airflow puts into its data; Airflow 3.1 has none."""
     from airflow.executors.workloads import ExecuteCallback
 
     return ExecuteCallback.model_validate(
@@ -144,7 +144,7 @@ def make_callback() -> Any:
             "callback": {
                 "id": str(uuid.uuid4()),
                 "fetch_method": "import_path",
-                "data": {"path": "module.function", "kwargs": {}},
+                "data": {"path": "module.function", "kwargs": {}, **data},
             },
             "dag_rel_path": "dag.py",
             "token": "eyJstale.eyJstale.stale",

@@ -146,6 +146,19 @@ def test_a_callback_is_a_job_too(executor: Any) -> None:
     assert spec.request["jobName"] == f"airflow-{workload.callback.id}"
 
 
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"jobQueue": "gpu"}}')
+    executor = make_executor(ScriptedBatchExecutor)
+    named, unnamed, odd = (
+        rendered(executor, make_callback(**data)) for data in ({"queue": "gpu"}, {}, {"queue": 1})
+    )
+    assert [spec.scope for spec in (named, unnamed, odd)] == ["gpu", "default", "default"]
+    assert [launch.route for launch in executor.scripted.launches] == ["gpu", None, None]
+
+
 # --- starting ------------------------------------------------------------------------------------------------
 
 

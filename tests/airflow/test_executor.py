@@ -223,6 +223,22 @@ def test_callbacks_are_taken_before_tasks_and_launched_first(executor: Any, brid
 
 @needs_callbacks
 @pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"cluster": "gpu"}}')
+    executor = make_executor()
+    queue(executor, make_callback(queue="gpu"))
+    executor.heartbeat()
+    queue(executor, make_callback())
+    executor.heartbeat()
+    named, unnamed = executor.scripted.launches
+    assert (executor._render(named).scope, executor._render(unnamed).scope) == ("gpu", "main")
+    assert (named.route, unnamed.route) == ("gpu", None)
+
+
+@needs_callbacks
+@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge: ScriptedBridge) -> None:
     queue(executor, make_callback())
     executor.heartbeat()
