@@ -19,8 +19,9 @@ from ecs_async_executor.aws import bounded
 from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.settings import JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
+from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 from ecs_async_executor.wire import (
+    EXECUTOR_MARK,
     Calls,
     decoder_of,
     in_one_line,
@@ -58,6 +59,7 @@ there for a second time, so that all it does is to put off the news of the failu
 """
 
 _BUCKET: Final = "SubmitJob"
+_SINGLE, _SEVERAL = CONTAINER_FORMS
 _NAME_LIMIT: Final = 128
 _SUFFIX_ROOM: Final = 16
 """Characters of a job's name after the mark: hyphens, a piece of the launch's identity, number of the attempt."""
@@ -79,7 +81,8 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
     if settings.job_definition:
         request["jobDefinition"] = settings.job_definition
     request = _overlay(request, settings.submit_job_kwargs)
-    request.setdefault("containerOverrides", {})["command"] = []
+    if _SEVERAL not in request:
+        request.setdefault(_SINGLE, {})["command"] = []
     return request
 
 
@@ -89,6 +92,10 @@ def unknown_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge; what overrides the container and what overrides one of several replace each other."""
+    for form, other in ((_SINGLE, _SEVERAL), (_SEVERAL, _SINGLE)):
+        if form in overrides and other in request:
+            request = {key: value for key, value in request.items() if key != other}
     if isinstance(tags := overrides.get("tags"), (list, tuple)):
         overrides = {**overrides, "tags": _tag_map(tags)}
     return merge(request, overrides)
@@ -129,11 +136,29 @@ def workload_request(
     except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
         raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
     _check_single(request)
-    container = request.setdefault("containerOverrides", {})
-    if not isinstance(container, dict):
-        raise Rejected(f"containerOverrides must be a dictionary, not {kind_of(container)}")
-    put_command(container, command, "containerOverrides")
+    if _SEVERAL not in request:
+        container = request.setdefault(_SINGLE, {})
+        if not isinstance(container, dict):
+            raise Rejected(f"{_SINGLE} must be a dictionary, not {kind_of(container)}")
+        put_command(container, command, _SINGLE)
+    elif _SINGLE in request:
+        raise Rejected(f"{_SINGLE} and {_SEVERAL} exclude each other")
+    else:
+        # A job definition of several containers takes no override of a single one.
+        put_command(_first_of_several(request[_SEVERAL]), command, f"the first container of {_SEVERAL}")
     return request
+
+
+def _first_of_several(override: object) -> dict[str, Any]:
+    if not isinstance(override, dict):
+        raise Rejected(f"{_SEVERAL} must be a dictionary, not {kind_of(override)}")
+    found: dict[str, Any] = override
+    for key in ("taskProperties", "containers"):
+        members = found[key] = found.get(key) or [{}]
+        if not isinstance(members, list) or not isinstance(members[0], dict):
+            raise Rejected(f"{key} must be a list of dictionaries")
+        found = members[0]
+    return found
 
 
 def launch_spec(
@@ -163,7 +188,7 @@ def launch_spec(
         raise Rejected(
             "jobName must have 1 to 128 letters, digits, hyphens and underscores, a letter or digit first"
         )
-    whole = sealed(request, "containerOverrides")
+    whole = sealed(request, _SEVERAL if _SEVERAL in request else _SINGLE)
     whole.setdefault("retryStrategy", dict(ONE_ATTEMPT))
     prefix = whole["jobName"] = name_prefix(whole["jobName"], started_by)
     return LaunchSpec(
@@ -214,11 +239,18 @@ def _own(prefix: str, launch_id: str) -> str:
 
 def _placement(request: Mapping[str, Any]) -> str:
     """Name what competes for the same room; for people too, so it is readable."""
-    container = request.get("containerOverrides") or {}
+    container = request.get(_SINGLE) or {}
     parts = {"queue": request["jobQueue"], "definition": request["jobDefinition"]}
     for key in ("vcpus", "memory", "instanceType", "resourceRequirements"):
         parts[key] = container.get(key)
+    if isinstance(several := request.get(_SEVERAL), Mapping):
+        needs = [one.get("resourceRequirements") for one in _containers(several)]
+        parts["resourceRequirements"] = needs if any(needs) else None
     return in_one_line(parts)
+
+
+def _containers(of_several: Mapping[str, Any]) -> list[Any]:
+    return [one for task in of_several.get("taskProperties") or () for one in task.get("containers") or ()]
 
 
 # --- replies ------------------------------------------------------------------------------------------------
@@ -227,6 +259,22 @@ def _placement(request: Mapping[str, Any]) -> str:
 class _Container(TypedDict, total=False):
     exitCode: int | None
     reason: str | None
+
+
+class _Variable(TypedDict, total=False):
+    name: str
+
+
+class _OneOfSeveral(_Container, total=False):
+    environment: list[_Variable] | None
+
+
+class _Task(TypedDict, total=False):
+    containers: list[_OneOfSeveral] | None
+
+
+class _EcsProperties(TypedDict, total=False):
+    taskProperties: list[_Task] | None
 
 
 class _Attempt(TypedDict, total=False):
@@ -243,6 +291,7 @@ class _Job(TypedDict, total=False):
     createdAt: float | None
     startedAt: float | None
     container: _Container | None
+    ecsProperties: _EcsProperties | None
     attempts: list[_Attempt] | None
 
 
@@ -274,13 +323,13 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
     :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
     """
     status = text(job["status"])
-    container: Mapping[str, Any] = job.get("container") or {}
+    container = _ran_airflow(job)
     attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
     seen = _SEEN.get(status, Seen.PENDING)
     started = status in {"RUNNING", "SUCCEEDED"} or any(map(_has_started, [*attempts, job]))
     exit_code = None
     if status == "SUCCEEDED":
-        exit_code = 0
+        exit_code = int(container.get("exitCode") or 0)
     elif status == "FAILED" and container.get("exitCode") is not None:
         exit_code = int(container["exitCode"])
     why = text(job.get("statusReason") or "")
@@ -291,7 +340,7 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         exit_code=exit_code,
         started=started,
         reason=_failure(exit_code, text(container.get("reason") or ""), why, started=started, tries=len(attempts))
-        if status == "FAILED"
+        if seen is Seen.STOPPED
         else _wait(why, attempts)
         if seen is Seen.PENDING
         else "",
@@ -299,6 +348,17 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
         started_by=mark_in(job.get("jobName")),
     )
+
+
+def _ran_airflow(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the container that has Airflow's command; of several, it is told by the mark in its environment."""
+    if (single := job.get("container")) or not (several := job.get("ecsProperties")):
+        return single or {}
+    containers = _containers(several)
+    mark = EXECUTOR_MARK["name"]
+    found = [one for one in containers if any(v.get("name") == mark for v in one.get("environment") or ())]
+    found = found or containers
+    return found[0] if len(found) == 1 else {}
 
 
 def _wait(why: str, attempts: Sequence[object]) -> str:

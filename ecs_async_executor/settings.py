@@ -246,16 +246,29 @@ MORE_THAN_A_CONTAINER: Final = {
 """Parameters of SubmitJob for jobs that Airflow's command cannot be given to, or is given to many times."""
 
 
+CONTAINER_FORMS: Final = ("containerOverrides", "ecsPropertiesOverride")
+"""Parameters of SubmitJob for job definitions of a single container, and of several: a request has one of them."""
+
+
 def _usable_job_kwargs(value: dict[str, Any]) -> dict[str, Any]:
     for key, why in MORE_THAN_A_CONTAINER.items():
         if key in value:
             raise PydanticCustomError("kwargs", "{key} cannot be set: {why}", {"key": key, "why": why})
     if not isinstance(value.get("containerOverrides", {}), dict):
         raise PydanticCustomError("kwargs", "containerOverrides must be an object")
+    if value.keys() >= set(CONTAINER_FORMS):
+        raise PydanticCustomError("kwargs", " and ".join(CONTAINER_FORMS) + " exclude each other")
     return value
 
 
 def _queues_run_one_job(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for queue, overrides in value.items():
+        if overrides.keys() >= set(CONTAINER_FORMS):
+            raise PydanticCustomError(
+                "queues",
+                "queue {queue}: {forms} exclude each other",
+                {"queue": queue, "forms": " and ".join(CONTAINER_FORMS)},
+            )
     return _without(value, MORE_THAN_A_CONTAINER)
 
 

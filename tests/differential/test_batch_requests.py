@@ -170,6 +170,18 @@ MENDED = {
         theirs={"containerOverrides.memory": ABSENT},
         ours={"containerOverrides.memory": 2048, "containerOverrides.command.0": "python"},
     ),
+    "several containers": Mended(
+        kwargs(BASE, ecsPropertiesOverride={"taskProperties": [{"containers": [{"name": "airflow"}]}]}),
+        theirs={
+            "containerOverrides.command.0": "python",
+            "ecsPropertiesOverride.taskProperties.0.containers.0": {"name": "airflow"},
+        },
+        ours={
+            "containerOverrides": ABSENT,
+            "ecsPropertiesOverride.taskProperties.0.containers.0.name": "airflow",
+            "ecsPropertiesOverride.taskProperties.0.containers.0.command.0": "python",
+        },
+    ),
     "kwargs in the notation of the provider's documentation of ECS": Mended(
         {**BASE, "submit_job_kwargs": "{'tags': {'a': 'b'}}"}, theirs=ValueError, ours={"tags": {"a": "b"}}
     ),

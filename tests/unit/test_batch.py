@@ -127,6 +127,83 @@ def test_a_bad_executor_config_is_rejected_with_a_reason_but_not_its_values(
     assert "hunter2" not in caught.value.reason
 
 
+# --- definitions of several containers
+
+
+def several(*containers: dict[str, Any]) -> dict[str, Any]:
+    return {"ecsPropertiesOverride": {"taskProperties": [{"containers": list(containers)}]}}
+
+
+MEMORY = [{"type": "MEMORY", "value": "2048"}]
+
+
+@pytest.mark.parametrize(
+    ("override", "sent"),
+    [
+        (
+            several({"name": "airflow", "environment": [{"name": "A", "value": "1"}]}, {"name": "log"}),
+            several(
+                {"name": "airflow", "environment": [{"name": "A", "value": "1"}, MARK], "command": COMMAND},
+                {"name": "log"},
+            ),
+        ),
+        (several(), several({"environment": [MARK], "command": COMMAND})),
+        ({"ecsPropertiesOverride": {}}, several({"environment": [MARK], "command": COMMAND})),
+    ],
+)
+def test_the_first_of_several_containers_gets_the_command_and_nothing_is_said_of_a_single_one(
+    override: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    rest = {"jobName": "airflow", "jobQueue": "q", "jobDefinition": "d:1"}
+    assert request(submit_job_kwargs=override) == rest | sent
+    assert request(queue=override) == rest | sent
+    assert request(override) == rest | sent
+
+
+def test_what_is_said_last_decides_whether_there_is_one_container_or_several() -> None:
+    one, two = container(resourceRequirements=MEMORY), several({"name": "airflow", "resourceRequirements": MEMORY})
+    first = {"name": "airflow", "resourceRequirements": MEMORY, "command": COMMAND, "environment": [MARK]}
+    for made in (request(queue=two, submit_job_kwargs=one), request(two, one), request({}, two)):
+        assert "containerOverrides" not in made
+        assert made["ecsPropertiesOverride"]["taskProperties"][0]["containers"] == [first]
+    for made in (request(queue=one, submit_job_kwargs=two), request(one, two)):
+        assert "ecsPropertiesOverride" not in made
+        assert made["containerOverrides"]["resourceRequirements"] == MEMORY
+        assert made["containerOverrides"]["command"] == COMMAND
+
+
+def test_one_container_and_several_cannot_be_meant_at_once() -> None:
+    both = container(resourceRequirements=MEMORY) | several({"name": "airflow"})
+    with pytest.raises(Rejected, match="containerOverrides and ecsPropertiesOverride exclude each other"):
+        request(both)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (["hunter2"], "ecsPropertiesOverride must be a dictionary, not list"),
+        (None, "ecsPropertiesOverride must be a dictionary, not nothing"),
+        ({"taskProperties": "hunter2"}, "taskProperties must be a list of dictionaries"),
+        ({"taskProperties": [{"containers": ["hunter2"]}]}, "containers must be a list of dictionaries"),
+        (
+            {"taskProperties": [{"containers": [{"environment": {"P": "hunter2"}}]}]},
+            "environment of the first container of ecsPropertiesOverride must be a list",
+        ),
+    ],
+)
+def test_what_is_no_override_of_several_containers_is_rejected(override: Any, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason) as caught:
+        request({"ecsPropertiesOverride": override})
+    assert "hunter2" not in caught.value.reason
+
+
+def test_a_spec_of_several_containers_has_their_resources_in_its_placement_and_is_short_enough() -> None:
+    made = spec(several({"name": "airflow", "resourceRequirements": MEMORY}))
+    assert 'resourceRequirements=[[{"type":"MEMORY","value":"2048"}]]' in made.placement
+    with pytest.raises(Rejected, match=r"ecsPropertiesOverride have .* and ECS takes 8192"):
+        spec(several({"environment": [{"name": "A", "value": "x" * 8192}]}))
+
+
 # --- the finished spec
 
 
@@ -237,6 +314,24 @@ def attempt(
     return made | ({"startedAt": 1_767_323_050_000, "stoppedAt": 1_767_323_060_000} if started else {})
 
 
+def ecs_containers(side: int | None, airflow: int | None) -> Any:
+    def ended(name: str, exit_code: int | None, *environment: Any) -> dict[str, Any]:
+        made = {"name": name, "environment": [{"name": "A", "value": "1"}, *environment]}
+        return made | ({"reason": PULL} if exit_code is None else {"exitCode": exit_code})
+
+    return {
+        "taskProperties": [{"containers": [ended("side", side), ended("main", airflow, MARK)], "taskArn": "arn"}]
+    }
+
+
+def attempt_of_several() -> Any:
+    return {
+        "startedAt": 1_767_323_050_000,
+        "statusReason": "Essential container in task exited",
+        "taskProperties": [{"containers": [{"name": "side", "exitCode": 0}, {"name": "main", "exitCode": 3}]}],
+    }
+
+
 USUAL = "Essential container in task exited"
 OOM = "OutOfMemoryError: Container killed due to memory usage"
 PULL = "CannotPullContainerError: Error response from daemon: manifest not found"
@@ -275,6 +370,46 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "reason": "Batch container exited 3",
             "unusual": False,
         },
+    ),
+    (
+        "Airflow's container of several failed",
+        job(
+            "FAILED",
+            statusReason=USUAL,
+            ecsProperties=ecs_containers(side=0, airflow=3),
+            attempts=[attempt_of_several()],
+        ),
+        {"seen": Seen.STOPPED, "started": True, "exit_code": 3, "reason": "Batch container exited 3"},
+    ),
+    (
+        "another container of several failed",
+        job(
+            "FAILED",
+            statusReason=USUAL,
+            ecsProperties=ecs_containers(side=1, airflow=0),
+            attempts=[attempt_of_several()],
+        ),
+        {"seen": Seen.STOPPED, "started": True, "exit_code": 0, "reason": ""},
+    ),
+    (
+        "Airflow's container of several failed, but was not essential",
+        job("SUCCEEDED", ecsProperties=ecs_containers(side=0, airflow=4), attempts=[attempt_of_several()]),
+        {"seen": Seen.STOPPED, "started": True, "exit_code": 4, "reason": "Batch container exited 4"},
+    ),
+    (
+        "several containers succeeded",
+        job("SUCCEEDED", statusReason=USUAL, ecsProperties=ecs_containers(side=0, airflow=0)),
+        {"seen": Seen.STOPPED, "exit_code": 0, "reason": ""},
+    ),
+    (
+        "the image of one of several was not found",
+        job(
+            "FAILED",
+            statusReason="Task failed to start",
+            ecsProperties=ecs_containers(side=None, airflow=None),
+            attempts=[{"statusReason": "Task failed to start", "taskProperties": []}],
+        ),
+        {"started": False, "exit_code": None, "reason": f"Batch job failed before its container ran: {PULL}"},
     ),
     (
         "out of memory",

@@ -526,6 +526,23 @@ def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
             load_for_batch(BatchConf({"queues": json.dumps({"a": {spelling: {}}})}))
 
 
+BOTH = '{"container_overrides": {}, "ecs_properties_override": {}}'
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        BatchConf({"queues": f'{{"a": {BOTH}}}'}),
+        BatchConf(theirs={**BATCH_REQUIRED, "submit_job_kwargs": BOTH}),
+    ],
+)
+def test_one_container_and_several_cannot_be_meant_at_once(conf: BatchConf) -> None:
+    with pytest.raises(
+        ConfigurationError, match="containerOverrides and ecsPropertiesOverride exclude each other"
+    ):
+        load_for_batch(conf)
+
+
 def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
     queues = {
         "gpu": {
