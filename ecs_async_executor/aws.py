@@ -363,10 +363,13 @@ class ThreadedCredentials:
     Credentials of boto3 for an asyncio client: whatever may block happens in a thread.
 
     While what there is stays good for a minute, nobody waits for the refresh.
+
+    :param executor: what names of log events begin with
     """
 
-    def __init__(self, credentials: Any) -> None:
+    def __init__(self, credentials: Any, executor: str) -> None:
         self._credentials = credentials
+        self._executor = executor
         self._frozen: Any = None
         self._refreshing: asyncio.Task[None] | None = None
         self._not_before = 0.0
@@ -396,7 +399,8 @@ class ThreadedCredentials:
         self._refreshing = None
         self._not_before = task.get_loop().time() + _REFRESH_AGAIN
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("ecs_executor.credentials.not_refreshed", error=type(error).__name__)
+            event = f"{self._executor}.credentials.not_refreshed"
+            log.warning(event, error=type(error).__name__)
 
 
 class ReloadedCredentials:
@@ -549,6 +553,7 @@ class ClientFactory:
         self._conn_id = conn_id
         self._region_name = region_name
         self._section = section
+        self._executor = section.removeprefix("aws_")  # as the provider calls both
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._connections = connections
@@ -663,7 +668,7 @@ class ClientFactory:
 
     async def _load_from_connection(self, hook_class: Any, service: str) -> _AsyncCredentials | None:
         credentials = await asyncio.to_thread(self._connection_credentials, hook_class, service)
-        return None if credentials is None else ThreadedCredentials(credentials)
+        return None if credentials is None else ThreadedCredentials(credentials, self._executor)
 
     def _connection_credentials(self, hook_class: Any, service: str) -> Any:
         """Find a connection's credentials. Blocks: a role is assumed here."""

@@ -77,6 +77,15 @@ class Service:
     repeatable: bool = True
     absent_grace: float = 20.0
 
+    @property
+    def executor(self) -> str:
+        """Return what the names of its executor's metrics and log events begin with."""
+        return f"{self.name.lower()}_executor"
+
+    def event(self, what: str) -> str:
+        """Name a log event of its executor."""
+        return f"{self.executor}.{what}"
+
     def rate_of(self, bucket: str) -> float:
         """Return how many launches per second a bucket allows."""
         return self.launch_rates.get(bucket, self.launch_rate)

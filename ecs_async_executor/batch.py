@@ -461,7 +461,7 @@ class BatchBackend:
         known_as = str(job_id)
         if known_as not in self._malformed:
             self._malformed.add(known_as)
-            log.warning("ecs_executor.describe.malformed", job_id=bounded(known_as), error=type(error).__name__)
+            log.warning(SERVICE.event("describe.malformed"), job_id=bounded(known_as), error=type(error).__name__)
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
         """

@@ -33,7 +33,6 @@ class AsyncBatchExecutor(AsyncExecutor):
     """
 
     service = batch.SERVICE
-    metrics_prefix = "batch_executor"
 
     pre_assigns_external_executor_id = False
     """

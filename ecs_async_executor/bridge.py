@@ -85,6 +85,7 @@ class Bridge:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = service.name
+        self._event = service.event
         self._make_backend = backend
         self._render = render
         self._options = options = _options(service, tuning, stall_timeout, render_in_thread=render_in_thread)
@@ -182,7 +183,7 @@ class Bridge:
         done = not thread.is_alive() and not self._loop_failed()
         if not done:
             log.warning(
-                "ecs_executor.bridge.stop_incomplete",
+                self._event("bridge.stop_incomplete"),
                 launching=sum(r.spec is not None for r in list(self._ledger.records.values())),
                 stops_owed=len(self._ledger.stops),
                 timeout=timeout,
@@ -215,7 +216,7 @@ class Bridge:
                 apply(outbox[0])
             except Exception:
                 # A bug of the caller's: it has had this report, and must get the others.
-                log.exception("ecs_executor.report.not_applied", report=type(outbox[0]).__name__)
+                log.exception(self._event("report.not_applied"), report=type(outbox[0]).__name__)
             outbox.popleft()
             applied += 1
             if applied % 16 == 0 and self._monotonic() >= until:
@@ -248,7 +249,7 @@ class Bridge:
             delay = RESTART_DELAYS[min(self._series, len(RESTART_DELAYS) - 1)]
             self._restart_at = now + delay
             self._series += 1
-            log.error("ecs_executor.engine.died", restart_in=delay, restarts=self._restarts)
+            log.error(self._event("engine.died"), restart_in=delay, restarts=self._restarts)
         if now >= self._restart_at:
             self._restarts += 1
             self._start_thread()
@@ -257,7 +258,7 @@ class Bridge:
         # It is never replaced: it may wake up and go on with what it was doing.
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the only way to another thread's stack
         stack = "".join(traceback.format_stack(frame)) if frame else ""
-        log.error("ecs_executor.engine.stalled", seconds=round(seconds, 1), stack=stack)
+        log.error(self._event("engine.stalled"), seconds=round(seconds, 1), stack=stack)
 
     def statistics(self) -> Statistics:
         """Return the latest snapshot, at most a second old while the loop is well. Takes no lock."""
@@ -317,7 +318,7 @@ class Bridge:
             anyio.run(self._main, loop, backend="asyncio")
         except BaseException:
             loop.failed = True
-            log.exception("ecs_executor.engine.crashed")
+            log.exception(self._event("engine.crashed"))
         finally:
             with loop.lock:
                 loop.call_soon = _closed
@@ -344,7 +345,7 @@ class Bridge:
                 if loop.engine is not None:
                     raise
                 # No client, no engine: nothing fails, everything waits. Credentials may be on their way.
-                log.error("ecs_executor.client.unavailable", reason=f"{type(error).__name__}: {error}")  # noqa: TRY400
+                log.error(self._event("client.unavailable"), reason=f"{type(error).__name__}: {error}")  # noqa: TRY400
                 self._publish(replace(self._statistics, paused=f"no AWS client: {error}"))
                 self._refuse_checks(error)
             delay = RESTART_DELAYS[min(attempt + 1, len(RESTART_DELAYS) - 1)]
@@ -373,6 +374,7 @@ class Bridge:
             beat_age=lambda: self._monotonic() - self._beaten_at,
             publish=self._publish,
             random_source=random.Random(),  # noqa: S311 - jitter
+            event=self._event,
         )
 
         def started() -> None:

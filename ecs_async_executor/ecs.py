@@ -603,7 +603,7 @@ class EcsBackend:
         if arn not in self._malformed:
             self._malformed.add(arn)
             log.warning(
-                "ecs_executor.describe.malformed", record=what, arn=bounded(arn), error=type(error).__name__
+                SERVICE.event("describe.malformed"), record=what, arn=bounded(arn), error=type(error).__name__
             )
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:

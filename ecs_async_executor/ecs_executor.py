@@ -30,7 +30,6 @@ class AsyncEcsExecutor(AsyncExecutor):
     """
 
     service = ecs.SERVICE
-    metrics_prefix = "ecs_executor"
 
     @cached_property
     def settings(self) -> Settings:

@@ -160,6 +160,7 @@ class Engine:
     :param inbox: commands, appended by other threads
     :param render: makes a request of a launch; raises :class:`~ecs_async_executor.errors.Rejected`
     :param beat_age: seconds since the scheduler last called
+    :param event: makes the whole name of a log event; see :meth:`~ecs_async_executor.backend.Service.event`
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class Engine:
         publish: Callable[[Statistics], None] = lambda _: None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
+        event: Callable[[str], str] = "executor.{}".format,
     ) -> None:
         self._backend = backend
         self._ledger = ledger
@@ -185,6 +187,7 @@ class Engine:
         self._beat_age = beat_age
         self._publish = publish
         self._wall = wall
+        self._event = event
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
         self._gates = Gates()
         self._closed_for: dict[str, tuple[Kind, float]] = {}
@@ -256,7 +259,7 @@ class Engine:
                 ("stop", self._stop),
                 ("ping", self._ping),
             ):
-                self._tasks.start_soon(self._supervise, name, lane, name=f"ecs_executor.{name}")
+                self._tasks.start_soon(self._supervise, name, lane, name=self._event(name))
             started()
             await self._drained()
             self._tasks.cancel_scope.cancel()
@@ -283,7 +286,7 @@ class Engine:
             try:
                 await lane()
             except Exception:  # noqa: PERF203 - a lane ends once in a blue moon
-                log.exception("ecs_executor.engine.lane_failed", lane=name)
+                log.exception(self._event("engine.lane_failed"), lane=name)
                 await anyio.sleep(LANE_RESTART_DELAY)
             else:
                 return
@@ -300,7 +303,7 @@ class Engine:
         try:
             self._ledger.dispatch(record, event, now)
         except Exception as error:
-            log.exception("ecs_executor.engine.event_failed", workload=str(record.launch))
+            log.exception(self._event("engine.event_failed"), workload=str(record.launch))
             self._ledger.abandon(record, f"Internal error of the executor: {type(error).__name__}", now)
 
     def _kick_all(self) -> None:
@@ -337,7 +340,7 @@ class Engine:
         except Exception as error:
             counters.api_errors += 1
             self._credentials.undecided(anyio.current_time())
-            log.exception("ecs_executor.backend.unexpected_error")
+            log.exception(self._event("backend.unexpected_error"))
             raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
         else:
             self._resume()
@@ -347,14 +350,14 @@ class Engine:
 
     def _pause(self, error: BackendError) -> None:
         if self._credentials.is_open:
-            log.error("ecs_executor.credentials.paused", code=error.code, reason=error.message)
+            log.error(self._event("credentials.paused"), code=error.code, reason=error.message)
         self._credentials.refused(anyio.current_time(), str(error))
 
     def _resume(self) -> None:
         paused = not self._credentials.is_open
         self._credentials.succeeded(anyio.current_time())
         if paused and self._credentials.is_open:
-            log.info("ecs_executor.credentials.resumed")
+            log.info(self._event("credentials.resumed"))
             self._kick_all()
 
     def _may_call(self, now: float) -> bool:
@@ -389,7 +392,7 @@ class Engine:
         try:
             self._ledger.command(command, anyio.current_time())
         except Exception as error:
-            log.exception("ecs_executor.engine.command_failed", command=type(command).__name__)
+            log.exception(self._event("engine.command_failed"), command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
             record = self._ledger.records.get(launch.launch_id)
             reason = f"Internal error of the executor: {type(error).__name__}"
@@ -427,7 +430,7 @@ class Engine:
             try:
                 await self._launch_one(record)
             except Exception as error:
-                log.exception("ecs_executor.launch.failed", workload=str(record.launch))
+                log.exception(self._event("launch.failed"), workload=str(record.launch))
                 reason = f"Internal error of the executor: {type(error).__name__}"
                 self._ledger.abandon(record, reason, anyio.current_time())
             rendered += 1
@@ -526,7 +529,7 @@ class Engine:
                 self._dispatch(record, lifecycle.Unrenderable(rejected.reason), anyio.current_time())
                 return
             except Exception as error:
-                log.exception("ecs_executor.launch.render_failed", workload=str(record.launch))
+                log.exception(self._event("launch.render_failed"), workload=str(record.launch))
                 reason = f"The request could not be built: {type(error).__name__}"
                 self._dispatch(record, lifecycle.Unrenderable(reason), anyio.current_time())
                 return
@@ -570,7 +573,7 @@ class Engine:
             self._limiter.launch_succeeded(spec.bucket, now)
             if probes:
                 gate.succeeded(now)
-                log.info("ecs_executor.gate.opened", placement=spec.placement)
+                log.info(self._event("gate.opened"), placement=spec.placement)
                 self._closed_for.pop(spec.placement, None)
             self._counters.launches += 1
             self._dispatch(record, lifecycle.Replied(observation), now)
@@ -592,7 +595,7 @@ class Engine:
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
                 log.warning(
-                    "ecs_executor.gate.closed",
+                    self._event("gate.closed"),
                     placement=spec.placement,
                     code=error.code,
                     reason=error.message,
@@ -609,7 +612,7 @@ class Engine:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
                 self._limiter.launch_throttled(spec.bucket, now)
-            log.debug("ecs_executor.launch.no_container", kind=error.kind.value, code=error.code)
+            log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
         self._dispatch(record, lifecycle.Refused(error, self._random.random()), now)
 
     # --- polling ---------------------------------------------------------------------------------------------
@@ -721,7 +724,7 @@ class Engine:
             # Nothing is decided by it: containers run on, and their ends are seen once it answers again.
             self._read_refusal_logged = now
             log.warning(
-                "ecs_executor.read.failed",
+                self._event("read.failed"),
                 operation=operation,
                 scope=scope,
                 code=error.code,
@@ -901,7 +904,7 @@ class Engine:
             request.tries += 1
         if request.tries >= STOP_TRIES and error.kind in (Kind.REFUSED, Kind.INVALID):
             log.error(
-                "ecs_executor.stop.gave_up",
+                self._event("stop.gave_up"),
                 workload=str(request.record.launch),
                 handle=request.handle.id,
                 code=error.code,

@@ -93,7 +93,6 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     service: Service
     """What is known of it without asking."""
-    metrics_prefix = "async_executor"
 
     supports_multi_team = True
     supports_ad_hoc_ti_run = True
@@ -120,8 +119,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._jwt: Any = None
         self._queued_timeout = 600.0
         self._overridden = False
-        self._lines = LogLines()
-        self._metrics = Metrics(self.metrics_prefix, self.team_name)
+        self._lines = LogLines(self.service.executor)
+        self._metrics = Metrics(self.service.executor, self.team_name)
 
     # --- what a service has to say ---------------------------------------------------------------------------
 
@@ -199,7 +198,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         )
 
     def _check_health(self, bridge: Bridge, timeout: float) -> None:
-        log.info("ecs_executor.health_check.started", service=self.service.name, timeout=timeout)
+        log.info(self.service.event("health_check.started"), service=self.service.name, timeout=timeout)
         try:
             bridge.check(timeout)
         except Exception as error:
@@ -208,11 +207,13 @@ class AsyncExecutor(compat.VersionedExecutor):
             )
             reason = in_words(error)
             if transient:
-                log.warning("ecs_executor.health_check.inconclusive", service=self.service.name, reason=reason)
+                log.warning(
+                    self.service.event("health_check.inconclusive"), service=self.service.name, reason=reason
+                )
                 return
             bridge.stop(HEALTH_STOP_TIMEOUT, stop_containers=False, reason="")
             self._bridge = None
-            log.error("ecs_executor.health_check.failed", service=self.service.name, reason=reason)  # noqa: TRY400
+            log.error(self.service.event("health_check.failed"), service=self.service.name, reason=reason)  # noqa: TRY400
             name = self.service.name
             whole = (
                 f"{name} Executor health check has failed because: {reason.rstrip('.')}. "
@@ -221,7 +222,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             if isinstance(error, BackendError) and "health check has failed" in error.message:
                 whole = error.message  # the backend words it as the provider does
             raise compat.AirflowException(whole) from error
-        log.info("ecs_executor.health_check.succeeded", service=self.service.name)
+        log.info(self.service.event("health_check.succeeded"), service=self.service.name)
 
     def end(self) -> None:
         """Launch nothing more, let requests in flight finish, and leave the containers to the next scheduler."""
@@ -245,10 +246,10 @@ class AsyncExecutor(compat.VersionedExecutor):
                 reason=reason,
             )
             bridge.drain(self._apply, budget=1.0)
-            log.info("ecs_executor.ended", in_time=done, containers_left=len(self._launches))
+            log.info(self.service.event("ended"), in_time=done, containers_left=len(self._launches))
             self._lines.write(budget=0.5)
         except Exception:
-            log.exception("ecs_executor.end.failed")
+            log.exception(self.service.event("end.failed"))
 
     # --- Airflow's heartbeat ---------------------------------------------------------------------------------
 
@@ -284,17 +285,17 @@ class AsyncExecutor(compat.VersionedExecutor):
             self._lines.write()
             self._metrics.emit(bridge.statistics)
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception("ecs_executor.sync.failed", error)
+            _log_exception(self.service.event("sync.failed"), error)
         try:
             bridge.beat()
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception("ecs_executor.beat.failed", error)
+            _log_exception(self.service.event("beat.failed"), error)
 
     def _apply(self, report: Report) -> None:
         try:
             self._apply_now(report)
         except Exception as error:  # noqa: BLE001 - would come up again with every sync(), and hold up the others
-            self._lines.add("error", "ecs_executor.report.failed", key=str(report.key), exc_info=error)
+            self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
             if isinstance(report, Finished):
                 self.running.discard(cast("Key", report.key))
                 self._forget(report.key)
@@ -327,7 +328,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         elif isinstance(report, Notice):
             if report.unlaunched:
                 self._held_up[report.launch_id] = math.inf
-            self._lines.add("warning", "ecs_executor.notice", key=str(key), about=report.event, text=report.text)
+            self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)
 
     def get_event_buffer(self, dag_ids: list[str] | None = None) -> dict[Any, Any]:
@@ -356,7 +357,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             return
         self._lines.add(
             "warning",
-            "ecs_executor.container.failed" if report.handle_id else "ecs_executor.launch.failed",
+            "container.failed" if report.handle_id else "launch.failed",
             key=str(report.key),
             launch_id=report.launch_id,
             reason=report.reason,
@@ -409,7 +410,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             self.event_buffer.pop(key, None)
             self._abandon(key, "Airflow revoked the task instance: it was queued for too long")
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception("ecs_executor.revoke.failed", error)
+            _log_exception(self.service.event("revoke.failed"), error)
 
     def _is_held_up(self, ti: Any) -> bool:
         try:
@@ -422,7 +423,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 and bridge.statistics().loop_lag < HUNG_SECONDS
             )
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception("ecs_executor.revoke.failed", error)
+            _log_exception(self.service.event("revoke.failed"), error)
             return False
 
     def _abandon(self, key: Key, reason: str) -> None:
@@ -436,7 +437,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             # speaks of its task instances only after that.
             bridge.submit(adopted)
         bridge.submit(Stop(tracked.launch_id, reason))
-        self._lines.add("info", "ecs_executor.launch.abandoned", key=str(key), reason=reason)
+        self._lines.add("info", "launch.abandoned", key=str(key), reason=reason)
         self._forget(key)
 
     def _forget(self, key: Key) -> None:
@@ -591,7 +592,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 if isinstance(workload, Exception) or str(ti.state) not in _WAS:
                     self._lines.add(
                         "warning",
-                        "ecs_executor.adoption.refused",
+                        "adoption.refused",
                         key=str(key),
                         reason=in_words(workload) if isinstance(workload, Exception) else f"state {ti.state}",
                     )
@@ -600,9 +601,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 stage[key] = self._adoption(ti, key, workload)
             self._replace_stage(stage, session, {ti.id: ti for ti in tis})
             self.running.update(ours, stage)
-        self._lines.add(
-            "info", "ecs_executor.adopted", staged=len(stage), known=len(ours), given_back=len(given_back)
-        )
+        self._lines.add("info", "adopted", staged=len(stage), known=len(ours), given_back=len(given_back))
         return given_back
 
     def _adoption(self, ti: Any, key: Key, workload: Any) -> Adopt:
@@ -673,7 +672,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         try:
             bridge = self._bridge
             log.info(
-                "ecs_executor.debug_dump",
+                self.service.event("debug_dump"),
                 executor=repr(self),
                 queued=len(compat.queued_keys(self)),
                 running=len(self.running),
@@ -686,12 +685,14 @@ class AsyncExecutor(compat.VersionedExecutor):
             )
             known = bridge.records() if bridge else []
             for record in known:
-                log.info("ecs_executor.launch", **record)
+                log.info(self.service.event("launch"), **record)
             strangers = {tracked.launch_id for tracked in list(self._launches.values())}
             for launch_id in strangers - {record["launch_id"] for record in known}:
-                log.info("ecs_executor.launch", launch_id=launch_id, phase="on its way to or from the engine")
+                log.info(
+                    self.service.event("launch"), launch_id=launch_id, phase="on its way to or from the engine"
+                )
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception("ecs_executor.debug_dump.failed", error)
+            _log_exception(self.service.event("debug_dump.failed"), error)
 
     def statistics(self) -> Statistics | None:
         """Return the engine's latest statistics; None before ``start()``."""

@@ -25,9 +25,14 @@ WRITING_BUDGET = 0.001
 
 
 class LogLines:
-    """Log lines in waiting; of too many, the oldest are dropped, and that is said."""
+    """
+    Log lines in waiting; of too many, the oldest are dropped, and that is said.
 
-    def __init__(self) -> None:
+    :param prefix: of their events
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self._lines: deque[tuple[str, str, dict[str, Any]]] = deque()
         self._dropped = 0
 
@@ -49,13 +54,16 @@ class LogLines:
         """
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            log.warning("ecs_executor.log_lines.dropped", count=dropped)
+            self._write("warning", "log_lines.dropped", {"count": dropped})
         until = time.monotonic() + budget
         while self._lines:
             level, event, values = self._lines.popleft()
-            getattr(log, level)(event, **values)
+            self._write(level, event, values)
             if time.monotonic() >= until:
                 break
+
+    def _write(self, level: str, event: str, values: dict[str, Any]) -> None:
+        getattr(log, level)(f"{self._prefix}.{event}", **values)
 
 
 class Metrics:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli
+from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli, telemetry
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.messages import Was
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
-from tests.airflow.scripted import ScriptedBatchExecutor, make_callback, make_workload, queue, states
+from tests.airflow.scripted import ScriptedBatchExecutor, failed, make_callback, make_workload, queue, states
 
 if TYPE_CHECKING:
     from ecs_async_executor.local import LocalEcs
@@ -180,6 +181,37 @@ def test_start_names_every_problem_of_both_sections(
         "[batch_async_executor] launch_burst",
         "[aws_batch_executor] job_queue is not set: it must be the name or ARN of a job queue",
     ]
+
+
+def test_log_events_and_metrics_are_called_after_the_service(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    metrics: list[str] = []
+
+    class Stats:
+        def __getattr__(self, _: str) -> Callable[..., None]:
+            return lambda name, *_, **__: metrics.append(name)
+
+    monkeypatch.setattr(telemetry, "stats", Stats())
+    with capture_logs() as logs:
+        executor = make_executor(type("Checked", (ScriptedBatchExecutor,), {"health": None}))
+        queue(executor, make_workload())
+        executor.heartbeat()
+        (launch,) = executor.scripted.launches
+        executor.scripted.report(failed(launch, "Batch container exited 1", handle_id=JOB))
+        executor.heartbeat()
+        executor.debug_dump()
+        executor.end()
+    events = {line["event"] for line in logs}
+    assert {one.partition(".")[0] for one in events} == {"batch_executor"}
+    assert events >= {
+        "batch_executor.health_check.succeeded",
+        "batch_executor.container.failed",
+        "batch_executor.ended",
+    }
+    assert "batch_executor.pending" in metrics
+    assert {one.partition(".")[0] for one in metrics if "executor" in one} == {"batch_executor"}
 
 
 def test_a_definite_refusal_of_the_health_check_stops_the_start_in_the_providers_words(

@@ -958,12 +958,12 @@ def test_too_many_log_lines_lose_the_oldest_and_say_so(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(telemetry, "log", Recorder())
     monkeypatch.setattr(telemetry, "LINES_KEPT", 2)
-    lines = telemetry.LogLines()
+    lines = telemetry.LogLines("ecs_executor")
     for number in range(5):
         lines.add("info", "line", number=number)
     lines.write(budget=60.0)
     assert written == [
         ("ecs_executor.log_lines.dropped", {"count": 3}),
-        ("line", {"number": 3}),
-        ("line", {"number": 4}),
+        ("ecs_executor.line", {"number": 3}),
+        ("ecs_executor.line", {"number": 4}),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.backend import LaunchSpec, Service
 from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
 from ecs_async_executor.ledger import Ledger
 from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Report, Stop, Was
@@ -32,6 +32,7 @@ OPTIONS = Options(
     change_rate=40.0,
     change_burst=20.0,
 )
+SERVICE = Service(name="Cloud", launch_rates={}, launch_rate=1000.0, change_rate=40.0, change_burst=20.0)
 RULES = Rules(service="ECS", max_attempts=3)
 
 
@@ -76,6 +77,7 @@ class Harness:
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
+            event=SERVICE.event,
         )
 
     def new_loop(self) -> None:

@@ -546,7 +546,7 @@ async def test_launches_go_on_while_nothing_can_be_described_and_a_refusal_is_lo
             assert not harness.finished()
             await harness.until(lambda: len(harness.finished()) == 50)
     assert all(finished.success for finished in harness.finished())
-    told = [line["reason"] for line in logs if line["event"] == "ecs_executor.read.failed"]
+    told = [line["reason"] for line in logs if line["event"] == "cloud_executor.read.failed"]
     assert error is THROTTLED or error.message in told[0]
     assert len(told) <= 11, "once a minute is enough"
 

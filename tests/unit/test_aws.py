@@ -278,7 +278,7 @@ async def until(condition: Callable[[], object]) -> None:
 def test_credentials_are_read_in_a_thread_once_for_all_who_wait() -> None:
     async def run() -> None:
         source = Source()
-        credentials = ThreadedCredentials(source)
+        credentials = ThreadedCredentials(source, "ecs_executor")
         waiting = [asyncio.create_task(credentials.get_frozen_credentials()) for _ in range(5)]
         await until(lambda: source.threads)
         ticks = 0
@@ -301,7 +301,7 @@ def test_nobody_waits_for_an_early_refresh() -> None:
     async def run() -> None:
         source = Source()
         source.go.set()
-        credentials = ThreadedCredentials(source)
+        credentials = ThreadedCredentials(source, "ecs_executor")
         await credentials.get_frozen_credentials()
         credentials._not_before = 0.0
         source.go.clear()
@@ -320,7 +320,7 @@ def test_an_early_refresh_that_fails_is_not_repeated_all_the_time() -> None:
     async def run() -> None:
         source = Source()
         source.go.set()
-        credentials = ThreadedCredentials(source)
+        credentials = ThreadedCredentials(source, "ecs_executor")
         await credentials.get_frozen_credentials()
         credentials._not_before = 0.0
         source.seconds_left, source.error = 600, RuntimeError("hunter2")
@@ -339,7 +339,7 @@ def test_in_the_last_minute_everybody_waits() -> None:
     async def run() -> None:
         source = Source()
         source.go.set()
-        credentials = ThreadedCredentials(source)
+        credentials = ThreadedCredentials(source, "ecs_executor")
         await credentials.get_frozen_credentials()
         source.seconds_left = 30
         assert (await credentials.get_frozen_credentials()).secret_key == "secret2"

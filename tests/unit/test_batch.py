@@ -605,7 +605,7 @@ def test_a_record_that_cannot_be_read_spoils_no_other_is_not_missing_and_is_logg
     with capture_logs() as logs:
         found = use(client, twice)
     assert {one.handle.id: one.seen for one in found} == {JOB: Seen.RUNNING, third: Seen.MISSING}
-    assert [entry["job_id"] for entry in logs] == [OTHER]
+    assert [(entry["event"], entry["job_id"]) for entry in logs] == [("batch_executor.describe.malformed", OTHER)]
 
 
 @pytest.mark.parametrize("record", [None, "job", {"status": "RUNNING"}, {"jobId": 7, "status": "RUNNING"}])

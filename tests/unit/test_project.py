@@ -113,4 +113,11 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
 )
 def test_no_module_of_the_engine_names_a_service(name: str) -> None:
     source = Path(ecs_async_executor.__file__).with_name(f"{name}.py").read_text()
+    assert "ecs_executor." not in source
     assert not re.findall(r"\b(?:ECS|EC2|Batch|Fargate|RunTask|SubmitJob|Describe(?:Tasks|Jobs))\b", source)
+
+
+@pytest.mark.parametrize("name", ["aws", "executor", "telemetry", "wire"])
+def test_what_the_services_share_names_no_event_after_one_of_them(name: str) -> None:
+    source = Path(ecs_async_executor.__file__).with_name(f"{name}.py").read_text()
+    assert not re.findall(r"[\"'](?:ecs|batch)_executor\.", source)
