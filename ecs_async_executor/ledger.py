@@ -392,14 +392,20 @@ class Ledger:
         Tell if a container that carries a launch's mark is that of a later launch of its key.
 
         A launch that nobody waits for any more sends nothing from then on, and must not stop another's container.
+        Its age tells that, unless it was found by a mark that the launches of a workload do not share.
         """
         if not record.muted:
             return False
         at, margin = observation.created_at, self.rules.created_margin
+        own = record.sought is not None and record.sought.own
         return any(
             sibling.handle == observation.handle
             or observation.handle.id in sibling.past
-            or (at is not None and at >= sibling.launch.queued_at + margin)
+            or (
+                at is not None
+                and at >= sibling.launch.queued_at + margin
+                and not (own and sibling.launch.launch_id != record.launch.launch_id)
+            )
             for sibling in self._by_key.get(record.launch.key, ())
             if sibling.arrival > record.arrival
         )

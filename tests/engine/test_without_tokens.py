@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.backend import LaunchSpec, Observation
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.messages import Launch, Was
 from tests.engine.cloud import FakeCloud, Plan
@@ -170,6 +170,41 @@ async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_l
         assert not engine.ledger.records
     assert [f.success for f in engine.finished("a")] == [True]
     assert [c.stop_reasons for c in cloud.of("a")] == [[]]
+
+
+class LateCloud(FakeCloud):
+    """Carries the first request out when it is told to, long after the client has given it up."""
+
+    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        if not self.call_times["launch"]:
+            self.first = spec, token
+            self.call_times["launch"].append(anyio.current_time())
+            raise TIMED_OUT
+        return await super().launch(spec, token)
+
+    async def carry_out(self) -> None:
+        await super().launch(*self.first)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_revoked_launch_stops_what_has_its_own_mark_though_it_was_made_after_the_next_queueing(
+    marked: bool,
+) -> None:
+    cloud = LateCloud(repeatable=False, plan=lambda label, nth: Plan(duration=300))
+    render = with_a_mark_of_its_own if marked else None
+    async with Harness(cloud, rules=WITHOUT_TOKENS, render=render).running() as engine:
+        first = engine.launch("a", started_by="ti")
+        await anyio.sleep(1)
+        engine.stop(first)
+        again = engine.launch("a", started_by="ti")
+        await anyio.sleep(RULES.created_margin + 5)
+        await cloud.carry_out()
+        [finished] = await engine.until(lambda: engine.finished("a"))
+    assert (finished.success, finished.launch_id) == (True, again)
+    late, next_ = cloud.of("a")
+    # Without such a mark it could be the next launch's, which must not be stopped.
+    assert (late.stop_reasons, next_.stop_reasons) == (["revoked"] if marked else [], [])
 
 
 @in_virtual_time
