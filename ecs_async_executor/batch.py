@@ -25,11 +25,13 @@ from ecs_async_executor.wire import (
     Calls,
     decoder_of,
     in_one_line,
+    is_of_an_executor,
     kind_of,
     merge,
     parameters_of,
     put_command,
     sealed,
+    stop_reason,
     text,
 )
 
@@ -67,8 +69,6 @@ _MARK = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _BARE_UUID = re.compile(_UUID)
 _NAME = re.compile(rf".*-({_UUID})-(?:[0-9a-f]{{8}}-)?\d+")
-_REASON_LIMIT: Final = 255
-"""Characters of our reason for a TerminateJob; Batch shows it as statusReason."""
 
 log = structlog.get_logger(__name__)
 
@@ -288,6 +288,8 @@ class _Job(TypedDict, total=False):
     jobName: str
     status: str
     statusReason: str | None
+    isCancelled: bool | None
+    isTerminated: bool | None
     createdAt: float | None
     startedAt: float | None
     container: _Container | None
@@ -344,6 +346,7 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         else _wait(why, attempts)
         if seen is Seen.PENDING
         else "",
+        by_hand=bool(job.get("isTerminated") or job.get("isCancelled")) and not is_of_an_executor(why),
         unusual=status == "FAILED" and why not in {"", _USUAL},
         created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
         started_by=mark_in(job.get("jobName")),
@@ -478,7 +481,7 @@ class BatchBackend:
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a job to be ended, or not to be begun."""
-        await self._call("TerminateJob", jobId=handle.id, reason=reason[:_REASON_LIMIT])
+        await self._call("TerminateJob", jobId=handle.id, reason=stop_reason(reason))
 
     async def check(self) -> None:
         """

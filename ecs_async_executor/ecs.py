@@ -27,11 +27,13 @@ from ecs_async_executor.wire import (
     Calls,
     decoder_of,
     in_one_line,
+    is_of_an_executor,
     kind_of,
     merge,
     parameters_of,
     put_command,
     sealed,
+    stop_reason,
     text,
 )
 
@@ -60,8 +62,8 @@ _BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _OVER: Final = frozenset({"STOPPED", "DELETED"})
 
 _USUAL_STOP: Final = "EssentialContainerExited"
-_REASON_LIMIT: Final = 255
-"""Characters of our reason for a StopTask; ECS shows it as stoppedReason."""
+_STOPPED_BY_REQUEST: Final = "UserInitiated"
+_HOST_LOST: Final = "Host EC2 "
 
 log = structlog.get_logger(__name__)
 
@@ -343,6 +345,7 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str | None 
         seen = Seen.PENDING
     stop_code = task.get("stopCode")
     unusual = stop_code is not None and stop_code != _USUAL_STOP
+    said = text(task.get("stoppedReason") or "")
     return Observation(
         handle=Handle(scope if scope is not None else str(task.get("clusterArn") or DEFAULT_CLUSTER), arn),
         seen=seen,
@@ -354,11 +357,14 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str | None 
             over=seen is Seen.STOPPED,
             started=started,
             container=text(airflow.get("reason") or ""),
-            task=text(task.get("stoppedReason") or ""),
+            task=said,
             stop_code=stop_code,
         ),
         stop_code=stop_code,
         unusual=unusual,
+        by_hand=stop_code == _STOPPED_BY_REQUEST
+        and not said.startswith(_HOST_LOST)
+        and not is_of_an_executor(said),
         created_at=_seconds(task.get("createdAt")),
         started_by=task.get("startedBy"),
     )
@@ -647,7 +653,7 @@ class EcsBackend:
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a container to be stopped."""
-        await self._call("StopTask", cluster=handle.scope, task=handle.id, reason=reason[:_REASON_LIMIT])
+        await self._call("StopTask", cluster=handle.scope, task=handle.id, reason=stop_reason(reason))
 
     async def check(self) -> None:
         """

@@ -559,6 +559,8 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if record.muted or record.stop_reason is not None:
         return _finish(record, None)
+    if observation.by_hand:  # who did not want this one does not want the next one either
+        return _fail(record, _reason(observation), notable=True, observation=observation)
     if record.attempt >= rules.max_attempts:
         return _fail(
             record,

@@ -123,6 +123,24 @@ def kind_of(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
 
 
+# --- stops --------------------------------------------------------------------------------------------------
+
+_STOP_REASON_LIMIT: Final = 255
+_SIGNATURE: Final = " (by ecs-async-executor)"
+_OF_EXECUTORS: Final = ("Airflow Executor received a SIGTERM", "The Airflow scheduler that started it ")
+"""What the provider's executors say, and what these did before they signed it."""
+
+
+def stop_reason(reason: str) -> str:
+    """Return what is sent with a stop, so that it can be told from a person's; the services show it."""
+    return reason[: _STOP_REASON_LIMIT - len(_SIGNATURE)] + _SIGNATURE
+
+
+def is_of_an_executor(reason: str) -> bool:
+    """Tell if the reason for a stop is an executor's, be it another scheduler's."""
+    return _SIGNATURE in reason or reason.startswith(_OF_EXECUTORS)
+
+
 # --- replies ------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 from ecs_async_executor import backend, batch, ecs
 from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.backend import Backend, LaunchSpec
+from ecs_async_executor.backend import Backend, Handle, LaunchSpec
 from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs, Rule
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
@@ -40,6 +40,7 @@ LIVES: Mapping[str, Plan] = {
     "quick": Plan(start_after=0.1, duration=0.2),
     "fails": Plan(start_after=0.1, duration=0.2, exit_code=3),
     "long": Plan(start_after=0.1, duration=600.0),
+    "waits": Plan(start_after=600.0),
     "never-starts": Plan(start_after=0.2, starts=False),
     "host-lost": Plan(start_after=0.1, duration=0.2, exit_code=None),
     "lingers": Plan(start_after=0.1, duration=0.2, lingers=60.0),
@@ -64,6 +65,9 @@ class Service(Protocol):
 
     def containers(self, started_by: str | None = None) -> int:
         """How many containers were ever started."""
+
+    async def stop_by_hand(self, backend: Any, handle: Handle) -> None:
+        """Stop a container as a person does, with the service's own tools."""
 
 
 class Fake:
@@ -94,6 +98,9 @@ class Fake:
     def containers(self, started_by: str | None = None) -> int:
         return sum(started_by in (None, c.started_by) for c in self.cloud.containers.values())
 
+    async def stop_by_hand(self, backend: Any, handle: Handle) -> None:
+        self.cloud.containers[handle.id].stop_by_hand()
+
 
 @dataclass
 class Local:
@@ -109,6 +116,10 @@ class Local:
 
     def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         """Make the request for a container that goes as its command says."""
+        raise NotImplementedError
+
+    async def stop_by_hand(self, backend: Any, handle: Handle) -> None:
+        """Stop a container as a person does."""
         raise NotImplementedError
 
     def fault(self, operation: str, kind: str, **options: Any) -> None:
@@ -150,6 +161,9 @@ class LocalEcsService(Local):
         request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
         return ecs.launch_spec(request, started_by=started_by)
 
+    async def stop_by_hand(self, backend: ecs.EcsBackend, handle: Handle) -> None:
+        await backend._call("StopTask", cluster=handle.scope, task=handle.id, reason="not wanted")
+
 
 class LocalBatchService(Local):
     """Batch."""
@@ -169,6 +183,9 @@ class LocalBatchService(Local):
     def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         request = batch.workload_request(batch.base_request(BATCH_SETTINGS), None, None, [life, jwt])
         return batch.launch_spec(request, started_by=started_by, launch_id=launch_id)
+
+    async def stop_by_hand(self, backend: batch.BatchBackend, handle: Handle) -> None:
+        await backend._call("TerminateJob", jobId=handle.id, reason="not wanted")
 
 
 LOCAL: Mapping[str, type[Local]] = {"ecs": LocalEcsService, "batch": LocalBatchService}

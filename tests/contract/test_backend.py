@@ -107,6 +107,24 @@ def test_a_container_that_never_started_says_so(service: Service) -> None:
     within(service, main)
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_container_that_was_stopped_before_it_started_says_if_a_person_did_it(
+    service: Service, by_hand: bool
+) -> None:
+    async def main(backend: Backend) -> None:
+        launched = await backend.launch(service.spec("waits", started_by="me"), token())
+        if by_hand:
+            await service.stop_by_hand(backend, launched.handle)
+        else:
+            await backend.stop(launched.handle, "revoked")
+        stopped = await seen(backend, launched.handle, lambda o: o.seen is Seen.STOPPED)
+        assert (stopped.exit_code, stopped.started, stopped.by_hand) == (None, False, by_hand)
+        if service.name != "fake":
+            assert ("not wanted" if by_hand else "revoked") in stopped.reason
+
+    within(service, main)
+
+
 def test_a_lost_host_leaves_no_exit_code_on_a_started_container(service: Service) -> None:
     async def main(backend: Backend) -> None:
         launched = await backend.launch(service.spec("host-lost", started_by="me"), token())

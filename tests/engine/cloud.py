@@ -48,6 +48,7 @@ class Container:
     plan: Plan
     stopped: float | None = None
     stop_reasons: list[str] = field(default_factory=list)
+    by_hand: bool = False
 
     @property
     def starts_at(self) -> float:
@@ -80,7 +81,12 @@ class Container:
             exit_code = self.plan.exit_code if natural else 143
         seen = Seen.PENDING if now < self.ends_at + self.plan.lingers else Seen.STOPPED
         reason = f"The container exited {exit_code}" if exit_code is not None else "It stopped"
-        return observed(seen, status="STOPPED", exit_code=exit_code, reason=reason)
+        return observed(seen, status="STOPPED", exit_code=exit_code, reason=reason, by_hand=self.by_hand)
+
+    def stop_by_hand(self) -> None:
+        """Do what a person does with the service's own tools."""
+        self.stopped = anyio.current_time()
+        self.by_hand = True
 
 
 Fault = Callable[[str, "FakeCloud"], "BackendError | None"]

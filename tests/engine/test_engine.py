@@ -101,6 +101,31 @@ async def test_a_container_that_never_started_is_launched_again_under_the_next_t
 
 
 @in_virtual_time
+@pytest.mark.parametrize("adopted", [None, "by its mark", "by its identifier"])
+async def test_a_container_that_a_person_stopped_before_it_started_is_not_launched_again(
+    adopted: str | None,
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=60))
+    async with Harness(cloud).running() as harness:
+        launch = make_launch("a")
+        harness.submit(launch)
+        await harness.until(lambda: harness.launched("a"))
+        [container] = cloud.of("a")
+        if adopted is None:
+            container.stop_by_hand()
+            await harness.until(lambda: harness.finished("a"))
+    if adopted is not None:
+        container.stop_by_hand()
+        async with Harness(cloud).running() as harness:
+            handle_id = container.handle.id if adopted == "by its identifier" else None
+            harness.adopt(launch, Was.QUEUED, handle_id)
+            await harness.until(lambda: harness.finished("a"))
+    [finished] = harness.finished("a")
+    assert (finished.success, finished.reason, finished.notable) == (False, "It stopped", True)
+    assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
 async def test_containers_that_never_start_are_given_up_after_max_run_task_attempts() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(starts=False))
     async with Harness(cloud).running() as harness:

@@ -14,6 +14,7 @@ from ecs_async_executor import batch
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import JOB_NAME, BatchSettings
+from ecs_async_executor.wire import stop_reason
 from tests.unit.clients import FakeClient, FakeFactory, refusal
 
 COMMAND = ["python", "-m", "x"]
@@ -464,9 +465,32 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
-        "terminated before it ran",
-        job("FAILED", statusReason="not wanted", attempts=[], isTerminated=True),
-        {"started": False, "exit_code": None, "reason": "Batch job failed before its container ran: not wanted"},
+        "terminated by a person before it ran",
+        job("FAILED", statusReason="not wanted", attempts=[], isTerminated=True, isCancelled=True),
+        {
+            "started": False,
+            "exit_code": None,
+            "by_hand": True,
+            "reason": "Batch job failed before its container ran: not wanted",
+        },
+    ),
+    (
+        "cancelled by a person, or by what is configured for the queue",
+        job("FAILED", statusReason=STUCK, isTerminated=False, isCancelled=True),
+        {"started": False, "by_hand": True, "reason": f"Batch job failed before its container ran: {STUCK}"},
+    ),
+    (
+        "host lost before it ran",
+        job("FAILED", statusReason=HOST, attempts=[], isTerminated=False, isCancelled=False),
+        {"started": False, "by_hand": False, "reason": f"Batch job failed before its container ran: {HOST}"},
+    ),
+    *(
+        (
+            f"terminated by an executor: {reason}",
+            job("FAILED", statusReason=reason, isTerminated=True, isCancelled=True),
+            {"started": False, "by_hand": False},
+        )
+        for reason in (stop_reason("revoked"), stop_reason("x" * 300), "Airflow Executor received a SIGTERM")
     ),
     (
         "a failed attempt, and Batch tries again",
@@ -651,7 +675,9 @@ def test_find_lists_by_the_beginning_of_the_name_through_all_pages(asked: str, f
 def test_stop_terminates_and_keeps_the_reason_short() -> None:
     client = FakeClient(terminate_job={})
     use(client, lambda backend: backend.stop(Handle("q", JOB), "why" * 200))
-    assert client.calls == [("terminate_job", {"jobId": JOB, "reason": ("why" * 200)[:255]})]
+    [(_, parameters)] = client.calls
+    assert parameters == {"jobId": JOB, "reason": stop_reason("why" * 200)}
+    assert len(parameters["reason"]) == 255
 
 
 @pytest.mark.parametrize("words", [f"Job {JOB} not found", "The job doesn't exist", "Job does not exist: x"])

@@ -19,6 +19,7 @@ from ecs_async_executor import ecs, wire
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
+from ecs_async_executor.wire import stop_reason
 from tests.unit.clients import FakeClient, FakeFactory, refusal
 
 COMMAND = ["python", "-m", "x"]
@@ -376,6 +377,31 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"reason": "ECS container exited 143: UserInitiated", "unusual": True},
     ),
     (
+        "stopped by a person before it ran",
+        task("STOPPED", stopCode="UserInitiated", stoppedReason="not wanted"),
+        {
+            "started": False,
+            "by_hand": True,
+            "reason": "ECS task stopped before its container ran: not wanted",
+        },
+    ),
+    *(
+        (
+            f"stopped by something else before it ran: {reason}",
+            task("STOPPED", stopCode=code, stoppedReason=reason),
+            {"started": False, "by_hand": False},
+        )
+        for code, reason in (
+            ("UserInitiated", stop_reason("revoked")),
+            ("UserInitiated", stop_reason("x" * 300)),
+            ("UserInitiated", "Airflow Executor received a SIGTERM"),
+            ("UserInitiated", "Host EC2 (instance i-0) terminated."),
+            ("TerminationNotice", "Host EC2 (instance i-0) terminated."),
+            ("TaskFailedToStart", PULL),
+            (None, "not wanted"),
+        )
+    ),
+    (
         "host lost while it ran",
         task("STOPPED", startedAt=CREATED, **HOST),
         {
@@ -638,7 +664,9 @@ def test_one_malformed_record_spoils_no_other_and_is_logged_once(record: Any) ->
 def test_stop_asks_in_the_tasks_own_cluster_and_keeps_the_reason_short() -> None:
     client = FakeClient(stop_task={"task": {}})
     use(client, lambda backend: backend.stop(Handle("k", ARN + "1"), "r" * 999))
-    assert client.calls == [("stop_task", {"cluster": "k", "task": ARN + "1", "reason": "r" * 255})]
+    [(_, parameters)] = client.calls
+    assert parameters == {"cluster": "k", "task": ARN + "1", "reason": stop_reason("r" * 300)}
+    assert len(parameters["reason"]) == 255
 
 
 def test_stopping_what_does_not_exist_is_not_found() -> None:
