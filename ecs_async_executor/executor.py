@@ -10,6 +10,7 @@ the only writer of ``running`` and ``event_buffer``, and none of it waits for AW
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import re
 import threading
@@ -535,7 +536,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         try:
             placed = launch.workload
             if isinstance(placed, Placed):
-                request = self._request(launch.key, [], placed.queue, placed.executor_config or {})
+                config = self._for_a_hook(placed.executor_config)
+                request = self._request(launch.key, [], placed.queue, config)
                 return self._spec(request, launch, None)
             workload = compat.with_fresh_token(launch.workload, self._jwt)
             ti = getattr(workload, "ti", None)
@@ -543,7 +545,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 launch.key,
                 self._serialize_workload_to_command(workload),
                 _queue_of_callback(workload) if ti is None else ti.queue,
-                {} if ti is None else ti.executor_config or {},
+                {} if ti is None else self._for_a_hook(ti.executor_config),
             )
             return self._spec(request, launch, compat.token_expiry(workload.token))
         except Rejected:
@@ -552,6 +554,21 @@ class AsyncExecutor(compat.VersionedExecutor):
             # Without the cause: a traceback could show the command, and with it the token.
             reason = f"The container request could not be built: {in_words(error)}"
             raise Rejected(reason) from None
+
+    def _for_a_hook(self, config: Any) -> Any:
+        """
+        Return an ``executor_config`` that an overridden hook may change.
+
+        A launch is rendered again for a search or another attempt, which must not lead to another place.
+
+        :raises Rejected: if it cannot be copied; nothing of its values is in the reason
+        """
+        if not config or not self._overridden:
+            return config or {}
+        try:
+            return copy.deepcopy(config)
+        except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
+            raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
 
     @staticmethod
     def _serialize_workload_to_command(workload: Any) -> list[str]:

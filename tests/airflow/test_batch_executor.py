@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +14,19 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli, telemetry
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.messages import Was
+from ecs_async_executor.executor import Placed, _Tracked
+from ecs_async_executor.messages import Adopt, Was
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
-from tests.airflow.scripted import ScriptedBatchExecutor, failed, make_callback, make_workload, queue, states
+from tests.airflow.scripted import (
+    Scripted,
+    ScriptedBatchExecutor,
+    failed,
+    make_callback,
+    make_workload,
+    queue,
+    states,
+)
 
 if TYPE_CHECKING:
     from ecs_async_executor.local import LocalEcs
@@ -130,6 +140,69 @@ def test_a_subclass_changes_requests_where_the_providers_could(make_executor: Ca
         "base": "airflow",
     }
     assert executor.scripted.arguments["render_in_thread"]
+
+
+class Popping(AsyncBatchExecutor):
+    """Takes a parameter of its own out of executor_config, and something from below."""
+
+    def _submit_job_kwargs(self, key: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+        job_queue = exec_config.pop("tier", "default")
+        team = exec_config.get("tags", {}).pop("team", "nobody")
+        request = super()._submit_job_kwargs(key, cmd, queue, exec_config)
+        return {**request, "jobQueue": job_queue, "jobDefinition": team}
+
+
+class ScriptedPopping(Scripted, Popping):
+    """The same over a scripted bridge."""
+
+
+def test_a_hook_that_takes_something_out_of_executor_config_finds_it_there_again(
+    make_executor: Callable[..., Any],
+) -> None:
+    executor = make_executor(ScriptedPopping)
+    config = {"tier": "gpu", "tags": {"team": "data"}}
+    workload = make_workload(executor_config=config)
+    queue(executor, workload)
+    executor.heartbeat()
+    (launch,) = executor.scripted.launches
+    for one in (launch, launch, replace(launch, workload=Placed("default", config))):
+        spec = executor._render(one)
+        assert (spec.scope, spec.request["jobDefinition"]) == ("gpu", "data")
+    assert config == workload.ti.executor_config == {"tier": "gpu", "tags": {"team": "data"}}
+
+
+def test_an_executor_config_that_cannot_be_copied_for_a_hook_fails_its_workload_without_its_values(
+    make_executor: Callable[..., Any],
+) -> None:
+    class Secretive:
+        def __deepcopy__(self, _: object) -> Any:
+            raise ValueError("hunter2")
+
+    executor = make_executor(ScriptedPopping)
+    workload = make_workload()
+    queue(executor, workload)
+    executor.heartbeat()
+    (launch,) = executor.scripted.launches
+    with pytest.raises(Rejected, match=r"^executor_config cannot be copied: ValueError$"):
+        executor._render(replace(launch, workload=Placed("default", {"tags": Secretive()})))
+
+
+@pytest.mark.slow
+def test_the_search_for_a_job_goes_where_a_hook_that_changes_executor_config_has_sent_it(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., Any]
+) -> None:
+    server = local_ecs(script=[{"duration": None}], job_queues=["gpu"], listed_after=2.0)
+    workload = make_workload(executor_config={"tier": "gpu", "tags": {"team": "airflow:1"}})
+    by_the_one_before = server.client("batch").submit_job(
+        jobName=f"airflow-{workload.ti.id}-0badcafe-1", jobQueue="gpu", jobDefinition="airflow:1"
+    )
+    executor = started(Popping)
+    launch, subject = executor._new_launch(workload.ti.key, workload, time.time())
+    executor._launches[launch.key] = _Tracked(launch.launch_id, subject)
+    executor._bridge.submit(Adopt(launch, Was.QUEUED, None))
+    events = beat_until(executor, bool)
+    assert events["task"][0] == ("running", by_the_one_before["jobId"])
+    assert len(server.ledger.entries()) == 1
 
 
 def test_what_a_hook_returns_must_be_a_request(make_executor: Callable[..., Any]) -> None:

@@ -771,6 +771,17 @@ def test_what_subclasses_of_the_provider_use_can_be_read_and_set(make_executor: 
     assert executor._render(launch_one(executor)).request["enableECSManagedTags"] is True
 
 
+def test_a_hook_may_change_the_executor_config_that_it_is_given(make_executor: Callable[..., Any]) -> None:
+    class Popping(ScriptedExecutor):
+        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            cluster = exec_config.pop("place", "main")
+            return {**super()._run_task_kwargs(task_id, cmd, queue, exec_config), "cluster": cluster}
+
+    executor = make_executor(Popping)
+    launch = launch_one(executor, executor_config={"place": "gpu"})
+    assert [executor._render(launch).scope for _ in range(2)] == ["gpu", "gpu"]
+
+
 @pytest.mark.parametrize(
     ("raised", "reason"),
     [
