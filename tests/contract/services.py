@@ -78,12 +78,14 @@ class Fake:
 
     def __init__(self) -> None:
         self.cloud = FakeCloud(latency=0.005, plan=lambda label, nth: LIVES[label], fault=self._fault)
-        self._faults: dict[str, tuple[Kind, Iterator[int] | None]] = {}
+        self.faults: dict[str, tuple[Kind, Iterator[int] | None]] = {}
+        self.struck: set[str] = set()
 
     def _fault(self, operation: str, cloud: FakeCloud) -> BackendError | None:
-        kind, left = self._faults.get(operation, (None, None))
+        kind, left = self.faults.get(operation, (None, None))
         if kind is None or (left is not None and next(left, None) is None):
             return None
+        self.struck.add(operation)
         return BackendError(kind, "Fault", kind.value)
 
     def backend(self) -> Backend:
@@ -93,7 +95,7 @@ class Fake:
         return LaunchSpec({"label": life, "jwt": jwt}, "default", "main", "FARGATE", started_by)
 
     def fail(self, operation: str, kind: Kind, *, times: int | None = None) -> None:
-        self._faults[operation] = (kind, None if times is None else iter(range(times)))
+        self.faults[operation] = (kind, None if times is None else iter(range(times)))
 
     def containers(self, started_by: str | None = None) -> int:
         return sum(started_by in (None, c.started_by) for c in self.cloud.containers.values())
@@ -208,17 +210,26 @@ def _rule(life: str, plan: Plan) -> Rule:
 
 @contextmanager
 def local(service: str = "ecs", **options: Any) -> Iterator[Local]:
-    """Serve a local ECS and Batch whose containers live as their label says."""
+    """
+    Serve a local ECS and Batch whose containers live as their label says.
+
+    A test whose fault never struck has shown nothing: it fails, unless the fault is left to chance.
+    """
     with LocalEcs(script=[_rule(*life) for life in LIVES.items()], **options) as server:
         server.register("airflow", "main", command=["quick"])
         with mock.patch.dict("os.environ", server.environment):
             yield LOCAL[service](server)
+        idle = [one for one in server.faults.listing() if not one["struck"] and one["probability"] == 1.0]
+        assert not idle, f"never struck: {idle}"
 
 
 @contextmanager
 def fake() -> Iterator[Fake]:
-    """Play the scripted cloud."""
-    yield Fake()
+    """Play the scripted cloud; faults that never strike fail the test here too."""
+    service = Fake()
+    yield service
+    idle = service.faults.keys() - service.struck
+    assert not idle, f"never struck: {idle}"
 
 
 SERVICES: Mapping[str, Callable[[], Any]] = {"fake": fake, **{name: partial(local, name) for name in LOCAL}}

@@ -38,13 +38,14 @@ def names(service: Local) -> list[str]:
     return [entry.started_by for entry in service.server.ledger.entries()]
 
 
-def test_a_job_whose_submission_got_no_answer_and_that_is_not_listed_at_first_is_not_submitted_again(
-    service: Local,
-) -> None:
-    service.fault("launch", "unlisted", seconds=8, count=1)
-    service.fault("launch", "reset_after", count=1)
-    assert run_one(Scheduler(service)).success
-    assert service.containers() == 1
+def test_a_job_whose_submission_got_no_answer_and_that_is_not_listed_at_first_is_not_submitted_again() -> None:
+    with local("batch", listed_after=1.5) as service:
+        service.fault("launch", "reset_after", count=1)
+        assert run_one(Scheduler(service)).success
+        asked = service.server.statistics.operations
+        assert asked["SubmitJob"].calls == 1
+        assert asked["ListJobs"].calls > 1
+        assert service.containers() == 1
 
 
 def test_a_job_that_does_not_start_is_submitted_under_another_name(service: Local) -> None:

@@ -88,7 +88,7 @@ def test_lost_replies_resets_throttles_and_5xx_run_nothing_twice(service: Local)
         ("*", "truncate", {"probability": 0.05}),
         ("*", "garbage", {"probability": 0.05}),
         ("launch", "empty", {"probability": 0.05}),
-        ("*", "status", {"probability": 0.02, "status": 503}),
+        ("*", "status", {"probability": 0.05, "status": 503}),
     ):
         # Without tokens each request that comes to nothing costs a search of 20 s: not too many in a row.
         service.fault(operation, fault, count=None if service.facts.repeatable else 15, **options)
@@ -98,6 +98,8 @@ def test_lost_replies_resets_throttles_and_5xx_run_nothing_twice(service: Local)
     assert scheduler.stop()
     assert [f.reason for f in scheduler.outcomes() if not f.success] == []
     assert service.containers() == 300
+    faults = service.server.faults.listing()
+    assert {fault["kind"] for fault in faults} == {fault["kind"] for fault in faults if fault["struck"]}
 
 
 def test_a_killed_schedulers_burst_is_adopted_and_each_runs_once(service: Local) -> None:
@@ -143,3 +145,8 @@ def test_expired_credentials_resume_by_themselves(service: Local) -> None:
     scheduler.run_until_finished(20, timeout=60)
     assert scheduler.stop()
     assert all(f.success for f in scheduler.outcomes())
+
+
+def test_a_test_whose_fault_never_strikes_does_not_pass() -> None:
+    with pytest.raises(AssertionError, match=r"never struck: .*reset_after"), local() as service:
+        service.fault("launch", "reset_after")
