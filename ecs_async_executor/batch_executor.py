@@ -14,7 +14,7 @@ from typing import Any, cast
 from ecs_async_executor import batch
 from ecs_async_executor.airflow_compat import Key
 from ecs_async_executor.backend import Backend, LaunchSpec
-from ecs_async_executor.errors import Rejected
+from ecs_async_executor.errors import ConfigurationError, Rejected
 from ecs_async_executor.executor import AsyncExecutor
 from ecs_async_executor.messages import Launch
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
@@ -68,8 +68,18 @@ class AsyncBatchExecutor(AsyncExecutor):
 
     @property
     def max_attempts(self) -> int:
-        """``max_submit_job_attempts``."""
-        return self.max_submit_job_attempts
+        """
+        ``max_submit_job_attempts``, which a subclass may have set to what it read from the configuration: to text.
+
+        :raises ConfigurationError: if it is no number
+        """
+        given: object = self.max_submit_job_attempts
+        try:
+            return int(cast("int | str", given))
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                [f"{type(self).__name__}.max_submit_job_attempts = {given!r}: must be a whole number"]
+            ) from None
 
     @property
     def check_health_on_startup(self) -> bool:

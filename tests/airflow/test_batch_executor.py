@@ -243,6 +243,31 @@ def test_the_engine_works_within_batchs_limits(executor: Any) -> None:
     assert arguments["max_attempts"] == 3
 
 
+class OfText(ScriptedBatchExecutor):
+    """Reads the option itself, as the provider's executor does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        vars(self)["max_submit_job_attempts"] = self.conf.get("aws_batch_executor", "max_submit_job_attempts")
+
+
+def test_a_subclass_may_give_the_number_of_attempts_as_the_text_that_the_configuration_has(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__MAX_SUBMIT_JOB_ATTEMPTS", "5")
+    assert make_executor(OfText).scripted.arguments["max_attempts"] == 5
+
+
+@pytest.mark.parametrize("given", ["many", None])
+def test_start_says_that_a_subclass_gave_no_number_of_attempts(
+    make_executor: Callable[..., Any], given: object
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"Odd\.max_submit_job_attempts = {given!r}: must be a whole number"
+    ):
+        make_executor(type("Odd", (ScriptedBatchExecutor,), {"max_submit_job_attempts": given}))
+
+
 def test_start_names_every_problem_of_both_sections(
     make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
