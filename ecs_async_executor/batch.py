@@ -310,8 +310,8 @@ DECODERS: Final = {"SubmitJobResponse": decoder_of(_Submitted), "DescribeJobsRes
 _SEEN: Final = {"RUNNING": Seen.RUNNING, "SUCCEEDED": Seen.STOPPED, "FAILED": Seen.STOPPED}
 """What a job's status means; with any other one it waits."""
 _USUAL: Final = "Essential container in task exited"
-_WAITS: Final = re.compile(r"[A-Z_]+:[A-Z_]+")
-"""What Batch's reasons for a job that stays RUNNABLE begin with."""
+_WAITS: Final = re.compile(r"[A-Z][A-Z0-9_]*(:[A-Z0-9_]+)?( - |$)")
+"""What Batch's reasons for a job that stays RUNNABLE begin with, such as ``CAPACITY:...`` and ``UNDETERMINED``."""
 _NEVER_STARTED: Final = "Task failed to start"
 
 

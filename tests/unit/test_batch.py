@@ -502,6 +502,22 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         job("RUNNABLE", statusReason=STUCK, attempts=[attempt(1, why=USUAL)]),
         {"seen": Seen.PENDING, "started": True, "reason": STUCK},
     ),
+    *(
+        (
+            f"a failed attempt, and the next one waits: {reason}",
+            job("RUNNABLE", statusReason=reason, attempts=[attempt(1, why=USUAL)]),
+            {"seen": Seen.PENDING, "reason": reason},
+        )
+        for reason in ("ACTION_REQUIRED - CE(s) are disabled", "UNDETERMINED - not known", "UNDETERMINED")
+    ),
+    *(
+        (
+            f"a failed attempt, whose end is shown: {reason}",
+            job("RUNNABLE", statusReason=reason, attempts=[attempt(1, why=reason)]),
+            {"seen": Seen.PENDING, "reason": ""},
+        )
+        for reason in (OOM, PULL, HOST)
+    ),
     (
         "a lost host, and Batch runs it again",
         job("RUNNING", attempts=[attempt(None, why=HOST)]),
