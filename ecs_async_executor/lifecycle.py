@@ -606,7 +606,9 @@ def _reason(observation: Observation) -> str:
 def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
     if record.missing_at is None:
         record.missing_at = now
-    grace = rules.seen_missing_grace if record.seen_running and record.was is None else rules.missing_grace
+    # That an adopted one ran is Airflow's word, until the service has told of it.
+    ran = record.seen_running and (record.was is None or record.seen_at is not None)
+    grace = rules.seen_missing_grace if ran else rules.missing_grace
     if record.stop_reason is not None and record.muted:
         grace = rules.missing_grace
     if now - record.missing_at < grace:

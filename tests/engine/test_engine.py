@@ -158,6 +158,34 @@ async def test_missing_for_seconds_after_run_task_is_waited_out() -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_what_runs_may_be_missing_for_two_minutes(adopted: bool, repeatable: bool) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=3000), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    first = Harness(cloud, rules=rules)
+    async with first.running():
+        launch = make_launch("a", tokened=repeatable)
+        first.submit(launch)
+        await first.until(lambda: first.launched("a"))
+        await anyio.sleep(10)
+    then = first
+    if adopted:
+        then = Harness(cloud, rules=rules)
+    else:
+        then.new_loop()
+    async with then.running():
+        [container] = cloud.of("a")
+        if adopted:
+            then.adopt(launch, Was.RUNNING, container.handle.id)
+        await anyio.sleep(600)
+        container.plan.hidden_for = anyio.current_time() - container.created + 120.0
+        await anyio.sleep(300)
+        assert not then.finished("a")
+        assert not container.stop_reasons
+
+
+@in_virtual_time
 async def test_missing_for_ever_is_stopped_then_failed_but_not_relaunched() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=1e9, duration=1e9))
     async with Harness(cloud).running() as harness:

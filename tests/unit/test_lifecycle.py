@@ -364,6 +364,21 @@ NEVER_STARTED = seen(Seen.STOPPED, reason="CannotPullContainerError")
         (MISSING, {"missing_at": NOW - 60.0}, D, [SendStop, Finished, Forget]),
         (MISSING, {"missing_at": NOW - 60.0, "seen_running": True}, X, []),
         (MISSING, {"missing_at": NOW - 300.0, "seen_running": True}, D, [SendStop, Finished, Forget]),
+        # An adopted one ran to Airflow; here it counts once ECS has told of it.
+        (
+            MISSING,
+            {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.RUNNING},
+            D,
+            [SendStop, Finished, Forget],
+        ),
+        (MISSING, {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0}, X, []),
+        (MISSING, {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.QUEUED, "seen_at": 1.0}, X, []),
+        (
+            MISSING,
+            {"missing_at": NOW - 300.0, "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0},
+            D,
+            [SendStop, Finished, Forget],
+        ),
         (MISSING, {"missing_at": NOW - 60.0, "muted": True, "stop_reason": "x"}, D, [SendStop, Forget]),
     ],
 )
