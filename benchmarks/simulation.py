@@ -20,7 +20,7 @@ import anyio
 
 from benchmarks.cells import Cell, Figures
 from benchmarks.meters import percentile
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Trial
 from ecs_async_executor.engine import Check, Counters, Engine, Options
 from ecs_async_executor.ledger import Ledger
 from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report, Was
@@ -96,6 +96,11 @@ class _Cloud:
 
     async def check(self) -> None:
         """Say yes."""
+
+    untried = "launch"
+
+    def trials(self) -> Sequence[Trial]:
+        return [Trial("check", self.check)]
 
 
 class _Outbox(deque[Report]):

@@ -8,7 +8,7 @@ every container in every sweep is a msgspec structure: that costs an eighth of w
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -132,6 +132,19 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     started_by: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """
+    A request that changes nothing and shows whether the service would take others like it.
+
+    :param name: the operation, and what it was tried on
+    :param make: makes the request; raises :class:`~ecs_async_executor.errors.BackendError` with why not
+    """
+
+    name: str
+    make: Callable[[], Awaitable[object]]
+
+
 class Backend(Protocol):
     """
     A cloud service that runs containers.
@@ -170,5 +183,14 @@ class Backend(Protocol):
         ...
 
     async def check(self) -> None:
-        """Make one harmless call; return if the service would take our requests, raise why not."""
+        """Make one harmless call; return if the service answers it as it should, raise why not."""
+        ...
+
+    def trials(self) -> Sequence[Trial]:
+        """Return all that can be tried without starting a container."""
+        ...
+
+    @property
+    def untried(self) -> str:
+        """What of the rest is needed, for people."""
         ...

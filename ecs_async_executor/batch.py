@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
+from uuid import UUID
 
 import structlog
 
 from ecs_async_executor.aws import bounded
 from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 from ecs_async_executor.wire import (
@@ -490,6 +492,19 @@ class BatchBackend:
         :raises BackendError: with why not
         """
         await self._call("DescribeJobs", jobs=["a" * 32])
+
+    def trials(self) -> Sequence[Trial]:
+        """Return what polling and looking for a lost job need; the latter in the job queue that is configured."""
+        queue = self._settings.job_queue
+        return (
+            Trial("DescribeJobs", self.check),
+            Trial(f"ListJobs, job queue {queue!r}", partial(self.find, queue, str(UUID(int=0)))),
+        )
+
+    @property
+    def untried(self) -> str:
+        """What would need a job."""
+        return "SubmitJob, with the job definition, and TerminateJob; both would need a job"
 
 
 def _missing(scope: str, job_id: str) -> Observation:

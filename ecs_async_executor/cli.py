@@ -46,7 +46,7 @@ def get_cli_commands() -> list[GroupCommand]:
             subcommands=(
                 ActionCommand(
                     name="check",
-                    help="Check the settings, and whether the service would take our requests",
+                    help="Check the settings, and try every request that starts nothing",
                     func=lazy_load_command("ecs_async_executor.cli.check"),
                     args=(_TEAM, _SERVICE, _TIMEOUT),
                 ),
@@ -63,22 +63,37 @@ def get_cli_commands() -> list[GroupCommand]:
 
 def check(args: argparse.Namespace) -> None:
     """Check settings and service; the exit code is 1 if anything is wrong."""
+    from ecs_async_executor.errors import BackendError
     from ecs_async_executor.executor import in_words, run_bounded
 
     executor = _executor(args)
     name = executor.service.name
     _say(f"Settings: good ({executor.destination}).")
 
-    async def ask() -> None:
-        backend = executor._make_backend()  # noqa: SLF001 - one package
+    backend = executor._make_backend()  # noqa: SLF001 - one package
+
+    async def ask() -> list[tuple[str, str | None]]:
+        found: list[tuple[str, str | None]] = []
         async with backend.open():
-            await backend.check()
+            for trial in backend.trials():
+                problem = None
+                try:
+                    await trial.make()
+                except BackendError as error:
+                    problem = in_words(error)
+                found.append((trial.name, problem))
+        return found
 
     try:
-        run_bounded(ask, args.timeout)
+        found = run_bounded(ask, args.timeout)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
         sys.exit(f"{name}: {in_words(error)}")
-    _say(f"{name}: reached, and it takes our requests.")
+    for trial, problem in found:
+        if problem is None:
+            _say(f"{trial}: good.")
+    _say(f"Not tried: {backend.untried}.")
+    if problems := [f"{name}: {trial}: {problem}" for trial, problem in found if problem is not None]:
+        sys.exit("\n".join(problems))
 
 
 def show_request(args: argparse.Namespace) -> None:

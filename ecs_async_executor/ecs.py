@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import anyio
@@ -20,7 +21,7 @@ import structlog
 
 from ecs_async_executor.aws import bounded
 from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
 from ecs_async_executor.wire import (
@@ -664,14 +665,44 @@ class EcsBackend:
         :raises BackendError: with why not
         """
         try:
-            await self._call("StopTask", cluster=self._settings.cluster, task="a" * 32)
+            stopped = await self._stops_nobody()
         except BackendError as error:
-            if error.kind is Kind.NOT_FOUND:
-                return
             raise BackendError(
                 error.kind, error.code, _UNHEALTHY.format(f"because: {error.message.rstrip('.')}")
             ) from None
-        raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
+        if stopped:
+            raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
+
+    async def _stops_nobody(self) -> bool:
+        try:
+            await self._call("StopTask", cluster=self._settings.cluster, task=_NOBODY)
+        except BackendError as error:
+            if error.kind is Kind.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def trials(self) -> Sequence[Trial]:
+        """Return what polling, stopping and looking for a lost task need, in the cluster that is configured."""
+        cluster, settings = self._settings.cluster, self._settings
+        trials = [
+            Trial(f"StopTask, cluster {cluster!r}", self._stops_nobody),
+            Trial(
+                f"DescribeTasks, cluster {cluster!r}",
+                partial(self._call, "DescribeTasks", cluster=cluster, tasks=[_NOBODY]),
+            ),
+            Trial(f"ListTasks, cluster {cluster!r}", partial(self._list, cluster, startedBy=_NOBODY)),
+        ]
+        if not settings.launch_type and not settings.capacity_provider_strategy:
+            trials.append(
+                Trial(f"DescribeClusters, cluster {cluster!r}", partial(self._default_providers, cluster))
+            )
+        return trials
+
+    @property
+    def untried(self) -> str:
+        """What would need a task."""
+        return "RunTask, with the task definition and the right to pass its roles; it would start a task"
 
 
 _ALWAYS_THERE: Final = {
@@ -689,6 +720,8 @@ _METHODS: Final = {
 _LONG_ARN_PARTS: Final = 3
 _DESCRIBE_PASSES: Final = 3
 """A listed task that is MISSING may have been forgotten since, or be one that ECS does not show at that moment."""
+_NOBODY: Final = "a" * 32
+"""The identifier of a task that cannot exist."""
 _UNHEALTHY: Final = (
     "ECS Executor health check has failed {}. "
     "The ECS executor will not be able to run Airflow tasks until the issue is addressed."

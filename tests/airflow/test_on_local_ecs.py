@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat
+from ecs_async_executor import AsyncEcsExecutor, airflow_compat, cli
 from ecs_async_executor.errors import BackendError
 from ecs_async_executor.local import LocalEcs
 from tests.airflow.scripted import make_workload, queue
@@ -89,6 +90,55 @@ def test_the_health_check_passes_and_a_missing_cluster_fails_it(
         started()
     assert isinstance(caught.value.__cause__, BackendError)
     assert str(caught.value).count("health check has failed") == 1
+
+
+TRIED = {
+    "ecs": {
+        "StopTask": "StopTask, cluster 'main'",
+        "DescribeTasks": "DescribeTasks, cluster 'main'",
+        "ListTasks": "ListTasks, cluster 'main'",
+        "DescribeClusters": "DescribeClusters, cluster 'main'",
+    },
+    "batch": {"DescribeJobs": "DescribeJobs", "ListJobs": "ListJobs, job queue 'default'"},
+}
+
+
+def check(service: str) -> None:
+    cli.check(Namespace(team=None, service=service, timeout=15.0))
+
+
+@pytest.mark.parametrize("service", TRIED)
+def test_the_check_names_each_request_that_it_has_tried(
+    local_ecs: Callable[..., LocalEcs], capsys: pytest.CaptureFixture[str], service: str
+) -> None:
+    local_ecs()
+    check(service)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-len(TRIED[service]) - 1 : -1] == [f"{name}: good." for name in TRIED[service].values()]
+    assert lines[-1].startswith("Not tried: " + {"ecs": "RunTask", "batch": "SubmitJob"}[service])
+
+
+@pytest.mark.parametrize(("service", "operation"), [(one, name) for one, names in TRIED.items() for name in names])
+def test_the_check_fails_for_a_single_permission_that_is_missing(
+    local_ecs: Callable[..., LocalEcs], capsys: pytest.CaptureFixture[str], service: str, operation: str
+) -> None:
+    server = local_ecs()
+    server.faults.error(operation, "AccessDeniedException", f"not authorized to perform: {operation}", 403)
+    with pytest.raises(SystemExit) as caught:
+        check(service)
+    assert f": {TRIED[service][operation]}: AccessDeniedException: not authorized to perform: {operation}" in str(
+        caught.value
+    )
+    assert capsys.readouterr().out.count(": good.") == len(TRIED[service]) - 1
+
+
+def test_the_check_fails_for_a_job_queue_that_there_is_not(
+    local_ecs: Callable[..., LocalEcs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_ecs()
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE", "nowhere")
+    with pytest.raises(SystemExit, match=r"Batch: ListJobs, job queue 'nowhere': ClientException: .*nowhere"):
+        check("batch")
 
 
 def test_revoking_a_running_workload_stops_its_container(

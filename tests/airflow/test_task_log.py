@@ -14,7 +14,7 @@ import pytest
 
 from ecs_async_executor import AsyncEcsExecutor, airflow_compat, cli
 from ecs_async_executor import executor as executor_module
-from ecs_async_executor.backend import Handle, Observation, Seen
+from ecs_async_executor.backend import Handle, Observation, Seen, Trial
 from ecs_async_executor.errors import BackendError, Kind
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/other/0123456789abcdef"
@@ -45,6 +45,14 @@ class Backend:
             raise self.answer
         assert self.answer is not None
         return [self.answer]
+
+    untried = "RunTask"
+
+    def trials(self) -> Sequence[Trial]:
+        return [Trial("ListTasks", self.list), Trial("StopTask", self.check)]
+
+    async def list(self) -> None:
+        """Say yes."""
 
     async def check(self) -> None:
         if isinstance(self.answer, Exception):
@@ -145,19 +153,23 @@ def with_arguments(**given: Any) -> argparse.Namespace:
 
 
 @pytest.mark.usefixtures("configured")
-def test_check_says_that_all_is_well(
+def test_check_says_what_it_has_tried_and_what_not(
     looking_at: Callable[..., AsyncEcsExecutor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     looking_at(seen(Seen.RUNNING, "RUNNING"))
     cli.check(arguments())
-    assert "ECS: reached, and it takes our requests." in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["ListTasks: good.", "StopTask: good.", "Not tried: RunTask."]
 
 
 @pytest.mark.usefixtures("configured")
-def test_check_ends_with_what_ecs_said(looking_at: Callable[..., AsyncEcsExecutor]) -> None:
+def test_check_ends_with_what_ecs_said_and_has_tried_the_rest(
+    looking_at: Callable[..., AsyncEcsExecutor], capsys: pytest.CaptureFixture[str]
+) -> None:
     looking_at(BackendError(Kind.REFUSED, "ClusterNotFoundException", "Cluster not found."))
-    with pytest.raises(SystemExit, match=r"ECS: ClusterNotFoundException: Cluster not found\."):
+    with pytest.raises(SystemExit, match=r"^ECS: StopTask: ClusterNotFoundException: Cluster not found\.$"):
         cli.check(arguments())
+    assert "ListTasks: good." in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("configured")

@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Trial
 from ecs_async_executor.errors import BackendError, Kind
 from tests.engine.virtual_time import EPOCH
 
@@ -196,3 +196,8 @@ class FakeCloud:
     async def check(self) -> None:
         async with self._call("check"):
             pass
+
+    untried = "launch"
+
+    def trials(self) -> Sequence[Trial]:
+        return [Trial("check", self.check)]
