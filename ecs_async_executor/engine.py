@@ -495,8 +495,9 @@ class Engine:
             kind, since = self._closed_for.get(lane.placement, (Kind.CAPACITY, gate.closed_since))
             refused = kind is Kind.REFUSED
             limit = rules.permanent_error_grace if refused else rules.capacity_timeout
+            about = _topic(gate.reason, refused=refused)
             for record in self._ledger.queued(lane):
-                self._notice(record, gate.reason, refused=refused)
+                self._notice(record, gate.reason, about, refused=refused)
                 waited = now - max(since, record.waiting_since)
                 if record.sent_at is not None and now - record.sent_at >= rules.resend_window:
                     self._dispatch(record, lifecycle.WindowOver(), now)  # whoever is before it may be so for hours
@@ -505,10 +506,9 @@ class Engine:
                     reason = f"{rules.service} {what} the container for {waited:.0f} s: {gate.reason}"
                     self._dispatch(record, lifecycle.GaveUp(reason), now)
 
-    def _notice(self, record: Record, reason: str, *, refused: bool) -> None:
-        if record.noticed or record.muted:
+    def _notice(self, record: Record, reason: str, about: str, *, refused: bool) -> None:
+        if not lifecycle.is_to_be_told(record, about):
             return
-        record.noticed = True
         launch = record.launch
         service = self._ledger.rules.service
         text = f"The container waits: {service} {'refuses it' if refused else 'has no capacity for it'}: {reason}"
@@ -606,7 +606,8 @@ class Engine:
                 if gate.is_open or known is not error.kind:
                     self._closed_for[spec.placement] = (error.kind, now)
                 gate.refused(now, str(error))
-            self._notice(record, str(error), refused=error.kind is Kind.REFUSED)
+            refused = error.kind is Kind.REFUSED
+            self._notice(record, str(error), _topic(str(error), refused=refused), refused=refused)
         else:
             if probes:
                 gate.undecided(now)
@@ -965,6 +966,10 @@ class Engine:
             loop_lag=self._lag,
             outbox=len(self._ledger.outbox),
         )
+
+
+def _topic(reason: str, *, refused: bool) -> str:
+    return lifecycle.topic("refused" if refused else "no capacity", reason)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

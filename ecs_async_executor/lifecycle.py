@@ -24,6 +24,7 @@ not per key: a key that is queued again gets a new record, and the old one falls
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -33,6 +34,12 @@ from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError
 from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Was
 from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
+
+NOTICES_PER_CONTAINER = 8
+"""A service that gives its reasons no code could word each of them differently."""
+
+_END_OF_CODE = re.compile(r" - |: ")
+_DIGITS = re.compile(r"\d+")
 
 
 class Phase(enum.Enum):
@@ -102,7 +109,7 @@ class Record:
     :param lookup_refused_at: since when looking it up is refused
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
-    :param noticed: Airflow's event log has been told that it waits for capacity
+    :param told: what Airflow's event log has been told that this container waits for; see :func:`topic`
     :param waits_since: since when the service says why its container has to wait
     :param ticket: number of its current place in a queue; older places are void
     :param arrival: number of its command
@@ -136,7 +143,7 @@ class Record:
     unfound_at: float | None = None
     lookup_refused_at: float | None = None
     outcome: Report | None = None
-    noticed: bool = False
+    told: tuple[str, ...] = ()
     waits_since: float | None = None
     ticket: int = 0
     arrival: int = 0
@@ -342,6 +349,27 @@ def adopted_record(
     )
     record.seen_running = was is not Was.QUEUED
     return record, [LookUp()]
+
+
+def topic(how: str, reason: str) -> str:
+    """
+    Say what a reason for waiting is about, without what differs each time that it is given.
+
+    :param how: who keeps it waiting: the same code can be said of a request and of the container
+    """
+    return f"{how}: {_DIGITS.sub('', _END_OF_CODE.split(reason, maxsplit=1)[0])}"
+
+
+def is_to_be_told(record: Record, about: str) -> bool:
+    """
+    Tell if Airflow's event log is to say what a launch waits for, and remember that it does.
+
+    :param about: see :func:`topic`
+    """
+    if record.muted or about in record.told or len(record.told) >= NOTICES_PER_CONTAINER:
+        return False
+    record.told += (about,)
+    return True
 
 
 def is_news(record: Record, observation: Observation) -> bool:
@@ -576,13 +604,13 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
     record.handle = None
     record.spec = None
     record.waits_since = None
-    record.noticed = False  # what the next one waits for is news
+    record.told = ()  # what the next one waits for is news
     record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)
     return [Enqueue()]
 
 
 def _waits(record: Record, observation: Observation, now: float, rules: Rules) -> list[Effect]:
-    """Tell once what for, as nothing else would; it may wait for ever, unless there is a limit."""
+    """Tell what for, as nothing else would; it may wait for ever, unless there is a limit."""
     if not observation.reason or record.muted:
         record.waits_since = None
         return []
@@ -592,9 +620,8 @@ def _waits(record: Record, observation: Observation, now: float, rules: Rules) -
     if limit is not None and waited >= limit and not record.seen_running:
         why = f"{rules.service} let the container wait for {waited:.0f} s: {observation.reason}"
         return [SendStop("It waited for too long"), *_fail(record, why, notable=True)]
-    if record.noticed:
+    if not is_to_be_told(record, topic("waits", observation.reason)):
         return []
-    record.noticed = True
     text = f"The container waits: {rules.service}: {observation.reason}"
     return [Emit(Notice(launch.launch_id, launch.key, "container waits", text))]
 

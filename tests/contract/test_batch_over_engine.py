@@ -121,3 +121,19 @@ def test_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_
     [notice] = [report for report in scheduler.reports if isinstance(report, Notice)]
     assert notice.text.startswith("The container waits: Batch: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
     assert service.server.job(finished.handle_id or "")["status"] == "FAILED"
+
+
+def test_why_a_job_waits_is_told_although_its_request_was_refused_before(service: Local) -> None:
+    refusal = "Error executing request, Exception : JobQueue default not found"
+    service.fault("launch", "error", code="ClientException", message=refusal, count=1)
+    service.fault("launch", "stuck", seconds=600, reason="MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - too big")
+    scheduler = Scheduler(service)
+    scheduler.heartbeat(*scheduler.launches(1))
+    deadline = time.monotonic() + 30
+    while len(notices := [one.text for one in scheduler.reports if isinstance(one, Notice)]) < 2:
+        assert time.monotonic() < deadline, scheduler.reports
+        scheduler.heartbeat()
+        time.sleep(0.005)
+    assert scheduler.stop(containers=True)
+    assert refusal in notices[0]
+    assert notices[1:] == ["The container waits: Batch: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - too big"]

@@ -40,6 +40,7 @@ from ecs_async_executor.lifecycle import (
     is_news,
     new_record,
     step,
+    topic,
 )
 from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Was
 from ecs_async_executor.policy import Rules
@@ -426,6 +427,38 @@ def test_what_a_container_waits_for_is_told_once() -> None:
     assert step(record_in(X, muted=True, stop_reason="revoked"), Observed(waiting), NOW, RULES) == []
 
 
+def notices(record: Record, *reasons: str) -> list[str]:
+    """Return what the event log is told while a container waits for these in turn."""
+    told: list[str] = []
+    for number, reason in enumerate(reasons):
+        effects = step(record, Observed(seen(Seen.PENDING, reason=reason)), NOW + number, RULES)
+        told += [e.report.text for e in effects if isinstance(e, Emit) and isinstance(e.report, Notice)]
+    return [text.removeprefix("The container waits: ECS: ") for text in told]
+
+
+def test_what_a_container_waits_for_is_told_again_when_it_is_something_else() -> None:
+    record = record_in(X, seen_at=NOW - 1.0)
+    capacity, misfit = (
+        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - m5",
+        "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - x",
+    )
+    largest = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - y"
+    assert notices(record, capacity, misfit, misfit, largest, capacity) == [capacity, misfit, largest]
+
+
+def test_what_differs_each_time_in_a_reason_is_no_news() -> None:
+    record = record_in(X, seen_at=NOW - 1.0)
+    first = "CAPACITY:X - 3 of 7 hosts"
+    assert notices(record, first, "CAPACITY:X - 4 of 7 hosts", "CAPACITY:X: 5 hosts") == [first]
+    assert notices(record, *(f"{number} jobs before it" for number in range(5))) == ["0 jobs before it"]
+    assert len(notices(record, *("no code " + "x" * number for number in range(50)))) < 10
+
+
+def test_what_a_container_waits_for_is_told_after_its_request_had_to_wait() -> None:
+    record = record_in(X, seen_at=NOW - 1.0, told=(topic("refused", "CAPACITY:X - no such queue"),))
+    assert notices(record, "CAPACITY:X - no room") == ["CAPACITY:X - no room"]
+
+
 def test_what_is_known_again_was_not_missing() -> None:
     record = record_in(Phase.ACTIVE, missing_at=NOW - 59.0)
     step(record, Observed(RUNNING), NOW, RULES)
@@ -614,4 +647,4 @@ def test_the_next_container_may_wait_for_as_long_as_the_one_before_it() -> None:
     record = record_in(X, seen_at=NOW - 1.0)
     step(record, Observed(seen(Seen.PENDING, reason="CAPACITY")), NOW, rules)
     step(record, Observed(seen(Seen.STOPPED)), NOW + 590.0, rules)
-    assert (record.phase, record.waits_since, record.noticed) == (Phase.WAITING, None, False)
+    assert (record.phase, record.waits_since, record.told) == (Phase.WAITING, None, ())
