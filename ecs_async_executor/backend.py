@@ -67,6 +67,7 @@ class Service:
     :param repeatable: the same spec and token again mean the same container. If not, a request without a definite
         answer is never sent again before a search, long enough after it, has found no container.
     :param absent_grace: how many seconds are long enough for that
+    :param stop_permission: what stopping a container takes, for people
     """
 
     name: str
@@ -76,6 +77,7 @@ class Service:
     change_burst: float
     repeatable: bool = True
     absent_grace: float = 20.0
+    stop_permission: str = ""
 
     @property
     def executor(self) -> str:

@@ -47,6 +47,7 @@ SERVICE: Final = Service(
     change_rate=30.0,
     change_burst=20.0,
     repeatable=False,
+    stop_permission="batch:TerminateJob",
 )
 """
 What fits into the 50 requests per second that AWS Batch takes from an account in a Region, whatever they are.

@@ -455,6 +455,7 @@ def _options(service: Service, tuning: Tuning, stall_timeout: float | None, *, r
         change_burst=service.change_burst,
         stall_timeout=stall_timeout,
         render_in_thread=render_in_thread,
+        stop_permission=service.stop_permission,
     )
 
 

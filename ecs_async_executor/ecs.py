@@ -47,6 +47,7 @@ SERVICE: Final = Service(
     launch_rate=20.0,
     change_rate=40.0,
     change_burst=20.0,
+    stop_permission="ecs:StopTask",
 )
 """
 AWS's default quotas, per account and Region; all of them can be raised.

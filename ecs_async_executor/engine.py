@@ -40,7 +40,8 @@ STOP_CONCURRENCY = 8
 FIND_CONCURRENCY = 256
 """Searches mostly wait for a listing that they share; how fast they may begin is the read budget's business."""
 STOP_TRIES = 6
-"""A stop that is refused for its rights or its form is given up after so many; any other never is."""
+"""So many refusals (for its rights, or its form) end a stop whose container nothing is known of any more."""
+STOP_DELAY_MAX = 60.0
 YOUNG_SECONDS = 120.0
 PING_INTERVAL = 0.5
 IDLE = 3600.0
@@ -67,6 +68,7 @@ class Options:
     :param gently: begin below the launch rate: it is a guess, and others may start at the same time
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param render_in_thread: rendering runs user code, which may block
+    :param stop_permission: see :class:`~ecs_async_executor.backend.Service`
     """
 
     launch_rate: Callable[[str], float]
@@ -82,6 +84,7 @@ class Options:
     gently: bool = False
     stall_timeout: float | None = None
     render_in_thread: bool = False
+    stop_permission: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -903,17 +906,29 @@ class Engine:
             self._limiter.stop_throttled(now)
         else:
             request.tries += 1
-        if request.tries >= STOP_TRIES and error.kind in (Kind.REFUSED, Kind.INVALID):
-            log.error(
-                self._event("stop.gave_up"),
-                workload=str(request.record.launch),
-                handle=request.handle.id,
-                code=error.code,
-                reason=error.message,
-            )
-            self._ledger.stops.done(request)
-            return
-        self._stop_again(request, min(30.0, 0.5 * 2.0 ** min(request.tries, 10)))
+        if error.kind in (Kind.REFUSED, Kind.INVALID):
+            request.refusals += 1
+            gives_up = request.refusals >= STOP_TRIES and request.record.phase is not Phase.ACTIVE
+            if gives_up:
+                self._log_stop(log.error, "gave_up", request, error)
+                self._ledger.stops.done(request)
+                return
+            if request.refusals == 1:
+                self._log_stop(log.warning, "refused", request, error)
+        self._stop_again(request, min(STOP_DELAY_MAX, 0.5 * 2.0 ** min(request.tries, 10)))
+
+    def _log_stop(
+        self, write: Callable[..., object], what: str, request: StopRequest, error: BackendError
+    ) -> None:
+        needs = {"permission": self._options.stop_permission} if error.kind is Kind.REFUSED else {}
+        write(
+            self._event(f"stop.{what}"),
+            workload=str(request.record.launch),
+            handle=request.handle.id,
+            code=error.code,
+            reason=error.message,
+            **needs,
+        )
 
     def _stop_again(self, request: StopRequest, delay: float) -> None:
         request.not_before = anyio.current_time() + delay * (0.5 + 0.5 * self._random.random())

@@ -39,12 +39,18 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class StopRequest:
-    """A container to be stopped. It outlives its record: a stop is owed even when the outcome is known."""
+    """
+    A container to be stopped. It outlives its record: a stop is owed even when the outcome is known.
+
+    :param tries: that were not throttled
+    :param refusals: of these, those with a definite no
+    """
 
     record: Record
     handle: Handle
     reason: str
     tries: int = 0
+    refusals: int = 0
     not_before: float = 0.0
 
 

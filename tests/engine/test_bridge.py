@@ -14,11 +14,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from ecs_async_executor import bridge as bridge_module
-from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor.backend import LaunchSpec, Service
+from ecs_async_executor.batch import SERVICE as BATCH
 from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.ecs import SERVICE
+from ecs_async_executor.ecs import SERVICE as ECS
 from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Finished, Launch, Report
+from ecs_async_executor.messages import Finished, Launch, Report, Stop
 from ecs_async_executor.settings import Tuning
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import launch_id
@@ -43,7 +44,8 @@ class Scheduler:
         self.reports: list[Report] = []
         options.setdefault("backend", lambda: cloud)
         options.setdefault("render", render)
-        self.bridge = Bridge(service=SERVICE, tuning=TUNING, max_attempts=3, **options)
+        options.setdefault("service", ECS)
+        self.bridge = Bridge(tuning=TUNING, max_attempts=3, **options)
 
     def heartbeat(self) -> None:
         self.bridge.drain(self.reports.append)
@@ -296,6 +298,28 @@ def test_stop_is_bounded_when_aws_hangs(scheduler: Scheduler) -> None:
     done = scheduler.bridge.stop(3, stop_containers=False, reason="")
     assert time.monotonic() - began < 3.5
     assert done or scheduler.bridge._ledger.records
+
+
+@pytest.mark.parametrize(
+    ("service", "permission"), [(ECS, "ecs:StopTask"), (BATCH, "batch:TerminateJob")], ids=["ECS", "Batch"]
+)
+def test_a_refused_stop_names_the_permission_that_it_takes(
+    cloud: FakeCloud, service: Service, permission: str
+) -> None:
+    cloud.plan = lambda label, nth: Plan(duration=1000)
+    denied = BackendError(Kind.REFUSED, "AccessDeniedException", "no")
+    cloud.fault = lambda operation, _: denied if operation == "stop" else None
+    scheduler = Scheduler(cloud, service=service)
+    scheduler.bridge.start()
+    launch = a_launch("a")
+    scheduler.bridge.submit(launch)
+    scheduler.until(lambda: scheduler.reports)
+    with capture_logs() as logs:
+        scheduler.bridge.submit(Stop(launch.launch_id, "revoked"))
+        scheduler.until(lambda: logs)
+    scheduler.bridge.stop(5, stop_containers=False, reason="")
+    assert logs[0]["event"] == service.event("stop.refused")
+    assert logs[0]["permission"] == permission
 
 
 def test_stop_twice_and_without_start(cloud: FakeCloud) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ecs_async_executor import lifecycle
 from ecs_async_executor.backend import Handle, LaunchSpec
@@ -23,6 +24,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 INVALID = BackendError(Kind.INVALID, "InvalidParameterException", "Identifier is for another region")
+NOT_ALLOWED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:StopTask")
 
 
 # --- whose container is it ----------------------------------------------------------------------------------
@@ -204,6 +206,69 @@ async def test_a_container_that_the_service_does_not_know_yet_is_stopped_all_the
         harness.stop(launch_id)
         await harness.until(lambda: not harness.ledger.records, timeout=60)
     assert cloud.of("a")[0].stop_reasons == ["revoked"]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("no", [NOT_ALLOWED, INVALID], ids=["refused", "invalid"])
+@pytest.mark.parametrize("seconds", [30.0, 119.0, 900.0])
+async def test_a_stop_that_is_refused_for_a_while_is_made_all_the_same(
+    seconds: float, no: BackendError, repeatable: bool
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6), repeatable=repeatable)
+    options = replace(OPTIONS, stop_permission="cloud:Stop")
+    harness = Harness(cloud, options=options, rules=replace(RULES, repeatable=repeatable))
+    async with harness.running():
+        launch_id = harness.launch("a")
+        await harness.until(lambda: harness.launched("a"))
+        mended_at = anyio.current_time() + seconds
+        cloud.fault = failing("stop", no, until=mended_at)
+        with capture_logs() as logs:
+            harness.stop(launch_id)
+            await harness.until(lambda: not harness.ledger.records, timeout=seconds + 100)
+    assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
+    assert cloud.call_times["stop"][-1] <= mended_at + 60.0
+    assert cloud.calls["stop"] <= 9 + seconds / 30
+    [told] = [entry for entry in logs if entry["event"].startswith("cloud_executor.stop.")]
+    assert (told["event"], told["reason"], told["handle"]) == (
+        "cloud_executor.stop.refused",
+        no.message,
+        cloud.of("a")[0].handle.id,
+    )
+    assert told.get("permission") == ("cloud:Stop" if no is NOT_ALLOWED else None)
+
+
+@in_virtual_time
+async def test_a_stop_that_is_refused_after_an_outage_is_made_all_the_same() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as harness:
+        launch_id = harness.launch("a")
+        await harness.until(lambda: harness.launched("a"))
+        back_at = anyio.current_time() + 120
+        refused_once = failing("stop", NOT_ALLOWED, times=1)
+
+        def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
+            if operation == "stop" and anyio.current_time() < back_at:
+                return TIMED_OUT
+            return refused_once(operation, cloud)
+
+        cloud.fault = fault
+        harness.stop(launch_id)
+        await harness.until(lambda: not harness.ledger.records, timeout=300)
+    assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
+
+
+@in_virtual_time
+async def test_a_refused_stop_of_a_container_that_nothing_is_known_of_any_more_is_given_up() -> None:
+    cloud = FakeCloud(
+        plan=lambda label, nth: Plan(hidden_for=1e6, duration=1e6), fault=failing("stop", NOT_ALLOWED)
+    )
+    async with Harness(cloud).running() as harness:
+        with capture_logs() as logs:
+            harness.launch("a")
+            await harness.until(lambda: harness.finished("a"))
+            await harness.until(lambda: not harness.ledger.stops, timeout=300)
+    assert [entry["event"] for entry in logs] == ["cloud_executor.stop.refused", "cloud_executor.stop.gave_up"]
 
 
 @in_virtual_time
