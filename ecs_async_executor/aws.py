@@ -91,9 +91,9 @@ def _install_log_filter() -> None:
 # --- parameters ---------------------------------------------------------------------------------------------
 
 
-def unknown_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+def wrong_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:
     """
-    Say which parameters of a request the SDK would refuse because it does not know them; values are not shown.
+    Say which parameters of a request the SDK would refuse for their names or types; values are not shown.
 
     :param service: the service's name in the SDK
     :param operation: the API's name of it
@@ -101,7 +101,11 @@ def unknown_parameters(service: str, operation: str, parameters: Mapping[str, An
     if not parameters:
         return
     whole = _input_shape(service, operation)
-    for path, shape in _unknown(whole, parameters, ""):
+    for path, shape, value in _wrong(whole, parameters, ""):
+        if not _fits(shape, value):
+            given = "nothing" if value is None else type(value).__name__
+            yield f"{path or 'it'} must be {_SDK_TYPES[shape.type_name][0]}, not {given}"
+            continue
         above, _, name = path.rpartition(".")
         members = list(shape.members)
         meant = difflib.get_close_matches(name, members, 1)
@@ -118,18 +122,49 @@ def _input_shape(service: str, operation: str) -> Any:
     return get_session().get_service_model(service).operation_model(operation).input_shape
 
 
-def _unknown(shape: Any, value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path of each unknown member, with the structure that lacks it; types are not looked at."""
-    if shape.type_name == "structure" and isinstance(value, Mapping):
+_SDK_TYPES: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    "boolean": ("true or false", (bool,)),
+    "double": ("a number", (float, int)),
+    "float": ("a number", (float, int)),
+    "integer": ("a whole number", (int,)),
+    "list": ("a list", (list, tuple)),
+    "long": ("a whole number", (int,)),
+    "map": ("an object", (Mapping,)),
+    "string": ("a text", (str,)),
+    "structure": ("an object", (Mapping,)),
+}
+"""The SDK's names of types, what they are in words, and what it takes for them."""
+
+
+def _fits(shape: Any, value: Any) -> bool:
+    if shape.type_name not in _SDK_TYPES:
+        return True
+    if isinstance(value, bool):
+        return bool(shape.type_name == "boolean")
+    return isinstance(value, _SDK_TYPES[shape.type_name][1])
+
+
+def _wrong(shape: Any, value: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """
+    Yield the path of each member that does not belong there, with a shape and a value.
+
+    They are its own if its type is wrong, and those of what it is in if that has no such member.
+    """
+    if not _fits(shape, value):
+        yield path, shape, value
+    elif shape.type_name == "structure":
         for key, member in value.items():
             below = f"{path}.{key}" if path else str(key)
             if key in shape.members:
-                yield from _unknown(shape.members[key], member, below)
+                yield from _wrong(shape.members[key], member, below)
             else:
-                yield below, shape
-    elif shape.type_name == "list" and isinstance(value, (list, tuple)):
+                yield below, shape, value
+    elif shape.type_name == "list":
         for index, member in enumerate(value):
-            yield from _unknown(shape.member, member, f"{path}[{index}]")
+            yield from _wrong(shape.member, member, f"{path}[{index}]")
+    elif shape.type_name == "map":
+        for key, member in value.items():
+            yield from _wrong(shape.value, member, f"{path}.{key}")
 
 
 def _places(shape: Any, name: str) -> Iterator[str]:

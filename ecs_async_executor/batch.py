@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from ecs_async_executor.aws import bounded
-from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
+from ecs_async_executor.aws import wrong_parameters as _wrong_parameters
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
@@ -89,9 +89,9 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
     return request
 
 
-def unknown_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Say which parameters SubmitJob does not have, and what may be meant by them."""
-    return _unknown_parameters("batch", "SubmitJob", parameters)
+def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Say which parameters SubmitJob does not take, and what it does, once tags are as it wants them."""
+    return _wrong_parameters("batch", "SubmitJob", _with_tags(parameters))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +99,13 @@ def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
     for form, other in ((_SINGLE, _SEVERAL), (_SEVERAL, _SINGLE)):
         if form in overrides and other in request:
             request = {key: value for key, value in request.items() if key != other}
+    return merge(request, _with_tags(overrides))
+
+
+def _with_tags(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(tags := overrides.get("tags"), (list, tuple)):
-        overrides = {**overrides, "tags": _tag_map(tags)}
-    return merge(request, overrides)
+        return {**overrides, "tags": _tag_map(tags)}
+    return overrides
 
 
 def _tag_map(tags: Sequence[Any]) -> Any:

@@ -7,7 +7,7 @@ May import Airflow and everything else of this package but another service and i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ class AsyncBatchExecutor(AsyncExecutor):
 
         :raises ConfigurationError: if anything in them is not usable; names everything
         """
-        return load_for_batch(cast("ConfReader", self.conf), batch.unknown_parameters)
+        return load_for_batch(cast("ConfReader", self.conf), batch.wrong_parameters)
 
     @cached_property
     def submit_job_kwargs(self) -> dict[str, Any]:
@@ -135,6 +135,9 @@ class AsyncBatchExecutor(AsyncExecutor):
         return batch.launch_spec(
             request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=expires_at
         )
+
+    def _wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        return batch.wrong_parameters(request)
 
     def _handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None

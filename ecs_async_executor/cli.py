@@ -98,18 +98,36 @@ def check(args: argparse.Namespace) -> None:
 
 def show_request(args: argparse.Namespace) -> None:
     """Print a launch request as JSON, with values of environment variables and the workload left out."""
+    executor = _executor(args)
+    request, problems = _try_request(executor, args.queue, args.executor_config)
+    if problems:
+        culprit = _culprit(executor, args.queue, args.executor_config)
+        sys.exit(f"A task with {culprit} would fail: {'; '.join(problems)}")
+    _say(json.dumps(_without_secrets(request), indent=2, default=str))
+
+
+def _try_request(executor: AsyncExecutor, queue: str | None, config: Any) -> tuple[Any, list[str]]:
+    """Return a task's request, and what the SDK or we ourselves would refuse it for."""
     from ecs_async_executor.errors import Rejected
     from ecs_async_executor.messages import Launch
 
-    executor = _executor(args)
     try:
         command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", _HIDDEN]
         launch = Launch("launch-id", "show-request", None, 0, "launch-id", 0.0)
-        request = executor._request("show-request", command, args.queue, args.executor_config)  # noqa: SLF001
+        request = executor._request("show-request", command, queue, config or {})  # noqa: SLF001
         spec = executor._spec(request, launch, None)  # noqa: SLF001
     except Rejected as rejected:
-        sys.exit(f"A task with this executor_config would fail: {rejected.reason}")
-    _say(json.dumps(_without_secrets(spec.request), indent=2, default=str))
+        return None, [rejected.reason]
+    return spec.request, list(executor._wrong_parameters(spec.request))  # noqa: SLF001
+
+
+def _culprit(executor: AsyncExecutor, queue: str | None, config: Any) -> str:
+    """Name what has to change for a request that is refused: the last part that it is not refused without."""
+    if config and not _try_request(executor, queue, None)[1]:
+        return "this executor_config"
+    if queue in executor.tuning.queues and not _try_request(executor, None, config)[1]:
+        return f"what queues sets for queue {queue!r}"
+    return "these settings"
 
 
 def _executor(args: argparse.Namespace) -> AsyncExecutor:

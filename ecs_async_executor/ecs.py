@@ -20,7 +20,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.aws import bounded
-from ecs_async_executor.aws import unknown_parameters as _unknown_parameters
+from ecs_async_executor.aws import wrong_parameters as _wrong_parameters
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.settings import EcsSettings, Tuning
@@ -114,9 +114,9 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
     return network
 
 
-def unknown_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Say which parameters RunTask does not have, and what may be meant by them."""
-    return _unknown_parameters("ecs", "RunTask", parameters)
+def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Say which parameters RunTask does not take, and what it does, once tags are as it wants them."""
+    return _wrong_parameters("ecs", "RunTask", _with_tags(parameters))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,12 +126,16 @@ def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
         base.pop("capacityProviderStrategy", None)
     if "capacityProviderStrategy" in overrides:
         base.pop("launchType", None)
-    if isinstance(tags := overrides.get("tags"), Mapping):
-        overrides = {**overrides, "tags": _tag_list(tags)}
-    result = merge(base, overrides)
+    result = merge(base, _with_tags(overrides))
     if not _takes_platform_version(result):
         result.pop("platformVersion", None)
     return result
+
+
+def _with_tags(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(tags := overrides.get("tags"), Mapping):
+        return {**overrides, "tags": _tag_list(tags)}
+    return overrides
 
 
 def _tag_list(tags: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ May import Airflow and everything else of this package but another service and i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ class AsyncEcsExecutor(AsyncExecutor):
 
         :raises ConfigurationError: if anything in them is not usable; names everything
         """
-        return load(cast("ConfReader", self.conf), ecs.unknown_parameters)
+        return load(cast("ConfReader", self.conf), ecs.wrong_parameters)
 
     @cached_property
     def run_task_kwargs(self) -> dict[str, Any]:
@@ -125,6 +125,9 @@ class AsyncEcsExecutor(AsyncExecutor):
         if not isinstance(request, dict):
             raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
         return ecs.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+
+    def _wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        return ecs.wrong_parameters(request)
 
     def _handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if external_executor_id.startswith("arn:") else None

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -160,6 +160,10 @@ class AsyncExecutor(compat.VersionedExecutor):
         return False
 
     def _spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
+        raise NotImplementedError
+
+    def _wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        """Say what of a request the SDK would refuse."""
         raise NotImplementedError
 
     # --- lifecycle -------------------------------------------------------------------------------------------

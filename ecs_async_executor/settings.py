@@ -53,11 +53,11 @@ class ConfReader(Protocol):
         ...
 
 
-UnknownParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
-"""Says which of some request parameters the service's API does not have, and what may be meant by them."""
+WrongParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
+"""Says which of some request parameters the service's API does not take, and what it does."""
 
 
-def _all_are_known(_: Mapping[str, Any]) -> Iterable[str]:
+def _all_are_good(_: Mapping[str, Any]) -> Iterable[str]:
     return ()
 
 
@@ -907,28 +907,28 @@ def load_batch(conf: ConfReader) -> BatchSettings:
     return batch
 
 
-def load(conf: ConfReader, unknown: UnknownParameters = _all_are_known) -> Settings:
+def load(conf: ConfReader, wrong: WrongParameters = _all_are_good) -> Settings:
     """
     Read both sections for ECS.
 
-    :param unknown: what is not to be set for a queue, because RunTask does not have it
+    :param wrong: what is not to be set for a queue, because RunTask does not take it
     :raises ConfigurationError: if anything in them is not usable; names everything
     """
-    return Settings(*_load(conf, TUNING_SECTION, Tuning, EcsSettings, unknown))
+    return Settings(*_load(conf, TUNING_SECTION, Tuning, EcsSettings, wrong))
 
 
-def load_for_batch(conf: ConfReader, unknown: UnknownParameters = _all_are_known) -> SettingsForBatch:
+def load_for_batch(conf: ConfReader, wrong: WrongParameters = _all_are_good) -> SettingsForBatch:
     """
     Read both sections for Batch.
 
-    :param unknown: what is not to be set for a queue, because SubmitJob does not have it
+    :param wrong: what is not to be set for a queue, because SubmitJob does not take it
     :raises ConfigurationError: if anything in them is not usable; names everything
     """
-    return SettingsForBatch(*_load(conf, BATCH_TUNING_SECTION, BatchTuning, BatchSettings, unknown))
+    return SettingsForBatch(*_load(conf, BATCH_TUNING_SECTION, BatchTuning, BatchSettings, wrong))
 
 
 def _load(
-    conf: ConfReader, section: str, model: type[Tuning], aws_model: type[_Aws], unknown: UnknownParameters
+    conf: ConfReader, section: str, model: type[Tuning], aws_model: type[_Aws], wrong: WrongParameters
 ) -> tuple[Tuning, _Aws]:
     tuning, problems = _read(conf, section, model)
     if tuning is not None:
@@ -936,7 +936,7 @@ def _load(
         problems += [
             f"[{section}] queues = (not shown): must be {allowed} (queue {queue}: {problem})"
             for queue, overrides in tuning.queues.items()
-            for problem in unknown(overrides)
+            for problem in wrong(overrides)
         ]
     aws, more = _read_aws(conf, aws_model)
     if tuning is None or aws is None or problems or more:

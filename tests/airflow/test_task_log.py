@@ -199,9 +199,38 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.usefixtures("configured")
-def test_show_request_says_what_is_wrong_with_an_executor_config() -> None:
-    with pytest.raises(SystemExit, match=r"would fail: .*count"):
-        cli.show_request(with_arguments(executor_config={"count": 2}))
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"count": 2}, "count must be 1: one workload is one container"),
+        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a text, not int"),
+        ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
+        ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
+    ],
+)
+def test_show_request_says_what_is_wrong_with_an_executor_config(config: Any, said: str) -> None:
+    with pytest.raises(SystemExit, match=f"^A task with this executor_config would fail: {said}"):
+        cli.show_request(with_arguments(executor_config=config))
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("config", [None, {"group": "g"}])
+def test_show_request_blames_the_settings_of_the_queue_for_what_they_do(
+    monkeypatch: pytest.MonkeyPatch, config: Any
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"startedBy": "not a mark"}}')
+    with pytest.raises(
+        SystemExit, match=r"^A task with what queues sets for queue 'gpu' would fail: startedBy must"
+    ):
+        cli.show_request(with_arguments(queue="gpu", executor_config=config))
+    cli.show_request(with_arguments(queue="gpu", executor_config={"startedBy": "a-mark"}))
+
+
+@pytest.mark.usefixtures("configured")
+def test_show_request_blames_the_settings_for_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS", '{"bogus": 1}')
+    with pytest.raises(SystemExit, match=r"^A task with these settings would fail: RunTask has no bogus"):
+        cli.show_request(with_arguments(executor_config={"group": "g"}))
 
 
 def test_show_request_uses_the_hooks_of_the_configured_subclass(

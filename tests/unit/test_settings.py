@@ -194,11 +194,69 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
 ) -> None:
     conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})}, {"cluster": "c"})
     with pytest.raises(ConfigurationError) as caught:
-        load(conf, ecs_service.unknown_parameters)
+        load(conf, ecs_service.wrong_parameters)
     first, second = caught.value.problems
     assert first.startswith("[ecs_async_executor] queues = (not shown): must be a JSON object of objects")
     assert f"(queue gpu: {said}" in first
     assert second.startswith("[aws_ecs_executor] container_name is not set")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"cluster": 5}, "cluster must be a text, not int"),
+        ({"cluster": None}, "cluster must be a text, not nothing"),
+        ({"overrides": []}, "overrides must be an object, not list"),
+        (
+            {"overrides": {"containerOverrides": [{"memory": "1"}]}},
+            "overrides.containerOverrides[0].memory must be a whole number, not str",
+        ),
+        (
+            {"overrides": {"containerOverrides": [{"memory": True}]}},
+            "overrides.containerOverrides[0].memory must be a whole number, not bool",
+        ),
+        (
+            {"overrides": {"containerOverrides": ["log"]}},
+            "overrides.containerOverrides[0] must be an object, not str",
+        ),
+        ({"enableExecuteCommand": "yes"}, "enableExecuteCommand must be true or false, not str"),
+        ({"tags": {"team": 5}}, "tags[0].value must be a text, not int"),
+        ({"tags": "team"}, "tags must be a list, not str"),
+    ],
+)
+def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[str, Any], said: str) -> None:
+    conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})}, REQUIRED)
+    with pytest.raises(ConfigurationError) as caught:
+        load(conf, ecs_service.wrong_parameters)
+    (problem,) = caught.value.problems
+    assert problem.startswith("[ecs_async_executor] queues = (not shown): must be ")
+    assert problem.endswith(f"(queue gpu: {said})")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"jobQueue": 5}, "jobQueue must be a text, not int"),
+        ({"containerOverrides": None}, "containerOverrides must be an object, not nothing"),
+        ({"containerOverrides": []}, "containerOverrides must be an object, not list"),
+        ({"retryStrategy": None}, "retryStrategy must be an object, not nothing"),
+        ({"retryStrategy": {"attempts": "3"}}, "retryStrategy.attempts must be a whole number, not str"),
+        (
+            {"ecsPropertiesOverride": {"taskProperties": {}}},
+            "ecsPropertiesOverride.taskProperties must be a list, not dict",
+        ),
+        ({"parameters": {"size": 5}}, "parameters.size must be a text, not int"),
+        ({"tags": [{"Key": "team", "Value": 5}]}, "tags.team must be a text, not int"),
+        ({"tags": [{"team": "data"}]}, "tags must be an object, not list"),
+    ],
+)
+def test_a_parameter_of_another_type_than_submit_jobs_is_refused(overrides: dict[str, Any], said: str) -> None:
+    conf = BatchConf({"queues": json.dumps({"fine": {"jobQueue": "q"}, "gpu": overrides})})
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(conf, batch_service.wrong_parameters)
+    (problem,) = caught.value.problems
+    assert problem.startswith("[batch_async_executor] queues = (not shown): must be ")
+    assert problem.endswith(f"(queue gpu: {said})")
 
 
 def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
@@ -213,7 +271,7 @@ def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
         },
         "listed": {"tags": [{"key": "cost_center", "value": "1"}]},
     }
-    found = load(Conf({"queues": json.dumps(queues)}, REQUIRED), ecs_service.unknown_parameters)
+    found = load(Conf({"queues": json.dumps(queues)}, REQUIRED), ecs_service.wrong_parameters)
     assert found.tuning.queues.keys() == queues.keys()
 
 
@@ -554,7 +612,7 @@ def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
         }
     }
     conf = BatchConf({"queues": json.dumps(queues)})
-    assert load_for_batch(conf, batch_service.unknown_parameters).tuning.queues == {
+    assert load_for_batch(conf, batch_service.wrong_parameters).tuning.queues == {
         "gpu": {
             "jobQueue": "gpu",
             "jobDefinition": "airflow-gpu",
@@ -573,7 +631,7 @@ def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
     }
     conf = BatchConf({"queues": json.dumps(queues)})
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(conf, batch_service.unknown_parameters)
+        load_for_batch(conf, batch_service.wrong_parameters)
     assert "hunter2" not in str(caught.value)
     told = "[batch_async_executor] queues = (not shown): must be a JSON object of objects: queue name to request"
     assert caught.value.problems == tuple(
