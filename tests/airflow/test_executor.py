@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -685,6 +687,44 @@ def test_a_request_carries_a_fresh_token(executor: Any) -> None:
     assert spec.expires_at == airflow_compat.token_expiry(sent["token"])
     assert spec.started_by == launch.started_by
     assert sent["token"] not in repr(spec)
+
+
+def test_a_request_carries_airflows_token_if_that_is_nearly_new(executor: Any) -> None:
+    minted = executor.jwt_generator.generate({"sub": "the task instance"})
+    queue(executor, make_workload().model_copy(update={"token": minted}))
+    executor.heartbeat()
+    spec = executor._render(executor.scripted.launches[-1])
+    assert json.loads(command_of(spec)[-1])["token"] == minted
+    assert spec.expires_at == airflow_compat.token_expiry(minted)
+
+
+@pytest.mark.parametrize(
+    ("age", "lifetime", "kept"),
+    [
+        (1, 600, True),
+        (25, 600, True),
+        (35, 600, False),
+        (5, 60, False),
+        pytest.param(-60, 600, False, id="the clock was set back"),
+        pytest.param(1, -600, False, id="it was never valid"),
+        pytest.param(1, None, False, id="nobody knows for how long"),
+        pytest.param(None, 600, False, id="nobody knows since when"),
+    ],
+)
+def test_a_token_is_minted_anew_unless_nearly_all_of_its_life_is_left(
+    executor: Any, age: float | None, lifetime: float | None, kept: bool
+) -> None:
+    now = time.time()
+    times = {"iat": None if age is None else now - age, "exp": None if lifetime is None else now + lifetime}
+    claims = json.dumps({name: moment for name, moment in times.items() if moment is not None})
+    token = f"eyJ.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.signature"
+    workload = make_workload().model_copy(update={"token": token})
+    fresh = airflow_compat.with_fresh_token(workload, executor.jwt_generator)
+    assert (fresh.token == token) is kept
+    assert workload.token == token, "the workload itself is never changed"
+    remaining = airflow_compat.token_expiry(fresh.token)
+    assert remaining is not None
+    assert remaining > now
 
 
 def test_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: ScriptedBridge) -> None:
