@@ -29,7 +29,7 @@ import structlog
 from ecs_async_executor.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
 from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Command, Launch, Report
+from ecs_async_executor.messages import Command, Launch, Report, Stop
 from ecs_async_executor.policy import Rules
 from ecs_async_executor.settings import Tuning
 
@@ -43,6 +43,8 @@ HEALTHY_AFTER = 60.0
 """A loop thread that lived for so long ends a series of restarts."""
 CLIENT_CLOSE_SECONDS = 2.0
 """What closing the client may add to a stop."""
+NOT_STOPPED_LOGGED = 100
+"""Identifiers of that many containers in a line."""
 
 
 class State(enum.Enum):
@@ -157,7 +159,9 @@ class Bridge:
 
     def stop(self, timeout: float, *, stop_containers: bool, reason: str) -> bool:
         """
-        Stop the engine: no new launches, requests in flight get their answer. Waits at most ``timeout``.
+        Stop the engine: no new launches, requests in flight get their answer, and stops that are owed are sent.
+
+        Waits at most ``timeout``. What could not be stopped is logged.
 
         :param timeout: seconds
         :param stop_containers: also stop every container
@@ -188,7 +192,19 @@ class Bridge:
                 stops_owed=len(self._ledger.stops),
                 timeout=timeout,
             )
+        self._log_not_stopped()
         return done
+
+    def _log_not_stopped(self) -> None:
+        handles = [handle.id for handle in self._ledger.stops.handles()]
+        for command in list(self._inbox):
+            record = self._ledger.records.get(command.launch_id) if isinstance(command, Stop) else None
+            if record is not None and record.handle is not None:
+                handles.append(record.handle.id)
+        if handles:
+            log.warning(
+                self._event("bridge.not_stopped"), containers=len(handles), handles=handles[:NOT_STOPPED_LOGGED]
+            )
 
     def _loop_failed(self) -> bool:
         return self._loop is not None and self._loop.failed

@@ -218,7 +218,7 @@ class Engine:
         """
         Launch nothing any more, and return from :meth:`run` once what is in flight has its answer.
 
-        Call it on the loop.
+        Before that, owed stops are made, unless they are refused. Call it on the loop.
 
         :param stop_reason: also stop every container, with these words
         """
@@ -269,16 +269,17 @@ class Engine:
         self._publish(self._statistics())
 
     async def _drained(self) -> None:
-        while not self._draining or self._sending:
-            await self._quiet.wait_until(anyio.current_time() + IDLE)
-        if self._stop_all is None:
-            return
-        now = anyio.current_time()
-        for record in list(self._ledger.records.values()):
-            self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
-            if record.phase is Phase.AMBIGUOUS:
-                self._dispatch(record, lifecycle.WindowOver(), now)  # nothing is sent any more: look for it
-        while self._ledger.stops or self._looking_up():  # the caller bounds it
+        while not self._draining or self._sending or self._inbox:
+            await self._quiet.wait_until(anyio.current_time() + (0.1 if self._draining else IDLE))
+        if self._stop_all is not None:
+            now = anyio.current_time()
+            for record in list(self._ledger.records.values()):
+                if record.stop_reason is None:
+                    self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
+                if record.phase is Phase.AMBIGUOUS:
+                    self._dispatch(record, lifecycle.WindowOver(), now)  # nothing is sent any more: look for it
+        # The caller bounds it. A refusal that somebody mends is not worth waiting for here.
+        while self._ledger.stops.hopeful() or (self._stop_all is not None and self._looking_up()):
             await self._quiet.wait_until(anyio.current_time() + 0.1)
 
     def _looking_up(self) -> bool:

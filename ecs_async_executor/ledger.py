@@ -90,9 +90,20 @@ class Stops:
         for request in list(self._in_flight):
             self.add(request)
 
+    def hopeful(self) -> bool:
+        """Tell if any is owed that has not been refused."""
+        return any(not request.refusals for request in self._owed())
+
+    def handles(self) -> list[Handle]:
+        """Return the containers that are owed a stop. Other threads may call it."""
+        return list(dict.fromkeys(request.handle for request in self._owed()))
+
+    def _owed(self) -> list[StopRequest]:
+        return [request for _, _, request in list(self._waiting)] + list(self._in_flight)
+
     def records(self) -> set[Record]:
         """Return the records whose containers are owed a stop."""
-        return {request.record for _, _, request in self._waiting} | {r.record for r in self._in_flight}
+        return {request.record for request in self._owed()}
 
 
 ROUTES_KEPT = 1024

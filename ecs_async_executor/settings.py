@@ -439,8 +439,9 @@ class Tuning(_Section):
     shutdown_timeout: Annotated[
         float,
         _seconds(
-            "How long the scheduler's end may wait for requests in flight. Less than 30, because from then "
-            "on other schedulers take over; at least connect_timeout + read_timeout + 2.",
+            "How long the scheduler's end may wait for requests in flight and for containers that are yet to be "
+            "stopped. Less than 30, because from then on other schedulers take over; at least connect_timeout + "
+            "read_timeout + 2.",
             example="25",
             low=0.1,
             high=29.9,

@@ -19,7 +19,7 @@ from ecs_async_executor.batch import SERVICE as BATCH
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.ecs import SERVICE as ECS
 from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Finished, Launch, Report, Stop
+from ecs_async_executor.messages import Adopt, Finished, Launch, Report, Stop, Was
 from ecs_async_executor.settings import Tuning
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import launch_id
@@ -332,6 +332,90 @@ def test_stop_twice_and_without_start(cloud: FakeCloud) -> None:
     started.bridge.start()
     assert started.bridge.stop(5, stop_containers=False, reason="")
     assert started.bridge.stop(5, stop_containers=True, reason="")
+
+
+@pytest.mark.parametrize("service", [ECS, BATCH], ids=["ECS", "Batch"])
+def test_what_was_revoked_just_before_the_end_is_stopped(cloud: FakeCloud, service: Service) -> None:
+    cloud.plan = lambda label, nth: Plan(duration=1000)
+    scheduler = Scheduler(cloud, service=service)
+    scheduler.bridge.start()
+    launches = [a_launch(f"w{n}") for n in range(60)]  # more than may be stopped at once
+    for launch in launches:
+        scheduler.bridge.submit(launch)
+    scheduler.until(lambda: len(scheduler.reports) == 60)
+    for launch in launches:
+        scheduler.bridge.submit(Stop(launch.launch_id, "revoked"))
+    began = time.monotonic()
+    with capture_logs() as logs:
+        assert scheduler.bridge.stop(20, stop_containers=False, reason="")
+    assert time.monotonic() - began < 10
+    assert [c.stop_reasons for c in cloud.containers.values()] == [["revoked"]] * 60
+    assert not logs
+
+
+def test_what_is_adopted_just_before_the_termination_is_stopped(cloud: FakeCloud) -> None:
+    cloud.plan = lambda label, nth: Plan(duration=1000)
+    first = Scheduler(cloud)
+    first.bridge.start()
+    launch = a_launch("a")
+    first.bridge.submit(launch)
+    first.until(lambda: first.reports)
+    first.bridge.stop(5, stop_containers=False, reason="")
+    second = Scheduler(cloud)
+    second.bridge.start()
+    second.bridge.check(5)
+    second.bridge.submit(Adopt(launch, Was.RUNNING, next(iter(cloud.containers))))
+    assert second.bridge.stop(10, stop_containers=True, reason="terminated")
+    assert [c.stop_reasons for c in cloud.containers.values()] == [["terminated"]]
+
+
+@pytest.mark.parametrize("stop_containers", [False, True], ids=["end", "terminate"])
+def test_the_end_does_not_wait_for_a_stop_that_is_refused_and_names_its_container(
+    cloud: FakeCloud, *, stop_containers: bool
+) -> None:
+    cloud.plan = lambda label, nth: Plan(duration=1000)
+    denied = BackendError(Kind.REFUSED, "AccessDeniedException", "no")
+    cloud.fault = lambda operation, _: denied if operation == "stop" else None
+    scheduler = Scheduler(cloud)
+    scheduler.bridge.start()
+    launch = a_launch("a")
+    scheduler.bridge.submit(launch)
+    scheduler.until(lambda: scheduler.reports)
+    scheduler.bridge.submit(Stop(launch.launch_id, "revoked"))
+    began = time.monotonic()
+    with capture_logs() as logs:
+        assert scheduler.bridge.stop(20, stop_containers=stop_containers, reason="terminated")
+    assert time.monotonic() - began < 5
+    assert [entry["event"] for entry in logs] == ["ecs_executor.stop.refused", "ecs_executor.bridge.not_stopped"]
+    assert logs[1]["handles"] == list(cloud.containers)
+
+
+@pytest.mark.parametrize("hangs", ["AWS", "the loop"])
+def test_the_end_is_bounded_while_stops_are_owed_and_names_their_containers(cloud: FakeCloud, hangs: str) -> None:
+    cloud.plan = lambda label, nth: Plan(duration=1000)
+    scheduler = Scheduler(cloud)
+    scheduler.bridge.start()
+    launches = [a_launch("a"), a_launch("b")]
+    for launch in launches:
+        scheduler.bridge.submit(launch)
+    scheduler.until(lambda: len(scheduler.reports) == 2)
+    woken = threading.Event()
+    if hangs == "AWS":
+        cloud.latency = 1000.0
+    else:
+        loop = scheduler.bridge._loop
+        assert loop is not None
+        assert loop.call_soon is not None
+        loop.call_soon(woken.wait, 30)
+    for launch in launches:
+        scheduler.bridge.submit(Stop(launch.launch_id, "revoked"))
+    began = time.monotonic()
+    with capture_logs() as logs:
+        scheduler.bridge.stop(3, stop_containers=False, reason="")
+    assert time.monotonic() - began < 4
+    woken.set()
+    [told] = [entry for entry in logs if entry["event"] == "ecs_executor.bridge.not_stopped"]
+    assert sorted(told["handles"]) == sorted(cloud.containers)
 
 
 def test_stop_with_containers_stops_them(cloud: FakeCloud) -> None:
