@@ -788,7 +788,7 @@ class Engine:
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
-        sought = record.sought or await self._sought(record.launch)
+        sought, unknown = (record.sought, None) if record.sought is not None else await self._sought(record)
         if sought.mark is None:
             # The user's own mark: there is nothing to find it by.
             self._resolved(record, lifecycle.Resolved(None), anyio.current_time())
@@ -809,16 +809,34 @@ class Engine:
         candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
         # Listed, but not known: not yet, or not at this moment.
         candidates = candidates or [o for o in found if o.seen is Seen.MISSING]
+        event: lifecycle.Resolved | lifecycle.LookUpRefused
         event = lifecycle.Resolved(candidates[-1] if candidates else None)
+        if not candidates and unknown is not None:
+            event = lifecycle.LookUpRefused(unknown, place_unknown=True)  # a guess that led nowhere proves nothing
         self._resolved(record, event, anyio.current_time())
 
-    async def _sought(self, launch: Launch) -> lifecycle.Sought:
-        """Say where the container of another scheduler's launch is, as far as a request of ours tells."""
+    async def _sought(self, record: Record) -> tuple[lifecycle.Sought, str | None]:
+        """
+        Say where the container of another scheduler's launch is, as far as a request of ours tells.
+
+        What cannot be launched any more may run all the same: then it is where containers are by default, perhaps.
+
+        :returns: that, and why it is a guess if it is one
+        """
+        launch = record.launch
         try:
             spec = await self._rendered(launch)
-        except Exception:  # noqa: BLE001 - what cannot be launched any more may run all the same
-            return lifecycle.Sought(self._backend.scope_of(None), launch.started_by)
-        return lifecycle.Sought(spec.scope, spec.started_by)
+        except Exception as error:  # noqa: BLE001 - user code can be involved
+            reason = (
+                error.reason
+                if isinstance(error, Rejected)
+                else f"The request could not be built: {type(error).__name__}"
+            )
+            if not record.place_unknown:
+                record.place_unknown = True
+                log.warning(self._event("look_up.place_unknown"), workload=str(launch), reason=reason)
+            return lifecycle.Sought(self._backend.scope_of(None), launch.started_by), reason
+        return lifecycle.Sought(spec.scope, spec.started_by), None
 
     async def _found(
         self, scope: str, mark: str, past: Sequence[str], refusal: list[str]

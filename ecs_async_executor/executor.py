@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import math
 import re
 import threading
@@ -67,6 +68,7 @@ _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
 _is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 """By its looks: parsing costs ten times as much, for every workload, on the main thread."""
 _WAS = {was.value: was for was in Was}
+_COMMAND = ("python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string")
 
 
 class _Tracked(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +84,8 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
     queue: str | None
     executor_config: Any
+    workload: Any = None
+    """Without a token, for a hook that reads the command; only where it has to be looked for, if it can be."""
 
 
 class AsyncExecutor(compat.VersionedExecutor):
@@ -533,7 +537,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         """
         Make the request of a launch. Not on the main thread.
 
-        That of one that is never launched again has no command: it only says where its container is to be found.
+        That of one that is never launched again only says where its container is to be found: its command has no
+        token, and is there only if a hook may look at it.
 
         :raises Rejected: if there can be none
         """
@@ -541,7 +546,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             placed = launch.workload
             if isinstance(placed, Placed):
                 config = self._for_a_hook(placed.executor_config)
-                request = self._request(launch.key, [], placed.queue, config)
+                command = self._command_for_a_hook(launch, placed) if self._overridden else []
+                request = self._request(launch.key, command, placed.queue, config)
                 return self._spec(request, launch, None)
             workload = compat.with_fresh_token(launch.workload, self._jwt)
             ti = getattr(workload, "ti", None)
@@ -574,16 +580,19 @@ class AsyncExecutor(compat.VersionedExecutor):
         except Exception as error:  # noqa: BLE001 - it comes from the author's own objects
             raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
 
+    def _command_for_a_hook(self, launch: Launch, placed: Placed) -> list[str]:
+        """Return the command of what is never launched again; at least one in the usual form, of what is known."""
+        if placed.workload is not None:
+            return self._serialize_workload_to_command(placed.workload)
+        names = ("dag_id", "task_id", "run_id", "try_number", "map_index")
+        of_ti = {name: getattr(launch.key, name) for name in names if hasattr(launch.key, name)}
+        of_ti |= {"queue": placed.queue, "priority_weight": launch.priority}
+        return [*_COMMAND, json.dumps({"token": "", "ti": of_ti, "type": "ExecuteTask"})]
+
     @staticmethod
     def _serialize_workload_to_command(workload: Any) -> list[str]:
         """Return the command that runs a workload in a container; it holds the token."""
-        return [
-            "python",
-            "-m",
-            "airflow.sdk.execution_time.execute_workload",
-            "--json-string",
-            workload.model_dump_json(),
-        ]
+        return [*_COMMAND, workload.model_dump_json()]
 
     # --- adoption --------------------------------------------------------------------------------------------
 
@@ -598,8 +607,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             return tis
         with self._metrics.timer("adopt_task_instances.duration"):
             session = compat.load_for_adoption(tis)
-            # A launch that runs, or is past its launching, is never launched again: it needs no whole workload.
-            rebuilt = compat.rebuild([ti for ti in tis if str(ti.state) == Was.QUEUED.value])
+            # A launch that runs, or is past its launching, is never launched again: it needs no whole workload,
+            # unless a hook, which may read that in the command, has to say where it runs.
+            rebuilt = compat.rebuild([ti for ti in tis if self._is_whole(ti)])
             stage: dict[Key, Adopt] = {}
             given_back: list[Any] = []
             ours: list[Key] = []
@@ -610,7 +620,9 @@ class AsyncExecutor(compat.VersionedExecutor):
                     ours.append(key)
                     continue
                 workload = rebuilt.get(ti.id)
-                if isinstance(workload, Exception) or str(ti.state) not in _WAS:
+                if str(ti.state) not in _WAS or (
+                    isinstance(workload, Exception) and str(ti.state) == Was.QUEUED.value
+                ):
                     self._lines.add(
                         "warning",
                         "adoption.refused",
@@ -625,7 +637,16 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._lines.add("info", "adopted", staged=len(stage), known=len(ours), given_back=len(given_back))
         return given_back
 
+    def _is_whole(self, ti: Any) -> bool:
+        if str(ti.state) == Was.QUEUED.value:
+            return True
+        external_id = ti.external_executor_id
+        return self._overridden and not (external_id and self._handle_id(external_id))
+
     def _adoption(self, ti: Any, key: Key, workload: Any) -> Adopt:
+        if str(ti.state) != Was.QUEUED.value:
+            known = None if isinstance(workload, Exception) else workload
+            workload = Placed(ti.queue, ti.executor_config, known)
         external_id = ti.external_executor_id
         assigns = self.pre_assigns_external_executor_id
         assigned = external_id if external_id is not None and assigns and _is_uuid(external_id) else None
@@ -633,7 +654,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             launch=Launch(
                 launch_id=assigned or str(uuid.uuid4()),
                 key=key,
-                workload=Placed(ti.queue, ti.executor_config) if workload is None else workload,
+                workload=workload,
                 priority=ti.priority_weight or 0,
                 started_by=assigned or str(ti.id),
                 queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),

@@ -107,6 +107,7 @@ class Record:
         overwritten with the identifier of a container
     :param unfound_at: since when the answers to looking it up name no container
     :param lookup_refused_at: since when looking it up is refused
+    :param place_unknown: it was logged that nothing says where its container would be
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param told: what Airflow's event log has been told that this container waits for; see :func:`topic`
@@ -142,6 +143,7 @@ class Record:
     continued: bool = False
     unfound_at: float | None = None
     lookup_refused_at: float | None = None
+    place_unknown: bool = False
     outcome: Report | None = None
     told: tuple[str, ...] = ()
     waits_since: float | None = None
@@ -228,9 +230,15 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class LookUpRefused:
-    """The service will not say which container is this launch's, until somebody mends something."""
+    """
+    It cannot be found out which container is this launch's, until somebody mends something.
+
+    :param place_unknown: it is not the service that refuses: what says where the container would be fails, and
+        where it would be by default there is none
+    """
 
     reason: str
+    place_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,8 +433,8 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _observed(record, observation, now, jitter, rules)
         case Resolved(observation) if phase is Phase.UNRESOLVED:
             return _resolved(record, observation, now, rules)
-        case LookUpRefused(reason) if phase is Phase.UNRESOLVED:
-            return _look_up_refused(record, reason, now, rules)
+        case LookUpRefused() if phase is Phase.UNRESOLVED:
+            return _look_up_refused(record, event, now, rules)
         case StopWanted(reason):
             return _stop_wanted(record, reason, now)
         case Superseded():
@@ -787,20 +795,22 @@ def _is_older(record: Record, observation: Observation, rules: Rules) -> bool:
     return created_at is not None and created_at < record.launch.queued_at - rules.created_margin
 
 
-def _look_up_refused(record: Record, reason: str, now: float, rules: Rules) -> list[Effect]:
+def _look_up_refused(record: Record, event: LookUpRefused, now: float, rules: Rules) -> list[Effect]:
     if record.lookup_refused_at is None:
         record.lookup_refused_at = now
     waited = now - record.lookup_refused_at
-    if waited >= rules.permanent_error_grace:
+    runs = record.was in (Was.RUNNING, Was.RESTARTING) and not record.muted
+    grace = rules.permanent_error_grace
+    if runs and event.place_unknown:
+        # Nobody else would ever end it: user code of our own process rarely mends itself.
+        grace = max(grace, rules.seen_missing_grace)
+    if waited >= grace:
         if record.muted:
             return _finish(record, None)
-        if record.was in (None, Was.QUEUED):
-            return _fail(
-                record,
-                f"It is unknown whether there is a container: {rules.service} refused to say so for "
-                f"{waited:.0f} s: {reason}",
-                notable=True,
-            )
+        if event.place_unknown or not runs:
+            what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
+            why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
+            return _fail(record, why, notable=True)
         # Airflow hears from a running one by itself, and fails it if it does not.
     record.retry_at = now + rules.relook_after
     return [LookUp()]

@@ -86,6 +86,53 @@ def test_the_job_of_a_running_task_instance_is_looked_for_in_the_job_queue_of_it
     assert (spec.scope, spec.started_by) == ("gpu", f"own-{ti_id}")
 
 
+class Reading(ScriptedBatchExecutor):
+    """Chooses the job queue by what the command says of the task instance."""
+
+    def _submit_job_kwargs(self, key: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+        workload = json.loads(cmd[-1])
+        assert workload["token"] == ""
+        ti = workload["ti"]
+        request = super()._submit_job_kwargs(key, cmd, queue, exec_config)
+        return {**request, "jobQueue": f"{ti['dag_id']}-{ti['task_id']}-{ti['try_number']}-{ti['queue']}"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["running", "restarting"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_hook_that_reads_the_command_says_where_a_running_job_is(
+    make_executor: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    database: Metadata,
+    state: str,
+    gone: bool,
+) -> None:
+    if gone:
+        monkeypatch.setattr(airflow_compat, "rebuild", lambda tis: {ti.id: ValueError("no version") for ti in tis})
+    executor = make_executor(Reading)
+    database.orphan(state, executor_config={"containerOverrides": {"vcpus": 2}})
+    with database.session() as session:
+        assert adopt(executor, session) == 0
+    executor.heartbeat()
+    (adoption,) = executor.scripted.adoptions
+    assert executor._render(adoption.launch).scope == "adopted-task_0-1-queue"
+
+
+@pytest.mark.slow
+def test_the_whole_command_of_a_running_task_instance_is_there_where_its_job_has_to_be_looked_for(
+    make_executor: Callable[..., Any], database: Metadata
+) -> None:
+    database.orphan("running", "running", external_ids=[None, JOB], executor_config={})
+    executor = make_executor(Reading)
+    with database.session() as session:
+        made = airflow_compat.ExecuteTask.make(database.tis(session)[0])
+        adopt(executor, session)
+    executor.heartbeat()
+    sought, known = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
+    assert sought.launch.workload == Placed("queue", {}, made)
+    assert known.launch.workload == Placed("queue", {})
+
+
 # --- requests ------------------------------------------------------------------------------------------------
 
 

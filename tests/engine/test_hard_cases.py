@@ -15,6 +15,7 @@ from ecs_async_executor.backend import Handle, LaunchSpec
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.ledger import Ledger
 from ecs_async_executor.messages import Launch, Launched, Stop, Was
+from ecs_async_executor.policy import Rules
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, THROTTLED, TIMED_OUT, failing, in_virtual_time
@@ -467,6 +468,84 @@ async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_
         await second.until(lambda: second.finished("a"))
     assert [f.success for f in second.finished("a")] == [launched]
     assert len(cloud.of("a")) == launched
+
+
+async def launched_elsewhere(cloud: FakeCloud, rules: Rules) -> Launch:
+    """Have a scheduler that dies launch something where nothing is by default."""
+    async with Harness(cloud, rules=rules).running() as first:
+        first.render = lambda launch: replace(first.default_render(launch), scope="elsewhere")
+        launch = make_launch("a", started_by="ti")
+        first.submit(launch)
+        await first.until(lambda: cloud.of("a"))
+    return replace(launch, launch_id=launch_id())
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("was", [Was.QUEUED, Was.RUNNING])
+async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launched_by_a_search_elsewhere(
+    was: Was, repeatable: bool
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=600), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    launch = await launched_elsewhere(cloud, rules)
+    second = Harness(cloud, rules=rules)
+    began = wall()
+
+    def render(launch: Launch) -> LaunchSpec:
+        if wall() < began + 100.0:
+            raise Rejected("the list of teams does not answer")
+        return replace(second.default_render(launch), scope="elsewhere")
+
+    second.render = render
+    async with second.running():
+        second.adopt(launch, was)
+        with capture_logs() as logs:
+            await second.until(lambda: second.finished("a"))
+    assert [one.success for one in second.finished("a")] == [True]
+    assert len(cloud.of("a")) == 1
+    told = [line for line in logs if line["event"].endswith("look_up.place_unknown")]
+    assert [(line["log_level"], line["reason"]) for line in told] == [
+        ("warning", "the list of teams does not answer")
+    ]
+
+
+@in_virtual_time
+async def test_a_running_one_that_can_never_be_rendered_fails_late_and_with_the_reason() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    launch = await launched_elsewhere(cloud, RULES)
+    second = Harness(cloud)
+
+    def render(launch: Launch) -> LaunchSpec:
+        raise Rejected("no such team")
+
+    second.render = render
+    async with second.running():
+        second.adopt(launch, Was.RUNNING)
+        await anyio.sleep(RULES.seen_missing_grace - 10.0)
+        assert not second.finished("a")
+        (finished,) = await second.until(lambda: second.finished("a"), timeout=30.0)
+    assert not finished.success
+    assert "no such team" in finished.reason
+
+
+@in_virtual_time
+async def test_a_running_one_that_cannot_be_rendered_is_found_where_containers_are_by_default() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", started_by="ti")
+        first.submit(launch)
+        await first.until(lambda: cloud.of("a"))
+    second = Harness(cloud)
+
+    def render(launch: Launch) -> LaunchSpec:
+        raise Rejected("no such team")
+
+    second.render = render
+    async with second.running():
+        second.adopt(replace(launch, launch_id=launch_id()), Was.RUNNING)
+        await second.until(lambda: second.finished("a"))
+    assert [one.success for one in second.finished("a")] == [True]
 
 
 @in_virtual_time

@@ -595,6 +595,32 @@ def test_a_look_up_that_is_refused_for_longer_than_the_grace(
     assert record.phase is phase
 
 
+@pytest.mark.parametrize(
+    ("fields", "grace", "effects"),
+    [
+        ({"was": Was.QUEUED}, RULES.permanent_error_grace, [Finished, Forget]),
+        ({"was": None}, RULES.permanent_error_grace, [Finished, Forget]),
+        ({"was": Was.RUNNING}, RULES.seen_missing_grace, [Finished, Forget]),
+        ({"was": Was.RESTARTING}, RULES.seen_missing_grace, [Finished, Forget]),
+        ({"was": Was.RUNNING, "muted": True, "stop_reason": "x"}, RULES.permanent_error_grace, [Forget]),
+    ],
+)
+def test_what_nobody_can_say_where_to_look_for_fails_in_the_end_with_what_keeps_it_from_being_said(
+    fields: dict[str, Any], grace: float, effects: list[type]
+) -> None:
+    record = record_in(Phase.UNRESOLVED, **fields)
+    event = LookUpRefused("KeyError: 'team'", place_unknown=True)
+    assert kinds(step(record, event, NOW, RULES)) == [LookUp]
+    assert kinds(step(record, event, NOW + grace - 1.0, RULES)) == [LookUp]
+    assert kinds(step(record, event, NOW + grace, RULES)) == effects
+    if not record.muted:
+        assert isinstance(record.outcome, Finished)
+        assert record.outcome.reason == (
+            f"It is unknown whether there is a container: nothing said where to look for {grace:.0f} s: "
+            "KeyError: 'team'"
+        )
+
+
 def test_an_answer_ends_the_grace_of_a_refused_look_up() -> None:
     record = record_in(Phase.UNRESOLVED, was=Was.RUNNING)
     step(record, LookUpRefused("denied"), NOW, RULES)
