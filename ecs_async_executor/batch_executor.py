@@ -34,6 +34,21 @@ class AsyncBatchExecutor(AsyncExecutor):
 
     service = batch.SERVICE
 
+    submit_failure = "job submit failure"
+    never_called = {  # noqa: RUF012 - typed where it is declared
+        "_build_task_command": "override _serialize_workload_to_command",
+        "_describe_jobs": "nothing: the engine asks, in its own thread",
+        "_evict_job": "nothing: the engine keeps account of jobs",
+        "_handle_failed_job": "set max_submit_job_attempts, and retries of tasks",
+        "_load_submit_kwargs": "override the property submit_job_kwargs, or _submit_job_kwargs",
+        "_submit_job": "override _submit_job_kwargs",
+        "attempt_submit_jobs": "override _submit_job_kwargs",
+        "check_health": "set check_health_on_startup",
+        "execute_async": "override _submit_job_kwargs",
+        "load_batch_connection": "set conn_id and region_name",
+        "sync_running_jobs": "nothing: the engine asks, in its own thread",
+    }
+
     pre_assigns_external_executor_id = False
     """
     Both Airflow's identities and Batch's are UUIDs: one could not be told from the other in the database.

@@ -31,6 +31,20 @@ class AsyncEcsExecutor(AsyncExecutor):
 
     service = ecs.SERVICE
 
+    never_called = {  # noqa: RUF012 - typed where it is declared
+        "_build_task_command": "override _serialize_workload_to_command",
+        "_load_run_kwargs": "override the property run_task_kwargs, or _run_task_kwargs",
+        "_run_task": "override _run_task_kwargs",
+        "attempt_task_runs": "override _run_task_kwargs",
+        "attempt_workload_runs": "override _run_task_kwargs",
+        "check_health": "set check_health_on_startup",
+        "execute_async": "override _run_task_kwargs",
+        "load_ecs_connection": "set conn_id and region_name",
+        "pending_tasks": "nothing: the engine keeps account of launches",
+        "sync_running_tasks": "nothing: the engine asks, in its own thread",
+        "sync_running_workloads": "nothing: the engine asks, in its own thread",
+    }
+
     @cached_property
     def settings(self) -> Settings:
         """

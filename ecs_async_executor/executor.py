@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Se
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
 import msgspec
@@ -98,6 +98,11 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     service: Service
     """What is known of it without asking."""
+
+    submit_failure = "task submit failure"
+    """What the provider's executor calls the event of a launch that came to nothing, after the service's name."""
+    never_called: ClassVar[Mapping[str, str]] = {}
+    """Methods of the provider's executor that are overridden to no effect here, and what to do instead."""
 
     supports_multi_team = True
     supports_ad_hoc_ti_run = True
@@ -189,11 +194,22 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._queued_timeout = conf.getfloat("scheduler", "task_queued_timeout", fallback=600.0)
         threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
         self._overridden = self._request_is_overridden()
+        self._warn_of_what_is_never_called()
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
         if self.check_health_on_startup:
             self._check_health(bridge, tuning.connect_timeout + tuning.read_timeout)
+
+    def _warn_of_what_is_never_called(self) -> None:
+        for name, instead in self.never_called.items():
+            if any(name in vars(one) for one in type(self).__mro__ if not _is_airflows_or_ours(one)):
+                log.warning(
+                    self.service.event("method.ignored"),
+                    executor=type(self).__name__,
+                    method=name,
+                    instead=instead,
+                )
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         return Bridge(
@@ -375,7 +391,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             stop_code=report.stop_code,
         )
         if report.notable:
-            what = "container failure" if report.handle_id else "task submit failure"
+            what = "container failure" if report.handle_id else self.submit_failure
             self.log_task_event(
                 event=f"{self.service.name.lower()} {what}", extra=report.reason or "", ti_key=report.key
             )
@@ -802,6 +818,10 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, BackendError | TimeoutError | Rejected):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_airflows_or_ours(one: type) -> bool:
+    return one.__module__.partition(".")[0] in {"airflow", "ecs_async_executor"}
 
 
 def _queue_of_callback(workload: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor import AsyncBatchExecutor, airflow_compat, batch, cli, telemetry
+from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, airflow_compat, batch, cli, telemetry
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.executor import Placed, _Tracked
 from ecs_async_executor.messages import Adopt, Was
@@ -21,6 +22,7 @@ from tests.airflow.metadata import Metadata, adopt
 from tests.airflow.scripted import (
     Scripted,
     ScriptedBatchExecutor,
+    ScriptedExecutor,
     failed,
     make_callback,
     make_workload,
@@ -250,6 +252,69 @@ def test_the_search_for_a_job_goes_where_a_hook_that_changes_executor_config_has
     events = beat_until(executor, bool)
     assert events["task"][0] == ("running", by_the_one_before["jobId"])
     assert len(server.ledger.entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "instead"),
+    [
+        (ScriptedBatchExecutor, "_load_submit_kwargs", "submit_job_kwargs"),
+        (ScriptedBatchExecutor, "_submit_job", "_submit_job_kwargs"),
+        (ScriptedBatchExecutor, "execute_async", "_submit_job_kwargs"),
+        (ScriptedExecutor, "_load_run_kwargs", "run_task_kwargs"),
+        (ScriptedExecutor, "_run_task", "_run_task_kwargs"),
+        (ScriptedExecutor, "execute_async", "_run_task_kwargs"),
+    ],
+)
+def test_start_warns_of_an_overridden_method_that_is_never_called_here(
+    make_executor: Callable[..., Any], cls: type[Any], name: str, instead: str
+) -> None:
+    mixin = type("Mixin", (), {name: lambda *_: None})
+    for custom in (type("Own", (cls,), {name: lambda *_: None}), type("Mixed", (mixin, cls), {})):
+        with capture_logs() as logs:
+            make_executor(custom)
+        (warning,) = [line for line in logs if line["event"].endswith("_executor.method.ignored")]
+        assert (warning["log_level"], warning["executor"]) == ("warning", custom.__name__)
+        assert warning["method"] == name
+        assert instead in warning["instead"]
+
+
+@pytest.mark.parametrize("cls", [ScriptedBatchExecutor, ScriptedExecutor])
+def test_start_warns_of_no_method_that_is_called(make_executor: Callable[..., Any], cls: type[Any]) -> None:
+    hooks = ("_submit_job_kwargs", "_run_task_kwargs", "_serialize_workload_to_command", "get_container")
+    with capture_logs() as logs:
+        make_executor(type("Own", (cls,), dict.fromkeys(hooks, lambda *_: None)))
+    assert [line for line in logs if line["event"].endswith("method.ignored")] == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "module", "name"),
+    [
+        (AsyncBatchExecutor, "batch.batch_executor", "AwsBatchExecutor"),
+        (AsyncEcsExecutor, "ecs.ecs_executor", "AwsEcsExecutor"),
+    ],
+)
+def test_each_method_of_the_providers_is_here_or_known_as_never_called(ours: Any, module: str, name: str) -> None:
+    amazon = "airflow.providers.amazon.aws.executors"
+    pytest.importorskip(amazon, reason="needs the extra 'amazon'")
+    theirs = getattr(importlib.import_module(f"{amazon}.{module}"), name)
+    methods = {
+        one
+        for one, value in vars(theirs).items()
+        if (callable(value) or isinstance(value, property)) and not one.startswith(("__", f"_{name}__"))
+    }
+    assert {one for one in methods if not hasattr(ours, one)} <= ours.never_called.keys()
+    assert not any(one in vars(base) for base in ours.__mro__[:2] for one in ours.never_called)
+
+
+def test_a_launch_that_came_to_nothing_is_called_in_the_event_log_as_by_the_provider(executor: Any) -> None:
+    events = []
+    executor.log_task_event = lambda **event: events.append(event["event"])
+    queue(executor, make_workload())
+    executor.heartbeat()
+    (launch,) = executor.scripted.launches
+    executor.scripted.report(failed(launch, "executor_config is bad", notable=True))
+    executor.heartbeat()
+    assert events == ["batch job submit failure"]
 
 
 def test_what_a_hook_returns_must_be_a_request(make_executor: Callable[..., Any]) -> None:
