@@ -478,13 +478,22 @@ class BatchBackend:
         List the jobs whose names begin with a launch's, in whatever status they are.
 
         :param started_by: see :func:`launch_spec`; or a launch's mark alone, for jobs of the configured name
+        :raises BackendError: REFUSED if one of them has no identifier
         """
         prefix = started_by
         if _BARE_UUID.fullmatch(started_by):
             prefix = name_prefix(self._settings.job_name, started_by)
         asked = {"jobQueue": scope, "filters": [{"name": "JOB_NAME", "values": [f"{prefix}-*"]}]}
         jobs = await self._call.pages("ListJobs", "jobSummaryList", **asked)
-        return [Handle(scope, job["jobId"]) for job in jobs]
+        try:
+            return [Handle(scope, text(job["jobId"])) for job in jobs]
+        except (KeyError, TypeError) as error:
+            # It has the mark that is looked for: to leave it out could make it run twice.
+            raise BackendError(
+                Kind.REFUSED,
+                "MalformedReply",
+                f"ListJobs answered with a record that cannot be read: {type(error).__name__}",
+            ) from None
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a job to be ended, or not to be begun."""

@@ -653,7 +653,10 @@ class EcsBackend:
                     batch = new[first : first + self.describe_batch]
                     reply = await self._call.go_on("DescribeTasks", cluster=scope, tasks=batch)
                     for task in reply.get("tasks") or ():
-                        marks[task["taskArn"]] = task.get("startedBy")
+                        try:
+                            marks[text(task["taskArn"])] = task.get("startedBy")
+                        except (KeyError, TypeError, AttributeError) as error:  # noqa: PERF203
+                            self._log_malformed("task", task, error)
             known.result, known.result_of = dict(marks), known.begun
             return known.result
 

@@ -695,7 +695,7 @@ class Engine:
         """
         Describe containers; nothing comes back if the service gave no answer, and another sweep will ask.
 
-        :param refusal: gets the service's words if it refuses to answer
+        :param refusal: gets the service's words if it refuses to answer, or ours if an answer cannot be read
         """
         if not self._may_call(anyio.current_time()):
             return ()
@@ -709,6 +709,8 @@ class Engine:
                 refusal.append(str(error))
             return ()
         self._limiter.read_succeeded(anyio.current_time())
+        if refusal is not None and len(observations) < len(ids):
+            refusal.append("the record of a container cannot be read")
         return observations
 
     async def _described_apart(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
@@ -849,7 +851,8 @@ class Engine:
         if not self._may_call(anyio.current_time()):
             return None
         try:
-            handles = [h for h in await self._call(self._backend.find(scope, mark)) if h.id not in past]
+            listed = dict.fromkeys(await self._call(self._backend.find(scope, mark)))
+            handles = [handle for handle in listed if handle.id not in past]
         except BackendError as error:
             self._read_refused(error, "find", scope)
             if error.kind in (Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND):

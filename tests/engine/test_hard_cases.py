@@ -655,6 +655,52 @@ async def test_one_identifier_that_the_service_does_not_take_spoils_no_other() -
 
 
 @in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("by", ["mark", "identifier"])
+async def test_a_record_that_cannot_be_read_does_not_keep_a_launch_from_ending(by: str, repeatable: bool) -> None:
+    class Cloud(FakeCloud):
+        async def describe(self, scope: str, ids: Any) -> Any:
+            return [o for o in await super().describe(scope, ids) if o.handle.id != "container-1"]
+
+    cloud = Cloud(plan=lambda label, nth: Plan(duration=5), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    async with Harness(cloud, rules=rules).running() as first:
+        first.launch("a", started_by="ti")
+        await anyio.sleep(60)
+    async with Harness(cloud, rules=rules).running() as second:
+        handle_id = "container-1" if by == "identifier" else None
+        second.adopt(make_launch("queued", started_by="ti"), Was.QUEUED, handle_id)
+        revoked = make_launch("revoked", started_by="ti")
+        second.adopt(revoked, Was.QUEUED, handle_id)
+        second.stop(revoked.launch_id)
+        [end] = await second.until(second.finished, timeout=rules.permanent_error_grace + 20)
+        await second.until(lambda: not second.ledger.records, timeout=20)
+    assert (end.key, end.success) == ("queued", False)
+    assert "cannot be read" in (end.reason or "")
+    assert len(cloud.containers) == 1
+
+
+@in_virtual_time
+async def test_a_description_that_gets_no_answer_for_long_fails_no_look_up() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=2000))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", started_by="ti")
+        first.submit(launch)
+        await first.until(lambda: first.launched("a"))
+    answers_at = anyio.current_time() + 1000
+    cloud.fault = lambda asked, _: (
+        (TIMED_OUT if cloud.calls[asked] % 2 else THROTTLED)
+        if asked == "describe" and anyio.current_time() < answers_at
+        else None
+    )
+    async with Harness(cloud).running() as second:
+        second.adopt(make_launch("a", started_by="ti", queued_at=launch.queued_at), Was.QUEUED)
+        await second.until(lambda: second.launched("a"))
+    assert not second.finished()
+    assert len(cloud.containers) == 1
+
+
+@in_virtual_time
 async def test_an_adopted_launch_that_may_not_be_looked_for_fails_with_the_services_words() -> None:
     denied = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:ListTasks")
     cloud = FakeCloud(fault=failing("find", denied))

@@ -688,6 +688,14 @@ def test_find_lists_by_the_beginning_of_the_name_through_all_pages(asked: str, f
     assert second == {**first, "nextToken": "more"}
 
 
+@pytest.mark.parametrize("record", [None, "job", {"jobName": "x"}, {"jobId": 7}])
+def test_a_search_whose_answer_has_a_job_without_its_identifier_says_so(record: Any) -> None:
+    client = FakeClient(list_jobs={"jobSummaryList": [{"jobId": JOB}, record]})
+    with pytest.raises(BackendError, match="cannot be read") as caught:
+        use(client, lambda backend: backend.find("q", TI))
+    assert caught.value.kind is Kind.REFUSED
+
+
 def test_stop_terminates_and_keeps_the_reason_short() -> None:
     client = FakeClient(terminate_job={})
     use(client, lambda backend: backend.stop(Handle("q", JOB), "why" * 200))

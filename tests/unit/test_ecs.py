@@ -786,6 +786,20 @@ def test_find_lists_running_and_stopped_tasks_through_all_pages() -> None:
     assert found == [Handle("k", ARN + name) for name in ("r1", "r3", "r5", "r7", "r9", "s4")]
 
 
+@pytest.mark.parametrize("record", [None, "task", {"startedBy": "mark"}, {"taskArn": ["x"], "startedBy": "mark"}])
+def test_a_stopped_task_whose_record_cannot_be_read_spoils_no_search(record: Any) -> None:
+    cluster = Cluster(running={}, stopped={ARN + "1": "mark", ARN + "2": "mark"})
+
+    def describe_tasks(**parameters: Any) -> Any:
+        reply = cluster.describe_tasks(**parameters)
+        return {"tasks": [record if task["taskArn"] == ARN + "2" else task for task in reply["tasks"]]}
+
+    cluster.client.answers["describe_tasks"] = describe_tasks
+    with capture_logs() as logs:
+        assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+    assert [entry["event"] for entry in logs] == ["ecs_executor.describe.malformed"]
+
+
 def test_a_task_that_is_in_both_lists_is_found_once() -> None:
     cluster = Cluster(running={ARN + "1": "mark"}, stopped={ARN + "1": "mark"})
     assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
