@@ -189,7 +189,10 @@ def launch_spec(
     """
     _check_single(request)
     for key, option in (("jobName", "job_name"), ("jobQueue", "job_queue"), ("jobDefinition", "job_definition")):
-        if not isinstance(request.get(key), str) or not request[key]:
+        value = request.get(key)
+        if value and not isinstance(value, str):
+            raise Rejected(f"{key} must be a text, not {kind_of(value)}")
+        if not value:
             raise Rejected(f"no {key}: set [aws_batch_executor] {option}, or {key} in executor_config")
     if not JOB_NAME.fullmatch(request["jobName"]):
         raise Rejected(

@@ -263,6 +263,13 @@ def _usable_job_kwargs(value: dict[str, Any]) -> dict[str, Any]:
 
 def _queues_run_one_job(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for queue, overrides in value.items():
+        name = overrides.get("jobName")
+        if isinstance(name, str) and not JOB_NAME.fullmatch(name):
+            raise PydanticCustomError(
+                "queues",
+                "queue {queue}: jobName must be {allowed}",
+                {"queue": queue, "allowed": _JOB_NAMES},
+            )
         if overrides.keys() >= set(CONTAINER_FORMS):
             raise PydanticCustomError(
                 "queues",
@@ -292,6 +299,7 @@ def _unsupported(value: Any) -> Any:
 
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """What AWS Batch takes for the name of a job."""
+_JOB_NAMES: Final = "up to 128 letters, digits, hyphens and underscores, a letter or digit first"
 
 
 def _job_name(value: str) -> str:
@@ -739,7 +747,7 @@ class BatchSettings(AwsSettings):
         _option(
             "What the names of jobs begin with. Required.",
             example="airflow",
-            allowed="up to 128 letters, digits, hyphens and underscores, a letter or digit first",
+            allowed=_JOB_NAMES,
         ),
     ]
     job_queue: Annotated[

@@ -243,6 +243,7 @@ def test_batch_makes_one_attempt_unless_the_request_says_otherwise() -> None:
     [
         ({"jobDefinition": None}, r"no jobDefinition: set \[aws_batch_executor\] job_definition"),
         ({"jobQueue": ""}, "no jobQueue"),
+        ({"jobQueue": 5}, "jobQueue must be a text, not int"),
         ({"jobName": "a b"}, "jobName must have 1 to 128 letters"),
         ({"jobName": "-a"}, "jobName must have 1 to 128 letters"),
         (container(vcpus=object()), "containerOverrides cannot be sent as JSON: TypeError"),

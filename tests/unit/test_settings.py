@@ -584,6 +584,12 @@ def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
             load_for_batch(BatchConf({"queues": json.dumps({"a": {spelling: {}}})}))
 
 
+def test_a_queue_of_batchs_cannot_name_jobs_as_batch_does_not() -> None:
+    said = "queue a: jobName must be up to 128 letters, digits, hyphens and underscores, a letter or digit first"
+    with pytest.raises(ConfigurationError, match=rf"queues = .* \({said}\)"):
+        load_for_batch(BatchConf({"queues": '{"a": {"job_name": "a b"}}'}))
+
+
 BOTH = '{"container_overrides": {}, "ecs_properties_override": {}}'
 
 
