@@ -555,10 +555,7 @@ class _Parser:
         if decoder is not None and response["status_code"] == _HTTP_OK:
             with contextlib.suppress(ValueError):
                 reply = decoder(response["body"])
-                reply["ResponseMetadata"] = {
-                    "HTTPStatusCode": _HTTP_OK,
-                    "HTTPHeaders": {name.lower(): value for name, value in response["headers"].items()},
-                }
+                reply["ResponseMetadata"] = {"HTTPStatusCode": _HTTP_OK}
                 return reply
         return await self._inner.parse(response, shape)
 
