@@ -42,6 +42,7 @@ FIND_CONCURRENCY = 256
 STOP_TRIES = 6
 """So many refusals (for its rights, or its form) end a stop whose container nothing is known of any more."""
 STOP_DELAY_MAX = 60.0
+APART_AGAIN_SECONDS = 60.0
 YOUNG_SECONDS = 120.0
 PING_INTERVAL = 0.5
 IDLE = 3600.0
@@ -206,6 +207,8 @@ class Engine:
         self._draining = False
         self._stop_all: str | None = None
         self._read_refusal_logged = -math.inf
+        self._apart_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
+        self._untaken: set[Handle] = set()
         self._lag = 0.0
 
     # --- from the outside ------------------------------------------------------------------------------------
@@ -702,26 +705,55 @@ class Engine:
         try:
             observations = await self._call(self._backend.describe(scope, ids))
         except BackendError as error:
+            if error.kind is Kind.INVALID and (told := await self._described_apart(scope, ids)):
+                return told
             self._read_refused(error, "describe", scope)
-            if error.kind is Kind.INVALID:
-                return await self._described_apart(scope, ids)
-            if refusal is not None and error.kind is Kind.REFUSED:
+            if refusal is not None and error.kind in (Kind.REFUSED, Kind.INVALID):
                 refusal.append(str(error))
-            return ()
+            if error.kind is not Kind.INVALID:
+                return ()
+            return [_not_taken(handle) for one in ids if (handle := Handle(scope, one)) in self._untaken]
         self._limiter.read_succeeded(anyio.current_time())
         if refusal is not None and len(observations) < len(ids):
             refusal.append("the record of a container cannot be read")
         return observations
 
     async def _described_apart(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
-        """Describe containers of which one has an identifier that the service does not take for one."""
-        if len(ids) == 1:
-            return [Observation(Handle(scope, ids[0]), Seen.MISSING, status="INVALID")]
-        observations: list[Observation] = []
+        """
+        Describe containers of which one may have an identifier that the service does not take for one.
+
+        That it is the identifier is believed only if another is answered; if none is, it is the call that is
+        refused, and to try it in parts takes so many calls that it has to wait.
+        """
+        if len(ids) == 1 or anyio.current_time() < self._apart_at[scope]:
+            return ()
+        self._apart_at[scope] = math.inf  # one at a time
+        told: list[Observation] = []
+        untaken: list[str] = []
+        try:
+            await self._describe_halves(scope, ids, told, untaken)
+        finally:
+            self._apart_at[scope] = -math.inf if told else anyio.current_time() + APART_AGAIN_SECONDS
+        if told:
+            handles = [Handle(scope, one) for one in untaken]
+            self._untaken.update(handles)  # it may be asked for alone the next time
+            told += map(_not_taken, handles)
+        return told
+
+    async def _describe_halves(
+        self, scope: str, ids: Sequence[str], told: list[Observation], untaken: list[str]
+    ) -> None:
         for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
             await self._read_token()
-            observations += await self._described(scope, half)
-        return observations
+            try:
+                told += await self._call(self._backend.describe(scope, half))
+            except BackendError as error:
+                if error.kind is not Kind.INVALID:
+                    self._read_refused(error, "describe", scope)
+                elif len(half) == 1:
+                    untaken += half
+                else:
+                    await self._describe_halves(scope, half, told, untaken)
 
     def _read_refused(self, error: BackendError, operation: str, scope: str) -> None:
         now = anyio.current_time()
@@ -1007,6 +1039,10 @@ class Engine:
 
 def _topic(reason: str, *, refused: bool) -> str:
     return lifecycle.topic("refused" if refused else "no capacity", reason)
+
+
+def _not_taken(handle: Handle) -> Observation:
+    return Observation(handle, Seen.MISSING, status="INVALID")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -656,6 +656,47 @@ async def test_one_identifier_that_the_service_does_not_take_spoils_no_other() -
 
 @in_virtual_time
 @pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("running", [1, 20, 250])
+async def test_a_refusal_to_describe_that_is_about_no_container_fails_none(running: int, repeatable: bool) -> None:
+    odd = BackendError(Kind.INVALID, "ClientException", "The proxy does not take this")
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=3000), repeatable=repeatable)
+    async with Harness(cloud, rules=replace(RULES, repeatable=repeatable)).running() as harness:
+        for n in range(running):
+            harness.launch(f"w{n}")
+        await harness.until(lambda: len(cloud.containers) == running)
+        await anyio.sleep(30)
+        calls = cloud.calls["describe"]
+        with capture_logs() as logs:
+            cloud.fault = failing("describe", odd, until=anyio.current_time() + 1200)
+            await anyio.sleep(1200)
+        # A sweep each second as ever, and each minute one batch is tried in parts.
+        batches = -(-running // cloud.describe_batch)
+        assert cloud.calls["describe"] - calls < 1210 * batches + 21 * 2 * min(running, cloud.describe_batch)
+        assert not harness.finished()
+        assert not any(c.stop_reasons for c in cloud.containers.values())
+        assert {(entry["event"], entry["reason"]) for entry in logs} == {
+            ("cloud_executor.read.failed", "The proxy does not take this")
+        }
+        await harness.until(lambda: len(harness.finished()) == running, timeout=2000)
+    assert all(end.success for end in harness.finished())
+
+
+@in_virtual_time
+async def test_a_look_up_that_is_refused_for_its_form_ends_with_the_services_words() -> None:
+    cloud = FakeCloud(fault=failing("describe", INVALID))
+    async with Harness(cloud).running() as harness:
+        harness.adopt(make_launch("queued"), Was.QUEUED, "arn:of:another:region")
+        harness.adopt(make_launch("running"), Was.RUNNING, "arn:of:another:region:too")
+        [end] = await harness.until(harness.finished, timeout=RULES.permanent_error_grace + 20)
+        await anyio.sleep(600)
+    assert (end.key, end.success) == ("queued", False)
+    assert "Identifier is for another region" in (end.reason or "")
+    assert len(harness.finished()) == 1
+    assert not cloud.calls["stop"]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
 @pytest.mark.parametrize("by", ["mark", "identifier"])
 async def test_a_record_that_cannot_be_read_does_not_keep_a_launch_from_ending(by: str, repeatable: bool) -> None:
     class Cloud(FakeCloud):
