@@ -543,11 +543,15 @@ class AsyncExecutor(compat.VersionedExecutor):
     def _route(self, ti: Any) -> Hashable:
         """Return what decides where a workload's container is placed, as far as that is known beforehand."""
         config = ti.executor_config
-        if not config and not self._overridden:
-            return cast("str", ti.queue)
+        try:
+            if not config and not self._overridden:
+                return cast("str", ti.queue)
+            words = repr(config) if config else None
+        except Exception:  # noqa: BLE001 - the author's own objects: whatever they are like, it is like no other
+            words = str(ti.id)
         # An overridden hook may look at anything of the task.
         task = (ti.dag_id, ti.task_id) if self._overridden else None
-        return ti.queue, repr(config) if config else None, task
+        return ti.queue, words, task
 
     def _render(self, launch: Launch) -> LaunchSpec:
         """
@@ -636,18 +640,20 @@ class AsyncExecutor(compat.VersionedExecutor):
                     ours.append(key)
                     continue
                 workload = rebuilt.get(ti.id)
-                if str(ti.state) not in _WAS or (
-                    isinstance(workload, Exception) and str(ti.state) == Was.QUEUED.value
-                ):
-                    self._lines.add(
-                        "warning",
-                        "adoption.refused",
-                        key=str(key),
-                        reason=in_words(workload) if isinstance(workload, Exception) else f"state {ti.state}",
-                    )
-                    given_back.append(ti)
-                    continue
-                stage[key] = self._adoption(ti, key, workload)
+                if str(ti.state) not in _WAS:
+                    reason = f"state {ti.state}"
+                elif isinstance(workload, Exception) and str(ti.state) == Was.QUEUED.value:
+                    reason = in_words(workload)
+                else:
+                    try:
+                        stage[key] = self._adoption(ti, key, workload)
+                        continue
+                    except compat.RETRIED_DATABASE_ERRORS:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - would end the scheduler
+                        reason = in_words(error)
+                self._lines.add("warning", "adoption.refused", key=str(key), reason=reason)
+                given_back.append(ti)
             self._replace_stage(stage, session, {ti.id: ti for ti in tis})
             self.running.update(ours, stage)
         self._lines.add("info", "adopted", staged=len(stage), known=len(ours), given_back=len(given_back))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+from structlog.testing import capture_logs
 
 from ecs_async_executor import airflow_compat
 from ecs_async_executor.executor import Placed
@@ -145,6 +147,49 @@ def test_a_queued_task_instance_that_cannot_be_rebuilt_is_given_back_alone(
     assert found[0].launch.workload.ti.task_id == "task_1"
     assert list(in_database(database)) == ["task_1", "task_2"]
     assert executor.slots_occupied == 2
+
+
+class Unspeakable:
+    """What an author can put into an executor_config."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("there are no words for it")
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_task_instance_whose_executor_config_cannot_be_shown_is_adopted_like_any_other(
+    executor: Any, database: Metadata, state: str
+) -> None:
+    database.orphan(state, state, state)
+    with database.session() as session:
+        tis = _as_the_scheduler_loads_them(session, 3)
+        set_committed_value(tis[1], "executor_config", {"cpu": Unspeakable()})
+        assert executor.try_adopt_task_instances(tis) == []
+    executor.sync()
+    routes = {one.launch.route for one in executor.scripted.adoptions}
+    assert len(executor.scripted.adoptions) == len(routes) == 3
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_task_instance_that_adopting_raises_for_is_given_back_alone(
+    executor: Any, database: Metadata, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle_id(external_id: str) -> str:
+        if external_id == "odd":
+            raise ValueError("what is this?")
+        return external_id
+
+    monkeypatch.setattr(executor, "_handle_id", handle_id)
+    database.orphan(state, state, state, external_ids=[ARN, "odd", ARN])
+    with database.session() as session:
+        tis = _as_the_scheduler_loads_them(session, 3)
+        assert executor.try_adopt_task_instances(tis) == [ti for ti in tis if ti.external_executor_id == "odd"]
+    with capture_logs() as logs:
+        executor.sync()
+    assert len(executor.scripted.adoptions) == 2
+    assert executor.slots_occupied == 2
+    refused = [entry for entry in logs if entry["event"] == "ecs_executor.adoption.refused"]
+    assert [entry["reason"] for entry in refused] == ["ValueError: what is this?"]
 
 
 def test_without_adoption_everything_is_given_back(

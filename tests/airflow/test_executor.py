@@ -736,6 +736,15 @@ def test_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: 
     assert executor._render(rendered["good"]).scope == "main"
 
 
+def test_an_executor_config_that_cannot_be_shown_is_launched_like_any_other(executor: Any) -> None:
+    class Unspeakable(dict[str, Any]):
+        def __repr__(self) -> str:
+            raise RuntimeError("there are no words for it")
+
+    launch = launch_one(executor, executor_config=Unspeakable(overrides={"cpu": "512"}))
+    assert executor._render(launch).request["overrides"]["cpu"] == "512"
+
+
 def test_an_executor_config_is_never_changed(executor: Any) -> None:
     config = {
         "overrides": {"containerOverrides": [{"name": "airflow", "environment": [{"name": "A", "value": "b"}]}]}
