@@ -798,6 +798,26 @@ async def test_a_dead_loop_is_replaced_over_the_same_ledger_and_nothing_runs_twi
 
 
 @in_virtual_time
+async def test_everybody_at_a_gate_is_told_when_it_is_closed_for_something_else() -> None:
+    no_cpu = BackendError(Kind.CAPACITY, "RESOURCE:CPU", "no container instance met all of its requirements")
+
+    def fault(operation: str, _: FakeCloud) -> BackendError | None:
+        errors = ((60.0, DENIED), (200.0, NO_MEMORY), (400.0, no_cpu), (600.0, NO_MEMORY))
+        now = anyio.current_time()
+        return next((error for until, error in errors if now < until), None) if operation == "launch" else None
+
+    cloud = FakeCloud(fault=fault)
+    async with Harness(cloud).running() as harness:
+        for n in range(3):
+            harness.launch(f"w{n}")
+        await harness.until(lambda: len(harness.finished()) == 3, timeout=900.0)
+        told = [[one.text for one in harness.notices(f"w{n}")] for n in range(3)]
+    for texts in told:
+        assert "refuses it: AccessDeniedException" in texts[0]
+        assert [text.split(": ")[2] for text in texts[1:]] == ["RESOURCE:MEMORY", "RESOURCE:CPU"]
+
+
+@in_virtual_time
 async def test_one_bad_observation_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     from ecs_async_executor import lifecycle
 
