@@ -43,6 +43,7 @@ STOP_TRIES = 6
 """So many refusals (for its rights, or its form) end a stop whose container nothing is known of any more."""
 STOP_DELAY_MAX = 60.0
 APART_AGAIN_SECONDS = 60.0
+GATE_FORGOTTEN_SECONDS = 60.0
 YOUNG_SECONDS = 120.0
 PING_INTERVAL = 0.5
 IDLE = 3600.0
@@ -196,6 +197,8 @@ class Engine:
         self._gates = Gates()
         self._closed_for: dict[str, tuple[Kind, float]] = {}
         self._swept_lanes_at = -math.inf
+        self._gate_needed_at: dict[str, float] = {}
+        self._gates_looked_at = -math.inf
         self._buckets: set[str] = set()
         self._credentials = Gate(5.0, 30.0)
         self._pacer = PollPacer(options.poll_interval)
@@ -512,6 +515,22 @@ class Engine:
                     what = "refused" if refused else "had no capacity for"
                     reason = f"{rules.service} {what} the container for {waited:.0f} s: {gate.reason}"
                     self._dispatch(record, lifecycle.GaveUp(reason), now)
+
+    def _forget_gates(self, now: float) -> None:
+        """Forget the closed gates at which nobody has waited for a minute: no probe would ever open them."""
+        if not len(self._gates) or now < self._gates_looked_at + GATE_FORGOTTEN_SECONDS / 4.0:
+            return
+        self._gates_looked_at = now
+        needed = {record.placement for record in self._ledger.unsettled.values()}
+        for placement in self._gates:
+            if placement in needed:
+                self._gate_needed_at[placement] = now
+            elif now >= self._gate_needed_at.setdefault(placement, now) + GATE_FORGOTTEN_SECONDS:
+                self._gates.forget(placement)
+                self._closed_for.pop(placement, None)
+                log.info(self._event("gate.forgotten"), placement=placement)
+        closed = set(self._gates)
+        self._gate_needed_at = {name: at for name, at in self._gate_needed_at.items() if name in closed}
 
     def _notice(self, record: Record, reason: str, about: str, *, refused: bool) -> None:
         if not lifecycle.is_to_be_told(record, about):
@@ -995,6 +1014,7 @@ class Engine:
             due = anyio.current_time() + PING_INTERVAL
             await anyio.sleep_until(due)
             self._lag = max(0.0, anyio.current_time() - due)
+            self._forget_gates(anyio.current_time())
             self._publish(self._statistics())
 
     def _statistics(self) -> Statistics:

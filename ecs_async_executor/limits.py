@@ -468,7 +468,7 @@ class Gate:
 
 class Gates:
     """
-    One :class:`Gate` per name, made on demand and forgotten once it is open and nobody holds it.
+    One :class:`Gate` per name, made on demand and forgotten once it is open and nobody holds it, or on request.
 
     Iterating gives the names of the closed ones, ``len()`` their number.
     """
@@ -491,11 +491,16 @@ class Gates:
     def __len__(self) -> int:
         return len(self._closed)
 
+    def forget(self, name: str) -> None:
+        """Forget a gate although it is closed: whoever comes next finds an open one."""
+        self._closed.pop(name, None)
+        self._gates.pop(name, None)
+
     def _keep(self, name: str, gate: Gate) -> None:
-        if gate.is_open:
-            del self._closed[name]
-        else:
+        if not gate.is_open:
             self._closed[name] = gate
+        elif self._closed.get(name) is gate:
+            del self._closed[name]
 
 
 class PollPacer:

@@ -344,6 +344,28 @@ async def test_a_capacity_outage_of_one_placement_does_not_hold_up_another() -> 
 
 
 @in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("error", [NO_MEMORY, DENIED], ids=["capacity", "refused"])
+async def test_a_closed_gate_is_forgotten_once_nobody_waits_there(error: BackendError, repeatable: bool) -> None:
+    cloud = FakeCloud(fault=failing("launch", error), repeatable=repeatable)
+    rules = replace(RULES, capacity_timeout=900.0, permanent_error_grace=900.0, repeatable=repeatable)
+    async with Harness(cloud, rules=rules).running() as harness:
+        for n in range(50):
+            harness.launch(f"w{n}", route=f"definition:{n}")
+        await harness.until(lambda: cloud.calls["launch"] >= 50)
+        await anyio.sleep(890)
+        assert harness.snapshots[-1].closed_gates == 50
+        # One probe at a time at each of them, less and less often.
+        assert cloud.calls["launch"] < 50 * 25
+        await harness.until(lambda: len(harness.finished()) == 50)
+        assert harness.snapshots[-1].closed_gates == 50
+        await harness.until(lambda: not harness.snapshots[-1].closed_gates, timeout=200)
+        cloud.fault = lambda operation, cloud: None
+        harness.launch("w0 again", route="definition:0")
+        await harness.until(lambda: harness.launched("w0 again"), timeout=1)
+
+
+@in_virtual_time
 async def test_capacity_timeout_fails_with_the_services_words() -> None:
     cloud = FakeCloud(fault=failing("launch", NO_MEMORY))
     async with Harness(cloud, rules=replace(RULES, capacity_timeout=300)).running() as harness:

@@ -591,6 +591,21 @@ def test_a_gate_held_while_it_was_forgotten_is_still_the_one() -> None:
     assert gates["a"].next_probe_at == 2.0
 
 
+def test_a_closed_gate_can_be_forgotten() -> None:
+    gates = Gates(first_delay=2.0)
+    gates["a"].refused(0.0, "AGENT")
+    held = gates["a"]
+    gates.forget("a")
+    gates.forget("unknown")
+    assert len(gates) == 0
+    assert gates["a"].is_open
+    gates["a"].refused(1.0, "AGENT")
+    held.probe_started(2.0)
+    held.succeeded(3.0)  # of the one that was forgotten
+    assert list(gates) == ["a"]
+    assert not gates["a"].is_open
+
+
 # --- PollPacer -----------------------------------------------------------------------------------------------
 
 
