@@ -352,8 +352,8 @@ class Bridge:
     async def _serve(self, loop: _Loop) -> None:
         attempt = 0
         while True:
-            backend = self._make_backend()
             try:
+                backend = self._make_backend()
                 async with backend.open():
                     await self._run_engine(loop, backend)
                     return

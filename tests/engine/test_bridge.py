@@ -252,6 +252,32 @@ def test_without_a_client_everything_waits_and_nothing_fails(cloud: FakeCloud, q
     assert scheduler.bridge.statistics().restarts == 0
 
 
+@pytest.mark.parametrize("service", [ECS, BATCH], ids=["ECS", "Batch"])
+def test_without_a_backend_everything_waits_and_the_check_says_why(
+    cloud: FakeCloud, service: Service, quick_restarts: None
+) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def backend() -> FakeCloud:
+        if broken.is_set():
+            raise RuntimeError("cannot be made")
+        return cloud
+
+    scheduler = Scheduler(cloud, service=service, backend=backend)
+    scheduler.bridge.start()
+    with pytest.raises(RuntimeError, match="cannot be made"):
+        scheduler.bridge.check(5)
+    scheduler.bridge.submit(a_launch("a"))
+    scheduler.heartbeat()
+    assert "cannot be made" in (scheduler.bridge.statistics().paused or "")
+    broken.clear()
+    scheduler.until(scheduler.outcomes)
+    assert scheduler.outcomes() == {"a": True}
+    assert scheduler.bridge.statistics().restarts == 0
+    assert scheduler.bridge.stop(5, stop_containers=False, reason="")
+
+
 def test_check_raises_what_the_backend_says(scheduler: Scheduler) -> None:
     denied = BackendError(Kind.REFUSED, "AccessDeniedException", "no")
     scheduler.cloud.fault = lambda operation, cloud: denied if operation == "check" else None
