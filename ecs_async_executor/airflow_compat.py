@@ -10,14 +10,19 @@ import importlib
 import json
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from uuid import UUID
 
 import airflow
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
+from airflow.jobs.job import Job
 from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.sqlalchemy import with_row_locks
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import joinedload, object_session
@@ -37,13 +42,16 @@ __all__ = [
     "configured_executors",
     "forget_queued",
     "load_for_adoption",
+    "lost_to_others",
     "queued_keys",
+    "queued_tasks",
     "rebuild",
     "stats",
     "take",
     "task_key",
     "token_expiry",
     "unsupported",
+    "uuid_of",
     "with_fresh_token",
 ]
 
@@ -68,6 +76,9 @@ RETRIED_DATABASE_ERRORS = (DBAPIError, StaleDataError)
 """What the scheduler repeats an adoption for."""
 
 _TIS_PER_QUERY = 1000
+_HELD = frozenset({"queued", "running", "restarting"})
+"""States of a task instance whose container is its executor's business."""
+_job: Any = Job
 _LONGER_QUEUE = 16
 """Times what is taken out of it: then it costs less to make the keys than to go through it."""
 
@@ -114,6 +125,17 @@ def _queues(executor: BaseExecutor) -> Iterator[dict[Any, Any]]:
 def queued_keys(executor: BaseExecutor) -> list[Any]:
     """Return the keys of what Airflow queued and the executor has not taken yet."""
     return [key for queue in _queues(executor) for key in list(queue)]
+
+
+def queued_tasks(executor: BaseExecutor) -> dict[Any, UUID]:
+    """Return, by their keys, the ids of the task instances that the executor has not taken yet."""
+    queued = [item for queue in _queues(executor) for item in list(queue.items())]
+    return {key: workload.ti.id for key, workload in queued if isinstance(workload, ExecuteTask)}
+
+
+def uuid_of(ti: Any) -> UUID:
+    """Return the id of a task instance: 3.1's models have it as text, its workloads do not."""
+    return ti.id if isinstance(ti.id, UUID) else UUID(ti.id)
 
 
 def task_key(executor: BaseExecutor, ti: Any) -> Key:
@@ -235,6 +257,39 @@ def load_for_adoption(tis: Sequence[Any]) -> Session | None:
             .options(run, joinedload(TaskInstance.dag_model))
         ).all()
     return session
+
+
+def _has_id_of(ids: Iterable[UUID]) -> Any:
+    column: Any = TaskInstance.id
+    return column.in_([str(one) if column.type.python_type is str else one for one in ids])
+
+
+def lost_to_others(ids: Sequence[UUID], job_id: int, fresh: float) -> set[UUID] | None:
+    """
+    Read which task instances a scheduler holds no longer: another has adopted them, or they are past their launch.
+
+    Others adopt only from a scheduler that looks dead. So this is final if its own row says that it lives, and if
+    nobody has locked the task instances' rows, as an adoption does.
+
+    :param fresh: seconds since the scheduler's sign of life, within which nobody takes it for dead
+    :returns: None if that cannot be told yet
+    """
+    with create_session(scoped=False) as session:
+        job = session.execute(select(_job.state, _job.latest_heartbeat).where(_job.id == job_id)).one_or_none()
+        oldest = datetime.now(tz=timezone.utc) - timedelta(seconds=fresh)
+        if job is None or str(job.state) != "running" or job.latest_heartbeat < oldest:
+            return None
+        lost = set(ids)
+        for start in range(0, len(ids), _TIS_PER_QUERY):
+            some = ids[start : start + _TIS_PER_QUERY]
+            query: Any = select(TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
+            query = query.where(_has_id_of(some))
+            rows = session.execute(with_row_locks(query, session, of=TaskInstance, skip_locked=True)).all()
+            skipped = set(some) - {uuid_of(row) for row in rows}
+            if skipped and session.scalars(select(TaskInstance.id).where(_has_id_of(skipped))).first():
+                return None
+            lost -= {uuid_of(row) for row in rows if row.queued_by_job_id == job_id and str(row.state) in _HELD}
+        return lost
 
 
 def _dag_run() -> Any:

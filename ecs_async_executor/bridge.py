@@ -110,6 +110,7 @@ class Bridge:
         self._loop: _Loop | None = None
         self._statistics = Statistics(launch_rate=options.launch_rate(""))
         self._published_at = self._beaten_at = monotonic()
+        self._silences = 0
         self._beats_unserved = 0
         self._stall_reported = False
         self._restarts = 0
@@ -239,11 +240,29 @@ class Bridge:
                 break
         return applied
 
-    def beat(self) -> None:
-        """Say that the scheduler is alive, look after the loop thread, and wake it."""
+    def is_silent(self) -> bool:
+        """Tell if the scheduler has not called for so long that nothing is launched until :meth:`beat`."""
+        limit = self._options.stall_timeout
+        return limit is not None and self._monotonic() - self._beaten_at > limit
+
+    def unstarted(self) -> set[str]:
+        """Return the ids of the launches that can still need a container. Takes no lock."""
+        records = list(self._ledger.records.values())
+        return {record.launch.launch_id for record in records if not (record.seen_running or record.muted)}
+
+    def beat(self, *, may_launch: bool = True) -> None:
+        """
+        Say that the scheduler is alive, look after the loop thread, and wake it.
+
+        :param may_launch: False: after a silence, it is not known yet what another scheduler has adopted meanwhile
+        """
         if self._state is not State.RUNNING:
             return
-        now = self._beaten_at = self._monotonic()
+        now = self._monotonic()
+        if may_launch:
+            # In this order: the engine must not see the end of a silence and not that there was one.
+            self._silences += self.is_silent()
+            self._beaten_at = now
         thread = self._thread
         if thread is None or not thread.is_alive():
             self._replace_thread(now)
@@ -388,6 +407,7 @@ class Bridge:
             options=self._options,
             counters=self._counters,
             beat_age=lambda: self._monotonic() - self._beaten_at,
+            silences=lambda: self._silences,
             publish=self._publish,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,

@@ -165,6 +165,7 @@ class Engine:
     :param inbox: commands, appended by other threads
     :param render: makes a request of a launch; raises :class:`~ecs_async_executor.errors.Rejected`
     :param beat_age: seconds since the scheduler last called
+    :param silences: how often it has called again after longer than it may be silent for
     :param event: makes the whole name of a log event; see :meth:`~ecs_async_executor.backend.Service.event`
     """
 
@@ -178,6 +179,7 @@ class Engine:
         options: Options,
         counters: Counters,
         beat_age: Callable[[], float] = lambda: 0.0,
+        silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
@@ -190,6 +192,9 @@ class Engine:
         self._options = options
         self._counters = counters
         self._beat_age = beat_age
+        self._silences = silences
+        self._silences_seen = 0
+        self._silent = False
         self._publish = publish
         self._wall = wall
         self._event = event
@@ -203,7 +208,6 @@ class Engine:
         self._credentials = Gate(5.0, 30.0)
         self._pacer = PollPacer(options.poll_interval)
         self._polled = 0
-        self._silent_since = math.inf
         self._latencies: deque[float] = deque(maxlen=256)
         self._sending = 0
         self._stopping = 0
@@ -451,13 +455,15 @@ class Engine:
         """Return the lane with the most urgent launch that may be sent now, or when to look again."""
         ledger = self._ledger
         wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
-        if self._stalled():
+        if self._notes_silence():
             # Another scheduler may be adopting what this one still holds: it must not launch behind its back.
-            self._silent_since = min(self._silent_since, now)
-            return None, now + 1.0
-        if self._silent_since < now:
-            self._doubt(self._silent_since, now)
-            self._silent_since = math.inf
+            if self._stalled():
+                return None, now + 1.0
+            if self._inbox:  # says what the other has adopted
+                self._intake.set()
+                return None, now + 1.0
+            self._doubt(now)
+            self._silent = False
         if not self._credentials.may_pass(now):
             return None, self._credentials.next_probe_at or wake_at
         if self._sending >= self._options.max_concurrent_launches:
@@ -483,12 +489,21 @@ class Engine:
                 best = lane
         return best, wake_at
 
-    def _doubt(self, since: float, now: float) -> None:
+    def _doubt(self, now: float) -> None:
         """Look for what was held while the scheduler was silent, where no token makes sending it harmless."""
         repeatable = self._ledger.rules.repeatable
         for record in list(self._ledger.unsettled.values()):
-            if record.waiting_since <= since and not (repeatable and record.launch.tokened):
-                self._dispatch(record, lifecycle.Doubted(), now)
+            if not (repeatable and record.launch.tokened):
+                self._apply(record, lifecycle.Doubted(), now)
+        self._kick_all()
+
+    def _notes_silence(self) -> bool:
+        """Tell if the scheduler is silent, or was and what it held has not been looked after yet."""
+        silences = self._silences()
+        if self._stalled() or silences != self._silences_seen:
+            self._silences_seen = silences
+            self._silent = True
+        return self._silent
 
     def _stalled(self) -> bool:
         return self._options.stall_timeout is not None and self._beat_age() > self._options.stall_timeout
@@ -567,7 +582,7 @@ class Engine:
         gate = self._gates[spec.placement]
         if (
             self._draining
-            or self._stalled()
+            or self._notes_silence()
             or not gate.may_pass(now)
             or self._limiter.launch_ready_at(spec.bucket, now) > now
             or not self._may_call(now)

@@ -36,7 +36,7 @@ from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen, S
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Notice, Report, Stop, Was
+from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Notice, Release, Report, Stop, Was
 from ecs_async_executor.settings import Tuning
 from ecs_async_executor.telemetry import LogLines, Metrics
 
@@ -53,6 +53,9 @@ CALLBACK_PRIORITY = 1 << 31
 SPENT_IDS_KEPT = 20_000
 STALL_SHARE = 2 / 3
 """Of ``scheduler_health_check_threshold``: after so long without a ``sync()`` nothing is launched any more."""
+WHOSE_INTERVAL = 1.0
+WHOSE_TRIES = 30
+"""How often the database is asked which launches are still ours; after that they are looked for at the service."""
 BACKLOG_SHARE = 1 / 3
 """Of ``task_queued_timeout``: how far ahead of its launch a workload may be taken from the scheduler."""
 TASK_LOG_TIMEOUT = 5.0
@@ -129,6 +132,9 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._jwt: Any = None
         self._queued_timeout = 600.0
         self._overridden = False
+        self._stall_timeout = math.inf
+        self._whose_asked = 0
+        self._whose_asked_at = -math.inf
         self._lines = LogLines(self.service.executor)
         self._metrics = Metrics(self.service.executor, self.team_name)
 
@@ -195,7 +201,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
         self._overridden = self._request_is_overridden()
         self._warn_of_what_is_never_called()
-        bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
+        self._stall_timeout = threshold * STALL_SHARE
+        bridge = self._make_bridge(tuning, self._stall_timeout)
         bridge.start()
         self._bridge = bridge
         if self.check_health_on_startup:
@@ -312,9 +319,55 @@ class AsyncExecutor(compat.VersionedExecutor):
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception(self.service.event("sync.failed"), error)
         try:
-            bridge.beat()
+            bridge.beat(may_launch=not bridge.is_silent() or self._knows_whose(bridge))
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception(self.service.event("beat.failed"), error)
+
+    def _knows_whose(self, bridge: Bridge) -> bool:
+        """
+        After a silence, give up what another scheduler has adopted; tell if it is time to launch the rest.
+
+        That others take this one for dead ends with the scheduler's own next sign of life, which comes after this.
+        """
+        now = time.monotonic()
+        if now < self._whose_asked_at + WHOSE_INTERVAL:
+            return False
+        self._whose_asked_at = now
+        self._whose_asked += 1
+        try:
+            known = self._give_up_what_is_lost(bridge)
+        except Exception as error:  # noqa: BLE001 - would end the scheduler
+            _log_exception(self.service.event("ownership.unknown"), error)
+            known = False
+        if not known and self._whose_asked < WHOSE_TRIES:
+            return False
+        self._whose_asked = 0
+        return True
+
+    def _give_up_what_is_lost(self, bridge: Bridge) -> bool:
+        if self.job_id is None:
+            return True  # nobody adopts from whom the database does not know
+        unstarted = bridge.unstarted() | self._unlaunched
+        asked = {
+            tracked.subject: key
+            for key, tracked in self._launches.items()
+            if tracked.launch_id in unstarted and isinstance(tracked.subject, uuid.UUID)
+        }
+        queued = compat.queued_tasks(self)
+        ids = [*asked, *queued.values()]
+        lost = compat.lost_to_others(ids, int(self.job_id), self._stall_timeout) if ids else set()
+        if lost is None:
+            return False
+        for key in [key for key, ti_id in queued.items() if ti_id in lost]:
+            compat.forget_queued(self, key)
+        given_up = [key for ti_id, key in asked.items() if ti_id in lost]
+        for key in given_up:
+            bridge.submit(Release(self._launches[key].launch_id))
+            self.running.discard(key)
+            self.event_buffer.pop(key, None)
+            self._forget(key)
+        self._lines.add("warning", "silence.over", asked=len(ids), lost=len(lost))
+        return True
 
     def _apply(self, report: Report) -> None:
         try:
@@ -636,7 +689,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             for ti in tis:
                 key = compat.task_key(self, ti)
                 tracked = self._launches.get(key)
-                if tracked is not None and key not in self._stage and tracked.subject == ti.id:
+                if tracked is not None and key not in self._stage and tracked.subject == compat.uuid_of(ti):
                     ours.append(key)
                     continue
                 workload = rebuilt.get(ti.id)
@@ -691,7 +744,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         # What an earlier call staged and this one does not name was rolled back, and is somebody else's now.
         for key in [key for key in self._stage if key not in stage]:
             self._unstage(key)
-        subjects = {compat.task_key(self, ti): ti.id for ti in tis.values()}
+        subjects = {compat.task_key(self, ti): compat.uuid_of(ti) for ti in tis.values()}
         for key, adopt in stage.items():
             self._forget(key)
             self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ecs_async_executor import lifecycle
 from ecs_async_executor.backend import Handle, Observation
 from ecs_async_executor.lifecycle import Event, Phase, Record
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report, Stop
+from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Release, Report, Stop
 from ecs_async_executor.policy import Rules
 
 Place = tuple[int, int, int, str]
@@ -149,12 +149,17 @@ class Ledger:
                     now,
                 )
             case Stop(launch_id, reason):
-                for key, (_, report) in list(self._held.items()):
-                    if report.launch_id == launch_id:
-                        del self._held[key]
-                record = self.records.get(launch_id)
-                if record is not None:
-                    self.dispatch(record, lifecycle.StopWanted(reason), now)
+                self._unwanted(launch_id, lifecycle.StopWanted(reason), now)
+            case Release(launch_id):
+                self._unwanted(launch_id, lifecycle.Released(), now)
+
+    def _unwanted(self, launch_id: str, event: Event, now: float) -> None:
+        for key, (_, report) in list(self._held.items()):
+            if report.launch_id == launch_id:
+                del self._held[key]
+        record = self.records.get(launch_id)
+        if record is not None:
+            self.dispatch(record, event, now)
 
     def _begin(
         self, launch: Launch, make: Callable[[], tuple[Record, list[lifecycle.Effect]]], now: float

@@ -96,7 +96,7 @@ class Record:
     :param seen_at: when the service told of the container; None if it never did
     :param seen_running: user code can have run
     :param missing_at: since when the service does not know the container
-    :param muted: reports nothing any more (revoked, or superseded by a later launch of its key)
+    :param muted: reports nothing any more (revoked, superseded by a later launch of its key, adopted by another)
     :param stop_reason: the container has to be stopped, with these words
     :param was: how it was adopted; None if it was not, or is known not to have been launched before
     :param lookup: identifier of a container that may be this launch's
@@ -254,6 +254,11 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """Another scheduler has adopted this launch, and whatever container it has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Doubted:
     """Another scheduler may have adopted this launch, and launched it, while this one was silent."""
 
@@ -276,6 +281,7 @@ Event: TypeAlias = (
     | LookUpRefused
     | StopWanted
     | Superseded
+    | Released
     | Doubted
     | Gone
 )
@@ -439,6 +445,8 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _stop_wanted(record, reason, now)
         case Superseded():
             return _superseded(record)
+        case Released():
+            return _released(record)
         case Doubted() if phase is Phase.WAITING:
             return _look_up_instead(record, now)
         case Gone() if phase is Phase.ACTIVE:
@@ -837,6 +845,14 @@ def _superseded(record: Record) -> list[Effect]:
     ):
         return _finish(record, None)
     return []
+
+
+def _released(record: Record) -> list[Effect]:
+    if record.stop_reason is not None:
+        return []  # its container was unwanted before that
+    record.muted = True
+    # A request in flight is not sent again after its answer; what it has started is the adopter's.
+    return [] if record.phase is Phase.SENDING else _finish(record, None)
 
 
 def _gone(record: Record, now: float, rules: Rules) -> list[Effect]:

@@ -80,7 +80,14 @@ class Stop:
     reason: str
 
 
-Command: TypeAlias = Launch | Adopt | Stop
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Command: this launch is another scheduler's by now; launch nothing for it, stop nothing, report nothing."""
+
+    launch_id: str
+
+
+Command: TypeAlias = Launch | Adopt | Stop | Release
 
 
 @dataclass(frozen=True, slots=True)

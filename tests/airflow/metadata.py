@@ -121,7 +121,7 @@ class Metadata:
                 run.state = "running"
             return [ti.id for ti in tis]
 
-    def orphan_mapped(self, *external_ids: str) -> None:
+    def orphan_mapped(self, *external_ids: str | None) -> None:
         """Make the first task a mapped one: an instance for each of these, queued by a scheduler that is gone."""
         self.orphan("queued")
         table: Any = TaskInstance.__table__

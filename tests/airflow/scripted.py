@@ -11,7 +11,7 @@ from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.executor import AsyncExecutor
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Report, Stop
+from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Release, Report, Stop
 from ecs_async_executor.settings import Tuning
 
 
@@ -24,6 +24,7 @@ class ScriptedBridge(Bridge):
         self.commands: list[Command] = []
         self.calls: list[str] = []
         self.draining = False
+        self.silent = False
         self.health: Exception | None = None
         self.now = Statistics(launch_rate=20.0)
         self.stopped_with: list[dict[str, Any]] = []
@@ -46,8 +47,12 @@ class ScriptedBridge(Bridge):
         finally:
             self.draining = False
 
-    def beat(self) -> None:
-        self.calls.append("beat")
+    def beat(self, *, may_launch: bool = True) -> None:
+        self.calls.append("beat" if may_launch else "beat, launching nothing")
+        self.silent = self.silent and not may_launch
+
+    def is_silent(self) -> bool:
+        return self.silent
 
     def stop(self, timeout: float, *, stop_containers: bool, reason: str) -> bool:
         self.stopped_with.append({"timeout": timeout, "stop_containers": stop_containers, "reason": reason})
@@ -73,6 +78,10 @@ class ScriptedBridge(Bridge):
     @property
     def stops(self) -> list[Stop]:
         return [command for command in self.commands if isinstance(command, Stop)]
+
+    @property
+    def releases(self) -> list[Release]:
+        return [command for command in self.commands if isinstance(command, Release)]
 
     def say(self, **changes: Any) -> None:
         """Change the statistics."""

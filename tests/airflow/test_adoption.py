@@ -271,6 +271,18 @@ def test_what_is_in_our_ledger_keeps_its_record(executor: Any, database: Metadat
     assert states(executor) == {"task_0": ("success", None)}
 
 
+def test_what_we_queued_ourselves_keeps_its_record(executor: Any, database: Metadata) -> None:
+    database.orphan("queued")
+    with database.session() as session:
+        tis = database.tis(session)[:1]
+        airflow_compat.load_for_adoption(tis)
+        queue(executor, *airflow_compat.rebuild(tis).values())
+    executor.heartbeat()
+    assert len(executor.scripted.launches) == 1
+    assert adopted(executor, database) == []
+    assert len(executor.running) == 1
+
+
 def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, database: Metadata) -> None:
     database.orphan("running", external_ids=[ARN])
     (first,) = adopted(executor, database)

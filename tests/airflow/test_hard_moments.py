@@ -12,15 +12,19 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat
+from airflow import settings as airflow_settings
+
+from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, airflow_compat
 from ecs_async_executor.local import LocalEcs
-from tests.airflow.metadata import Metadata, adopt
+from tests.airflow.metadata import Job, Metadata, adopt
 from tests.airflow.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
@@ -45,7 +49,7 @@ class Blocking(AsyncEcsExecutor):
 class Heartbeats:
     """A scheduler's heartbeats: how long they took, and which events they brought."""
 
-    def __init__(self, executor: AsyncEcsExecutor) -> None:
+    def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.states: Counter[str] = Counter()
         self.last: dict[Any, str] = {}
@@ -143,55 +147,110 @@ def test_an_ambiguous_run_task_is_resolved_after_its_token_of_airflows_has_expir
     assert entry.token.endswith("-1")
 
 
-STALLED = 500
-STALL_SECONDS = 40.0
+@dataclass(frozen=True)
+class Stall:
+    """
+    How long the main thread of one scheduler does nothing, and what its launches then are.
+
+    :param threshold: ``scheduler_health_check_threshold``: after so long another scheduler adopts
+    :param capacity: the service has capacity for what is not launched yet
+    """
+
+    cls: type[AsyncEcsExecutor | AsyncBatchExecutor]
+    seconds: float
+    threshold: int
+    tokens: bool = False
+    capacity: bool = True
+    launches: int = 200
 
 
-@pytest.mark.skipif(not ASSIGNED, reason="before Airflow 3.2.2 a launch's identity is its scheduler's own")
-def test_a_main_thread_stalls_40_s_with_500_unlaunched_while_a_peer_adopts_and_each_has_one_container(
+class WithoutTokens(AsyncEcsExecutor):
+    """Airflow assigns no identity, as before 3.2.2."""
+
+    pre_assigns_external_executor_id = False
+
+
+@pytest.mark.parametrize(
+    "stall",
+    [
+        pytest.param(
+            Stall(AsyncEcsExecutor, 40.0, 30, tokens=True, launches=500),
+            marks=pytest.mark.skipif(not ASSIGNED, reason="Airflow assigns no identity"),
+            id="tokens",
+        ),
+        pytest.param(Stall(WithoutTokens, 12.0, 9), id="no tokens"),
+        pytest.param(Stall(WithoutTokens, 12.0, 9, capacity=False), id="no tokens, no capacity"),
+        pytest.param(Stall(AsyncBatchExecutor, 12.0, 9), id="Batch"),
+    ],
+)
+def test_a_main_thread_stalls_with_hundreds_unlaunched_while_a_peer_adopts_and_each_has_one_container(
     local_ecs: Callable[..., LocalEcs],
-    started: Callable[..., AsyncEcsExecutor],
+    started: Callable[..., Any],
     database: Metadata,
     monkeypatch: pytest.MonkeyPatch,
+    stall: Stall,
 ) -> None:
-    def start(rate: str) -> AsyncEcsExecutor:
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE", rate)
-        monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__LAUNCH_RATE_MAX", rate)
-        return started(parallelism=2 * STALLED)
+    monkeypatch.setattr(airflow_settings, "NonScopedSession", database.sessions)
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD", str(stall.threshold))
+
+    def start(rate: str) -> Any:
+        for service in ("ECS", "BATCH"):
+            monkeypatch.setenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__LAUNCH_RATE", rate)
+            monkeypatch.setenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__LAUNCH_RATE_MAX", rate)
+        return started(stall.cls, parallelism=2 * stall.launches)
+
+    def sign_of_life(state: str) -> None:
+        with database.session() as session:
+            job: Any = session.get(Job, stalled.job_id)
+            job.state, job.latest_heartbeat = state, datetime.now(tz=timezone.utc)
 
     ecs = local_ecs(script=[{"duration": 20.0}])
-    identities = [str(uuid.uuid4()) for _ in range(STALLED)]
+    identities = [str(uuid.uuid4()) if stall.tokens else None for _ in range(stall.launches)]
     database.orphan_mapped(*identities)
     # The peer repeats what has been launched already before it comes to what has not.
     stalled, peer = start("12"), start("40")
     with database.session() as session:
         tis = database.mapped(session)
+        ids = [str(ti.id) for ti in tis]
+        stalled.job_id = tis[0].queued_by_job_id
         airflow_compat.load_for_adoption(tis)
         queue(stalled, *airflow_compat.rebuild(tis).values())
     first, second = Heartbeats(stalled), Heartbeats(peer)
     first.until(lambda: len(ecs.ledger) >= 20)
+    if not stall.capacity:
+        ecs.faults.no_capacity(lasting=stall.seconds + 10)
 
-    # The main thread does nothing from here on: no heartbeat, no event drained. After 30 s a peer may adopt.
+    # The main thread does nothing from here on: no heartbeat, no event drained.
     stalls_at = time.monotonic()
-    second.during(31)
+    second.during(stall.threshold + 1)
     launched_by_stalled = len(ecs.ledger)
-    assert launched_by_stalled < STALLED, "the stalled one launched to the end"
+    assert launched_by_stalled < stall.launches, "the stalled one launched to the end"
+    sign_of_life("failed")
     with database.session() as session:
         assert adopt(peer, session) == 0
-    second.during(STALL_SECONDS - (time.monotonic() - stalls_at))
-    assert launched_by_stalled < len(ecs.ledger) < STALLED, "nothing was left that both could launch"
+    second.during(stall.seconds - (time.monotonic() - stalls_at))
+    assert len(ecs.ledger) < stall.launches, "nothing was left that both could launch"
 
-    # Both go on, and both believe that they own the rest.
-    both = threading.Thread(target=second.until, args=(lambda: second.states["success"] >= STALLED, 120))
+    # Both go on, and both believed that they own the rest. The scheduler's sign of life comes a little later.
+    both = threading.Thread(target=second.until, args=(lambda: second.states["success"] >= stall.launches, 120))
     both.start()
-    first.until(lambda: first.states["success"] >= STALLED, 120)
+    first.during(0.5)
+    assert stalled.statistics().paused
+    sign_of_life("running")
+    first.until(lambda: not stalled.running, 120)
     both.join()
 
     entries = ecs.ledger.entries()
-    assert Counter(entry.started_by for entry in entries) == dict.fromkeys(identities, 1)
-    assert set(first.last.values()) == set(second.last.values()) == {"success"}
-    assert len(second.last) == STALLED
+    marks = Counter(entry.started_by for entry in entries)
+    if stall.tokens:
+        assert marks == dict.fromkeys(identities, 1)
+    else:
+        assert len(entries) == stall.launches
+        assert all(sum(ti_id in mark for mark in marks) == 1 for ti_id in ids)
+    assert set(first.last.values()) <= {"running", "success"}
+    assert set(second.last.values()) == {"success"}
+    assert len(second.last) == stall.launches
     print(  # noqa: T201
-        f"stalled after {launched_by_stalled} of {STALLED}; requests answered with a container that was there: "
-        f"{sum(entry.replays for entry in entries)}, conflicts are not counted"
+        f"stalled after {launched_by_stalled} of {stall.launches}; requests answered with a container "
+        f"that was there: {sum(entry.replays for entry in entries)}, conflicts are not counted"
     )

@@ -15,7 +15,18 @@ import anyio
 from ecs_async_executor.backend import LaunchSpec, Service
 from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
 from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Report, Stop, Was
+from ecs_async_executor.messages import (
+    Adopt,
+    Command,
+    Finished,
+    Launch,
+    Launched,
+    Notice,
+    Release,
+    Report,
+    Stop,
+    Was,
+)
 from ecs_async_executor.policy import Rules
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, wall
@@ -61,6 +72,7 @@ class Harness:
         self.reports: list[Report] = []
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
+        self.silences = 0
         self.clock_error = 0.0
         self.seed = seed
         self.engine = self._make_engine()
@@ -74,6 +86,7 @@ class Harness:
             options=self.options,
             counters=Counters(),
             beat_age=lambda: self.silence,
+            silences=lambda: self.silences,
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
@@ -117,6 +130,9 @@ class Harness:
 
     def stop(self, launch_id: str, reason: str = "revoked") -> None:
         self.submit(Stop(launch_id, reason))
+
+    def release(self, *launches: Launch) -> None:
+        self.submit(*(Release(launch.launch_id) for launch in launches))
 
     def adopt(self, launch: Launch, was: Was, handle_id: str | None = None) -> None:
         self.submit(Adopt(launch, was, handle_id))

@@ -278,6 +278,33 @@ def test_without_a_backend_everything_waits_and_the_check_says_why(
     assert scheduler.bridge.stop(5, stop_containers=False, reason="")
 
 
+def test_after_a_silence_nothing_is_launched_before_the_scheduler_says_so(cloud: FakeCloud) -> None:
+    now = [0.0]
+    scheduler = Scheduler(cloud, stall_timeout=20.0, monotonic=lambda: now[0])
+    bridge = scheduler.bridge
+    bridge.start()
+    bridge.check(5)
+    bridge.beat()
+    now[0] = 20.0
+    assert not bridge.is_silent()
+    now[0] = 20.1
+    assert bridge.is_silent()
+    launch = a_launch("a")
+    bridge.submit(launch)
+    bridge.beat(may_launch=False)
+    deadline = time.monotonic() + 20
+    while bridge.unstarted() != {launch.launch_id}:
+        assert time.monotonic() < deadline, "it was not taken in"
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert bridge.is_silent()
+    assert cloud.calls["launch"] == 0
+    bridge.beat()
+    assert not bridge.is_silent()
+    scheduler.until(lambda: cloud.calls["find"])  # another may have launched it
+    bridge.stop(5, stop_containers=False, reason="")
+
+
 def test_check_raises_what_the_backend_says(scheduler: Scheduler) -> None:
     denied = BackendError(Kind.REFUSED, "AccessDeniedException", "no")
     scheduler.cloud.fault = lambda operation, cloud: denied if operation == "check" else None

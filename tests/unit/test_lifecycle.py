@@ -28,6 +28,7 @@ from ecs_async_executor.lifecycle import (
     Poll,
     Record,
     Refused,
+    Released,
     Replied,
     Resolved,
     Sending,
@@ -95,6 +96,7 @@ EVENTS: dict[str, Event] = {
     "look-up refused": LookUpRefused("denied"),
     "stop wanted": StopWanted("revoked"),
     "superseded": Superseded(),
+    "released": Released(),
     "doubted": Doubted(),
     "gone": Gone(),
 }
@@ -114,6 +116,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (W, "look-up refused"): (W, []),
     (W, "stop wanted"): (D, [Forget]),
     (W, "superseded"): (D, [Forget]),
+    (W, "released"): (D, [Forget]),
     (W, "doubted"): (U, [LookUp]),
     (W, "gone"): (W, []),
     (S, "sending"): ILLEGAL,
@@ -128,6 +131,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (S, "look-up refused"): (S, []),
     (S, "stop wanted"): (S, []),
     (S, "superseded"): (S, []),
+    (S, "released"): (S, []),
     (S, "doubted"): (S, []),
     (S, "gone"): (S, []),
     (A, "sending"): (S, []),
@@ -142,6 +146,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (A, "look-up refused"): (A, []),
     (A, "stop wanted"): (A, []),
     (A, "superseded"): (D, [Forget]),
+    (A, "released"): (D, [Forget]),
     (A, "doubted"): (A, []),
     (A, "gone"): (A, []),
     (U, "sending"): ILLEGAL,
@@ -156,6 +161,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (U, "look-up refused"): (U, [LookUp]),
     (U, "stop wanted"): (U, []),
     (U, "superseded"): (U, []),
+    (U, "released"): (D, [Forget]),
     (U, "doubted"): (U, []),
     (U, "gone"): (U, []),
     (X, "sending"): ILLEGAL,
@@ -170,6 +176,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
     (X, "look-up refused"): (X, []),
     (X, "stop wanted"): (X, [SendStop]),
     (X, "superseded"): (X, []),
+    (X, "released"): (D, [Forget]),
     (X, "doubted"): (X, []),
     (X, "gone"): (X, []),
     **{(D, name): (D, []) for name in EVENTS},
@@ -215,7 +222,7 @@ def test_every_phase_with_every_event(phase: Phase, name: str) -> None:
         return
     effects = step(record, EVENTS[name], NOW, RULES)
     assert (record.phase, kinds(effects)) == row
-    if row == (phase, []) and name not in ("stop wanted", "superseded", "observed", "gone"):
+    if row == (phase, []) and name not in ("stop wanted", "superseded", "released", "observed", "gone"):
         assert before == {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 

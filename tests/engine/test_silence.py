@@ -1,0 +1,134 @@
+"""A scheduler that was silent for so long that another has adopted its launches, and then goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from ecs_async_executor.engine import Options
+from ecs_async_executor.errors import BackendError
+from ecs_async_executor.lifecycle import Phase
+from ecs_async_executor.messages import Launch, Release, Was
+from tests.engine.cloud import FakeCloud, Plan
+from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
+from tests.engine.test_engine import NO_MEMORY, TIMED_OUT, failing, in_virtual_time
+
+STALL = 20.0
+LAUNCHES = 500
+
+
+def at_a_rate_of(rate: float) -> Options:
+    return replace(
+        OPTIONS,
+        launch_rate=lambda bucket: rate,
+        launch_rate_max=rate,
+        launch_burst=10,
+        describe_rate=20.0,
+        describe_burst=20,
+        stall_timeout=STALL,
+    )
+
+
+def adopted_without_its_identity(launch: Launch) -> Launch:
+    return replace(launch, launch_id=launch_id())
+
+
+@in_virtual_time
+@pytest.mark.parametrize("why", ["backlog", "capacity"])
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, repeatable: bool) -> None:
+    def no_capacity(operation: str, _: FakeCloud) -> BackendError | None:
+        return NO_MEMORY if operation == "launch" and 0.5 < anyio.current_time() < 600 else None
+
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=3600), repeatable=repeatable)
+    if why == "capacity":
+        cloud.fault = no_capacity
+    rules = replace(RULES, repeatable=repeatable)
+    sleeper = Harness(cloud, options=at_a_rate_of(5.0), rules=rules)
+    peer = Harness(cloud, options=at_a_rate_of(8.0), rules=rules)
+    launches = [make_launch(f"w{n}", started_by=f"ti-{n}") for n in range(LAUNCHES)]
+    async with sleeper.running(), peer.running():
+        sleeper.submit(*launches)
+        await anyio.sleep(5)
+        sleeper.silence = STALL + 1
+        await anyio.sleep(10)
+        for launch in launches:
+            peer.adopt(adopted_without_its_identity(launch), Was.QUEUED)
+        await anyio.sleep(10)
+        assert len(cloud.containers) < LAUNCHES, "nothing was left that both could launch"
+        sleeper.release(*launches)  # as the database says
+        sleeper.silence = 0.0
+        await anyio.sleep(1500)
+    assert {len(cloud.of(launch.label)) for launch in launches} == {1}
+    assert not any(container.stop_reasons for container in cloud.containers.values())
+    assert not sleeper.ledger.records
+    assert sleeper.finished() == []
+
+
+@in_virtual_time
+async def test_what_is_released_as_the_scheduler_calls_again_is_not_launched_before_that_is_read() -> None:
+    cloud = FakeCloud()
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL)).running() as engine:
+        engine.silence = STALL + 1
+        first = make_launch("a", tokened=True)
+        engine.submit(first)
+        await anyio.sleep(1)
+        # The lanes' order is chance: nobody but the launching one is told.
+        engine.inbox.append(Release(first.launch_id))
+        engine.silence = 0.0
+        engine.engine._launch_kick.set()
+        await anyio.sleep(60)
+    assert cloud.calls["launch"] == 0
+    assert not engine.ledger.records
+
+
+@in_virtual_time
+@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.AMBIGUOUS, Phase.UNRESOLVED, Phase.ACTIVE])
+async def test_what_is_released_says_nothing_more_and_its_container_runs_on(phase: Phase) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=30, duration=1e5), latency=2.0)
+    if phase in (Phase.AMBIGUOUS, Phase.UNRESOLVED):
+        cloud.fault = failing("launch:after", TIMED_OUT)
+    rules = replace(RULES, repeatable=phase is not Phase.UNRESOLVED)
+    async with Harness(cloud, rules=rules).running() as engine:
+        launch = make_launch("a")
+        engine.submit(launch)
+        await engine.until(lambda: [record.phase for record in engine.ledger.records.values()] == [phase])
+        await engine.until(lambda: cloud.of("a"))
+        assert [record.phase for record in engine.ledger.records.values()] == [phase]
+        engine.take()
+        engine.reports.clear()
+        engine.release(launch)
+        await anyio.sleep(600)
+    assert engine.take() == []
+    assert [container.stop_reasons for container in cloud.of("a")] == [[]]
+    assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_a_revoked_launch_is_stopped_although_it_is_released() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5), latency=2.0)
+    async with Harness(cloud).running() as engine:
+        launch = make_launch("a")
+        engine.submit(launch)
+        await anyio.sleep(0.5)
+        engine.stop(launch.launch_id)
+        engine.release(launch)
+        await engine.until(lambda: not engine.ledger.records)
+    assert [container.stop_reasons for container in cloud.of("a")] == [["revoked"]]
+
+
+@in_virtual_time
+async def test_a_silence_in_which_the_loop_did_nothing_either_is_noticed_when_it_is_over() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
+    peer = Harness(cloud)
+    async with sleeper.running(), peer.running():
+        launch = make_launch("a", started_by="ti")
+        peer.submit(adopted_without_its_identity(launch))
+        await peer.until(lambda: peer.launched("a"))
+        sleeper.inbox.append(launch)
+        sleeper.silences += 1  # a process that was stopped: the scheduler's thread was the first to go on
+        await sleeper.until(lambda: sleeper.finished("a"))
+    assert len(cloud.of("a")) == 1
