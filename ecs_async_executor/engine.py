@@ -1029,6 +1029,7 @@ class Engine:
             due = anyio.current_time() + PING_INTERVAL
             await anyio.sleep_until(due)
             self._lag = max(0.0, anyio.current_time() - due)
+            self._notes_silence()  # the launching lane may sleep, or wait for user code
             self._forget_gates(anyio.current_time())
             self._publish(self._statistics())
 

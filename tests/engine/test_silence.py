@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
+import msgspec
 import pytest
 
+from ecs_async_executor.backend import LaunchSpec, Observation, Seen
 from ecs_async_executor.engine import Options
 from ecs_async_executor.errors import BackendError
 from ecs_async_executor.lifecycle import Phase
@@ -130,5 +133,70 @@ async def test_a_silence_in_which_the_loop_did_nothing_either_is_noticed_when_it
         await peer.until(lambda: peer.launched("a"))
         sleeper.inbox.append(launch)
         sleeper.silences += 1  # a process that was stopped: the scheduler's thread was the first to go on
+        await sleeper.until(lambda: sleeper.finished("a"))
+    assert len(cloud.of("a")) == 1
+
+
+class Reticent(FakeCloud):
+    """Says why a container stops once it has stopped."""
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        seen = await super().describe(scope, ids)
+        return [msgspec.structs.replace(o, reason="") if o.seen is Seen.PENDING else o for o in seen]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_container_before(
+    repeatable: bool,
+) -> None:
+    def plan(label: str, nth: int) -> Plan:
+        return Plan(start_after=1e6, lingers=110) if nth == 1 else Plan(duration=1e5)
+
+    cloud = Reticent(plan=plan, repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rules=rules)
+    peer = Harness(cloud, rules=rules)
+    async with sleeper.running(), peer.running():
+        first = sleeper.launch("a", started_by="ti")
+        await sleeper.until(lambda: cloud.containers)
+        await anyio.sleep(600)
+        sleeper.stop(first)
+        again = make_launch("a", started_by="ti")
+        sleeper.submit(again)  # waits for the container before, which still stops
+        await anyio.sleep(5)
+        sleeper.silence = STALL + 1
+        await anyio.sleep(15)
+        peer.adopt(adopted_without_its_identity(again), Was.QUEUED)
+        await peer.until(lambda: peer.launched("a"))
+        await anyio.sleep(10)
+        sleeper.silence = 0.0
+        await anyio.sleep(300)
+        assert sum(container.alive(anyio.current_time()) for container in cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> None:
+    released = anyio.Event()
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
+    peer = Harness(cloud)
+
+    async def rendered(launch: Launch) -> LaunchSpec:
+        await released.wait()
+        return sleeper.default_render(launch)
+
+    async with sleeper.running(), peer.running():
+        sleeper.engine._rendered = rendered  # type: ignore[method-assign]
+        launch = make_launch("a", started_by="ti")
+        sleeper.submit(launch)
+        await anyio.sleep(1)
+        sleeper.silence = STALL + 1
+        await anyio.sleep(15)
+        peer.adopt(adopted_without_its_identity(launch), Was.QUEUED)
+        await peer.until(lambda: peer.launched("a"))
+        sleeper.silence = 0.0
+        await anyio.sleep(1)
+        released.set()
         await sleeper.until(lambda: sleeper.finished("a"))
     assert len(cloud.of("a")) == 1
