@@ -524,7 +524,7 @@ class Engine:
             for record in self._ledger.queued(lane):
                 self._notice(record, gate.reason, about, refused=refused)
                 waited = now - max(since, record.waiting_since)
-                if record.sent_at is not None and now - record.sent_at >= rules.resend_window:
+                if lifecycle.is_window_over(record, now, rules):
                     self._dispatch(record, lifecycle.WindowOver(), now)  # whoever is before it may be so for hours
                 elif limit is not None and waited >= limit:
                     what = "refused" if refused else "had no capacity for"
@@ -558,7 +558,7 @@ class Engine:
 
     async def _launch_one(self, record: Record) -> None:
         now = anyio.current_time()
-        if record.sent_at is not None and now - record.sent_at >= self._ledger.rules.resend_window:
+        if lifecycle.is_window_over(record, now, self._ledger.rules):
             self._dispatch(record, lifecycle.WindowOver(), now)
             return
         ticket = record.ticket

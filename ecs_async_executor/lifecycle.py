@@ -165,6 +165,12 @@ class Record:
         return f"{launch.started_by if ours else launch.launch_id}-{self.attempt + self.spent}"
 
 
+def is_window_over(record: Record, now: float, rules: Rules) -> bool:
+    """Tell if the token is too old to be sent again, or, of who died, can be."""
+    since = record.waiting_since if record.sent_at is None and record.was is Was.QUEUED else record.sent_at
+    return since is not None and now - since >= rules.resend_window
+
+
 # --- events -------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +423,7 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             record.phase = Phase.SENDING
             record.spec = spec
             return []
-        case Unrenderable() | GaveUp() if phase is Phase.WAITING and record.was is Was.QUEUED:
+        case Unrenderable() | GaveUp() | WindowOver() if phase is Phase.WAITING and record.was is Was.QUEUED:
             return _look_up_instead(record, now)  # who died may have launched it
         case Unrenderable(reason) if phase is Phase.WAITING:
             return _fail(record, reason, notable=True)

@@ -952,3 +952,19 @@ async def test_requests_for_one_place_that_draw_from_different_rates_keep_the_lo
             engine.launch(f"slow{n}")
         await engine.until(lambda: len(engine.finished()) == 6)
     assert len(engine.rendered) < 30
+
+
+@in_virtual_time
+async def test_an_adopted_launch_that_has_waited_for_longer_than_tokens_live_is_looked_for_first() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", tokened=True)
+        first.submit(launch)
+        await first.until(lambda: cloud.containers)
+    cloud.fault = lambda operation, _: NO_MEMORY if operation == "launch" else None
+    async with Harness(cloud).running() as second:
+        second.adopt(launch, Was.QUEUED)
+        await second.until(lambda: second.launched("a"))
+        assert anyio.current_time() < RULES.resend_window + 60
+    assert len(cloud.of("a")) == 1
+    assert cloud.calls["find"] >= 1
