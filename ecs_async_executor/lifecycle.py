@@ -570,6 +570,8 @@ def _ask_its_age(record: Record, handle_id: str, now: float) -> list[Effect]:
 def _interrupted(record: Record, now: float, rules: Rules) -> list[Effect]:
     if record.phase is not Phase.SENDING:
         return []
+    if record.muted and record.stop_reason is None:
+        return _finish(record, None)  # superseded, or adopted by another: see _superseded
     if record.sent_at is None:
         record.sent_at = now
     if not rules.repeatable:

@@ -968,3 +968,24 @@ async def test_an_adopted_launch_that_has_waited_for_longer_than_tokens_live_is_
         assert anyio.current_time() < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
     assert cloud.calls["find"] >= 1
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_a_superseded_launch_that_was_in_flight_when_the_loop_died_is_not_sent_again(
+    repeatable: bool,
+) -> None:
+    cloud = FakeCloud(latency=2.0, repeatable=repeatable)
+    harness = Harness(cloud, rules=replace(RULES, repeatable=repeatable))
+    async with harness.running():
+        harness.launch("first", key="k")
+        await anyio.sleep(0.5)
+        harness.launch("second", key="k")
+        await anyio.sleep(0.2)
+    harness.new_loop()
+    async with harness.running():
+        await harness.until(lambda: harness.finished("k"))
+        await anyio.sleep(100)
+    assert cloud.of("first") == []
+    assert len(cloud.of("second")) == 1
+    assert not harness.ledger.records
