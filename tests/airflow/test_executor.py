@@ -557,6 +557,88 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
     assert line > 50
 
 
+def interrupted_at(line: int, what: Callable[[], object]) -> bool:
+    """Do something with a SystemExit at its n-th line; tell if it has that many."""
+    injector = Injector(line)
+    before = sys.gettrace()
+    sys.settrace(injector)
+    try:
+        what()
+    except SystemExit:
+        pass
+    finally:
+        sys.settrace(before)
+    return injector.left <= 0
+
+
+def test_a_system_exit_while_workloads_are_taken_leaves_none_launched_that_is_not_known(
+    make_executor: Callable[..., Any],
+) -> None:
+    line = 0
+    while True:
+        line += 1
+        executor = make_executor()
+        queue(executor, make_workload("one"), make_workload("two"))
+        if not interrupted_at(line, executor.heartbeat):
+            break
+        # Whatever was handed over is known, so that its end is told and a revocation finds it.
+        known = {tracked.launch_id for tracked in executor._launches.values()}
+        assert {launch.launch_id for launch in executor.scripted.launches} <= known, f"line {line}"
+        assert set(executor._launches) <= executor.running, f"line {line}"
+        executor.scripted.report(*(succeeded(launch) for launch in executor.scripted.launches))
+        executor.end()
+        told = states(executor)
+        assert told == dict.fromkeys(task_ids(executor.scripted.launches), ("success", None)), f"line {line}"
+        assert len(executor.scripted.stopped_with) == 1
+    assert line > 50
+
+
+def test_a_system_exit_while_one_is_revoked_is_mended_by_revoking_it_again(
+    make_executor: Callable[..., Any],
+) -> None:
+    line = 0
+    while True:
+        line += 1
+        executor = make_executor()
+        workload = make_workload("one")
+        queue(executor, workload)
+        executor.heartbeat()
+        launch = executor.scripted.launches[-1]
+        ti = Ti(workload)
+        if not interrupted_at(line, lambda: executor.revoke_task(ti=ti)):  # noqa: B023 - called at once
+            break
+        executor.revoke_task(ti=ti)
+        executor.scripted.report(failed(launch))
+        executor.sync()
+        assert [stop.launch_id for stop in executor.scripted.stops][:1] == [launch.launch_id], f"line {line}"
+        assert states(executor) == {}, f"line {line}"
+        assert executor.running == set()
+        assert executor._launches == {}
+    assert line > 5
+
+
+@pytest.mark.parametrize("method", ["end", "terminate"])
+def test_a_system_exit_at_any_statement_of_the_end_loses_no_event_once_it_is_repeated(
+    make_executor: Callable[..., Any], method: str
+) -> None:
+    line = 0
+    while True:
+        line += 1
+        executor = make_executor()
+        launch = launch_one(executor, task_id="one")
+        executor.scripted.report(launched(launch), succeeded(launch))
+        queue(executor, make_workload("late"))
+        if not interrupted_at(line, getattr(executor, method)):
+            break
+        getattr(executor, method)()
+        executor.heartbeat()
+        assert executor.scripted.launches == [launch], f"line {line}"
+        assert states(executor) == {"one": ("success", None)}, f"line {line}"
+        assert executor._launches == {}
+        assert executor.scripted.stopped_with
+    assert line > 20
+
+
 # --- what is no longer wanted ----------------------------------------------------------------------------------
 
 

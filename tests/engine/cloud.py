@@ -49,6 +49,7 @@ class Container:
     stopped: float | None = None
     stop_reasons: list[str] = field(default_factory=list)
     by_hand: bool = False
+    forgotten_until: float = 0.0
 
     @property
     def starts_at(self) -> float:
@@ -65,8 +66,16 @@ class Container:
     def alive(self, now: float) -> bool:
         return now < self.ends_at
 
+    def succeeded(self, now: float) -> bool:
+        to_the_end = self.stopped is None or self.stopped >= self.starts_at + self.plan.duration
+        return self.ran_user_code(now) and not self.alive(now) and to_the_end and self.plan.exit_code == 0
+
+    def unknown(self, now: float) -> bool:
+        """The service does not know it: not yet, or for a time."""
+        return now < max(self.created + self.plan.hidden_for, self.forgotten_until)
+
     def observe(self, now: float) -> Observation:
-        if now < self.created + self.plan.hidden_for:
+        if self.unknown(now):
             return Observation(self.handle, Seen.MISSING, status="MISSING")
         started = self.ran_user_code(now)
         observed = partial(
@@ -100,6 +109,8 @@ class FakeCloud:
     :param latency: of every call, in seconds
     :param plan: how the n-th container of a workload goes
     :param repeatable: a token makes one container, however often it is sent
+
+    ``unreadable`` says of which containers a description comes without sense, so that none of it is left.
     """
 
     describe_batch = 100
@@ -119,6 +130,8 @@ class FakeCloud:
         self.containers: dict[str, Container] = {}
         self.by_token: dict[str, Container] = {}
         self.parameters: dict[str, object] = {}
+        self.unreadable: Callable[[Container], bool] = lambda container: False
+        self.asked_to_stop: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.call_times: defaultdict[str, list[float]] = defaultdict(list)
         self.in_flight: Counter[str] = Counter()
@@ -177,6 +190,7 @@ class FakeCloud:
                 if i in self.containers and self.containers[i].handle.scope == scope
                 else Observation(Handle(scope, i), Seen.MISSING, status="MISSING")
                 for i in ids
+                if i not in self.containers or not self.unreadable(self.containers[i])
             ]
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
@@ -185,9 +199,10 @@ class FakeCloud:
             return [handle for handle in ours if handle.scope == scope]
 
     async def stop(self, handle: Handle, reason: str) -> None:
+        self.asked_to_stop.add(handle.id)
         async with self._call("stop"):
             container = self.containers.get(handle.id)
-            if container is None:
+            if container is None or anyio.current_time() < container.forgotten_until:
                 raise BackendError(Kind.NOT_FOUND, "InvalidParameterException", "The task was not found.")
             container.stop_reasons.append(reason)
             if container.stopped is None:

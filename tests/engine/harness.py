@@ -73,6 +73,7 @@ class Harness:
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
         self.silences = 0
+        self.silent_since: float | None = None
         self.clock_error = 0.0
         self.seed = seed
         self.engine = self._make_engine()
@@ -85,13 +86,16 @@ class Harness:
             render=self._render,
             options=self.options,
             counters=Counters(),
-            beat_age=lambda: self.silence,
+            beat_age=self._beat_age,
             silences=lambda: self.silences,
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
             event=SERVICE.event,
         )
+
+    def _beat_age(self) -> float:
+        return self.silence if self.silent_since is None else anyio.current_time() - self.silent_since
 
     def new_loop(self) -> None:
         """Do what the bridge does when the loop thread has died: a new engine over the same ledger."""
