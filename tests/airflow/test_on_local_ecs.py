@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from argparse import Namespace
@@ -75,6 +76,67 @@ def test_a_workload_runs_and_a_failing_one_says_why(
     assert [str(state) for state, _ in events["bad"]] == ["running", "failed"]
     assert "exited 3" in events["bad"][1][1]
     assert executor.running == set()
+
+
+class SaysItsName(AsyncEcsExecutor):
+    """Runs a shell that exits as the task's name says."""
+
+    @staticmethod
+    def _serialize_workload_to_command(workload: Any) -> list[str]:
+        return ["sh", "-c", f"exit {workload.ti.task_id.removeprefix('exits-')}"]
+
+
+def test_a_sidecars_exit_code_decides_nothing_over_a_socket_either(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
+) -> None:
+    ecs = local_ecs(runner="subprocess")
+    failing = {"name": "side", "command": ["sh", "-c", "exit 9"], "essential": False}
+    ecs.register("family", "airflow", sidecars=[failing])
+    # The settings name family:1; this is its second revision.
+    executor = started(SaysItsName)
+    workloads = [
+        make_workload(name, executor_config={"taskDefinition": "family:2"}) for name in ("exits-0", "exits-3")
+    ]
+    queue(executor, *workloads)
+
+    events = beat_until(executor, over(2))
+
+    assert str(events["exits-0"][-1][0]) == "success"
+    assert str(events["exits-3"][-1][0]) == "failed"
+    assert "exited 3" in events["exits-3"][-1][1]
+    arns = {name: of_one[0][1] for name, of_one in events.items()}
+    codes = {name: sorted(c["exitCode"] for c in ecs.task(arn)["containers"]) for name, arn in arns.items()}
+    assert codes == {"exits-0": [0, 9], "exits-3": [3, 9]}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["end", "terminate"])
+def test_the_end_of_an_executor_in_a_forks_child_is_no_end_of_the_parents(
+    local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor], method: str
+) -> None:
+    ecs = local_ecs(script=[{"command": '"task_id":"long"', "duration": None}, {"duration": 0.2}])
+    executor = started()
+    queue(executor, make_workload("long"))
+    arn = beat_until(executor, bool)["long"][0][1]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            executor.sync()
+            getattr(executor, method)()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+    queue(executor, make_workload("short"))
+    events = beat_until(executor, over(1))
+
+    assert [str(state) for state, _ in events["short"]] == ["running", "success"]
+    assert ecs.task(arn)["lastStatus"] == "RUNNING"
+    assert ecs.statistics.operations.get("StopTask") is None
 
 
 def test_the_health_check_passes_and_a_missing_cluster_fails_it(
