@@ -683,7 +683,7 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
         return _age_told(record, observation, now, rules)
     launchable = _is_launchable(record, rules)
     # A container that is not listed is launched after a second look, but failed only after the grace.
-    patience = _patience(rules) if launchable else rules.missing_grace
+    patience = _patience(record, rules) if launchable else rules.missing_grace
     # Only answers count: one that took its time is not to be the last one at once.
     if record.unfound_at is None:
         record.unfound_at = now
@@ -777,9 +777,13 @@ def _is_launchable(record: Record, rules: Rules) -> bool:
     return record.sent_at is None or not rules.repeatable
 
 
-def _patience(rules: Rules) -> float:
-    """Return for how long a search has to find nothing before a launch is made."""
-    return rules.relook_after if rules.repeatable else rules.absent_grace
+def _patience(record: Record, rules: Rules) -> float:
+    """
+    Return for how long a search has to find nothing before a launch is made.
+
+    A listing lags. Where the token is the one that was sent, if any was, the request itself tells what it missed.
+    """
+    return rules.relook_after if rules.repeatable and record.launch.tokened else rules.absent_grace
 
 
 def _age_told(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:

@@ -47,7 +47,7 @@ class Rules:
     :param relook_after: seconds after which a container that was not listed is looked for once more
     :param repeatable: see :class:`~ecs_async_executor.backend.Service`
     :param absent_grace: seconds for which a search has to have found nothing before a request that may have been
-        carried out is made once more, where the service is not repeatable
+        carried out is made once more, where no token makes that harmless
     :param created_margin: seconds that clocks may differ by, when a container's age is compared with Airflow's
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -989,3 +990,23 @@ async def test_a_superseded_launch_that_was_in_flight_when_the_loop_died_is_not_
     assert cloud.of("first") == []
     assert len(cloud.of("second")) == 1
     assert not harness.ledger.records
+
+
+@in_virtual_time
+@pytest.mark.parametrize("lag", [6.0, 15.0])
+async def test_an_adopted_launch_without_its_token_is_found_although_the_listing_lags(lag: float) -> None:
+    class Lagging(FakeCloud):
+        async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+            found = await super().find(scope, started_by)
+            return [h for h in found if anyio.current_time() - self.containers[h.id].created > lag]
+
+    cloud = Lagging(plan=lambda label, nth: Plan(duration=100))
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", started_by="ti")
+        first.submit(launch)
+        await first.until(lambda: cloud.containers)
+    async with Harness(cloud).running() as second:
+        second.adopt(replace(launch, launch_id=launch_id()), Was.QUEUED)
+        await second.until(lambda: second.launched("a"))
+        await anyio.sleep(30)
+    assert len(cloud.of("a")) == 1
