@@ -586,12 +586,15 @@ class AsyncExecutor(compat.VersionedExecutor):
         if external_id in spent:
             # Not assigned anew with this queueing: its tokens belong to the container of an earlier one.
             return str(uuid.uuid4()), external_id
-        spent.add(external_id)
+        self._spend(external_id)
+        return external_id, external_id
+
+    def _spend(self, external_id: str) -> None:
+        self._spent.add(external_id)
         order = self._spent_order
         order.append(external_id)
         if len(order) > SPENT_IDS_KEPT:
-            spent.discard(order.popleft())
-        return external_id, external_id
+            self._spent.discard(order.popleft())
 
     def _route(self, ti: Any) -> Hashable:
         """Return what decides where a workload's container is placed, as far as that is known beforehand."""
@@ -748,6 +751,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         for key, adopt in stage.items():
             self._forget(key)
             self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key])
+            if adopt.launch.tokened and adopt.launch.launch_id not in self._spent:
+                self._spend(adopt.launch.launch_id)
             if adopt.was is Was.QUEUED:
                 self._unlaunched.add(adopt.launch.launch_id)
         self._stage = stage

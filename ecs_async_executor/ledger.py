@@ -147,6 +147,7 @@ class Ledger:
                         launch, was, handle_id, tokened=launch.tokened and self.rules.repeatable, now=now
                     ),
                     now,
+                    adopted=True,
                 )
             case Stop(launch_id, reason):
                 self._unwanted(launch_id, lifecycle.StopWanted(reason), now)
@@ -162,11 +163,17 @@ class Ledger:
             self.dispatch(record, event, now)
 
     def _begin(
-        self, launch: Launch, make: Callable[[], tuple[Record, list[lifecycle.Effect]]], now: float
+        self,
+        launch: Launch,
+        make: Callable[[], tuple[Record, list[lifecycle.Effect]]],
+        now: float,
+        *,
+        adopted: bool = False,
     ) -> None:
         known = self.records.get(launch.launch_id)
         if known is not None:
-            if not known.muted:
+            # What is adopted is what was queued; what is queued at another time is another launch.
+            if not known.muted and (adopted or launch.queued_at == known.launch.queued_at):
                 return
             self._rename(known, now)
         self._held.pop(launch.key, None)

@@ -271,6 +271,20 @@ def test_what_is_in_our_ledger_keeps_its_record(executor: Any, database: Metadat
     assert states(executor) == {"task_0": ("success", None)}
 
 
+def test_an_adopted_identity_that_is_left_over_makes_no_second_launch_with_the_same_tokens(
+    executor: Any, database: Metadata
+) -> None:
+    assigned = str(uuid.uuid4())
+    database.orphan("queued", external_ids=[assigned])
+    (first,) = adopted(executor, database)
+    assert first.launch.launch_id == assigned
+    queue(executor, make_workload("task_0", external_executor_id=assigned))
+    executor.heartbeat()
+    (second,) = executor.scripted.launches
+    assert second.launch_id != assigned
+    assert second.started_by == assigned
+
+
 def test_what_we_queued_ourselves_keeps_its_record(executor: Any, database: Metadata) -> None:
     database.orphan("queued")
     with database.session() as session:

@@ -12,6 +12,7 @@ from ecs_async_executor.messages import Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
 from tests.engine.test_engine import TIMED_OUT, in_virtual_time
+from tests.engine.virtual_time import EPOCH
 
 
 @in_virtual_time
@@ -64,3 +65,28 @@ async def test_a_revoked_launch_that_is_found_late_stops_its_own_container_and_n
     assert (finished.success, finished.launch_id) == (True, again.launch_id)
     old, new = cloud.of("a")
     assert (old.stop_reasons, new.stop_reasons) == (["revoked"], [])
+
+
+@in_virtual_time
+async def test_an_identity_that_is_queued_again_while_its_adopted_container_has_ended_unseen_is_launched() -> None:
+    def plan(label: str, nth: int) -> Plan:
+        return Plan(duration=20) if nth == 1 else Plan(duration=40, exit_code=1)
+
+    cloud = FakeCloud(plan=plan)
+    async with Harness(cloud).running() as first:
+        launch = make_launch("a", tokened=True)
+        first.submit(launch)
+        await first.until(lambda: first.launched("a"))
+        await anyio.sleep(5)
+    async with Harness(cloud).running() as second:
+        second.adopt(launch, Was.RUNNING)
+        await anyio.sleep(3)
+        cloud.fault = lambda operation, _: (
+            TIMED_OUT if operation == "describe" and anyio.current_time() < 40 else None
+        )
+        await anyio.sleep(25)  # deferred, and due again; its end was not seen
+        second.submit(replace(launch, queued_at=EPOCH + anyio.current_time()))
+        await second.until(lambda: second.finished("a"))
+        await anyio.sleep(600)
+    assert [end.exit_code for end in second.finished("a")] == [1]
+    assert len(cloud.of("a")) == 2
