@@ -65,7 +65,8 @@ _OVER: Final = frozenset({"STOPPED", "DELETED"})
 
 _USUAL_STOP: Final = "EssentialContainerExited"
 _STOPPED_BY_REQUEST: Final = "UserInitiated"
-_HOST_LOST: Final = "Host EC2 "
+_HOST_LOST: Final = ("Host EC2 ", "Container instance deregistration")
+"""Who took away a host says nothing of the tasks that were to run there."""
 
 log = structlog.get_logger(__name__)
 

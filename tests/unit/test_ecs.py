@@ -397,6 +397,7 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             ("UserInitiated", "Airflow Executor received a SIGTERM"),
             ("UserInitiated", "Host EC2 (instance i-0) terminated."),
             ("TerminationNotice", "Host EC2 (instance i-0) terminated."),
+            ("UserInitiated", "Container instance deregistration forced by user"),
             ("TaskFailedToStart", PULL),
             (None, "not wanted"),
         )
