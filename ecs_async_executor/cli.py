@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
@@ -16,6 +17,7 @@ from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_c
 if TYPE_CHECKING:
     import argparse
 
+    from ecs_async_executor.backend import Backend
     from ecs_async_executor.executor import AsyncExecutor
 
 __all__ = ["check", "get_cli_commands", "show_request"]
@@ -70,9 +72,7 @@ def check(args: argparse.Namespace) -> None:
     name = executor.service.name
     _say(f"Settings: good ({executor.destination}).")
 
-    backend = executor._make_backend()  # noqa: SLF001 - one package
-
-    async def ask() -> list[tuple[str, str | None]]:
+    async def ask(backend: Backend) -> list[tuple[str, str | None]]:
         found: list[tuple[str, str | None]] = []
         async with backend.open():
             for trial in backend.trials():
@@ -85,7 +85,8 @@ def check(args: argparse.Namespace) -> None:
         return found
 
     try:
-        found = run_bounded(ask, args.timeout)
+        backend = executor._make_backend()  # noqa: SLF001 - one package
+        found = run_bounded(partial(ask, backend), args.timeout)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
         sys.exit(f"{name}: {in_words(error)}")
     for trial, problem in found:
@@ -109,6 +110,7 @@ def show_request(args: argparse.Namespace) -> None:
 def _try_request(executor: AsyncExecutor, queue: str | None, config: Any) -> tuple[Any, list[str]]:
     """Return a task's request, and what the SDK or we ourselves would refuse it for."""
     from ecs_async_executor.errors import Rejected
+    from ecs_async_executor.executor import in_words
     from ecs_async_executor.messages import Launch
 
     try:
@@ -118,6 +120,8 @@ def _try_request(executor: AsyncExecutor, queue: str | None, config: Any) -> tup
         spec = executor._spec(request, launch, None)  # noqa: SLF001
     except Rejected as rejected:
         return None, [rejected.reason]
+    except Exception as error:  # noqa: BLE001 - whatever it is, the launch fails of it too
+        return None, [f"The container request could not be built: {in_words(error)}"]
     return spec.request, list(executor._wrong_parameters(spec.request))  # noqa: SLF001
 
 
@@ -135,7 +139,7 @@ def _executor(args: argparse.Namespace) -> AsyncExecutor:
 
     executor = _class(args.service)(team_name=args.team)
     try:
-        _ = executor.tuning
+        _ = executor.tuning, executor.max_attempts
     except ConfigurationError as error:
         sys.exit(str(error))
     return executor

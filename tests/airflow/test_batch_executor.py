@@ -454,6 +454,31 @@ def test_show_request_shows_the_job_of_the_service_that_is_asked_for(
     assert request["containerOverrides"]["command"][-1] == "***"
 
 
+def test_show_request_says_in_a_line_what_is_to_blame_for_a_request_that_cannot_be_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+    arguments: Any = type("Arguments", (), {})()
+    arguments.team, arguments.service, arguments.queue = None, "batch", "default"
+    containers = [{"name": "airflow"}, "log-router"]
+    arguments.executor_config = {"ecsPropertiesOverride": {"taskProperties": [{"containers": containers}]}}
+    reason = "The container request could not be built: AttributeError"
+    with pytest.raises(SystemExit, match=f"^A task with this executor_config would fail: {reason}"):
+        cli.show_request(arguments)
+
+
+def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Texty(AsyncBatchExecutor):
+        max_submit_job_attempts = "many"  # type: ignore[assignment]
+
+    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [Texty])
+    arguments: Any = type("Arguments", (), {})()
+    arguments.team = arguments.service = None
+    arguments.timeout = 1.0
+    with pytest.raises(SystemExit, match=r"Texty\.max_submit_job_attempts = 'many'"):
+        cli.check(arguments)
+
+
 def test_the_command_is_about_the_executor_that_is_configured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,15 @@ def test_the_check_fails_for_a_job_queue_that_there_is_not(
         check("batch")
 
 
+def test_the_check_says_in_a_line_why_no_client_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: AsyncEcsExecutor) -> None:
+        raise ImportError("no module named aiobotocore")
+
+    monkeypatch.setattr(AsyncEcsExecutor, "_make_backend", broken)
+    with pytest.raises(SystemExit, match=r"^ECS: ImportError: no module named aiobotocore$"):
+        check("ecs")
+
+
 def test_revoking_a_running_workload_stops_its_container(
     local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
 ) -> None:
