@@ -227,14 +227,6 @@ def _moment(claims: Any, name: str) -> float | None:
     return None
 
 
-def _token_life(token: str) -> tuple[float, float] | None:
-    with suppress(ValueError, IndexError, KeyError, TypeError):
-        payload = token.split(".")[1]
-        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["iat"]), float(claims["exp"])
-    return None
-
-
 def load_for_adoption(tis: Sequence[Any]) -> Session | None:
     """
     Load in one go what adoption needs of task instances.
