@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import random
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -67,6 +67,8 @@ PLANS = st.builds(
     lingers=st.sampled_from([0.0, 30.0]),
 )
 MOMENTS = st.sampled_from([0.02, 0.06, 3.0])
+STEPS: Counter[str] = Counter()
+"""Taken by each machine in this process; ``conftest.py`` tells them."""
 
 
 @dataclass(eq=False)
@@ -433,6 +435,10 @@ class Walk(RuleBasedStateMachine):
         instance.silent = True
 
     @invariant()
+    def every_step_is_counted(self) -> None:
+        STEPS[type(self).__name__] += 1
+
+    @invariant()
     def at_most_one_outcome_and_nothing_after_it(self) -> None:
         self.apply_reports()
 
@@ -456,6 +462,7 @@ class Walk(RuleBasedStateMachine):
         del times[:-200]
 
     def teardown(self) -> None:
+        STEPS[type(self).__name__] -= 1  # the beginning is none
         try:
             self.faults.clear()
             self.pass_time(1000.0)
