@@ -97,6 +97,7 @@ class Record:
     :param seen_running: user code can have run
     :param missing_at: since when the service does not know the container
     :param muted: reports nothing any more (revoked, superseded by a later launch of its key, adopted by another)
+    :param released: adopted by another scheduler while its request was in flight
     :param stop_reason: the container has to be stopped, with these words
     :param was: how it was adopted; None if it was not, or is known not to have been launched before
     :param lookup: identifier of a container that may be this launch's
@@ -135,6 +136,7 @@ class Record:
     seen_running: bool = False
     missing_at: float | None = None
     muted: bool = False
+    released: bool = False
     stop_reason: str | None = None
     was: Was | None = None
     lookup: str | None = None
@@ -430,7 +432,7 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
         case Unrenderable() if phase is Phase.AMBIGUOUS:
             return _look_up_instead(record, now)  # an earlier request may have been carried out
         case Replied(observation) if phase is Phase.SENDING:
-            return _claim(record, observation, now)
+            return _replied(record, observation, now)
         case Refused(error, jitter) if phase is Phase.SENDING:
             return _refused(record, error, now, jitter, rules)
         case WindowOver() if phase is Phase.AMBIGUOUS:
@@ -504,6 +506,13 @@ def _claim(record: Record, observation: Observation, now: float) -> list[Effect]
         effects.append(SendStop(record.stop_reason))
     if not record.muted:
         effects.append(Emit(Launched(launch.launch_id, launch.key, observation.handle.id)))
+    return effects
+
+
+def _replied(record: Record, observation: Observation, now: float) -> list[Effect]:
+    effects = _claim(record, observation, now)
+    if record.released and record.stop_reason is None:
+        return _finish(record, None)  # the adopter's: not even a later stop of everything is to reach it
     return effects
 
 
@@ -862,7 +871,7 @@ def _superseded(record: Record) -> list[Effect]:
 def _released(record: Record) -> list[Effect]:
     if record.stop_reason is not None:
         return []  # its container was unwanted before that
-    record.muted = True
+    record.muted = record.released = True
     # A request in flight is not sent again after its answer; what it has started is the adopter's.
     return [] if record.phase is Phase.SENDING else _finish(record, None)
 

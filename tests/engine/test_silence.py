@@ -123,6 +123,35 @@ async def test_a_revoked_launch_is_stopped_although_it_is_released() -> None:
 
 
 @in_virtual_time
+async def test_what_is_released_in_flight_is_not_stopped_with_everything_else() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5), latency=2.0)
+    async with Harness(cloud).running() as engine:
+        released, other = make_launch("a"), make_launch("b")
+        engine.submit(released, other)
+        await engine.until(lambda: cloud.of("a") and cloud.of("b"))
+        engine.release(released)
+        await engine.until(lambda: engine.launched("b"))
+        engine.engine.drain("terminated")
+        await engine.until(lambda: cloud.of("b")[0].stop_reasons)
+        await anyio.sleep(10)
+    assert [container.stop_reasons for container in cloud.of("a")] == [[]]
+
+
+@in_virtual_time
+async def test_what_is_released_in_flight_and_adopted_back_keeps_its_container() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1e4, duration=1e5), latency=2.0)
+    async with Harness(cloud).running() as engine:
+        launch = make_launch("a", tokened=True)
+        engine.submit(launch)
+        await engine.until(lambda: cloud.of("a"))
+        engine.release(launch)
+        await engine.until(lambda: not engine.ledger.records)
+        engine.adopt(launch, Was.QUEUED)
+        await engine.until(lambda: engine.launched("a"))
+    assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
 async def test_a_silence_in_which_the_loop_did_nothing_either_is_noticed_when_it_is_over() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
     sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
