@@ -499,8 +499,9 @@ class Engine:
 
     def _notes_silence(self) -> bool:
         """Tell if the scheduler is silent, or was and what it held has not been looked after yet."""
-        silences = self._silences()
-        if self._stalled() or silences != self._silences_seen:
+        stalled = self._stalled()
+        silences = self._silences()  # read after that: it is told of first
+        if stalled or silences != self._silences_seen:
             self._silences_seen = silences
             self._silent = True
         return self._silent
@@ -1029,7 +1030,8 @@ class Engine:
             due = anyio.current_time() + PING_INTERVAL
             await anyio.sleep_until(due)
             self._lag = max(0.0, anyio.current_time() - due)
-            self._notes_silence()  # the launching lane may sleep, or wait for user code
+            if self._notes_silence():  # the launching lane may sleep, or wait for user code
+                self._launch_kick.set()  # it ends there, or what is submitted hours later would be in doubt too
             self._forget_gates(anyio.current_time())
             self._publish(self._statistics())
 

@@ -456,7 +456,7 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
         case Released():
             return _released(record)
         case Doubted() if phase is Phase.WAITING:
-            return _look_up_instead(record, now)
+            return _doubted(record, now)
         case Gone() if phase is Phase.ACTIVE:
             return _gone(record, now, rules)
         case Observed() | Doubted() | Gone() | Resolved() | LookUpRefused():
@@ -560,6 +560,13 @@ def _look_up_instead(record: Record, now: float) -> list[Effect]:
     record.since = record.retry_at = now
     record.lookup = record.unfound_at = None
     return [LookUp()]
+
+
+def _doubted(record: Record, now: float) -> list[Effect]:
+    at = record.retry_at  # what it waits for, a container before it perhaps, is not over because it is in doubt
+    effects = _look_up_instead(record, now)
+    record.retry_at = max(now, at)
+    return effects
 
 
 def _ask_its_age(record: Record, handle_id: str, now: float) -> list[Effect]:

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from ecs_async_executor.backend import LaunchSpec, Observation, Seen
+from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.engine import Options
 from ecs_async_executor.errors import BackendError
 from ecs_async_executor.lifecycle import Phase
@@ -202,6 +202,66 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         sleeper.silence = 0.0
         await anyio.sleep(300)
         assert sum(container.alive(anyio.current_time()) for container in cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
+    cloud = FakeCloud()
+    engine = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
+    engine.silence = STALL + 1
+
+    def ends() -> int:
+        known = engine.silences
+        if not known:
+            engine.silences, engine.silence = 1, 0.0
+        return known
+
+    engine.engine._silences = ends
+    assert engine.engine._notes_silence()
+
+
+@in_virtual_time
+async def test_what_comes_long_after_a_silence_is_launched_without_a_search() -> None:
+    cloud = FakeCloud(repeatable=False)
+    rules = replace(RULES, repeatable=False)
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rules=rules).running() as engine:
+        engine.silence = STALL + 1
+        await anyio.sleep(30)
+        engine.silence = 0.0
+        engine.silences += 1
+        await anyio.sleep(600)
+        engine.launch("a")
+        await engine.until(lambda: engine.launched("a"), timeout=1.0)
+    assert cloud.calls["find"] == 0
+
+
+class SlowToStop(FakeCloud):
+    """Its containers run on for 100 s after they were told to stop."""
+
+    async def stop(self, handle: Handle, reason: str) -> None:
+        await super().stop(handle, reason)
+        self.containers[handle.id].stopped = anyio.current_time() + 100.0
+
+
+@in_virtual_time
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_what_waits_for_the_container_before_does_so_after_a_silence_too(repeatable: bool) -> None:
+    cloud = SlowToStop(plan=lambda label, nth: Plan(duration=1e5), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rules=rules).running() as engine:
+        first = engine.launch("a", started_by="ti")
+        await engine.until(lambda: engine.launched("a"))
+        await anyio.sleep(60)
+        engine.stop(first)
+        engine.launch("a", started_by="ti")
+        engine.silence = STALL + 1
+        await anyio.sleep(30)
+        engine.silence = 0.0
+        engine.silences += 1
+        await engine.until(lambda: len(cloud.of("a")) == 2, timeout=300.0)
+    before, after = cloud.of("a")
+    assert before.stopped is not None
+    assert after.created >= before.stopped
 
 
 @in_virtual_time
