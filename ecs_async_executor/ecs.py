@@ -116,8 +116,9 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Say which parameters RunTask does not take, and what it does, once tags are as it wants them."""
-    return _wrong_parameters("ecs", "RunTask", _with_tags(parameters))
+    """Say which parameters RunTask does not take, and what it does, once tags and mark are as it wants them."""
+    sent = {key: value for key, value in parameters.items() if key != "startedBy" or value is not None}
+    return _wrong_parameters("ecs", "RunTask", _with_tags(sent))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

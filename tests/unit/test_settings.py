@@ -259,6 +259,19 @@ def test_a_parameter_of_another_type_than_submit_jobs_is_refused(overrides: dict
     assert problem.endswith(f"(queue gpu: {said})")
 
 
+def test_a_queue_may_give_launches_their_own_mark_back() -> None:
+    queues = {"q": {"startedBy": None}}
+    found = load(Conf({"queues": json.dumps(queues)}, REQUIRED), ecs_service.wrong_parameters)
+    request = ecs_service.workload_request(
+        {**ecs_service.base_request(found.ecs), "startedBy": "theirs", "taskDefinition": "t"},
+        found.tuning.queues["q"],
+        None,
+        found.ecs.container_name,
+        ["run"],
+    )
+    assert ecs_service.launch_spec(request, started_by="ours").request["startedBy"] == "ours"
+
+
 def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
     queues = {
         "gpu": {
