@@ -568,15 +568,15 @@ class Engine:
             try:
                 spec = await self._rendered(record.launch)
             except Rejected as rejected:
-                self._dispatch(record, lifecycle.Unrenderable(rejected.reason), anyio.current_time())
+                self._unrenderable(record, ticket, rejected.reason)
                 return
             except Exception as error:
                 log.exception(self._event("launch.render_failed"), workload=str(record.launch))
                 reason = f"The request could not be built: {type(error).__name__}"
-                self._dispatch(record, lifecycle.Unrenderable(reason), anyio.current_time())
+                self._unrenderable(record, ticket, reason)
                 return
             now = anyio.current_time()
-            if record.ticket != ticket or record.phase not in (Phase.WAITING, Phase.AMBIGUOUS):
+            if not _is_still_to_be_sent(record, ticket):
                 return  # revoked or superseded while user code ran
         self._ledger.learn_route(record, spec.placement, spec.bucket)
         self._buckets.add(spec.bucket)
@@ -597,6 +597,10 @@ class Engine:
             return  # a bug has ended it
         self._sending += 1
         self._tasks.start_soon(self._send, record, spec, gate, not gate.is_open)
+
+    def _unrenderable(self, record: Record, ticket: int, reason: str) -> None:
+        if _is_still_to_be_sent(record, ticket):  # user code may have taken its time, too
+            self._dispatch(record, lifecycle.Unrenderable(reason), anyio.current_time())
 
     async def _rendered(self, launch: Launch) -> LaunchSpec:
         if not self._options.render_in_thread:
@@ -1077,6 +1081,10 @@ class Engine:
 
 def _topic(reason: str, *, refused: bool) -> str:
     return lifecycle.topic("refused" if refused else "no capacity", reason)
+
+
+def _is_still_to_be_sent(record: Record, ticket: int) -> bool:
+    return record.ticket == ticket and record.phase in (Phase.WAITING, Phase.AMBIGUOUS)
 
 
 def _not_taken(handle: Handle) -> Observation:

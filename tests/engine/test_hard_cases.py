@@ -1010,3 +1010,34 @@ async def test_an_adopted_launch_without_its_token_is_found_although_the_listing
         await second.until(lambda: second.launched("a"))
         await anyio.sleep(30)
     assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
+@pytest.mark.parametrize("error", [Rejected("no such setting"), RuntimeError("hook")])
+async def test_what_is_revoked_while_a_hook_runs_that_then_fails_is_still_looked_for_and_stopped(
+    error: Exception,
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5))
+    dead, heir = Harness(cloud), Harness(cloud)
+    hook, hooks = anyio.Lock(), [error]
+    fails = anyio.Event()
+
+    async def rendered(launch: Launch) -> LaunchSpec:
+        async with hook:  # one at a time, as there is one thread for it
+            if hooks:
+                await fails.wait()
+                raise hooks.pop()
+            return heir.default_render(launch)
+
+    async with dead.running(), heir.running():
+        heir.engine._rendered = rendered  # type: ignore[method-assign]
+        launch = make_launch("a", tokened=True)
+        dead.submit(launch)
+        await dead.until(lambda: dead.launched("a"))
+        heir.adopt(launch, Was.QUEUED)
+        await heir.until(lambda: hook.statistics().locked)
+        heir.stop(launch.launch_id)
+        await heir.until(lambda: hook.statistics().tasks_waiting)
+        fails.set()
+        await heir.until(lambda: cloud.of("a")[0].stop_reasons, timeout=60.0)
+    assert cloud.of("a")[0].stop_reasons == ["revoked"]
