@@ -537,7 +537,10 @@ class Engine:
         if not len(self._gates) or now < self._gates_looked_at + GATE_FORGOTTEN_SECONDS / 4.0:
             return
         self._gates_looked_at = now
-        needed = {record.placement for record in self._ledger.unsettled.values()}
+        ledger = self._ledger
+        needed = {record.placement for record in ledger.unsettled.values()}
+        # Who has never been rendered is where others like it were, and has no placement of its own yet.
+        needed |= {lane.placement for lane in ledger.lanes.values() if ledger.head(lane) is not None}
         for placement in self._gates:
             if placement in needed:
                 self._gate_needed_at[placement] = now

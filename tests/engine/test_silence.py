@@ -289,3 +289,22 @@ async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> No
         released.set()
         await sleeper.until(lambda: sleeper.finished("a"))
     assert len(cloud.of("a")) == 1
+
+
+@in_virtual_time
+async def test_a_gate_stays_closed_during_a_silence_for_those_that_were_never_sent() -> None:
+    cloud = FakeCloud(fault=failing("launch", NO_MEMORY))
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL)).running() as engine:
+        first = engine.launch("first", priority=9)
+        await engine.until(lambda: engine.snapshots and engine.snapshots[-1].closed_gates)
+        for n in range(100):
+            engine.launch(f"w{n}", tokened=True)
+        await anyio.sleep(2)
+        engine.stop(first)
+        engine.silence = STALL + 1
+        sent = cloud.calls["launch"]
+        await anyio.sleep(100)
+        engine.silence = 0.0
+        engine.silences += 1
+        await anyio.sleep(3)
+    assert cloud.calls["launch"] - sent <= 2
