@@ -863,7 +863,7 @@ class Engine:
                     self._not_resolved(record, refusal, now)
 
     async def _resolve_marked(self, record: Record) -> None:
-        """Find the container that carries a launch's mark: one that lives rather than not, then the newest."""
+        """Find the container that carries a launch's mark."""
         sought, unknown = (record.sought, None) if record.sought is not None else await self._sought(record)
         if sought.mark is None:
             # The user's own mark: there is nothing to find it by.
@@ -875,19 +875,10 @@ class Engine:
         if found is None:
             self._not_resolved(record, refusal, anyio.current_time())
             return
-        rules = self._ledger.rules
         found = [o for o in found if not self._ledger.is_a_later_ones(record, o)]
-        candidates = [
-            o
-            for o in found
-            if o.seen is not Seen.MISSING and not lifecycle.is_of_an_earlier_queueing(record, o, rules)
-        ]
-        candidates.sort(key=lambda o: (o.seen is not Seen.STOPPED, o.created_at or 0.0))
-        # Listed, but not known: not yet, or not at this moment.
-        candidates = candidates or [o for o in found if o.seen is Seen.MISSING]
-        event: lifecycle.Resolved | lifecycle.LookUpRefused
-        event = lifecycle.Resolved(candidates[-1] if candidates else None)
-        if not candidates and unknown is not None:
+        chosen = lifecycle.choose(record, found, self._ledger.rules)
+        event: lifecycle.Resolved | lifecycle.LookUpRefused = lifecycle.Resolved(chosen)
+        if chosen is None and unknown is not None:
             event = lifecycle.LookUpRefused(unknown, place_unknown=True)  # a guess that led nowhere proves nothing
         self._resolved(record, event, anyio.current_time())
 

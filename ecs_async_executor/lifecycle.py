@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -813,9 +814,29 @@ def _age_told(record: Record, observation: Observation | None, now: float, rules
     return _look_up_instead(record, now)
 
 
+def choose(record: Record, found: Sequence[Observation], rules: Rules) -> Observation | None:
+    """
+    Choose which of the containers that carry a launch's mark is its own, None if none is; of equals the newest.
+
+    One that is listed but not described (MISSING: not yet, or not at this moment) may be the one that does the
+    work, unless another is known to have done it or to be at it.
+    """
+
+    def weight(observation: Observation) -> tuple[int, float]:
+        if observation.seen is Seen.MISSING:
+            weight = 1
+        elif observation.seen is not Seen.STOPPED:
+            weight = 3
+        else:
+            weight = 2 if observation.started or observation.exit_code is not None else 0
+        return weight, observation.created_at or 0.0
+
+    return max((o for o in found if not is_of_an_earlier_queueing(record, o, rules)), key=weight, default=None)
+
+
 def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
     if observation.seen is Seen.MISSING:
-        return record.was is not Was.QUEUED and record.lookup is not None
+        return record.was is not Was.QUEUED
     return not is_of_an_earlier_queueing(record, observation, rules)
 
 

@@ -91,6 +91,34 @@ async def test_a_first_container_that_is_not_shown_for_a_moment_does_not_hide_th
 
 @in_virtual_time
 @pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
+@pytest.mark.parametrize("hidden_for", [30.0, 1e6])
+async def test_a_listed_container_that_is_not_described_weighs_more_than_one_that_never_started(
+    was: Was, hidden_for: float
+) -> None:
+    cloud = FakeCloud(
+        plan=lambda label, nth: Plan(starts=nth > 1, duration=1e6, hidden_for=0 if nth == 1 else hidden_for)
+    )
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", tokened=True)
+        first.submit(original)
+        await first.until(lambda: len(first.launched("a")) == 2)
+        await anyio.sleep(5)
+    known, runs = (container.handle.id for container in cloud.of("a"))
+    async with Harness(cloud).running() as second:
+        second.adopt(original, was, known)
+        await anyio.sleep(RULES.missing_grace + 10)
+        finished = second.finished("a")
+    assert len(cloud.of("a")) == 2
+    if hidden_for < RULES.missing_grace:
+        assert not finished
+        assert [launched.handle_id for launched in second.launched("a")] == [runs]
+    else:
+        assert "MISSING for" in str(finished[0].reason)
+        assert (finished[0].handle_id, cloud.asked_to_stop) == (runs, {runs})
+
+
+@in_virtual_time
+@pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
 async def test_a_running_ones_identifier_of_an_earlier_queueing_does_not_bring_that_ones_outcome(was: Was) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5 if nth == 1 else 60, exit_code=0 if nth == 1 else 3))
     async with Harness(cloud).running() as first:

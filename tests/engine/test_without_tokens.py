@@ -31,6 +31,22 @@ async def test_a_request_whose_reply_was_lost_is_found_and_not_sent_again() -> N
 
 
 @in_virtual_time
+async def test_a_container_that_is_listed_but_never_described_is_stopped_and_no_second_one_made() -> None:
+    cloud = FakeCloud(
+        repeatable=False,
+        fault=failing("launch:after", TIMED_OUT, times=1),
+        plan=lambda label, nth: Plan(hidden_for=1e6, duration=1e6),
+    )
+    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
+        engine.launch("a")
+        [finished] = await engine.until(lambda: engine.finished("a"))
+        await anyio.sleep(1)
+    [container] = cloud.of("a")
+    assert "MISSING for 60 s" in finished.reason
+    assert cloud.asked_to_stop == {container.handle.id}
+
+
+@in_virtual_time
 async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was_found_for_long_enough() -> None:
     cloud = FakeCloud(repeatable=False, fault=failing("launch", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
