@@ -101,6 +101,7 @@ class AsyncExecutor(compat.VersionedExecutor):
 
     service: Service
     """What is known of it without asking."""
+    bridge_type: ClassVar[type[Bridge]] = Bridge
 
     submit_failure = "task submit failure"
     """What the provider's executor calls the event of a launch that came to nothing, after the service's name."""
@@ -219,7 +220,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 )
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
-        return Bridge(
+        return self.bridge_type(
             service=self.service,
             backend=self._make_backend,
             render=self._render,

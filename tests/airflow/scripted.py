@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.bridge import Bridge
@@ -91,19 +91,12 @@ class ScriptedBridge(Bridge):
 class Scripted(AsyncExecutor):
     """An executor over a scripted bridge."""
 
+    bridge_type = ScriptedBridge
     scripted: ScriptedBridge
     health: Exception | None = None
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
-        self.scripted = ScriptedBridge(
-            service=self.service,
-            backend=self._make_backend,
-            render=self._render,
-            tuning=tuning,
-            max_attempts=self.max_attempts,
-            stall_timeout=stall_timeout,
-            render_in_thread=self._request_is_overridden(),
-        )
+        self.scripted = cast("ScriptedBridge", super()._make_bridge(tuning, stall_timeout))
         self.scripted.health = self.health
         return self.scripted
 

@@ -13,11 +13,9 @@ import pytest
 
 from ecs_async_executor import airflow_compat
 from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.messages import Command, Launch
-from ecs_async_executor.settings import Tuning
 from tests.airflow.metadata import Metadata, look_for_stuck
 from tests.airflow.scripted import ScriptedBridge, ScriptedExecutor, queue
 from tests.engine.cloud import FakeCloud
@@ -53,16 +51,7 @@ class VirtualBridge(ScriptedBridge):
 class VirtualExecutor(ScriptedExecutor):
     """An executor over one."""
 
-    def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
-        self.scripted = VirtualBridge(
-            service=self.service,
-            backend=self._make_backend,
-            render=self._render,
-            tuning=tuning,
-            max_attempts=self.max_attempts,
-            stall_timeout=stall_timeout,
-        )
-        return self.scripted
+    bridge_type = VirtualBridge
 
 
 class World:
