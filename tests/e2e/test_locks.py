@@ -1,4 +1,4 @@
-"""What running task instances notice of their adoption: its row locks, on PostgreSQL, seen from Airflow's API."""
+"""Row locks on PostgreSQL: what an adoption's do to those who call the API, and what becomes of skipped events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import pytest
 pytest.importorskip("asyncpg", reason="needs the dependency group 'ha'")
 pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
 
-from sqlalchemy import event
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy import event, select
 
 from ecs_async_executor import AsyncEcsExecutor, airflow_compat
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
-from tests.airflow.metadata import DAG, Metadata, adopt
+from tests.airflow.metadata import DAG, Metadata, adopt, process_events
+from tests.airflow.scripted import queue
 from tests.e2e.deployment import Deployment
 from tests.e2e.postgres import Postgres, binaries
 
@@ -90,6 +92,17 @@ class Locks:
             self.until = time.monotonic()
 
 
+def configure(monkeypatch: pytest.MonkeyPatch, airflow: Deployment, ecs: LocalEcs) -> None:
+    """Let this process be a scheduler of the deployment."""
+    settings = {
+        **airflow.home.environment,
+        **airflow.home.executor(provider=False, ecs_url=ecs.url, subnets="subnet-1", security_groups="sg-1"),
+        "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
 def make_orphans(database: Metadata) -> tuple[list[Any], list[Any]]:
     """Queue and run task instances under a scheduler that is gone; return those that containers speak for."""
     database.orphan_mapped(*(str(uuid.uuid4()) for _ in range(RUNNING + QUEUED)))
@@ -126,13 +139,7 @@ def test_no_call_waits_longer_than_the_adoption_of_2000_running_takes_and_that_a
     database = Metadata(postgres.url())
     calling, waiting = make_orphans(database)
     with LocalEcs(clusters=["demo"]) as ecs:
-        settings = {
-            **airflow.home.environment,
-            **airflow.home.executor(provider=False, ecs_url=ecs.url, subnets="subnet-1", security_groups="sg-1"),
-            "AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False",
-        }
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
+        configure(monkeypatch, airflow, ecs)
         executor = TimedExecutor(parallelism=2 * (RUNNING + QUEUED))
         executor.start()
         callers = subprocess.Popen(
@@ -185,3 +192,61 @@ def test_no_call_waits_longer_than_the_adoption_of_2000_running_takes_and_that_a
     assert held <= TYPICALS * typical
     assert executor.adopting <= held / 2
     print(f"{executor.adopting:.2f} s of these were spent in the executor, the others in Airflow's own code")  # noqa: T201
+
+
+def beat_until_over(executor: AsyncEcsExecutor) -> tuple[str, str]:
+    """Heartbeat until an end waits for the scheduler; return it, and leave it where it is."""
+    deadline = time.monotonic() + 60
+    while True:
+        executor.heartbeat()
+        for state, info in executor.event_buffer.values():
+            if str(state) != "running":
+                return str(state), str(info)
+        assert time.monotonic() < deadline, executor.event_buffer
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("identity", [str(uuid.uuid4()), None], ids=["assigned", "not assigned"])
+def test_an_end_that_the_scheduler_dropped_for_a_locked_row_is_found_again_by_who_adopts(
+    airflow: Deployment, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, identity: str | None
+) -> None:
+    database = Metadata(postgres.url())
+    database.orphan("queued", external_ids=[identity], executor_config={})
+    script = [{"duration": 0.5, "exit_code": 3}]
+    with LocalEcs(clusters=["demo"], runner="scripted", script=script) as ecs:
+        ecs.register("demo", "airflow")
+        configure(monkeypatch, airflow, ecs)
+        first, second = AsyncEcsExecutor(parallelism=32), AsyncEcsExecutor(parallelism=32)
+        try:
+            first.start()
+            with database.session() as session:
+                ti = database.tis(session)[0]
+                ti_id, job_id = ti.id, ti.queued_by_job_id
+                airflow_compat.load_for_adoption([ti])
+                queue(first, *airflow_compat.rebuild([ti]).values())
+            assert beat_until_over(first)[0] == "failed"
+            with database.session() as other, database.session() as session:
+                other.scalars(select(TaskInstance).where(TaskInstance.id == ti_id).with_for_update()).one()
+                process_events(first, session, job_id)
+            assert not first.event_buffer
+            with database.session() as session:
+                ti = database.tis(session)[0]
+                assert (str(ti.state), ti.external_executor_id) == ("queued", identity)
+            first.end()
+
+            second.start()
+            with database.session() as session:
+                assert adopt(second, session) == 0
+            state, reason = beat_until_over(second)
+            with database.session() as session:
+                process_events(second, session, database.tis(session)[0].queued_by_job_id)
+            with database.session() as session:
+                ti = database.tis(session)[0]
+                assert (str(ti.state), ti.try_number) == ("failed", 1)
+        finally:
+            second.end()
+            first.end()
+            database.close()
+        assert (state, "exited 3" in reason) == ("failed", True)
+        stopped = ecs.client().list_tasks(cluster="demo", desiredStatus="STOPPED")["taskArns"]
+        assert (len(stopped), ecs.running, ecs.waiting) == (1, 0, 0)
