@@ -749,17 +749,18 @@ class AsyncExecutor(compat.VersionedExecutor):
         for key in [key for key in self._stage if key not in stage]:
             self._unstage(key)
         subjects = {compat.task_key(self, ti): compat.uuid_of(ti) for ti in tis.values()}
+        if session is not None:
+            self._watch(session)
         for key, adopt in stage.items():
             self._forget(key)
+            if session is not None:
+                self._uncommitted.add(key)
+            self._stage[key] = adopt  # before it is tracked: what is tracked and not staged is taken for ours
             self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key])
             if adopt.launch.tokened and adopt.launch.launch_id not in self._spent:
                 self._spend(adopt.launch.launch_id)
             if adopt.was is Was.QUEUED:
                 self._unlaunched.add(adopt.launch.launch_id)
-        self._stage = stage
-        if session is not None:
-            self._uncommitted.update(stage)
-            self._watch(session)
 
     def _unstage(self, key: Key) -> None:
         self._forget(key)

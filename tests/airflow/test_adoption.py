@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from ecs_async_executor import airflow_compat
 from ecs_async_executor.executor import Placed
 from ecs_async_executor.messages import Adopt, Stop, Was
+from tests.airflow.interrupted import interrupted_at
 from tests.airflow.metadata import TASKS, Metadata, adopt
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
 
@@ -308,6 +309,32 @@ def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, data
     executor.scripted.report(failed(first.launch))
     executor.sync()
     assert states(executor) == {}
+
+
+@pytest.mark.parametrize("goes_on", ["ends", "repeats"])
+def test_a_system_exit_at_any_statement_of_an_adoption_launches_nothing_and_can_be_repeated(
+    make_executor: Callable[..., Any], database: Metadata, goes_on: str
+) -> None:
+    database.orphan("queued", "running", external_ids=[str(uuid.uuid4()), ARN])
+    line = 0
+    while True:
+        line += 1
+        executor = make_executor()
+        with database.sessions() as session:
+            tis = _as_the_scheduler_loads_them(session, 2)
+            interrupted = interrupted_at(line, lambda: executor.try_adopt_task_instances(tis))  # noqa: B023
+            session.rollback()
+        if not interrupted:
+            break
+        if goes_on == "repeats":
+            with database.session() as session:
+                assert list(executor.try_adopt_task_instances(_as_the_scheduler_loads_them(session, 2))) == []
+            executor.heartbeat()
+        executor.end()
+        handed_over = [str(one.launch) for one in executor.scripted.adoptions]
+        assert len(handed_over) == len(set(handed_over)) == (2 if goes_on == "repeats" else 0), f"line {line}"
+        assert not executor.scripted.launches
+    assert line > 50
 
 
 def test_a_database_error_is_the_scheduler_s_to_repeat(

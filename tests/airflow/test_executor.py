@@ -19,6 +19,7 @@ from ecs_async_executor import AsyncEcsExecutor, airflow_compat, telemetry
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.messages import Launch, Stop
+from tests.airflow.interrupted import interrupted_at
 from tests.airflow.scripted import (
     ScriptedBridge,
     ScriptedExecutor,
@@ -510,25 +511,6 @@ def test_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBr
     assert len(states(executor)) == 500
 
 
-class Injector:
-    """Raise SystemExit at the n-th line of the executor's own code, as a signal handler would."""
-
-    FILES = ("ecs_async_executor/executor.py", "ecs_async_executor/bridge.py", "executors/base_executor.py")
-
-    def __init__(self, line: int) -> None:
-        self.left = line
-
-    def __call__(self, frame: Any, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.endswith(self.FILES):
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                raise SystemExit
-        return self
-
-
 def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Callable[..., Any]) -> None:
     line = 0
     while True:
@@ -538,16 +520,7 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         executor.scripted.report(
             launched(one), failed(one, "why", notable=True), launched(two), notice(two, "text"), succeeded(two)
         )
-        injector = Injector(line)
-        before = sys.gettrace()
-        sys.settrace(injector)
-        try:
-            executor.sync()
-        except SystemExit:
-            pass
-        finally:
-            sys.settrace(before)
-        if injector.left > 0:
+        if not interrupted_at(line, executor.sync):
             break
         executor.end()
         assert states(executor) == {"one": ("failed", "why"), "two": ("success", None)}, f"line {line}"
@@ -555,20 +528,6 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         assert executor._launches == {}
         assert executor.scripted.stops == []
     assert line > 50
-
-
-def interrupted_at(line: int, what: Callable[[], object]) -> bool:
-    """Do something with a SystemExit at its n-th line; tell if it has that many."""
-    injector = Injector(line)
-    before = sys.gettrace()
-    sys.settrace(injector)
-    try:
-        what()
-    except SystemExit:
-        pass
-    finally:
-        sys.settrace(before)
-    return injector.left <= 0
 
 
 def test_a_system_exit_while_workloads_are_taken_leaves_none_launched_that_is_not_known(
