@@ -36,7 +36,18 @@ from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen, S
 from ecs_async_executor.bridge import Bridge
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Notice, Release, Report, Stop, Was
+from ecs_async_executor.messages import (
+    Adopt,
+    Finished,
+    Launch,
+    Launched,
+    Notice,
+    Release,
+    Report,
+    Stop,
+    Unfollowed,
+    Was,
+)
 from ecs_async_executor.settings import Tuning
 from ecs_async_executor.telemetry import LogLines, Metrics
 
@@ -375,7 +386,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             self._apply_now(report)
         except Exception as error:  # noqa: BLE001 - would come up again with every sync(), and hold up the others
             self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
-            if isinstance(report, Finished):
+            if isinstance(report, Finished | Unfollowed):
                 self.running.discard(cast("Key", report.key))
                 self._forget(report.key)
 
@@ -409,6 +420,11 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._held_up[report.launch_id] = math.inf
             self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
             self.log_task_event(event=report.event, extra=report.text, ti_key=key)
+        elif isinstance(report, Unfollowed):
+            self._lines.add("warning", "container.unfollowed", key=str(key), reason=report.reason)
+            self.log_task_event(event="container not followed", extra=report.reason, ti_key=key)
+            self.running.discard(key)
+            self._forget(key)
 
     def get_event_buffer(self, dag_ids: list[str] | None = None) -> dict[Any, Any]:
         """Hand the events over to the scheduler."""

@@ -33,7 +33,7 @@ import msgspec
 
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.errors import BackendError
-from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Was
+from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Unfollowed, Was
 from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
 
 NOTICES_PER_CONTAINER = 8
@@ -859,16 +859,19 @@ def _look_up_refused(record: Record, event: LookUpRefused, now: float, rules: Ru
     runs = record.was in (Was.RUNNING, Was.RESTARTING) and not record.muted
     grace = rules.permanent_error_grace
     if runs and event.place_unknown:
-        # Nobody else would ever end it: user code of our own process rarely mends itself.
         grace = max(grace, rules.seen_missing_grace)
     if waited >= grace:
+        launch = record.launch
+        what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
+        why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
         if record.muted:
             return _finish(record, None)
-        if event.place_unknown or not runs:
-            what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
-            why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
+        if not runs:
             return _fail(record, why, notable=True)
         # Airflow hears from a running one by itself, and fails it if it does not.
+        if event.place_unknown:
+            # User code of our own process rarely mends itself, and this would be looked for for ever.
+            return _finish(record, Unfollowed(launch.launch_id, launch.key, why))
     record.retry_at = now + rules.relook_after
     return [LookUp()]
 

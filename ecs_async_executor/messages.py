@@ -137,4 +137,17 @@ class Notice:
     unlaunched: bool = False
 
 
-Report: TypeAlias = Launched | Finished | Notice
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """
+    Report: the launch is running, as far as anybody knows, and how it ends cannot be told.
+
+    :param reason: why not, as a sentence for people
+    """
+
+    launch_id: str
+    key: Hashable
+    reason: str
+
+
+Report: TypeAlias = Launched | Finished | Notice | Unfollowed

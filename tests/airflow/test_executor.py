@@ -18,7 +18,7 @@ from airflow.utils.state import TaskInstanceState
 from ecs_async_executor import AsyncEcsExecutor, airflow_compat, telemetry
 from ecs_async_executor.engine import Statistics
 from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.messages import Launch, Stop
+from ecs_async_executor.messages import Launch, Stop, Unfollowed
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.scripted import (
     ScriptedBridge,
@@ -408,6 +408,17 @@ def test_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridge) 
     executor.heartbeat()
     assert states(executor) == {}
     assert event_logs(executor) == [("waiting for capacity", "Capacity is unavailable at this time.")]
+
+
+def test_what_is_not_followed_any_more_occupies_no_slot_and_is_told(executor: Any, bridge: ScriptedBridge) -> None:
+    launch = launch_one(executor)
+    bridge.report(launched(launch), Unfollowed(launch.launch_id, launch.key, "nothing said where to look"))
+    executor.heartbeat()
+    assert [state for state, _ in states(executor).values()] == ["running"]
+    assert event_logs(executor) == [("container not followed", "nothing said where to look")]
+    assert executor.running == set()
+    assert executor.slots_occupied == 0
+    assert not bridge.stops
 
 
 def test_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge: ScriptedBridge) -> None:

@@ -15,7 +15,7 @@ from ecs_async_executor import lifecycle
 from ecs_async_executor.backend import Handle, LaunchSpec
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Launch, Launched, Stop, Was
+from ecs_async_executor.messages import Launch, Launched, Stop, Unfollowed, Was
 from ecs_async_executor.policy import Rules
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
@@ -512,7 +512,7 @@ async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launche
 
 
 @in_virtual_time
-async def test_a_running_one_that_can_never_be_rendered_fails_late_and_with_the_reason() -> None:
+async def test_a_running_one_that_can_never_be_rendered_is_let_run_and_told_of_late_with_the_reason() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
     launch = await launched_elsewhere(cloud, RULES)
     second = Harness(cloud)
@@ -524,10 +524,14 @@ async def test_a_running_one_that_can_never_be_rendered_fails_late_and_with_the_
     async with second.running():
         second.adopt(launch, Was.RUNNING)
         await anyio.sleep(RULES.seen_missing_grace - 10.0)
-        assert not second.finished("a")
-        (finished,) = await second.until(lambda: second.finished("a"), timeout=30.0)
-    assert not finished.success
-    assert "no such team" in finished.reason
+        assert not second.take()
+        (unfollowed,) = await second.until(second.take, timeout=30.0)
+        await anyio.sleep(60.0)
+    assert isinstance(unfollowed, Unfollowed)
+    assert "no such team" in unfollowed.reason
+    assert not second.take()
+    assert not second.ledger.records
+    assert not cloud.calls["stop"]
 
 
 @in_virtual_time

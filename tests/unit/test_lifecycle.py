@@ -43,7 +43,7 @@ from ecs_async_executor.lifecycle import (
     step,
     topic,
 )
-from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Was
+from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Unfollowed, Was
 from ecs_async_executor.policy import Rules
 
 NOW = 1000.0
@@ -607,12 +607,12 @@ def test_a_look_up_that_is_refused_for_longer_than_the_grace(
     [
         ({"was": Was.QUEUED}, RULES.permanent_error_grace, [Finished, Forget]),
         ({"was": None}, RULES.permanent_error_grace, [Finished, Forget]),
-        ({"was": Was.RUNNING}, RULES.seen_missing_grace, [Finished, Forget]),
-        ({"was": Was.RESTARTING}, RULES.seen_missing_grace, [Finished, Forget]),
+        ({"was": Was.RUNNING}, RULES.seen_missing_grace, [Unfollowed, Forget]),
+        ({"was": Was.RESTARTING}, RULES.seen_missing_grace, [Unfollowed, Forget]),
         ({"was": Was.RUNNING, "muted": True, "stop_reason": "x"}, RULES.permanent_error_grace, [Forget]),
     ],
 )
-def test_what_nobody_can_say_where_to_look_for_fails_in_the_end_with_what_keeps_it_from_being_said(
+def test_what_nobody_can_say_where_to_look_for_ends_with_what_keeps_it_from_being_said(
     fields: dict[str, Any], grace: float, effects: list[type]
 ) -> None:
     record = record_in(Phase.UNRESOLVED, **fields)
@@ -621,7 +621,7 @@ def test_what_nobody_can_say_where_to_look_for_fails_in_the_end_with_what_keeps_
     assert kinds(step(record, event, NOW + grace - 1.0, RULES)) == [LookUp]
     assert kinds(step(record, event, NOW + grace, RULES)) == effects
     if not record.muted:
-        assert isinstance(record.outcome, Finished)
+        assert isinstance(record.outcome, Finished | Unfollowed)
         assert record.outcome.reason == (
             f"It is unknown whether there is a container: nothing said where to look for {grace:.0f} s: "
             "KeyError: 'team'"
