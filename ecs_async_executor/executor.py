@@ -48,6 +48,7 @@ from ecs_async_executor.messages import (
     Unfollowed,
     Was,
 )
+from ecs_async_executor.policy import CREATED_MARGIN, RESEND_WINDOW
 from ecs_async_executor.settings import Tuning
 from ecs_async_executor.telemetry import LogLines, Metrics
 
@@ -91,6 +92,8 @@ class _Tracked(msgspec.Struct, frozen=True, gc=False):
     launch_id: str
     subject: object
     """The id of the task instance or callback: a key alone can come to mean another attempt."""
+    queued_at: float
+    """In wall-clock seconds: after a deferral the same task instance is queued again, perhaps by another."""
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -312,7 +315,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 launch, subject = self._new_launch(key, workload, queued_at)
                 if key in self._launches:
                     self._forget(key)
-                self._launches[key] = _Tracked(launch.launch_id, subject)
+                self._launches[key] = _Tracked(launch.launch_id, subject, queued_at)
                 self._unlaunched.add(launch.launch_id)
                 bridge.submit(launch)
             except Exception as error:  # noqa: BLE001 - it is about this workload alone
@@ -709,7 +712,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             for ti in tis:
                 key = compat.task_key(self, ti)
                 tracked = self._launches.get(key)
-                if tracked is not None and key not in self._stage and tracked.subject == compat.uuid_of(ti):
+                if tracked is not None and key not in self._stage and self._is_the_same(tracked, ti):
                     ours.append(key)
                     continue
                 workload = rebuilt.get(ti.id)
@@ -732,6 +735,13 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._lines.add("info", "adopted", staged=len(stage), known=len(ours), given_back=len(given_back))
         return given_back
 
+    @staticmethod
+    def _is_the_same(tracked: _Tracked, ti: Any) -> bool:
+        """Tell if a task instance is the one of a launch of ours, and was not queued again since."""
+        queued = ti.queued_dttm
+        again = queued is not None and queued.timestamp() > tracked.queued_at + CREATED_MARGIN
+        return tracked.subject == compat.uuid_of(ti) and not again
+
     def _is_whole(self, ti: Any) -> bool:
         if str(ti.state) == Was.QUEUED.value:
             return True
@@ -745,6 +755,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         external_id = ti.external_executor_id
         assigns = self.pre_assigns_external_executor_id
         assigned = external_id if external_id is not None and assigns and _is_uuid(external_id) else None
+        queued_at = ti.queued_dttm.timestamp() if ti.queued_dttm else time.time()
         return Adopt(
             launch=Launch(
                 launch_id=assigned or str(uuid.uuid4()),
@@ -752,9 +763,10 @@ class AsyncExecutor(compat.VersionedExecutor):
                 workload=workload,
                 priority=ti.priority_weight or 0,
                 started_by=assigned or str(ti.id),
-                queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
+                queued_at=queued_at,
                 route=self._route(ti),
-                tokened=assigned is not None,
+                # The service need not remember older tokens: the container is looked for then.
+                tokened=assigned is not None and time.time() - queued_at < RESEND_WINDOW,
             ),
             was=_WAS[str(ti.state)],
             handle_id=self._handle_id(external_id) if external_id else None,
@@ -772,9 +784,10 @@ class AsyncExecutor(compat.VersionedExecutor):
             if session is not None:
                 self._uncommitted.add(key)
             self._stage[key] = adopt  # before it is tracked: what is tracked and not staged is taken for ours
-            self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key])
-            if adopt.launch.tokened and adopt.launch.launch_id not in self._spent:
-                self._spend(adopt.launch.launch_id)
+            self._launches[key] = _Tracked(adopt.launch.launch_id, subjects[key], adopt.launch.queued_at)
+            launch_id = adopt.launch.launch_id
+            if adopt.launch.started_by == launch_id and launch_id not in self._spent:
+                self._spend(launch_id)
             if adopt.was is Was.QUEUED:
                 self._unlaunched.add(adopt.launch.launch_id)
 

@@ -181,8 +181,9 @@ class Ledger:
             if sibling.stop_reason is None:
                 self.dispatch(sibling, lifecycle.Superseded(), now)
         record, effects = make()
-        if known is not None:
-            record.spent = known.spent + known.attempt  # its tokens are not this one's
+        if known is not None and not (adopted and known.released):
+            # Its tokens are not this one's, unless it is the very launch, which another scheduler had meanwhile.
+            record.spent = known.spent + known.attempt
         siblings = self._by_key.get(launch.key, ())
         # A revoked container of the same key may still run user code. The wait begins with the revocation: who is
         # revoked while waiting, over and over, would wait for ever.
@@ -421,7 +422,8 @@ class Ledger:
         Tell if a container that carries a launch's mark is that of a later launch of its key.
 
         A launch that nobody waits for any more sends nothing from then on, and must not stop another's container.
-        Its age tells that, unless it was found by a mark that the launches of a workload do not share.
+        Its age tells that, unless it was found by a mark that the launches of a workload do not share. One that
+        is listed but not described has none.
         """
         if not record.muted:
             return False
@@ -430,6 +432,7 @@ class Ledger:
         return any(
             sibling.handle == observation.handle
             or observation.handle.id in sibling.past
+            or (at is None and not own and sibling.phase is not Phase.WAITING)
             or (
                 at is not None
                 and at >= sibling.launch.queued_at + margin
@@ -453,7 +456,7 @@ class Ledger:
             elif record.phase in _SENDABLE:
                 self._enqueue(record, now)
             elif record.phase is Phase.UNRESOLVED:
-                self.look_up_again(record, now)
+                self.look_up_again(record, max(now, record.retry_at))
             elif record.phase is Phase.ACTIVE:
                 self._settle(record)
                 if record.stop_reason is not None and record.handle is not None and record not in owed:

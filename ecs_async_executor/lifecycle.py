@@ -41,6 +41,8 @@ NOTICES_PER_CONTAINER = 8
 
 _END_OF_CODE = re.compile(r" - |: ")
 _DIGITS = re.compile(r"\d+")
+_IDENTITY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What marks of ours look like; one of the user's own can be on everything that they run."""
 
 
 class Phase(enum.Enum):
@@ -96,7 +98,7 @@ class Record:
     :param since: when the handle was learnt, or looking it up began
     :param seen_at: when the service told of the container; None if it never did
     :param seen_running: user code can have run
-    :param missing_at: since when the service does not know the container
+    :param missing_at: since when the service does not know the container, or the one that looking it up names
     :param muted: reports nothing any more (revoked, superseded by a later launch of its key, adopted by another)
     :param released: adopted by another scheduler while its request was in flight
     :param stop_reason: the container has to be stopped, with these words
@@ -119,6 +121,7 @@ class Record:
     :param placement: what it shares limits with, once that is known
     :param id: what the ledger knows it by: its ``launch_id``, until another launch comes under the same one
     :param unwanted_at: since when its container has to be stopped
+    :param unknown: the container that Airflow named and the service does not know, while another is looked for
     """
 
     launch: Launch
@@ -155,6 +158,7 @@ class Record:
     placement: str | None = None
     id: str = ""
     unwanted_at: float = 0.0
+    unknown: Handle | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or self.launch.launch_id
@@ -521,6 +525,8 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
     maybe_sent = record.sent_at is not None
     decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
     record.errors += 1
+    if record.released and record.stop_reason is None:
+        return _finish(record, None)  # the adopter's, whatever there is
     if decision is Verdict.CLAIM:
         if record.was is Was.QUEUED or record.sent_at is None:
             return _ask_its_age(record, error.resource_ids[0], now)
@@ -559,7 +565,7 @@ def _look_up_instead(record: Record, now: float) -> list[Effect]:
     record.sought = None if spec is None else Sought.of(spec)
     record.spec = None
     record.since = record.retry_at = now
-    record.lookup = record.unfound_at = None
+    record.lookup = record.unfound_at = record.missing_at = None
     return [LookUp()]
 
 
@@ -684,8 +690,10 @@ def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
     assert record.handle is not None
     known = "no longer knows" if record.seen_at is not None or record.seen_running else "does not know"
     # It cannot be proven that nothing runs: ask for it to be stopped before Airflow may start another.
+    told = "Nobody waits for it" if record.muted else "Airflow was told that it failed"
+    asked = record.stop_reason is not None
     return [
-        SendStop("Its state could not be found out; Airflow was told that it failed"),
+        *([] if asked else [SendStop(f"Its state could not be found out. {told}")]),
         *_fail(
             record,
             f"{rules.service} {known} the container {record.handle.id} (MISSING for {grace:.0f} s)",
@@ -705,8 +713,12 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     if record.unfound_at is None:
         record.unfound_at = now
     unfound_for = now - record.unfound_at
-    missing = observation is not None and observation.seen is Seen.MISSING
-    if missing and unfound_for < rules.missing_grace:
+    if observation is None or observation.seen is not Seen.MISSING:
+        record.missing_at = None
+    elif record.missing_at is None:
+        record.missing_at = now
+    missing_at = record.missing_at
+    if missing_at is not None and now - missing_at < rules.missing_grace:
         return _look_again(record, now, rules)  # a new one is not known at first either
     if observation is not None and _is_of_this_queueing(record, observation, rules):
         if _may_have_a_successor(record, observation, rules):
@@ -714,17 +726,16 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
                 return _look_for_a_later_one(record, observation, now)
             if unfound_for < patience:
                 return _look_again(record, now, rules)
-        effects = _claim(record, observation, now)
-        if missing:
-            record.missing_at = record.unfound_at
-        return [*effects, *_observed(record, observation, now, 0.5, rules)]
+        return _follow(record, observation, missing_at, now, rules)
     if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
         # The identifier was of an earlier queueing. A container of this one may carry the mark.
-        record.lookup = record.unfound_at = None
+        record.lookup = record.unfound_at = record.missing_at = None
         record.retry_at = now
         return [LookUp()]
     if unfound_for < patience:
         return _look_again(record, now, rules)
+    if record.unknown is not None:
+        return _follow(record, Observation(record.unknown, Seen.MISSING), record.since, now, rules)
     if record.muted:
         return _finish(record, None)
     if launchable:
@@ -747,6 +758,14 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     )
 
 
+def _follow(
+    record: Record, observation: Observation, missing_at: float | None, now: float, rules: Rules
+) -> list[Effect]:
+    effects = _claim(record, observation, now)
+    record.missing_at = missing_at
+    return [*effects, *_observed(record, observation, now, 0.5, rules)]
+
+
 def _look_again(record: Record, now: float, rules: Rules) -> list[Effect]:
     record.retry_at = now + rules.relook_after
     return [LookUp()]
@@ -757,10 +776,10 @@ def _may_have_a_successor(record: Record, observation: Observation, rules: Rules
     Tell if another container can be the one that matters: this one never started, or is an earlier queueing's.
 
     The report that told Airflow of the later one died with its scheduler. One that lives is taken for what it
-    is, as long as nothing else is known.
+    is, as long as nothing else is known. One that the service does not know can be of any age.
     """
     if observation.seen is Seen.MISSING:
-        return False
+        return record.lookup is not None
     if observation.seen is Seen.STOPPED and not observation.started and observation.exit_code is None:
         return True
     lives = observation.seen is not Seen.STOPPED and observation.exit_code is None
@@ -773,11 +792,13 @@ def _look_for_a_later_one(record: Record, observation: Observation, now: float) 
 
     That one has the same mark. Where Airflow assigned the identity, the mark is what the tokens were made of.
     """
+    if observation.seen is Seen.MISSING:
+        record.unknown = observation.handle
     mark = observation.started_by
-    if mark is not None and mark != record.launch.started_by:
+    if mark is not None and mark != record.launch.started_by and _IDENTITY.fullmatch(mark):
         record.launch = replace(record.launch, started_by=mark)
         record.continued = True
-    record.lookup = record.unfound_at = record.sought = None
+    record.lookup = record.unfound_at = record.missing_at = record.sought = None
     record.since = record.retry_at = now
     return [LookUp()]
 
@@ -821,14 +842,20 @@ def choose(record: Record, found: Sequence[Observation], rules: Rules) -> Observ
     One that is listed but not described (MISSING: not yet, or not at this moment) may be the one that does the
     work, unless another is known to have done it or to be at it.
     """
+    stays = record.was in (Was.RUNNING, Was.RESTARTING)
 
     def weight(observation: Observation) -> tuple[int, float]:
+        over = observation.seen is Seen.STOPPED or observation.exit_code is not None
         if observation.seen is Seen.MISSING:
             weight = 1
-        elif observation.seen is not Seen.STOPPED:
+        elif not over:
             weight = 3
+        elif _is_older(record, observation, rules):
+            weight = 0  # what Airflow says runs is not that one
+        elif observation.started or observation.exit_code is not None or (observation.by_hand and not stays):
+            weight = 2
         else:
-            weight = 2 if observation.started or observation.exit_code is not None else 0
+            weight = 0
         return weight, observation.created_at or 0.0
 
     return max((o for o in found if not is_of_an_earlier_queueing(record, o, rules)), key=weight, default=None)
@@ -836,7 +863,7 @@ def choose(record: Record, found: Sequence[Observation], rules: Rules) -> Observ
 
 def _is_of_this_queueing(record: Record, observation: Observation, rules: Rules) -> bool:
     if observation.seen is Seen.MISSING:
-        return record.was is not Was.QUEUED
+        return record.was is not Was.QUEUED and (record.was is not None or record.sent_at is not None)
     return not is_of_an_earlier_queueing(record, observation, rules)
 
 

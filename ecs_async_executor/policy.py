@@ -29,6 +29,12 @@ class Verdict(enum.Enum):
     """It can never pass: the workload fails with the service's words."""
 
 
+RESEND_WINDOW = 3000.0
+"""Seconds after which a token is not used again; a service remembers it for at least an hour."""
+CREATED_MARGIN = 5.0
+"""Seconds that the clocks of a scheduler, of its database and of the service may differ by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
@@ -57,10 +63,10 @@ class Rules:
     seen_missing_grace: float = 300.0
     permanent_error_grace: float = 120.0
     capacity_timeout: float | None = None
-    resend_window: float = 3000.0
+    resend_window: float = RESEND_WINDOW
     predecessor_wait: float = 120.0
     relook_after: float = 5.0
-    created_margin: float = 5.0
+    created_margin: float = CREATED_MARGIN
     repeatable: bool = True
     absent_grace: float = 20.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from ecs_async_executor import airflow_compat
 from ecs_async_executor.executor import Placed
 from ecs_async_executor.messages import Adopt, Stop, Was
 from tests.airflow.interrupted import interrupted_at
-from tests.airflow.metadata import TASKS, Metadata, adopt
+from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
 
 pytestmark = pytest.mark.slow
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/main/0123456789abcdef"
+NEXT = "arn:aws:ecs:eu-west-1:123456789012:task/main/fedcba9876543210"
 
 
 def adopted(executor: Any, database: Metadata) -> list[Adopt]:
@@ -59,6 +61,18 @@ def test_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, data
     assert executor.running == {one.launch.key for one in found}
     assert executor.slots_occupied == 4
     assert [state for state, _ in in_database(database).values()] == ["queued", "running", "restarting", "queued"]
+
+
+def test_an_identity_that_is_older_than_the_service_remembers_tokens_is_looked_for(
+    executor: Any, database: Metadata
+) -> None:
+    assigned = str(uuid.uuid4())
+    long_ago = datetime.now(tz=timezone.utc) - timedelta(minutes=51)
+    database.orphan("queued", external_ids=[assigned], queued_dttm=long_ago)
+    (one,) = adopted(executor, database)
+    assert (one.launch.launch_id, one.launch.started_by) == (assigned, assigned)
+    assert not one.launch.tokened
+    assert assigned in executor._spent
 
 
 def test_only_what_could_be_launched_again_has_a_workload(executor: Any, database: Metadata) -> None:
@@ -302,13 +316,39 @@ def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, data
     database.orphan("running", external_ids=[ARN])
     (first,) = adopted(executor, database)
     key, tracked = next(iter(executor._launches.items()))
-    executor._launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4())
+    executor._launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4(), tracked.queued_at)
     database.orphan("queued")
     second = next(one for one in adopted(executor, database) if one is not first)
     assert second.launch.launch_id != first.launch.launch_id
     executor.scripted.report(failed(first.launch))
     executor.sync()
     assert states(executor) == {}
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_what_another_scheduler_queued_again_after_its_deferral_is_not_taken_for_our_own_launch(
+    executor: Any, database: Metadata, state: str
+) -> None:
+    """Its first container's end has not been seen here (AWS did not answer); its next one is not ours."""
+    database.orphan("running", external_ids=[ARN])
+    (first,) = adopted(executor, database)
+    # Deferred, resumed, queued again by another scheduler, under an identity of its own; that one died.
+    again = str(uuid.uuid4()) if state == "queued" else NEXT
+    later = datetime.now(tz=timezone.utc) + timedelta(seconds=60)
+    database.orphan(state, external_ids=[again], queued_dttm=later)
+    executor.scripted.commands.clear()
+    with database.session() as session:
+        adopt(executor, session)
+        job_id = database.tis(session)[0].queued_by_job_id
+    executor.heartbeat()
+    executor.scripted.report(succeeded(first.launch))  # now AWS answers again
+    executor.sync()
+    with database.session() as session:
+        process_events(executor, session, job_id)
+        [ti] = database.tis(session)[:1]
+        assert ti.state == state
+    assert states(executor) == {}
+    assert [one.launch.launch_id != first.launch.launch_id for one in executor.scripted.adoptions] == [True]
 
 
 @pytest.mark.parametrize("goes_on", ["ends", "repeats"])

@@ -247,7 +247,7 @@ def test_the_search_for_a_job_goes_where_a_hook_that_changes_executor_config_has
     )
     executor = started(Popping)
     launch, subject = executor._new_launch(workload.ti.key, workload, time.time())
-    executor._launches[launch.key] = _Tracked(launch.launch_id, subject)
+    executor._launches[launch.key] = _Tracked(launch.launch_id, subject, launch.queued_at)
     executor._bridge.submit(Adopt(launch, Was.QUEUED, None))
     events = beat_until(executor, bool)
     assert events["task"][0] == ("running", by_the_one_before["jobId"])

@@ -110,7 +110,8 @@ class FakeCloud:
     :param plan: how the n-th container of a workload goes
     :param repeatable: a token makes one container, however often it is sent
 
-    ``unreadable`` says of which containers a description comes without sense, so that none of it is left.
+    ``unreadable`` says of which containers a description comes without sense, so that none of it is left;
+    ``unlisted`` which ones a listing leaves out.
     """
 
     describe_batch = 100
@@ -131,6 +132,7 @@ class FakeCloud:
         self.by_token: dict[str, Container] = {}
         self.parameters: dict[str, object] = {}
         self.unreadable: Callable[[Container], bool] = lambda container: False
+        self.unlisted: Callable[[Container], bool] = lambda container: False
         self.asked_to_stop: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.call_times: defaultdict[str, list[float]] = defaultdict(list)
@@ -195,8 +197,11 @@ class FakeCloud:
 
     async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
         async with self._call("find"):
-            ours = [c.handle for c in self.containers.values() if started_by in (c.started_by, c.own_mark)]
-            return [handle for handle in ours if handle.scope == scope]
+            return [
+                c.handle
+                for c in self.containers.values()
+                if started_by in (c.started_by, c.own_mark) and c.handle.scope == scope and not self.unlisted(c)
+            ]
 
     async def stop(self, handle: Handle, reason: str) -> None:
         self.asked_to_stop.add(handle.id)

@@ -387,7 +387,9 @@ NEVER_STARTED = seen(Seen.STOPPED, reason="CannotPullContainerError")
             D,
             [SendStop, Finished, Forget],
         ),
-        (MISSING, {"missing_at": NOW - 60.0, "muted": True, "stop_reason": "x"}, D, [SendStop, Forget]),
+        # Its stop is owed already.
+        (MISSING, {"missing_at": NOW - 60.0, "muted": True, "stop_reason": "x"}, D, [Forget]),
+        (MISSING, {"missing_at": NOW - 60.0, "muted": True}, D, [SendStop, Forget]),
     ],
 )
 def test_every_observation(
@@ -528,6 +530,11 @@ def test_how_a_launch_begins() -> None:
     assert effects == [Enqueue()]
 
 
+UNKNOWN_FOR_59, UNKNOWN_FOR_60 = {"missing_at": NOW - 59.0}, {"missing_at": NOW - 60.0}
+SENT = {"sent_at": 1.0}
+UNWANTED = {"muted": True, "stop_reason": "x"}
+
+
 @pytest.mark.parametrize(
     ("fields", "observation", "waited", "phase", "effects"),
     [
@@ -552,9 +559,25 @@ def test_how_a_launch_begins() -> None:
         ({"was": None, "sent_at": 1.0}, OLD, 59, U, [LookUp]),
         ({"was": None, "sent_at": 1.0}, OLD, 60, D, [Finished, Forget]),
         # Not known.
-        ({"was": Was.RUNNING, "lookup": "arn"}, MISSING, 59, U, [LookUp]),
-        ({"was": Was.RUNNING, "lookup": "arn"}, MISSING, 60, D, [Poll, Launched, SendStop, Finished, Forget]),
+        ({"was": Was.RUNNING, "lookup": "arn", **UNKNOWN_FOR_59}, MISSING, 59, U, [LookUp]),
+        ({"was": Was.RUNNING, "lookup": "arn", **UNKNOWN_FOR_60}, MISSING, 60, U, [LookUp]),
+        ({"was": Was.RUNNING, "unknown": HANDLE}, None, 59, U, [LookUp]),
+        ({"was": Was.RUNNING, "unknown": HANDLE}, None, 60, D, [Poll, Launched, SendStop, Finished, Forget]),
+        ({"was": Was.RUNNING, "unknown": HANDLE}, RUNNING, 0, X, [Poll, Launched]),
+        ({"was": Was.RUNNING, **UNKNOWN_FOR_59}, MISSING, 90, U, [LookUp]),
+        ({"was": Was.RUNNING, **UNKNOWN_FOR_60}, MISSING, 90, D, [Poll, Launched, SendStop, Finished, Forget]),
+        ({"was": Was.RUNNING, **UNKNOWN_FOR_60, **UNWANTED}, MISSING, 90, D, [Poll, SendStop, Forget]),
         ({"was": Was.QUEUED, "lookup": "arn"}, MISSING, 0, U, [LookUp]),
+        ({"was": Was.QUEUED, "lookup": "arn", **UNKNOWN_FOR_60}, MISSING, 60, U, [LookUp]),
+        ({"was": Was.QUEUED, **UNKNOWN_FOR_60}, MISSING, 60, W, [Enqueue]),
+        (
+            {"was": None, "sent_at": 1.0, **UNKNOWN_FOR_60},
+            MISSING,
+            60,
+            D,
+            [Poll, Launched, SendStop, Finished, Forget],
+        ),
+        ({"was": None, **UNKNOWN_FOR_60}, MISSING, 60, W, [Enqueue]),
         # None there.
         ({"was": Was.QUEUED, "lookup": "arn"}, None, 9, U, [LookUp]),
         ({"was": Was.QUEUED}, None, 19, U, [LookUp]),
@@ -570,12 +593,13 @@ def test_how_a_launch_begins() -> None:
         ({"was": Was.QUEUED, "muted": True, "stop_reason": "x"}, RUNNING, 0, X, [Poll, SendStop]),
         ({"was": Was.QUEUED, "muted": True, "stop_reason": "x"}, None, 20, D, [Forget]),
         ({"was": Was.RUNNING, "muted": True}, None, 60, D, [Forget]),
+        ({"was": Was.RUNNING, "unknown": HANDLE, **UNWANTED}, None, 60, D, [Poll, SendStop, Forget]),
     ],
 )
 def test_every_answer_to_a_look_up(
     fields: dict[str, Any], observation: Observation | None, waited: float, phase: Phase, effects: list[type]
 ) -> None:
-    record = record_in(Phase.UNRESOLVED, unfound_at=NOW - waited, **fields)
+    record = record_in(Phase.UNRESOLVED, unfound_at=NOW - waited, since=NOW - waited, **fields)
     assert kinds(step(record, Resolved(observation), NOW, RULES)) == effects
     assert record.phase is phase
 
