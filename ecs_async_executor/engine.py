@@ -860,7 +860,7 @@ class Engine:
                 if handle_id in observations:
                     self._resolved(record, lifecycle.Resolved(observations[handle_id]), now)
                 else:
-                    self._not_resolved(record, refusal, now)
+                    self._not_resolved(record, refusal, now, Handle(scope, handle_id))
 
     async def _resolve_marked(self, record: Record) -> None:
         """Find the container that carries a launch's mark."""
@@ -933,9 +933,11 @@ class Engine:
         if record.phase is Phase.UNRESOLVED:
             self._dispatch(record, event, now)
 
-    def _not_resolved(self, record: Record, refusal: Sequence[str], now: float) -> None:
+    def _not_resolved(
+        self, record: Record, refusal: Sequence[str], now: float, named: Handle | None = None
+    ) -> None:
         if refusal:
-            self._resolved(record, lifecycle.LookUpRefused(refusal[0]), now)
+            self._resolved(record, lifecycle.LookUpRefused(refusal[0], named=named), now)
         elif record.phase is Phase.UNRESOLVED:
             self._ledger.look_up_again(record, now + self._ledger.rules.relook_after)
 

@@ -248,10 +248,12 @@ class LookUpRefused:
 
     :param place_unknown: it is not the service that refuses: what says where the container would be fails, and
         where it would be by default there is none
+    :param named: the container that Airflow named, if it was asked for
     """
 
     reason: str
     place_unknown: bool = False
+    named: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -892,7 +894,9 @@ def _look_up_refused(record: Record, event: LookUpRefused, now: float, rules: Ru
         what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
         why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
         if record.muted:
-            return _finish(record, None)
+            record.handle, unwanted = event.named, record.stop_reason
+            stops = [SendStop(unwanted)] if event.named is not None and unwanted is not None else []
+            return [*stops, *_finish(record, None)]
         if not runs:
             return _fail(record, why, notable=True)
         # Airflow hears from a running one by itself, and fails it if it does not.

@@ -176,3 +176,22 @@ async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() 
         [finished] = await second.until(lambda: second.finished("a"))
     assert asked_at[0] > RULES.missing_grace
     assert (finished.success, finished.handle_id) == (True, launched.handle_id)
+
+
+@in_virtual_time
+async def test_a_revoked_ones_container_that_airflow_names_is_stopped_though_its_record_cannot_be_read() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as first:
+        original = make_launch("a", started_by="ti-1")
+        first.submit(original)
+        [launched] = await first.until(lambda: first.launched("a"))
+        await anyio.sleep(5)
+    cloud.unreadable = lambda container: True
+    async with Harness(cloud).running() as second:
+        adopted = replace(original, launch_id=launch_id())
+        second.adopt(adopted, Was.RUNNING, launched.handle_id)
+        await anyio.sleep(10)
+        second.stop(adopted.launch_id)
+        await second.until(lambda: not second.ledger.records and not second.ledger.stops)
+    assert cloud.containers[launched.handle_id].stop_reasons == ["revoked"]
+    assert not second.finished("a")

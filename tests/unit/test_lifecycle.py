@@ -652,6 +652,14 @@ def test_what_nobody_can_say_where_to_look_for_ends_with_what_keeps_it_from_bein
         )
 
 
+def test_what_is_unwanted_and_cannot_be_looked_up_is_stopped_all_the_same_if_airflow_names_it() -> None:
+    record = record_in(Phase.UNRESOLVED, was=Was.RUNNING, lookup="arn", muted=True, stop_reason="x")
+    event = LookUpRefused("denied", named=HANDLE)
+    assert kinds(step(record, event, NOW, RULES)) == [LookUp]
+    assert step(record, event, NOW + RULES.permanent_error_grace, RULES) == [SendStop("x"), Forget()]
+    assert record.handle == HANDLE
+
+
 def test_an_answer_ends_the_grace_of_a_refused_look_up() -> None:
     record = record_in(Phase.UNRESOLVED, was=Was.RUNNING)
     step(record, LookUpRefused("denied"), NOW, RULES)
