@@ -277,6 +277,10 @@ def _placement(request: Mapping[str, Any]) -> str:
         "constraints": request.get("placementConstraints"),
         "cpu": overrides.get("cpu"),
         "memory": overrides.get("memory"),
+        # Not for room: passing a role can be refused, and a subnet be full, for who names it alone.
+        "taskRole": overrides.get("taskRoleArn"),
+        "executionRole": overrides.get("executionRoleArn"),
+        "network": request.get("networkConfiguration"),
     }
     for container in overrides.get("containerOverrides") or ():
         for key in ("cpu", "memory", "memoryReservation", "resourceRequirements"):

@@ -45,10 +45,19 @@ STOP_DELAY_MAX = 60.0
 APART_AGAIN_SECONDS = 60.0
 GATE_FORGOTTEN_SECONDS = 60.0
 YOUNG_SECONDS = 120.0
+UNANSWERED_SECONDS = 60.0
+"""After so long without an answer to any launch no more is taken from the scheduler, and nothing given back."""
 PING_INTERVAL = 0.5
 IDLE = 3600.0
 """Nothing is due: sleep until something is said. Bounded only so that a lost wake-up cannot last for ever."""
 LANE_RESTART_DELAY = 1.0
+SILENT = "the scheduler does not call the executor"
+"""Why a scheduler's launches wait: it is no reason not to take more, as it calls with the next heartbeat."""
+_WAITS_FOR = {
+    Kind.REFUSED: "refuses it",
+    Kind.CAPACITY: "has no capacity for it",
+    Kind.AMBIGUOUS: "gives no answer",
+}
 _UNDECIDED = (Kind.AMBIGUOUS, Kind.THROTTLED, Kind.CONCURRENT)
 """Errors that do not tell if the credentials are good."""
 
@@ -217,6 +226,8 @@ class Engine:
         self._apart_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
         self._untaken: set[Handle] = set()
         self._lag = 0.0
+        self._unanswered_since: float | None = None
+        self._render_seconds = 0.0
 
     # --- from the outside ------------------------------------------------------------------------------------
 
@@ -281,19 +292,21 @@ class Engine:
     async def _drained(self) -> None:
         while not self._draining or self._sending or self._inbox:
             await self._quiet.wait_until(anyio.current_time() + (0.1 if self._draining else IDLE))
-        if self._stop_all is not None:
-            now = anyio.current_time()
-            for record in list(self._ledger.records.values()):
-                if record.stop_reason is None:
-                    self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
-                if record.phase is Phase.AMBIGUOUS:
-                    self._dispatch(record, lifecycle.WindowOver(), now)  # nothing is sent any more: look for it
+        now = anyio.current_time()
+        for record in list(self._ledger.records.values()):
+            if record.stop_reason is None and self._stop_all is not None:
+                self._dispatch(record, lifecycle.StopWanted(self._stop_all), now)
+            if record.phase is Phase.AMBIGUOUS and record.stop_reason is not None:
+                self._dispatch(record, lifecycle.WindowOver(), now)  # nothing is sent any more: look for it
         # The caller bounds it. A refusal that somebody mends is not worth waiting for here.
-        while self._ledger.stops.hopeful() or (self._stop_all is not None and self._looking_up()):
+        while self._ledger.stops.hopeful() or self._looks_for_what_to_stop():
             await self._quiet.wait_until(anyio.current_time() + 0.1)
 
-    def _looking_up(self) -> bool:
-        return any(record.phase is Phase.UNRESOLVED for record in self._ledger.unsettled.values())
+    def _looks_for_what_to_stop(self) -> bool:
+        return any(
+            record.phase is Phase.UNRESOLVED and record.stop_reason is not None
+            for record in self._ledger.unsettled.values()
+        )
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -523,8 +536,17 @@ class Engine:
             limit = rules.permanent_error_grace if refused else rules.capacity_timeout
             about = _topic(gate.reason, refused=refused)
             for record in self._ledger.queued(lane):
-                self._notice(record, gate.reason, about, refused=refused)
-                waited = now - max(since, record.waiting_since)
+                self._notice(record, gate.reason, about, kind)
+                # Only answers count: what was not tried again since the last one can have been mended.
+                if refused:
+                    waited = gate.refused_at - max(since, record.waiting_since)
+                else:
+                    # What room there is now and then, others get: it counts for who has got none.
+                    begun = max(gate.closed_since, record.waiting_since, record.short_until)
+                    if gate.refused_at > begun:
+                        record.short_for += gate.refused_at - begun
+                        record.short_until = gate.refused_at
+                    waited = record.short_for
                 if lifecycle.is_window_over(record, now, rules):
                     self._dispatch(record, lifecycle.WindowOver(), now)  # whoever is before it may be so for hours
                 elif limit is not None and waited >= limit:
@@ -551,12 +573,12 @@ class Engine:
         closed = set(self._gates)
         self._gate_needed_at = {name: at for name, at in self._gate_needed_at.items() if name in closed}
 
-    def _notice(self, record: Record, reason: str, about: str, *, refused: bool) -> None:
+    def _notice(self, record: Record, reason: str, about: str, kind: Kind) -> None:
         if not lifecycle.is_to_be_told(record, about):
             return
         launch = record.launch
         service = self._ledger.rules.service
-        text = f"The container waits: {service} {'refuses it' if refused else 'has no capacity for it'}: {reason}"
+        text = f"The container waits: {service} {_WAITS_FOR[kind]}: {reason}"
         notice = Notice(launch.launch_id, launch.key, "container waits", text, unlaunched=True)
         self._ledger.outbox.append(notice)
 
@@ -581,6 +603,10 @@ class Engine:
             now = anyio.current_time()
             if not _is_still_to_be_sent(record, ticket):
                 return  # revoked or superseded while user code ran
+            if record.spec is not None and record.spec.scope != spec.scope:
+                # A token holds at one place: where the first request may have been carried out is looked.
+                self._dispatch(record, lifecycle.WindowOver(), now)
+                return
         self._ledger.learn_route(record, spec.placement, spec.bucket)
         self._buckets.add(spec.bucket)
         gate = self._gates[spec.placement]
@@ -608,9 +634,13 @@ class Engine:
     async def _rendered(self, launch: Launch) -> LaunchSpec:
         if not self._options.render_in_thread:
             return self._render(launch)
-        return await anyio.to_thread.run_sync(
-            self._render, launch, limiter=self._render_thread, abandon_on_cancel=True
-        )
+        async with self._render_thread:
+            begun = anyio.current_time()
+            try:
+                return await anyio.to_thread.run_sync(self._render, launch, abandon_on_cancel=True)
+            finally:
+                # User code can be slower than any of the limits, and it is made one after the other.
+                self._render_seconds += 0.1 * (anyio.current_time() - begun - self._render_seconds)
 
     async def _send(self, record: Record, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
         try:
@@ -619,6 +649,7 @@ class Engine:
             self._launch_refused(record, spec, gate, error, probes=probes)
         else:
             now = anyio.current_time()
+            self._unanswered_since = None
             self._limiter.launch_succeeded(spec.bucket, now)
             if probes:
                 gate.succeeded(now)
@@ -641,6 +672,10 @@ class Engine:
         self, record: Record, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
     ) -> None:
         now = anyio.current_time()
+        if error.kind is not Kind.AMBIGUOUS:
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = now
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
                 log.warning(
@@ -655,13 +690,16 @@ class Engine:
                 if gate.is_open or known is not error.kind:
                     self._closed_for[spec.placement] = (error.kind, now)
                 gate.refused(now, str(error))
+                record.probed += probes  # what is refused may be about this one: the next probe is another
             refused = error.kind is Kind.REFUSED
-            self._notice(record, str(error), _topic(str(error), refused=refused), refused=refused)
+            self._notice(record, str(error), _topic(str(error), refused=refused), error.kind)
         else:
             if probes:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
                 self._limiter.launch_throttled(spec.bucket, now)
+            if self._is_unanswered(now):
+                self._notice(record, str(error), "no answer", Kind.AMBIGUOUS)
             log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
         self._dispatch(record, lifecycle.Refused(error, self._random.random()), now)
 
@@ -816,17 +854,24 @@ class Engine:
 
     async def _look_up(self) -> None:
         while True:
-            due = self._ledger.due_look_ups(anyio.current_time())
-            tickets = [record.ticket for record in due]
-            try:
-                await self._look_all_up(due)
-            finally:
-                at = anyio.current_time() + self._ledger.rules.relook_after
-                for record, ticket in zip(due, tickets, strict=True):
-                    if record.phase is Phase.UNRESOLVED and record.ticket == ticket:
-                        self._ledger.look_up_again(record, at)
-            del due, tickets  # there can be thousands, and the next wait can be long
+            if due := self._ledger.due_look_ups(anyio.current_time()):
+                # Not one batch after the other: a hook may take its time over one of them.
+                self._tasks.start_soon(self._look_batch_up, due)
+            del due  # there can be thousands, and the next wait can be long
             await self._look_up_kick.wait_until(self._ledger.next_look_up() or math.inf)
+
+    async def _look_batch_up(self, due: Sequence[Record]) -> None:
+        tickets = [record.ticket for record in due]
+        try:
+            await self._look_all_up(due)
+        except Exception:
+            log.exception(self._event("engine.lane_failed"), lane="look_up")
+        finally:
+            at = anyio.current_time() + self._ledger.rules.relook_after
+            for record, ticket in zip(due, tickets, strict=True):
+                if record.phase is Phase.UNRESOLVED and record.ticket == ticket:
+                    self._ledger.look_up_again(record, at)
+            self._look_up_kick.set()
 
     async def _look_all_up(self, due: Sequence[Record]) -> None:
         known: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
@@ -1035,6 +1080,9 @@ class Engine:
             self._forget_gates(anyio.current_time())
             self._publish(self._statistics())
 
+    def _is_unanswered(self, now: float) -> bool:
+        return self._unanswered_since is not None and now >= self._unanswered_since + UNANSWERED_SECONDS
+
     def _statistics(self) -> Statistics:
         now = oldest = anyio.current_time()
         waiting = ambiguous = launching = unresolved = 0
@@ -1052,6 +1100,8 @@ class Engine:
                 oldest = min(oldest, record.waiting_since)
         latencies = sorted(self._latencies)
         paused = None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
+        if paused is None and self._is_unanswered(now) and (ambiguous or launching or unresolved):
+            paused = "AWS does not answer"  # somebody is asking
         counters = self._counters
         return Statistics(
             pending=waiting + ambiguous,
@@ -1061,8 +1111,11 @@ class Engine:
             active=len(self._ledger.active),
             stopping=len(self._ledger.stops),
             oldest_pending_age=now - oldest,
-            launch_rate=sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",)),
-            paused=paused or ("the scheduler does not call the executor" if self._stalled() else None),
+            launch_rate=min(
+                sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",)),
+                1.0 / max(self._render_seconds, 1e-6),
+            ),
+            paused=paused or (SILENT if self._stalled() else None),
             closed_gates=len(self._gates),
             launches=counters.launches,
             throttles=counters.throttles,

@@ -34,7 +34,7 @@ from ecs_async_executor import airflow_compat as compat
 from ecs_async_executor.airflow_compat import Key
 from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.engine import Statistics
+from ecs_async_executor.engine import SILENT, Statistics
 from ecs_async_executor.errors import BackendError, Kind, Rejected
 from ecs_async_executor.messages import (
     Adopt,
@@ -65,9 +65,12 @@ CALLBACK_PRIORITY = 1 << 31
 SPENT_IDS_KEPT = 20_000
 STALL_SHARE = 2 / 3
 """Of ``scheduler_health_check_threshold``: after so long without a ``sync()`` nothing is launched any more."""
+FRESH_SHARE = 0.9
+"""Of ``scheduler_health_check_threshold``: whose last sign of life is no older nobody takes for dead yet."""
 WHOSE_INTERVAL = 1.0
 WHOSE_TRIES = 30
-"""How often the database is asked which launches are still ours; after that they are looked for at the service."""
+WHOSE_SECONDS = 30.0
+"""How often the database is asked which launches are still ours, and for how long; then the service is."""
 BACKLOG_SHARE = 1 / 3
 """Of ``task_queued_timeout``: how far ahead of its launch a workload may be taken from the scheduler."""
 TASK_LOG_TIMEOUT = 5.0
@@ -147,9 +150,9 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._jwt: Any = None
         self._queued_timeout = 600.0
         self._overridden = False
-        self._stall_timeout = math.inf
+        self._stall_timeout = self._fresh = math.inf
         self._whose_asked = 0
-        self._whose_asked_at = -math.inf
+        self._whose_asked_at = self._whose_first_asked_at = -math.inf
         self._lines = LogLines(self.service.executor)
         self._metrics = Metrics(self.service.executor, self.team_name)
 
@@ -217,6 +220,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._overridden = self._request_is_overridden()
         self._warn_of_what_is_never_called()
         self._stall_timeout = threshold * STALL_SHARE
+        self._fresh = threshold * FRESH_SHARE
         bridge = self._make_bridge(tuning, self._stall_timeout)
         bridge.start()
         self._bridge = bridge
@@ -347,6 +351,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         now = time.monotonic()
         if now < self._whose_asked_at + WHOSE_INTERVAL:
             return False
+        if not self._whose_asked:
+            self._whose_first_asked_at = now
         self._whose_asked_at = now
         self._whose_asked += 1
         try:
@@ -354,7 +360,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception(self.service.event("ownership.unknown"), error)
             known = False
-        if not known and self._whose_asked < WHOSE_TRIES:
+        given_up = self._whose_asked >= WHOSE_TRIES or now - self._whose_first_asked_at >= WHOSE_SECONDS
+        if not known and not given_up:
             return False
         self._whose_asked = 0
         return True
@@ -370,7 +377,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         }
         queued = compat.queued_tasks(self)
         ids = [*asked, *queued.values()]
-        lost = compat.lost_to_others(ids, int(self.job_id), self._stall_timeout) if ids else set()
+        lost = compat.lost_to_others(ids, int(self.job_id), self._fresh) if ids else set()
         if lost is None:
             return False
         for key in [key for key, ti_id in queued.items() if ti_id in lost]:
@@ -399,7 +406,10 @@ class AsyncExecutor(compat.VersionedExecutor):
         if tracked is None or tracked.launch_id != report.launch_id:
             return
         if isinstance(report, Finished):
-            self._tell_of_end(report)
+            try:
+                self._tell_of_end(report)
+            except Exception as error:  # noqa: BLE001 - the outcome counts for more than what is said of it
+                self._lines.add("error", "report.failed", key=str(key), exc_info=error)
             self._applying = key
             try:
                 if report.success:
@@ -513,16 +523,16 @@ class AsyncExecutor(compat.VersionedExecutor):
     def _is_held_up(self, ti: Any) -> bool:
         try:
             tracked = self._launches.get(compat.task_key(self, ti))
-            bridge = self._bridge
-            return (
-                tracked is not None
-                and self._held_up.get(tracked.launch_id, 0.0) > time.monotonic()
-                and bridge is not None
-                and bridge.statistics().loop_lag < HUNG_SECONDS
-            )
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception(self.service.event("revoke.failed"), error)
             return False
+        bridge = self._bridge
+        if tracked is None or bridge is None:
+            return False
+        statistics = bridge.statistics()
+        pauses = statistics.paused not in {None, SILENT} and tracked.launch_id in self._unlaunched
+        waits = self._held_up.get(tracked.launch_id, 0.0) > time.monotonic()
+        return (pauses or waits) and statistics.loop_lag < HUNG_SECONDS
 
     def _abandon(self, key: Key, reason: str) -> None:
         tracked = self._launches.get(key)
@@ -554,9 +564,9 @@ class AsyncExecutor(compat.VersionedExecutor):
         if bridge is None:
             return free
         statistics = bridge.statistics()
-        if statistics.paused is not None:
+        if statistics.paused not in {None, SILENT}:
             return min(free, 0)
-        room = int(statistics.launch_rate * self._queued_timeout * BACKLOG_SHARE)
+        room = max(1, int(statistics.launch_rate * self._queued_timeout * BACKLOG_SHARE))
         room -= len(self._unlaunched) + len(compat.queued_keys(self))
         return min(free, max(0, room))
 

@@ -19,8 +19,11 @@ from ecs_async_executor.lifecycle import Event, Phase, Record
 from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Release, Report, Stop
 from ecs_async_executor.policy import Rules
 
-Place = tuple[int, int, int, str]
-"""(-priority, order of arrival, ticket, record id): a heap of these pops the highest priority, oldest first."""
+Place = tuple[int, int, int, int, str]
+"""
+(refused probes, -priority, order of arrival, ticket, record id): a heap of these pops the highest priority, oldest
+first, but before those whose own request was refused all that have not been tried as often.
+"""
 
 
 @dataclass(slots=True)
@@ -322,7 +325,7 @@ class Ledger:
         lane = self.lanes.get(placement)
         if lane is None:
             lane = self.lanes[None]
-        place = (-record.launch.priority, record.arrival, ticket, record.id)
+        place = (record.probed, -record.launch.priority, record.arrival, ticket, record.id)
         heapq.heappush(lane.heap, place)
 
     def requeue(self, record: Record, now: float) -> None:
@@ -354,7 +357,7 @@ class Ledger:
     def head(self, lane: Lane) -> Record | None:
         """Return the launch that is next in a lane, and drop void places before it."""
         while lane.heap:
-            _, _, ticket, name = lane.heap[0]
+            _, _, _, ticket, name = lane.heap[0]
             record = self.records.get(name)
             if record is not None and record.ticket == ticket and record.phase in _SENDABLE:
                 return record
@@ -369,8 +372,8 @@ class Ledger:
         """Return every launch of a lane, in no order, and drop void places: nothing else does at a closed gate."""
         places, records = [], []
         for place in lane.heap:
-            record = self.records.get(place[3])
-            if record is not None and record.ticket == place[2] and record.phase in _SENDABLE:
+            record = self.records.get(place[4])
+            if record is not None and record.ticket == place[3] and record.phase in _SENDABLE:
                 places.append(place)
                 records.append(record)
         if len(places) < len(lane.heap):

@@ -32,7 +32,7 @@ from typing import TypeAlias
 import msgspec
 
 from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError
+from ecs_async_executor.errors import BackendError, Kind
 from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Unfollowed, Was
 from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
 
@@ -121,6 +121,10 @@ class Record:
     :param placement: what it shares limits with, once that is known
     :param id: what the ledger knows it by: its ``launch_id``, until another launch comes under the same one
     :param unwanted_at: since when its container has to be stopped
+    :param probed: how often it was what a closed gate was tried with, and refused
+    :param refused_at: since when each answer to its requests was a refusal that somebody may be mending
+    :param short_for: how many seconds in all it has waited for capacity, up to ``short_until``
+    :param missing_told_at: when the last answer came that the service does not know it
     :param unknown: the container that Airflow named and the service does not know, while another is looked for
     """
 
@@ -159,6 +163,11 @@ class Record:
     id: str = ""
     unwanted_at: float = 0.0
     unknown: Handle | None = None
+    probed: int = 0
+    refused_at: float | None = None
+    short_for: float = 0.0
+    short_until: float = 0.0
+    missing_told_at: float | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or self.launch.launch_id
@@ -505,9 +514,11 @@ def _claim(record: Record, observation: Observation, now: float) -> list[Effect]
     record.lookup = None
     record.spec = None
     record.sent_at = None
-    record.errors = 0
+    record.errors = record.probed = 0
+    record.refused_at = None
+    record.short_for = 0.0
     record.since = now
-    record.seen_at = record.missing_at = None
+    record.seen_at = record.missing_at = record.missing_told_at = None
     effects: list[Effect] = [Poll()]
     if record.stop_reason is not None:
         effects.append(SendStop(record.stop_reason))
@@ -556,6 +567,16 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
         return _look_up_instead(record, now)  # who died may have launched it
     if record.stop_reason is not None or record.muted:
         return _finish(record, None)
+    if error.kind is not Kind.REFUSED:
+        record.refused_at = None
+    elif record.refused_at is None:
+        record.refused_at = now
+    elif now - record.refused_at >= rules.permanent_error_grace:
+        # Others of its placement may pass, so that the gate does not stay closed for that long.
+        if record.was is Was.QUEUED:
+            return _look_up_instead(record, now)
+        waited = now - record.refused_at
+        return _fail(record, f"{rules.service} refused the container for {waited:.0f} s: {error}", notable=True)
     record.retry_at = now + delay(error.kind, record.errors, jitter)
     return [Enqueue()]
 
@@ -682,11 +703,14 @@ def _reason(observation: Observation) -> str:
 def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
     if record.missing_at is None:
         record.missing_at = now
+        record.missing_told_at = None
     # That an adopted one ran is Airflow's word, until the service has told of it.
     ran = record.seen_running and (record.was is None or record.seen_at is not None)
     grace = rules.seen_missing_grace if ran else rules.missing_grace
     if record.stop_reason is not None and record.muted:
         grace = rules.missing_grace
+    record.missing_at += _unanswered(record.missing_told_at, now, grace)
+    record.missing_told_at = now
     if now - record.missing_at < grace:
         return []
     assert record.handle is not None
@@ -702,6 +726,11 @@ def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
             notable=True,
         ),
     ]
+
+
+def _unanswered(last_at: float | None, now: float, grace: float) -> float:
+    """Say how much of the time since the last answer does not count: four have to come within a grace."""
+    return 0.0 if last_at is None else max(0.0, now - last_at - grace / 4.0)
 
 
 def _resolved(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:

@@ -376,12 +376,14 @@ class Gate:
     after the refusal and, refused again, after twice as long each time, at most ``most_delay``. A probe that
     succeeds opens it.
 
+    ``refused_at`` is when it was refused last: since then, nothing is known.
+
     :param probe_timeout: a probe that nothing was heard of for so many seconds is taken for lost
     """
 
     __slots__ = (
         "__weakref__", "_changed", "_delay", "_first_delay", "_most_delay", "_next_probe_at",
-        "_probe_sent_at", "_probe_timeout", "closed_since", "probes", "reason",
+        "_probe_sent_at", "_probe_timeout", "closed_since", "probes", "reason", "refused_at",
     )  # fmt: skip
 
     def __init__(
@@ -396,6 +398,7 @@ class Gate:
         self._probe_timeout = probe_timeout
         self._changed = changed
         self.closed_since: float | None = None
+        self.refused_at = -math.inf
         self.reason = ""
         self.probes = 0
         self._delay = first_delay
@@ -447,6 +450,7 @@ class Gate:
 
     def refused(self, now: float, reason: str) -> None:
         """Note that one was refused: closes an open gate, and puts the next probe off if it was the probe."""
+        self.refused_at = now
         self.close(now, reason)
         if self._probe_sent_at is not None:
             self._delay = min(2.0 * self._delay, self._most_delay)

@@ -402,6 +402,20 @@ def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: 
     assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
 
 
+def test_an_outcome_is_told_although_the_event_log_cannot_be_written(executor: Any) -> None:
+    bridge = executor.scripted
+    queue(executor, make_workload("a"))
+    executor.heartbeat()
+
+    def broken(**_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    executor.log_task_event = broken
+    bridge.report(failed(bridge.launches[0], notable=True))
+    executor.heartbeat()
+    assert states(executor) == {"a": ("failed", "ECS container exited 1")}
+
+
 def test_what_a_launch_waits_for_is_told(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     bridge.report(notice(launch, "Capacity is unavailable at this time."))
@@ -1079,3 +1093,16 @@ def test_too_many_log_lines_lose_the_oldest_and_say_so(monkeypatch: pytest.Monke
         ("ecs_executor.line", {"number": 3}),
         ("ecs_executor.line", {"number": 4}),
     ]
+
+
+def test_a_slow_launch_rate_launches(make_executor: Callable[..., Any]) -> None:
+    executor = make_executor(parallelism=10)
+    executor.scripted.say(launch_rate=0.004)
+    assert executor.slots_available > 0
+
+
+def test_slots_of_a_scheduler_whose_loops_take_25_s(executor: Any) -> None:
+    """Airflow asks for slots at the end of its scheduling, before it calls the executor."""
+    executor.scripted.say(paused="the scheduler does not call the executor")
+    executor.scripted.silent = True
+    assert executor.slots_available > 0

@@ -1,4 +1,4 @@
-"""35 minutes without capacity: engine and cloud in virtual time, the executor, and Airflow's own patience."""
+"""35 minutes without capacity or answers: engine and cloud in virtual time, an executor, and Airflow's patience."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ HEARTBEAT = 5.0
 LOOK = 120.0
 """Airflow's default ``task_queued_timeout_check_interval``; what is queued for 600 s is stuck to it."""
 NO_CAPACITY = BackendError(Kind.CAPACITY, "RESOURCE:MEMORY", "no room")
+NO_ANSWER = BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout")
 
 
 class VirtualBridge(ScriptedBridge):
@@ -55,9 +56,10 @@ class VirtualExecutor(ScriptedExecutor):
 
 
 class World:
-    """A cloud without room until the outage is over, and what uses it."""
+    """A cloud without room, or one that answers nothing, until the outage is over, and what uses it."""
 
-    def __init__(self, executor: Any) -> None:
+    def __init__(self, executor: Any, outage: BackendError) -> None:
+        self.outage = outage
         self.loop = VirtualTimeLoop()
         self.cloud = FakeCloud(fault=self.fault)
         self.harness = Harness(self.cloud, render=self.render)
@@ -68,9 +70,9 @@ class World:
         self.loop.run_until_complete(ready.wait())
         self.pass_time(1.0)
 
-    @staticmethod
-    def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
-        return NO_CAPACITY if operation == "launch" and anyio.current_time() < OUTAGE else None
+    def fault(self, operation: str, cloud: FakeCloud) -> BackendError | None:
+        hit = operation == "launch" or self.outage is NO_ANSWER
+        return self.outage if hit and anyio.current_time() < OUTAGE else None
 
     @staticmethod
     def render(launch: Launch) -> LaunchSpec:
@@ -89,9 +91,9 @@ class World:
         self.loop.close()
 
 
-@pytest.fixture
-def world(make_executor: Any) -> Iterator[World]:
-    world = World(make_executor(VirtualExecutor))
+@pytest.fixture(params=[NO_CAPACITY, NO_ANSWER], ids=["no capacity", "no answer"])
+def world(request: pytest.FixtureRequest, make_executor: Any) -> Iterator[World]:
+    world = World(make_executor(VirtualExecutor), request.param)
     yield world
     world.close()
 
@@ -133,5 +135,8 @@ def test_an_outage_of_35_minutes_ends_with_every_task_instance_at_its_first_try(
         assert [(ti.state, ti.try_number) for ti in database.tis(session)[:NUMBER]] == [("queued", 1)] * NUMBER
     assert len(world.cloud.containers) == NUMBER
     assert executor.scripted.stops == []
-    # One probe at a time, not every launch for itself.
-    assert world.cloud.calls["launch"] < OUTAGE / 10 + 10 * NUMBER
+    if world.outage is NO_CAPACITY:
+        # One probe at a time, not every launch for itself.
+        assert world.cloud.calls["launch"] < OUTAGE / 10 + 10 * NUMBER
+    else:
+        assert world.cloud.calls["launch"] < NUMBER * OUTAGE / 15

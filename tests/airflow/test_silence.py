@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -217,3 +218,30 @@ def test_a_silence_costs_as_many_statements_for_many_launches_as_for_few(
         assert executor.scripted.releases == []
         counts.append(len(database.statements))
     assert counts == [2, 2]
+
+
+def test_a_scheduler_whose_loops_take_25_s_launches(executor: Any, database: Metadata) -> None:
+    """Between 20 and 30 s nobody takes it for dead; its sign of life comes after the executor's heartbeat."""
+    queued_by_us(executor, database, 3)
+    executor.scripted.calls.clear()
+    for _ in range(5):
+        executor.scripted.silent = True
+        sign_of_life(executor, database, age=25.0)
+        executor.heartbeat()
+    assert executor.scripted.calls == ["beat"] * 5
+
+
+def test_a_scheduler_whose_loops_take_40_s_launches_half_a_minute_after_it_asked(
+    executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only scheduler, whom nobody can take for dead."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    queued_by_us(executor, database, 3)
+    executor.scripted.calls.clear()
+    executor.scripted.silent = True
+    for _ in range(3):
+        now += 40.0
+        sign_of_life(executor, database, age=40.0)
+        executor.heartbeat()
+    assert "beat" in executor.scripted.calls

@@ -935,3 +935,20 @@ def test_a_listed_task_that_was_forgotten_since_is_not_asked_for_without_end() -
     cluster.client.answers["describe_tasks"] = {"failures": [{"arn": ARN + "1", "reason": "MISSING"}]}
     assert use(cluster.client, lambda backend: backend.find("k", "mark")) == []
     assert len(cluster.client.asked("describe_tasks")) == 3
+
+
+BASE: dict[str, Any] = {"cluster": "c", "taskDefinition": "airflow", "launchType": "FARGATE", "overrides": {}}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"overrides": {"taskRoleArn": "arn:aws:iam::1:role/secret"}},
+        {"overrides": {"executionRoleArn": "arn:aws:iam::1:role/secret"}},
+        {"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-of-a-full-zone"]}}},
+    ],
+)
+def test_what_ecs_can_refuse_for_one_task_alone_has_a_gate_of_its_own(own: dict[str, Any]) -> None:
+    of_all = ecs.launch_spec(BASE, started_by="one").placement
+    of_one = ecs.launch_spec({**BASE, **own}, started_by="other").placement
+    assert of_all != of_one
