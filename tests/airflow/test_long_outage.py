@@ -1,4 +1,4 @@
-"""35 minutes without capacity or answers: engine and cloud in virtual time, an executor, and Airflow's patience."""
+"""35 minutes without capacity or answers: engine and cloud in virtual time, an executor, Airflow's patience."""
 
 from __future__ import annotations
 
