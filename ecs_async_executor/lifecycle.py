@@ -877,12 +877,13 @@ def choose(record: Record, found: Sequence[Observation], rules: Rules) -> Observ
 
     def weight(observation: Observation) -> tuple[int, float]:
         over = observation.seen is Seen.STOPPED or observation.exit_code is not None
+        older = _is_older(record, observation, rules)
         if observation.seen is Seen.MISSING:
             weight = 1
+        elif older and (over or not observation.started):
+            weight = 0  # what Airflow says runs is not that one
         elif not over:
             weight = 3
-        elif _is_older(record, observation, rules):
-            weight = 0  # what Airflow says runs is not that one
         elif observation.started or observation.exit_code is not None or (observation.by_hand and not stays):
             weight = 2
         else:

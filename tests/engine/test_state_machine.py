@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
+from ecs_async_executor.lifecycle import Phase
 from ecs_async_executor.messages import Finished, Was
 from ecs_async_executor.policy import Rules
 from tests.engine.cloud import Container
@@ -50,6 +51,11 @@ class ShortGraces(Walk):
             return
         super().tells_the_truth(instance, outcome)
 
+    def outlives_its_revocation(self, container: Container) -> bool:
+        # Asked to stop one that it has forgotten for longer than the grace, the service says that there is none.
+        asked = container.forgotten_until > 0.0 and container.handle.id in self.cloud.asked_to_stop
+        return not asked and super().outlives_its_revocation(container)
+
 
 @dataclass(eq=False)
 class Queueing(Instance):
@@ -71,6 +77,8 @@ class SharedMark(Walk):
         super().__init__()
 
     def queue(self, key: str) -> None:
+        if any(r.launch.key == key and r.phase is Phase.SENDING for r in self.harness.ledger.records.values()):
+            self.pass_time(2 * self.cloud.latency)  # it may make a container yet
         made = [c.created for c in self.cloud.of(key)]
         if made and self.loop.time() - max(made) < self.MARGIN:
             self.pass_time(self.MARGIN - (self.loop.time() - max(made)))
@@ -130,7 +138,9 @@ class SharedMark(Walk):
             assert good, f"told to have succeeded: {instance}, {containers}"
             return
         assert not good, f"told to have failed: {instance}, {good}"
-        alive = [c for c in containers if c.alive(now) and c.stopped is None]
+        # What was revoked and outlived its scheduler is nobody's; it is no reason not to tell of the launch's own.
+        told_of = [*self.containers_of(instance), *(c for c in containers if c.handle.id == outcome.handle_id)]
+        alive = [c for c in told_of if c.alive(now) and c.stopped is None]
         assert not alive, f"told to have failed while it runs: {instance}, {alive}"
 
     @invariant()

@@ -354,3 +354,25 @@ async def test_adopted_launches_share_no_token_after_the_users_own_mark_was_take
     assert [len(cloud.of(label)) for label in "ab"] == [2, 2]
     for label in "ab":
         assert [f.handle_id for f in second.finished(label)] == [cloud.of(label)[1].handle.id]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_running_one_is_not_the_older_container_that_has_never_started(named: bool) -> None:
+    """The stop of a revoked queueing's container died with its scheduler; the next one's is over by now."""
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1e6) if nth == 1 else Plan(duration=5))
+    async with Harness(cloud).running() as first:
+        first.launch("a", started_by="ti-1")
+        await first.until(lambda: first.launched("a"))
+    await anyio.sleep(60)
+    again = make_launch("a", started_by="ti-1")
+    async with Harness(cloud).running() as second:
+        second.submit(again)
+        await second.until(lambda: second.launched("a"))
+    await anyio.sleep(10)
+    old, new = cloud.of("a")
+    async with Harness(cloud).running() as third:
+        adopted = replace(again, launch_id=launch_id())
+        third.adopt(adopted, Was.RUNNING, old.handle.id if named else None)
+        [finished] = await third.until(lambda: third.finished("a"), timeout=300)
+    assert (finished.success, finished.handle_id) == (True, new.handle.id)
