@@ -189,7 +189,7 @@ def _launches(cell: Cell, server: Server, began: float) -> Figures:
 def _requests(cell: Cell) -> list[dict[str, Any]]:
     """Make the requests that our executor makes, without sending them."""
     from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
-    from ecs_async_executor.batch import job_name
+    from ecs_async_executor.services.batch import job_name
 
     batch = cell.service == "batch"
     executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()

@@ -20,11 +20,11 @@ import anyio
 
 from benchmarks.cells import Cell, Figures
 from benchmarks.meters import percentile
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Trial
-from ecs_async_executor.engine import Check, Counters, Engine, Options
-from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Report, Was
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Report, Was
+from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.engine.engine import Check, Counters, Engine, Options
 
 EPOCH = 1_800_000_000.0
 SWEEPS = 3

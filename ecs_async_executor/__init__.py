@@ -9,19 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_async_executor.batch_executor import AsyncBatchExecutor as AsyncBatchExecutor
-    from ecs_async_executor.ecs_executor import AsyncEcsExecutor as AsyncEcsExecutor
+    from ecs_async_executor.adapter.batch import AsyncBatchExecutor as AsyncBatchExecutor
+    from ecs_async_executor.adapter.ecs import AsyncEcsExecutor as AsyncEcsExecutor
 
 __all__ = ["AsyncBatchExecutor", "AsyncEcsExecutor"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "AsyncBatchExecutor":
-        from ecs_async_executor.batch_executor import AsyncBatchExecutor
+        from ecs_async_executor.adapter.batch import AsyncBatchExecutor
 
         return AsyncBatchExecutor
     if name == "AsyncEcsExecutor":
-        from ecs_async_executor.ecs_executor import AsyncEcsExecutor
+        from ecs_async_executor.adapter.ecs import AsyncEcsExecutor
 
         return AsyncEcsExecutor
     if name == "__version__":

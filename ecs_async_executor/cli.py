@@ -17,8 +17,8 @@ from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_c
 if TYPE_CHECKING:
     import argparse
 
-    from ecs_async_executor.backend import Backend
-    from ecs_async_executor.executor import AsyncExecutor
+    from ecs_async_executor.adapter.executor import AsyncExecutor
+    from ecs_async_executor.core.backend import Backend
 
 __all__ = ["check", "get_cli_commands", "show_request"]
 
@@ -65,8 +65,8 @@ def get_cli_commands() -> list[GroupCommand]:
 
 def check(args: argparse.Namespace) -> None:
     """Check settings and service; the exit code is 1 if anything is wrong."""
-    from ecs_async_executor.errors import BackendError
-    from ecs_async_executor.executor import in_words, run_bounded
+    from ecs_async_executor.adapter.executor import in_words, run_bounded
+    from ecs_async_executor.core.errors import BackendError
 
     executor = _executor(args)
     name = executor.service.name
@@ -109,9 +109,9 @@ def show_request(args: argparse.Namespace) -> None:
 
 def _try_request(executor: AsyncExecutor, queue: str | None, config: Any) -> tuple[Any, list[str]]:
     """Return a task's request, and what the SDK or we ourselves would refuse it for."""
-    from ecs_async_executor.errors import Rejected
-    from ecs_async_executor.executor import in_words
-    from ecs_async_executor.messages import Launch
+    from ecs_async_executor.adapter.executor import in_words
+    from ecs_async_executor.core.errors import Rejected
+    from ecs_async_executor.core.messages import Launch
 
     try:
         command = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", _HIDDEN]
@@ -135,7 +135,7 @@ def _culprit(executor: AsyncExecutor, queue: str | None, config: Any) -> str:
 
 
 def _executor(args: argparse.Namespace) -> AsyncExecutor:
-    from ecs_async_executor.errors import ConfigurationError
+    from ecs_async_executor.core.errors import ConfigurationError
 
     executor = _class(args.service)(team_name=args.team)
     try:
@@ -147,9 +147,9 @@ def _executor(args: argparse.Namespace) -> AsyncExecutor:
 
 def _class(service: str | None) -> type[AsyncExecutor]:
     """Return the configured subclass, whose hooks shape requests too, if there is one."""
-    from ecs_async_executor.airflow_compat import configured_executors
-    from ecs_async_executor.batch_executor import AsyncBatchExecutor
-    from ecs_async_executor.ecs_executor import AsyncEcsExecutor
+    from ecs_async_executor.adapter.batch import AsyncBatchExecutor
+    from ecs_async_executor.adapter.compat import configured_executors
+    from ecs_async_executor.adapter.ecs import AsyncEcsExecutor
 
     ours: dict[str | None, type[AsyncExecutor]] = {"ecs": AsyncEcsExecutor, "batch": AsyncBatchExecutor}
     wanted = (ours[service],) if service else tuple(ours.values())

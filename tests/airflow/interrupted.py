@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 class Injector:
     """Raise SystemExit at the n-th line of the executor's own code, as a signal handler would."""
 
-    FILES = ("ecs_async_executor/executor.py", "ecs_async_executor/bridge.py", "executors/base_executor.py")
+    FILES = re.compile(r"ecs_async_executor/(adapter/[\w/]+|engine/bridge)\.py$|executors/base_executor\.py$")
 
     def __init__(self, line: int) -> None:
         self.left = line
 
     def __call__(self, frame: Any, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.endswith(self.FILES):
+        if not self.FILES.search(frame.f_code.co_filename):
             return None
         if event == "line":
             self.left -= 1

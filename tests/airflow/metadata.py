@@ -22,7 +22,7 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import create_engine, event, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
+from ecs_async_executor.adapter.compat import AIRFLOW_VERSION
 
 Job: Any = job_module.Job
 

@@ -8,10 +8,20 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.engine import Statistics
-from ecs_async_executor.executor import AsyncExecutor
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Launched, Notice, Release, Report, Stop
+from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.core.messages import (
+    Adopt,
+    Command,
+    Finished,
+    Launch,
+    Launched,
+    Notice,
+    Release,
+    Report,
+    Stop,
+)
+from ecs_async_executor.engine.bridge import Bridge
+from ecs_async_executor.engine.engine import Statistics
 from ecs_async_executor.settings import Tuning
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 from structlog.testing import capture_logs
 
-from ecs_async_executor import airflow_compat
-from ecs_async_executor.executor import Placed
-from ecs_async_executor.messages import Adopt, Stop, Was
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.executor import Placed
+from ecs_async_executor.core.messages import Adopt, Stop, Was
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
@@ -96,7 +96,7 @@ def test_a_rebuilt_workload_is_the_one_that_airflow_made(executor: Any, database
     (one,) = adopted(executor, database)
     with database.session() as session:
         ti = database.tis(session)[0]
-        made = airflow_compat.ExecuteTask.make(ti)
+        made = compat.ExecuteTask.make(ti)
     assert one.launch.workload == made
     assert made.ti.executor_config == {"cpu": "0"}
     assert one.launch.priority == 1
@@ -135,7 +135,7 @@ def _as_the_scheduler_loads_them(session: Session, number: int) -> list[Any]:
         TaskInstance.state,
         TaskInstance.external_executor_id,
     ]
-    if airflow_compat.AIRFLOW_VERSION >= (3, 4):
+    if compat.AIRFLOW_VERSION >= (3, 4):
         # Its wrapper around try_adopt_task_instances() reads the key of each before we are called.
         columns.append(TaskInstance.try_number)
     query = (
@@ -286,7 +286,7 @@ def test_what_is_in_our_ledger_keeps_its_record(executor: Any, database: Metadat
     assert states(executor) == {"task_0": ("success", None)}
 
 
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
 def test_an_adopted_identity_that_is_left_over_makes_no_second_launch_with_the_same_tokens(
     executor: Any, database: Metadata
 ) -> None:
@@ -305,8 +305,8 @@ def test_what_we_queued_ourselves_keeps_its_record(executor: Any, database: Meta
     database.orphan("queued")
     with database.session() as session:
         tis = database.tis(session)[:1]
-        airflow_compat.load_for_adoption(tis)
-        queue(executor, *airflow_compat.rebuild(tis).values())
+        compat.load_for_adoption(tis)
+        queue(executor, *compat.rebuild(tis).values())
     executor.heartbeat()
     assert len(executor.scripted.launches) == 1
     assert adopted(executor, database) == []
@@ -431,7 +431,7 @@ def test_the_end_drops_what_was_not_handed_over(executor: Any, database: Metadat
 def test_adopting_nothing_or_before_the_start_gives_everything_back(make_executor: Callable[..., Any]) -> None:
     executor = make_executor(ScriptedExecutor, start=False)
     tis = [make_workload().ti]
-    if airflow_compat.AIRFLOW_VERSION < (3, 4):
+    if compat.AIRFLOW_VERSION < (3, 4):
         assert executor.try_adopt_task_instances(tis) == tis
     executor.start()
     assert executor.try_adopt_task_instances([]) == []

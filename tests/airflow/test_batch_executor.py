@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, airflow_compat, batch, cli, telemetry
-from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.executor import Placed, _Tracked
-from ecs_async_executor.messages import Adopt, Was
+from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
+from ecs_async_executor.adapter import compat, telemetry
+from ecs_async_executor.adapter.executor import Placed, _Tracked
+from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
+from ecs_async_executor.core.messages import Adopt, Was
+from ecs_async_executor.services import batch
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
 from tests.airflow.scripted import (
@@ -110,7 +112,7 @@ def test_a_hook_that_reads_the_command_says_where_a_running_job_is(
     gone: bool,
 ) -> None:
     if gone:
-        monkeypatch.setattr(airflow_compat, "rebuild", lambda tis: {ti.id: ValueError("no version") for ti in tis})
+        monkeypatch.setattr(compat, "rebuild", lambda tis: {ti.id: ValueError("no version") for ti in tis})
     executor = make_executor(Reading)
     database.orphan(state, executor_config={"containerOverrides": {"vcpus": 2}})
     with database.session() as session:
@@ -127,7 +129,7 @@ def test_the_whole_command_of_a_running_task_instance_is_there_where_its_job_has
     database.orphan("running", "running", external_ids=[None, JOB], executor_config={})
     executor = make_executor(Reading)
     with database.session() as session:
-        made = airflow_compat.ExecuteTask.make(database.tis(session)[0])
+        made = compat.ExecuteTask.make(database.tis(session)[0])
         adopt(executor, session)
     executor.heartbeat()
     sought, known = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
@@ -325,14 +327,14 @@ def test_what_a_hook_returns_must_be_a_request(make_executor: Callable[..., Any]
         rendered(executor, make_workload())
 
 
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_is_a_job_too(executor: Any) -> None:
     workload = make_callback()
     spec = rendered(executor, workload)
     assert spec.request["jobName"] == f"airflow-{workload.callback.id}"
 
 
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
     make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +431,7 @@ def test_a_definite_refusal_of_the_health_check_stops_the_start_in_the_providers
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
     error = BackendError(Kind.REFUSED, "AccessDeniedException", "not you")
-    with pytest.raises(airflow_compat.AirflowException) as caught:
+    with pytest.raises(compat.AirflowException) as caught:
         make_executor(type("Checked", (ScriptedBatchExecutor,), {"health": error}))
     assert str(caught.value) == (
         "Batch Executor health check has failed because: AccessDeniedException: not you. "
@@ -443,7 +445,7 @@ def test_a_definite_refusal_of_the_health_check_stops_the_start_in_the_providers
 def test_show_request_shows_the_job_of_the_service_that_is_asked_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+    monkeypatch.setattr(compat, "configured_executors", list)
     arguments: Any = type("Arguments", (), {})()
     arguments.team, arguments.service, arguments.queue = None, "batch", "default"
     arguments.executor_config = {"containerOverrides": {"environment": [{"name": "P", "value": "hunter2"}]}}
@@ -457,7 +459,7 @@ def test_show_request_shows_the_job_of_the_service_that_is_asked_for(
 def test_show_request_says_in_a_line_what_is_to_blame_for_a_request_that_cannot_be_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+    monkeypatch.setattr(compat, "configured_executors", list)
     arguments: Any = type("Arguments", (), {})()
     arguments.team, arguments.service, arguments.queue = None, "batch", "default"
     containers = [{"name": "airflow"}, "log-router"]
@@ -471,7 +473,7 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
     class Texty(AsyncBatchExecutor):
         max_submit_job_attempts = "many"  # type: ignore[assignment]
 
-    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [Texty])
+    monkeypatch.setattr(compat, "configured_executors", lambda: [Texty])
     arguments: Any = type("Arguments", (), {})()
     arguments.team = arguments.service = None
     arguments.timeout = 1.0
@@ -482,7 +484,7 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
 def test_the_command_is_about_the_executor_that_is_configured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [object, AsyncBatchExecutor])
+    monkeypatch.setattr(compat, "configured_executors", lambda: [object, AsyncBatchExecutor])
     arguments: Any = type("Arguments", (), {})()
     arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
     cli.show_request(arguments)

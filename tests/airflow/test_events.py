@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ecs_async_executor import airflow_compat
-from ecs_async_executor.messages import Launch, Report
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.messages import Launch, Report
 from tests.airflow.metadata import Metadata, process_events
 from tests.airflow.scripted import failed, launched, queue, succeeded
 
@@ -31,8 +31,8 @@ class Scheduler:
         with self.database.session() as session:
             tis = self.database.tis(session)[:1]
             tis[0].queued_by_job_id = SCHEDULER
-            airflow_compat.load_for_adoption(tis)
-            queue(self.executor, *airflow_compat.rebuild(tis).values())
+            compat.load_for_adoption(tis)
+            queue(self.executor, *compat.rebuild(tis).values())
         self.executor.heartbeat()
         launch: Launch = self.executor.scripted.launches[-1]
         return launch

@@ -15,10 +15,11 @@ import pytest
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat, telemetry
-from ecs_async_executor.engine import Statistics
-from ecs_async_executor.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.messages import Launch, Stop, Unfollowed
+from ecs_async_executor import AsyncEcsExecutor
+from ecs_async_executor.adapter import compat, telemetry
+from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
+from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
+from ecs_async_executor.engine.engine import Statistics
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.scripted import (
     ScriptedBridge,
@@ -34,9 +35,7 @@ from tests.airflow.scripted import (
     task_ids,
 )
 
-needs_callbacks = pytest.mark.skipif(
-    airflow_compat.AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 has no callbacks"
-)
+needs_callbacks = pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 has no callbacks")
 
 
 class Ti:
@@ -119,7 +118,7 @@ def test_a_definite_refusal_of_the_health_check_stops_the_start(
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
     executor = make_executor(with_health(BackendError(kind, "AccessDenied", "not you")), start=False)
 
-    with pytest.raises(airflow_compat.AirflowException) as caught:
+    with pytest.raises(compat.AirflowException) as caught:
         executor.start()
 
     assert str(caught.value) == (
@@ -152,7 +151,7 @@ def test_no_client_at_all_is_a_definite_refusal(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
     executor = make_executor(with_health(LookupError("The conn_id `aws` isn't defined")), start=False)
-    with pytest.raises(airflow_compat.AirflowException, match="LookupError: The conn_id `aws` isn't defined"):
+    with pytest.raises(compat.AirflowException, match="LookupError: The conn_id `aws` isn't defined"):
         executor.start()
 
 
@@ -169,10 +168,10 @@ def test_a_queued_workload_becomes_one_launch_and_runs(executor: Any, bridge: Sc
     (launch,) = bridge.launches
     assert launch.workload is workload
     assert launch.priority == 7
-    assert launch.key == airflow_compat.task_key(executor, workload.ti)
+    assert launch.key == compat.task_key(executor, workload.ti)
     assert str(launch) == str(launch.key)
     assert executor.running == {launch.key}
-    assert airflow_compat.queued_keys(executor) == []
+    assert compat.queued_keys(executor) == []
 
 
 def test_taking_workloads_builds_no_request(executor: Any, bridge: ScriptedBridge) -> None:
@@ -198,7 +197,7 @@ def test_of_a_queue_of_any_length_only_what_is_taken_leaves_it(
     taken = {launch.key for launch in bridge.launches}
     assert len(taken) == 2
     assert executor.running == taken
-    left = airflow_compat.queued_keys(executor)
+    left = compat.queued_keys(executor)
     assert len(left) == queued - 2
     assert taken.isdisjoint(left)
 
@@ -214,7 +213,7 @@ def test_the_highest_priority_is_taken_first(executor: Any, bridge: ScriptedBrid
 def test_callbacks_are_taken_before_tasks_and_launched_first(executor: Any, bridge: ScriptedBridge) -> None:
     queue(executor, make_workload(priority_weight=2**31 - 1), make_callback())
     executor.heartbeat()
-    if airflow_compat.AIRFLOW_VERSION < (3, 3):
+    if compat.AIRFLOW_VERSION < (3, 3):
         (event,) = states(executor).values()
         assert event[0] == "failed"
         assert "cannot run a callback in a container" in event[1]
@@ -225,7 +224,7 @@ def test_callbacks_are_taken_before_tasks_and_launched_first(executor: Any, brid
 
 
 @needs_callbacks
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
     make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,7 +240,7 @@ def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
 
 
 @needs_callbacks
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge: ScriptedBridge) -> None:
     queue(executor, make_callback())
     executor.heartbeat()
@@ -267,7 +266,7 @@ def test_nothing_is_taken_after_the_end(executor: Any, bridge: ScriptedBridge) -
     queue(executor, make_workload())
     executor.heartbeat()
     assert bridge.launches == []
-    assert len(airflow_compat.queued_keys(executor)) == 1
+    assert len(compat.queued_keys(executor)) == 1
 
 
 def test_a_workload_that_cannot_be_taken_fails_alone(
@@ -292,7 +291,7 @@ def test_a_workload_that_cannot_be_taken_fails_alone(
 # --- identity --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
 def test_the_id_that_airflow_assigned_is_the_launch_and_its_mark(executor: Any) -> None:
     assigned = str(uuid.uuid4())
     launch = launch_one(executor, external_executor_id=assigned)
@@ -307,7 +306,7 @@ def test_without_an_assigned_id_the_mark_is_the_task_instance(executor: Any, lef
     assert uuid.UUID(launch.launch_id).version == 4
 
 
-@pytest.mark.skipif(airflow_compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 2), reason="the workload carries no assigned id")
 def test_an_assigned_id_that_was_left_over_makes_no_second_launch_with_the_same_tokens(executor: Any) -> None:
     assigned = str(uuid.uuid4())
     first = launch_one(executor, external_executor_id=assigned)
@@ -483,7 +482,7 @@ def test_sync_never_raises_when_the_log_cannot_be_written(
             raise OSError("No space left on device")
 
     monkeypatch.setattr(telemetry, "log", Broken())
-    monkeypatch.setattr("ecs_async_executor.executor.log", Broken())
+    monkeypatch.setattr("ecs_async_executor.adapter.executor.log", Broken())
     launch = launch_one(executor)
     bridge.report(failed(launch))
     executor.sync()
@@ -501,7 +500,7 @@ def test_draining_writes_no_log_line(
             return lambda event, **_: written.append((event, bridge.draining))
 
     monkeypatch.setattr(telemetry, "log", Recorder())
-    monkeypatch.setattr("ecs_async_executor.executor.log", Recorder())
+    monkeypatch.setattr("ecs_async_executor.adapter.executor.log", Recorder())
     launch = launch_one(executor)
     bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, notable=True, handle_id="arn:1"))
     for _ in range(3):
@@ -750,7 +749,7 @@ def test_a_request_carries_a_fresh_token(executor: Any) -> None:
     assert command[:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
     assert sent["ti"]["id"] == str(launch.workload.ti.id)
     assert sent["token"] not in {"", launch.workload.token}
-    assert spec.expires_at == airflow_compat.token_expiry(sent["token"])
+    assert spec.expires_at == compat.token_expiry(sent["token"])
     assert spec.started_by == launch.started_by
     assert sent["token"] not in repr(spec)
 
@@ -761,7 +760,7 @@ def test_a_request_carries_airflows_token_if_that_is_nearly_new(executor: Any) -
     executor.heartbeat()
     spec = executor._render(executor.scripted.launches[-1])
     assert json.loads(command_of(spec)[-1])["token"] == minted
-    assert spec.expires_at == airflow_compat.token_expiry(minted)
+    assert spec.expires_at == compat.token_expiry(minted)
 
 
 @pytest.mark.parametrize(
@@ -785,10 +784,10 @@ def test_a_token_is_minted_anew_unless_nearly_all_of_its_life_is_left(
     claims = json.dumps({name: moment for name, moment in times.items() if moment is not None})
     token = f"eyJ.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.signature"
     workload = make_workload().model_copy(update={"token": token})
-    fresh = airflow_compat.with_fresh_token(workload, executor.jwt_generator)
+    fresh = compat.with_fresh_token(workload, executor.jwt_generator)
     assert (fresh.token == token) is kept
     assert workload.token == token, "the workload itself is never changed"
-    remaining = airflow_compat.token_expiry(fresh.token)
+    remaining = compat.token_expiry(fresh.token)
     assert remaining is not None
     assert remaining > now
 
@@ -989,7 +988,7 @@ def test_the_debug_dump_shows_no_workload(executor: Any, monkeypatch: pytest.Mon
         def __getattr__(self, level: str) -> Callable[..., None]:
             return lambda event, **values: lines.append(f"{level} {event} {values}")
 
-    monkeypatch.setattr("ecs_async_executor.executor.log", Recorder())
+    monkeypatch.setattr("ecs_async_executor.adapter.executor.log", Recorder())
     launch_one(executor)
     queue(executor, make_workload("waiting"))
     executor.debug_dump()

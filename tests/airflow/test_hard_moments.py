@@ -22,14 +22,15 @@ pytest.importorskip("moto", reason="needs the extra 'local'")
 
 from airflow import settings as airflow_settings
 
-from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, airflow_compat
+from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.local import LocalEcs
 from tests.airflow.metadata import Job, Metadata, adopt
 from tests.airflow.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
 
-ASSIGNED = airflow_compat.AIRFLOW_VERSION >= (3, 2)
+ASSIGNED = compat.AIRFLOW_VERSION >= (3, 2)
 """Whether workloads carry an identity that Airflow assigned (3.2.2 and later)."""
 
 
@@ -213,8 +214,8 @@ def test_a_main_thread_stalls_with_hundreds_unlaunched_while_a_peer_adopts_and_e
         tis = database.mapped(session)
         ids = [str(ti.id) for ti in tis]
         stalled.job_id = tis[0].queued_by_job_id
-        airflow_compat.load_for_adoption(tis)
-        queue(stalled, *airflow_compat.rebuild(tis).values())
+        compat.load_for_adoption(tis)
+        queue(stalled, *compat.rebuild(tis).values())
     first, second = Heartbeats(stalled), Heartbeats(peer)
     first.until(lambda: len(ecs.ledger) >= 20)
     if not stall.capacity:

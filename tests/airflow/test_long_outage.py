@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor import airflow_compat
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.engine import Statistics
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Command, Launch
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Command, Launch
+from ecs_async_executor.engine.engine import Statistics
 from tests.airflow.metadata import Metadata, look_for_stuck
 from tests.airflow.scripted import ScriptedBridge, ScriptedExecutor, queue
 from tests.engine.cloud import FakeCloud
@@ -107,8 +107,8 @@ def test_an_outage_of_35_minutes_ends_with_every_task_instance_at_its_first_try(
         tis = database.tis(session)[:NUMBER]
         for ti in tis:
             ti.max_tries = RETRIES
-        airflow_compat.load_for_adoption(tis)
-        queue(executor, *airflow_compat.rebuild(tis).values())
+        compat.load_for_adoption(tis)
+        queue(executor, *compat.rebuild(tis).values())
     since = world.loop.time()
     looked_at, looks = since, 0
     ended: dict[Any, str] = {}

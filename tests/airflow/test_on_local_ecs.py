@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat, cli
-from ecs_async_executor.errors import BackendError
+from ecs_async_executor import AsyncEcsExecutor, cli
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.local import LocalEcs
 from tests.airflow.scripted import make_workload, queue
 
@@ -150,7 +151,7 @@ def test_the_health_check_passes_and_a_missing_cluster_fails_it(
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
     assert started().statistics() is not None
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER", "nowhere")
-    with pytest.raises(airflow_compat.AirflowException, match="health check has failed because") as caught:
+    with pytest.raises(compat.AirflowException, match="health check has failed because") as caught:
         started()
     assert isinstance(caught.value.__cause__, BackendError)
     assert str(caught.value).count("health check has failed") == 1

@@ -11,9 +11,9 @@ import pytest
 from airflow import settings as airflow_settings
 from structlog.testing import capture_logs
 
-from ecs_async_executor import airflow_compat
-from ecs_async_executor import executor as executor_module
-from ecs_async_executor.messages import Release
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter import executor as executor_module
+from ecs_async_executor.core.messages import Release
 from tests.airflow.metadata import Job, Metadata, adopt
 from tests.airflow.scripted import ScriptedBatchExecutor, ScriptedExecutor, launched, queue, states
 
@@ -35,8 +35,8 @@ def queued_by_us(executor: Any, database: Metadata, number: int) -> list[Any]:
     with database.session() as session:
         tis = database.tis(session)[:number]
         executor.job_id = tis[0].queued_by_job_id
-        airflow_compat.load_for_adoption(tis)
-        queue(executor, *airflow_compat.rebuild(tis).values())
+        compat.load_for_adoption(tis)
+        queue(executor, *compat.rebuild(tis).values())
     executor.heartbeat()
     launches = {launch.workload.ti.task_id: launch.workload.ti.id for launch in executor.scripted.launches}
     return [launches[f"task_{task}"] for task in range(number)]
@@ -126,10 +126,10 @@ def test_what_was_waiting_for_a_slot_is_forgotten_if_another_has_adopted_it(
     with database.session() as session:
         tis = database.tis(session)[:3]
         executor.job_id = tis[0].queued_by_job_id
-        airflow_compat.load_for_adoption(tis)
-        queue(executor, *airflow_compat.rebuild(tis).values())
+        compat.load_for_adoption(tis)
+        queue(executor, *compat.rebuild(tis).values())
     executor.heartbeat()
-    assert len(airflow_compat.queued_keys(executor)) == 2
+    assert len(compat.queued_keys(executor)) == 2
     executor.scripted.silent = True
     peer_adopts(make_executor, database, but=1)
     sign_of_life(executor, database)

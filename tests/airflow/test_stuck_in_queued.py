@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from ecs_async_executor import airflow_compat
-from ecs_async_executor.messages import Launch
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.messages import Launch
 from tests.airflow.metadata import Metadata, look_for_stuck
 from tests.airflow.scripted import launched, notice, queue, succeeded
 
@@ -34,8 +34,8 @@ class Outage:
             tis = database.tis(session)[:number]
             for ti in tis:
                 ti.max_tries = self.retries
-            airflow_compat.load_for_adoption(tis)
-            queue(executor, *airflow_compat.rebuild(tis).values())
+            compat.load_for_adoption(tis)
+            queue(executor, *compat.rebuild(tis).values())
         executor.heartbeat()
 
     @property

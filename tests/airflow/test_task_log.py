@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat, cli
-from ecs_async_executor import executor as executor_module
-from ecs_async_executor.backend import Handle, Observation, Seen, Trial
-from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor import AsyncEcsExecutor, cli
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter import executor as executor_module
+from ecs_async_executor.core.backend import Handle, Observation, Seen, Trial
+from ecs_async_executor.core.errors import BackendError, Kind
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/other/0123456789abcdef"
 
@@ -139,7 +140,7 @@ def test_the_task_log_tells_of_missing_settings(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_compat, "configured_executors", list)
+    monkeypatch.setattr(compat, "configured_executors", list)
 
 
 def arguments(**given: Any) -> argparse.Namespace:
@@ -241,7 +242,7 @@ def test_show_request_uses_the_hooks_of_the_configured_subclass(
             request = super()._run_task_kwargs(task_id, cmd, queue, exec_config)
             return {**request, "group": queue}
 
-    monkeypatch.setattr(airflow_compat, "configured_executors", lambda: [object, Tagging])
+    monkeypatch.setattr(compat, "configured_executors", lambda: [object, Tagging])
     cli.show_request(with_arguments(queue="night"))
     assert json.loads(capsys.readouterr().out)["group"] == "night"
 

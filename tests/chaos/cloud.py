@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecs_async_executor import batch, ecs
-from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import AWS_RATES, Rate
-from ecs_async_executor.messages import Launch
+from ecs_async_executor.services import batch, ecs
+from ecs_async_executor.services.aws import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 
 TUNING = Tuning(

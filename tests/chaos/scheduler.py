@@ -23,9 +23,9 @@ from typing import Any
 
 import structlog
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
+from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
 

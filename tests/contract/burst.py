@@ -10,9 +10,9 @@ import sys
 import time
 from typing import Any, cast
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.messages import Launch
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.engine.bridge import Bridge
 from tests.contract.services import LOCAL, TUNING
 
 name, *identities = sys.argv[1:]

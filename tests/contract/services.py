@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 from unittest import mock
 
-from ecs_async_executor import backend, batch, ecs
-from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.backend import Backend, Handle, LaunchSpec
-from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.core import backend
+from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs, Rule
+from ecs_async_executor.services import batch, ecs
+from ecs_async_executor.services.aws import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 from tests.engine.cloud import FakeCloud, Plan
 

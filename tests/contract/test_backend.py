@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor.backend import Backend, Handle, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.core.backend import Backend, Handle, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
 from tests.contract.services import SERVICES, Service
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ecs_async_executor import batch
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.messages import Finished, Launch, Launched, Notice
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice
+from ecs_async_executor.engine.bridge import Bridge
+from ecs_async_executor.services import batch
 from tests.contract.services import TUNING, Local, local
 from tests.contract.test_engine_over_services import Scheduler
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.errors import Kind
-from ecs_async_executor.messages import Adopt, Finished, Launch, Launched, Report, Was
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.messages import Adopt, Finished, Launch, Launched, Report, Was
+from ecs_async_executor.engine.bridge import Bridge
 from tests.contract.services import LOCAL, TUNING, Local, local
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_async_executor.ecs import observation
+from ecs_async_executor.core.messages import Adopt, Finished, Was
 from ecs_async_executor.local import Fault
-from ecs_async_executor.messages import Adopt, Finished, Was
+from ecs_async_executor.services.ecs import observation
 from tests.contract.services import Local, local
 from tests.contract.test_engine_over_services import Scheduler
 

@@ -19,9 +19,10 @@ import pytest
 if "airflow" not in sys.modules:  # or it would write its files to the home directory
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
 
-from ecs_async_executor import batch, ecs, settings
-from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.backend import LaunchSpec
+from ecs_async_executor import settings
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.services import batch, ecs
+from ecs_async_executor.services.aws import ClientFactory
 
 COMMAND = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", "{}"]
 SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"

@@ -17,9 +17,9 @@ pytest.importorskip("airflow.providers.amazon")
 
 from botocore.exceptions import ParamValidationError
 
-from ecs_async_executor import batch
-from ecs_async_executor.backend import Seen
-from ecs_async_executor.errors import ConfigurationError, Rejected
+from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.errors import ConfigurationError, Rejected
+from ecs_async_executor.services import batch
 
 # Of the fixtures' module, which cannot be imported.
 MARK = "0199c0de-1111-7222-8333-444455556666"

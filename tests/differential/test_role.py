@@ -12,9 +12,9 @@ from aiohttp import web
 
 pytest.importorskip("airflow.providers.amazon")
 
-from ecs_async_executor import ecs
-from ecs_async_executor.aws import ClientFactory
-from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.services import ecs
+from ecs_async_executor.services.aws import ClientFactory
 from ecs_async_executor.settings import EcsSettings, Tuning
 
 SETTINGS = EcsSettings(cluster="c", container_name="a", conn_id="role", region_name="eu-west-1")

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("asyncpg", reason="needs the dependency group 'ha'")
 pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
 
-from ecs_async_executor.airflow_compat import AIRFLOW_VERSION
+from ecs_async_executor.adapter.compat import AIRFLOW_VERSION
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
 from tests.e2e.deployment import BOTH_EXECUTORS, OURS, SHUTDOWN_TIMEOUT, Deployment, Scheduler

@@ -19,7 +19,8 @@ pytest.importorskip("psycopg2", reason="needs the dependency group 'ha'")
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import event, select
 
-from ecs_async_executor import AsyncEcsExecutor, airflow_compat
+from ecs_async_executor import AsyncEcsExecutor
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
 from tests.airflow.metadata import DAG, Metadata, adopt, process_events
@@ -119,11 +120,11 @@ def with_tokens(executor: AsyncEcsExecutor, database: Metadata, tis: list[Any]) 
     ids = {ti.id for ti in tis}
     with database.session() as session:
         loaded = [ti for ti in database.mapped(session) if ti.id in ids]
-        airflow_compat.load_for_adoption(loaded)
-        workloads = airflow_compat.rebuild(loaded)
+        compat.load_for_adoption(loaded)
+        workloads = compat.rebuild(loaded)
     generator = executor.jwt_generator
     return [
-        {"id": str(ti_id), "token": airflow_compat.with_fresh_token(workload, generator).token}
+        {"id": str(ti_id), "token": compat.with_fresh_token(workload, generator).token}
         for ti_id, workload in workloads.items()
     ]
 
@@ -222,8 +223,8 @@ def test_an_end_that_the_scheduler_dropped_for_a_locked_row_is_found_again_by_wh
             with database.session() as session:
                 ti = database.tis(session)[0]
                 ti_id, job_id = ti.id, ti.queued_by_job_id
-                airflow_compat.load_for_adoption([ti])
-                queue(first, *airflow_compat.rebuild([ti]).values())
+                compat.load_for_adoption([ti])
+                queue(first, *compat.rebuild([ti]).values())
             assert beat_until_over(first)[0] == "failed"
             with database.session() as other, database.session() as session:
                 other.scalars(select(TaskInstance).where(TaskInstance.id == ti_id).with_for_update()).one()

@@ -11,8 +11,8 @@ from functools import partial
 
 import anyio
 
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Trial
-from ecs_async_executor.errors import BackendError, Kind
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
+from ecs_async_executor.core.errors import BackendError, Kind
 from tests.engine.virtual_time import EPOCH
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import anyio
 
-from ecs_async_executor.backend import LaunchSpec, Service
-from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
-from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import (
+from ecs_async_executor.core.backend import LaunchSpec, Service
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.messages import (
     Adopt,
     Command,
     Finished,
@@ -27,7 +26,8 @@ from ecs_async_executor.messages import (
     Stop,
     Was,
 )
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.engine.engine import Check, Counters, Engine, Options, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, wall
 

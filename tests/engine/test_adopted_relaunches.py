@@ -7,8 +7,8 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.errors import BackendError
-from ecs_async_executor.messages import Launched, Was
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.messages import Launched, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import TIMED_OUT, in_virtual_time

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor import bridge as bridge_module
-from ecs_async_executor.backend import LaunchSpec, Service
-from ecs_async_executor.batch import SERVICE as BATCH
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.ecs import SERVICE as ECS
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Adopt, Finished, Launch, Report, Stop, Was
+from ecs_async_executor.core.backend import LaunchSpec, Service
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Adopt, Finished, Launch, Report, Stop, Was
+from ecs_async_executor.engine import bridge as bridge_module
+from ecs_async_executor.engine.bridge import Bridge
+from ecs_async_executor.services.batch import SERVICE as BATCH
+from ecs_async_executor.services.ecs import SERVICE as ECS
 from ecs_async_executor.settings import Tuning
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import launch_id

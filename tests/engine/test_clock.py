@@ -7,9 +7,9 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.errors import BackendError
-from ecs_async_executor.messages import Launch
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.messages import Launch
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness
 from tests.engine.test_engine import NO_MEMORY, TIMED_OUT

@@ -11,9 +11,9 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.messages import Finished, Launch, Launched, Was
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.messages import Finished, Launch, Launched, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.virtual_time import run
@@ -841,7 +841,7 @@ async def test_everybody_at_a_gate_is_told_when_it_is_closed_for_something_else(
 
 @in_virtual_time
 async def test_one_bad_observation_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ecs_async_executor import lifecycle
+    from ecs_async_executor.core import lifecycle
 
     real = lifecycle.step
 

@@ -11,12 +11,12 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor import lifecycle
-from ecs_async_executor.backend import Handle, LaunchSpec
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Launch, Launched, Stop, Unfollowed, Was
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core import lifecycle
+from ecs_async_executor.core.backend import Handle, LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.messages import Launch, Launched, Stop, Unfollowed, Was
+from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, THROTTLED, TIMED_OUT, failing, in_virtual_time

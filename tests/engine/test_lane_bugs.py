@@ -9,8 +9,8 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor.engine import Engine
-from ecs_async_executor.messages import Was
+from ecs_async_executor.core.messages import Was
+from ecs_async_executor.engine.engine import Engine
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
 from tests.engine.virtual_time import run

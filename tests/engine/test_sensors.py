@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Was
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Was
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
 from tests.engine.test_engine import in_virtual_time

@@ -9,11 +9,11 @@ import anyio
 import msgspec
 import pytest
 
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.engine import Options
-from ecs_async_executor.errors import BackendError
-from ecs_async_executor.lifecycle import Phase
-from ecs_async_executor.messages import Launch, Release, Was
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.lifecycle import Phase
+from ecs_async_executor.core.messages import Launch, Release, Was
+from ecs_async_executor.engine.engine import Options
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import NO_MEMORY, TIMED_OUT, failing, in_virtual_time

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
-from ecs_async_executor.lifecycle import Phase
-from ecs_async_executor.messages import Finished, Was
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.lifecycle import Phase
+from ecs_async_executor.core.messages import Finished, Was
+from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container
 from tests.engine.walk import Instance, Walk
 

@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor.backend import LaunchSpec, Observation
-from ecs_async_executor.errors import BackendError
-from ecs_async_executor.messages import Launch, Was
+from ecs_async_executor.core.backend import LaunchSpec, Observation
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.messages import Launch, Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, TIMED_OUT, failing, in_virtual_time

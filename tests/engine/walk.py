@@ -20,10 +20,10 @@ import anyio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ecs_async_executor.backend import LaunchSpec
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Finished, Launch, Launched, Stop, Was
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Finished, Launch, Launched, Stop, Was
+from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import OPTIONS, Harness, make_launch
 from tests.engine.virtual_time import VirtualTimeLoop, wall

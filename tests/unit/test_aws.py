@@ -19,8 +19,9 @@ from botocore.session import get_session
 from botocore.validate import ParamValidator
 from structlog.testing import capture_logs
 
-from ecs_async_executor import aws
-from ecs_async_executor.aws import (
+from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
+from ecs_async_executor.services import aws
+from ecs_async_executor.services.aws import (
     ClientFactory,
     ReloadedCredentials,
     ThreadedCredentials,
@@ -28,7 +29,6 @@ from ecs_async_executor.aws import (
     classify,
     unlogged,
 )
-from ecs_async_executor.errors import BackendError, ConfigurationError, Kind
 from ecs_async_executor.settings import EcsSettings, Tuning
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"

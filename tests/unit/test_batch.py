@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from structlog.testing import capture_logs
 
-from ecs_async_executor import batch
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.services import batch
+from ecs_async_executor.services.wire import stop_reason
 from ecs_async_executor.settings import JOB_NAME, BatchSettings
-from ecs_async_executor.wire import stop_reason
 from tests.unit.clients import FakeClient, FakeFactory, refusal
 
 COMMAND = ["python", "-m", "x"]

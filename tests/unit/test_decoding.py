@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor import aws, ecs
-from ecs_async_executor.backend import Seen
+from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.services import aws, ecs
 
 TASK = {
     "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/default/0",

@@ -15,11 +15,11 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from ecs_async_executor import ecs, wire
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.services import ecs, wire
+from ecs_async_executor.services.wire import stop_reason
 from ecs_async_executor.settings import EcsSettings, Tuning
-from ecs_async_executor.wire import stop_reason
 from tests.unit.clients import FakeClient, FakeFactory, refusal
 
 COMMAND = ["python", "-m", "x"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.lifecycle import (
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.lifecycle import (
     Doubted,
     Effect,
     Emit,
@@ -43,8 +43,8 @@ from ecs_async_executor.lifecycle import (
     step,
     topic,
 )
-from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Unfollowed, Was
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice, Unfollowed, Was
+from ecs_async_executor.core.policy import Rules
 
 NOW = 1000.0
 QUEUED_AT = 5000.0

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ecs_async_executor.ecs import SERVICE
-from ecs_async_executor.limits import (
+from ecs_async_executor.core.limits import (
     AdaptiveBucket,
     Gate,
     Gates,
@@ -16,6 +15,7 @@ from ecs_async_executor.limits import (
     PollPacer,
     TokenBucket,
 )
+from ecs_async_executor.services.ecs import SERVICE
 
 starts = st.floats(0.0, 1e7)
 rates = st.floats(0.5, 500.0)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ecs_async_executor.ecs import SERVICE
-from ecs_async_executor.limits import Limiter, TokenBucket
+from ecs_async_executor.core.limits import Limiter, TokenBucket
+from ecs_async_executor.services.ecs import SERVICE
 
 LATENCY = (0.05, 0.15)
 SLOTS = 64

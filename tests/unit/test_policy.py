@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from ecs_async_executor.errors import Kind
-from ecs_async_executor.policy import Verdict, delay, relaunch_delay, verdict
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.policy import Verdict, delay, relaunch_delay, verdict
 
 FIRST, RESENT = False, True
 VERDICTS = {

@@ -107,17 +107,26 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
     assert sorted(name for name in files if not (ROOT / name).exists()) == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["backend", "bridge", "engine", "errors", "ledger", "lifecycle", "limits", "messages", "policy"],
-)
-def test_no_module_of_the_engine_names_a_service(name: str) -> None:
-    source = Path(ecs_async_executor.__file__).with_name(f"{name}.py").read_text()
+PACKAGE = Path(ecs_async_executor.__file__).parent
+
+
+def modules(*places: str) -> list[Path]:
+    found = [path for place in places for path in sorted(PACKAGE.glob(place))]
+    assert len(found) >= len(places)
+    return found
+
+
+@pytest.mark.parametrize("path", modules("core/*.py", "engine/*.py"), ids=lambda path: path.stem)
+def test_no_module_of_the_engine_names_a_service(path: Path) -> None:
+    source = path.read_text()
     assert "ecs_executor." not in source
     assert not re.findall(r"\b(?:ECS|EC2|Batch|Fargate|RunTask|SubmitJob|Describe(?:Tasks|Jobs))\b", source)
 
 
-@pytest.mark.parametrize("name", ["aws", "executor", "telemetry", "wire"])
-def test_what_the_services_share_names_no_event_after_one_of_them(name: str) -> None:
-    source = Path(ecs_async_executor.__file__).with_name(f"{name}.py").read_text()
-    assert not re.findall(r"[\"'](?:ecs|batch)_executor\.", source)
+@pytest.mark.parametrize(
+    "path",
+    modules("services/aws.py", "services/wire.py", "adapter/executor.py", "adapter/telemetry.py"),
+    ids=lambda p: p.stem,
+)
+def test_what_the_services_share_names_no_event_after_one_of_them(path: Path) -> None:
+    assert not re.findall(r"[\"'](?:ecs|batch)_executor\.", path.read_text())

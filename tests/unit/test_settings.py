@@ -11,10 +11,10 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecs_async_executor import batch as batch_service
-from ecs_async_executor import ecs as ecs_service
 from ecs_async_executor import settings
-from ecs_async_executor.errors import ConfigurationError
+from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services import batch as batch_service
+from ecs_async_executor.services import ecs as ecs_service
 from ecs_async_executor.settings import (
     BatchSettings,
     BatchTuning,

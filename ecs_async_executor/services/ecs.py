@@ -1,9 +1,7 @@
 """
 Amazon ECS: build requests and parse replies (pure functions), then a thin class over the client.
 
-May import :mod:`~ecs_async_executor.aws`, :mod:`~ecs_async_executor.backend`,
-:mod:`~ecs_async_executor.errors`, :mod:`~ecs_async_executor.settings` and :mod:`~ecs_async_executor.wire`.
-No Airflow.
+May import the rest of ``services``, ``settings`` and ``core``. No Airflow.
 """
 
 from __future__ import annotations
@@ -19,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 import anyio
 import structlog
 
-from ecs_async_executor.aws import bounded
-from ecs_async_executor.aws import wrong_parameters as _wrong_parameters
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.settings import EcsSettings, Tuning
-from ecs_async_executor.wire import (
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.services.aws import bounded
+from ecs_async_executor.services.aws import wrong_parameters as _wrong_parameters
+from ecs_async_executor.services.wire import (
     Calls,
     decoder_of,
     in_one_line,
@@ -37,9 +34,10 @@ from ecs_async_executor.wire import (
     stop_reason,
     text,
 )
+from ecs_async_executor.settings import EcsSettings, Tuning
 
 if TYPE_CHECKING:
-    from ecs_async_executor.aws import ClientFactory
+    from ecs_async_executor.services.aws import ClientFactory
 
 SERVICE: Final = Service(
     name="ECS",
@@ -473,7 +471,7 @@ class _StoppedTasks:
 
 class EcsBackend:
     """
-    ECS as a :class:`~ecs_async_executor.backend.Backend`.
+    ECS as a :class:`~ecs_async_executor.core.backend.Backend`.
 
     :param session: makes the client
     :param settings: which container decides, and which cluster to check

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from ecs_async_executor import lifecycle
-from ecs_async_executor.backend import Handle, Observation
-from ecs_async_executor.lifecycle import Event, Phase, Record
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Release, Report, Stop
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core import lifecycle
+from ecs_async_executor.core.backend import Handle, Observation
+from ecs_async_executor.core.lifecycle import Event, Phase, Record
+from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Release, Report, Stop
+from ecs_async_executor.core.policy import Rules
 
 Place = tuple[int, int, int, int, str]
 """
@@ -31,7 +31,7 @@ class Lane:
     """
     Launches that fall under the same limits.
 
-    :param placement: see :class:`~ecs_async_executor.backend.LaunchSpec`; None while it is unknown
+    :param placement: see :class:`~ecs_async_executor.core.backend.LaunchSpec`; None while it is unknown
     :param bucket: likewise
     """
 

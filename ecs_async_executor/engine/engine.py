@@ -3,7 +3,7 @@ The loops: take commands in, launch, poll, look up, stop. All I/O goes through a
 
 May import the pure modules, ``backend``, anyio and structlog. The engine runs on the loop thread and keeps
 nothing that has to survive it: the ledger belongs to the bridge. Every change of a record happens in
-:meth:`~ecs_async_executor.ledger.Ledger.dispatch`, and never across an await.
+:meth:`~ecs_async_executor.core.ledger.Ledger.dispatch`, and never across an await.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
-from ecs_async_executor import lifecycle
-from ecs_async_executor.backend import Backend, Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.ledger import Lane, Ledger, StopRequest
-from ecs_async_executor.lifecycle import Phase, Record
-from ecs_async_executor.limits import Gate, Gates, Limiter, PollPacer
-from ecs_async_executor.messages import Adopt, Command, Finished, Launch, Notice
+from ecs_async_executor.core import lifecycle
+from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.ledger import Lane, Ledger, StopRequest
+from ecs_async_executor.core.lifecycle import Phase, Record
+from ecs_async_executor.core.limits import Gate, Gates, Limiter, PollPacer
+from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Notice
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Options:
     :param gently: begin below the launch rate: it is a guess, and others may start at the same time
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param render_in_thread: rendering runs user code, which may block
-    :param stop_permission: see :class:`~ecs_async_executor.backend.Service`
+    :param stop_permission: see :class:`~ecs_async_executor.core.backend.Service`
     """
 
     launch_rate: Callable[[str], float]
@@ -172,10 +172,10 @@ class Engine:
     The loops over one ledger and one backend; :meth:`run` them once.
 
     :param inbox: commands, appended by other threads
-    :param render: makes a request of a launch; raises :class:`~ecs_async_executor.errors.Rejected`
+    :param render: makes a request of a launch; raises :class:`~ecs_async_executor.core.errors.Rejected`
     :param beat_age: seconds since the scheduler last called
     :param silences: how often it has called again after longer than it may be silent for
-    :param event: makes the whole name of a log event; see :meth:`~ecs_async_executor.backend.Service.event`
+    :param event: makes the whole name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
     """
 
     def __init__(

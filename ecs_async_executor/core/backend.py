@@ -1,7 +1,7 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import :mod:`ecs_async_executor.errors` only. The engine knows nothing else of a service. What is made for
+May import :mod:`ecs_async_executor.core.errors` only. The engine knows nothing else of a service. What is made for
 every container in every sweep is a msgspec structure: that costs an eighth of what a frozen dataclass does.
 """
 
@@ -140,7 +140,7 @@ class Trial:
     A request that changes nothing and shows whether the service would take others like it.
 
     :param name: the operation, and what it was tried on
-    :param make: makes the request; raises :class:`~ecs_async_executor.errors.BackendError` with why not
+    :param make: makes the request; raises :class:`~ecs_async_executor.core.errors.BackendError` with why not
     """
 
     name: str
@@ -152,7 +152,7 @@ class Backend(Protocol):
     A cloud service that runs containers.
 
     Every method makes one request at most per call of the underlying API, retries nothing and raises
-    :class:`~ecs_async_executor.errors.BackendError` for whatever goes wrong.
+    :class:`~ecs_async_executor.core.errors.BackendError` for whatever goes wrong.
     """
 
     @property

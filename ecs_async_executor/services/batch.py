@@ -1,9 +1,7 @@
 """
 AWS Batch: build requests and parse replies (pure functions), then a thin class over the client.
 
-May import :mod:`~ecs_async_executor.aws`, :mod:`~ecs_async_executor.backend`,
-:mod:`~ecs_async_executor.errors`, :mod:`~ecs_async_executor.settings` and :mod:`~ecs_async_executor.wire`.
-No Airflow.
+May import the rest of ``services``, ``settings`` and ``core``. No Airflow.
 """
 
 from __future__ import annotations
@@ -17,12 +15,11 @@ from uuid import UUID
 
 import structlog
 
-from ecs_async_executor.aws import bounded
-from ecs_async_executor.aws import wrong_parameters as _wrong_parameters
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
-from ecs_async_executor.wire import (
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Service, Trial
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.services.aws import bounded
+from ecs_async_executor.services.aws import wrong_parameters as _wrong_parameters
+from ecs_async_executor.services.wire import (
     EXECUTOR_MARK,
     Calls,
     decoder_of,
@@ -36,9 +33,10 @@ from ecs_async_executor.wire import (
     stop_reason,
     text,
 )
+from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 
 if TYPE_CHECKING:
-    from ecs_async_executor.aws import ClientFactory
+    from ecs_async_executor.services.aws import ClientFactory
 
 SERVICE: Final = Service(
     name="Batch",
@@ -223,7 +221,7 @@ def name_prefix(name: str, mark: str) -> str:
     Return what the names of all jobs of a launch begin with.
 
     :param name: as it is configured; its end is cut off if it is too long
-    :param mark: see :class:`~ecs_async_executor.messages.Launch`
+    :param mark: see :class:`~ecs_async_executor.core.messages.Launch`
     :raises Rejected: if the mark cannot be part of a name
     """
     if not _MARK.fullmatch(mark):
@@ -415,7 +413,7 @@ def mark_in(name: object) -> str | None:
 
 class BatchBackend:
     """
-    AWS Batch as a :class:`~ecs_async_executor.backend.Backend`.
+    AWS Batch as a :class:`~ecs_async_executor.core.backend.Backend`.
 
     A scope is a job queue: jobs are described whatever their queue, but listed by it.
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
-from ecs_async_executor import ecs
-from ecs_async_executor.airflow_compat import Key
-from ecs_async_executor.backend import Backend, LaunchSpec
-from ecs_async_executor.errors import Rejected
-from ecs_async_executor.executor import AsyncExecutor
-from ecs_async_executor.messages import Launch
+from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.core.backend import Backend, LaunchSpec
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services import ecs
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -147,7 +147,9 @@ class AsyncEcsExecutor(AsyncExecutor):
         return external_executor_id if external_executor_id.startswith("arn:") else None
 
     def _make_backend(self) -> Backend:
-        from ecs_async_executor import aws  # aiobotocore is imported late: get_cli_commands() needs none of it
+        from ecs_async_executor.services import (
+            aws,  # aiobotocore is imported late: get_cli_commands() needs none of it
+        )
 
         settings, tuning = self.settings.ecs, self.settings.tuning
         return ecs.EcsBackend(aws.ClientFactory.from_settings(settings, tuning), settings, tuning)

@@ -31,10 +31,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from ecs_async_executor.backend import Handle, LaunchSpec, Observation, Seen
-from ecs_async_executor.errors import BackendError, Kind
-from ecs_async_executor.messages import Finished, Launch, Launched, Notice, Report, Unfollowed, Was
-from ecs_async_executor.policy import Rules, Verdict, delay, relaunch_delay, verdict
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice, Report, Unfollowed, Was
+from ecs_async_executor.core.policy import Rules, Verdict, delay, relaunch_delay, verdict
 
 NOTICES_PER_CONTAINER = 8
 """A service that gives its reasons no code could word each of them differently."""

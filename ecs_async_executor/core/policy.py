@@ -1,7 +1,7 @@
 """
 What to do about an error: error kind in, decision out. Pure.
 
-May import :mod:`ecs_async_executor.errors` only. Delays are in seconds; randomness comes in as a number.
+May import :mod:`ecs_async_executor.core.errors` only. Delays are in seconds; randomness comes in as a number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from ecs_async_executor.errors import Kind
+from ecs_async_executor.core.errors import Kind
 
 
 class Verdict(enum.Enum):
@@ -51,7 +51,7 @@ class Rules:
         shortest time that a service remembers it for (AWS: one hour after the container stopped)
     :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
     :param relook_after: seconds after which a container that was not listed is looked for once more
-    :param repeatable: see :class:`~ecs_async_executor.backend.Service`
+    :param repeatable: see :class:`~ecs_async_executor.core.backend.Service`
     :param absent_grace: seconds for which a search has to have found nothing before a request that may have been
         carried out is made once more, where no token makes that harmless
     :param created_margin: seconds that clocks may differ by, when a container's age is compared with Airflow's

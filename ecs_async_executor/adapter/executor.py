@@ -30,13 +30,12 @@ import structlog
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import event
 
-from ecs_async_executor import airflow_compat as compat
-from ecs_async_executor.airflow_compat import Key
-from ecs_async_executor.backend import Backend, LaunchSpec, Observation, Seen, Service
-from ecs_async_executor.bridge import Bridge
-from ecs_async_executor.engine import SILENT, Statistics
-from ecs_async_executor.errors import BackendError, Kind, Rejected
-from ecs_async_executor.messages import (
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.telemetry import LogLines, Metrics
+from ecs_async_executor.core.backend import Backend, LaunchSpec, Observation, Seen, Service
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.messages import (
     Adopt,
     Finished,
     Launch,
@@ -48,9 +47,10 @@ from ecs_async_executor.messages import (
     Unfollowed,
     Was,
 )
-from ecs_async_executor.policy import CREATED_MARGIN, RESEND_WINDOW
+from ecs_async_executor.core.policy import CREATED_MARGIN, RESEND_WINDOW
+from ecs_async_executor.engine.bridge import Bridge
+from ecs_async_executor.engine.engine import SILENT, Statistics
 from ecs_async_executor.settings import Tuning
-from ecs_async_executor.telemetry import LogLines, Metrics
 
 if TYPE_CHECKING:
     from airflow.cli.cli_config import GroupCommand
@@ -110,7 +110,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
 class AsyncExecutor(compat.VersionedExecutor):
     """
-    Run workloads through a :class:`~ecs_async_executor.bridge.Bridge`, at a service that subclasses name.
+    Run workloads through a :class:`~ecs_async_executor.engine.bridge.Bridge`, at a service that subclasses name.
 
     A subclass gives :attr:`service`, :attr:`tuning`, :attr:`max_attempts`, :attr:`destination`,
     :meth:`_make_backend`, :meth:`_request`, :meth:`_spec` and :meth:`_handle_id`.

@@ -1,7 +1,7 @@
 """
 What the services' modules share: merging requests, decoding replies, and calls that fail with our errors only.
 
-May import :mod:`~ecs_async_executor.aws` and :mod:`~ecs_async_executor.errors`. No Airflow.
+May import :mod:`~ecs_async_executor.services.aws` and :mod:`~ecs_async_executor.core.errors`. No Airflow.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 import msgspec
 
-from ecs_async_executor.aws import Decoder, classify, unlogged
-from ecs_async_executor.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.services.aws import Decoder, classify, unlogged
 
 if TYPE_CHECKING:
-    from ecs_async_executor.aws import ClientFactory
+    from ecs_async_executor.services.aws import ClientFactory
 
 EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 """Tells Airflow in the container that an executor started it; the provider's executors set the same."""

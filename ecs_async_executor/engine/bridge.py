@@ -26,11 +26,11 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from ecs_async_executor.backend import Backend, LaunchSpec, Service
-from ecs_async_executor.engine import Check, Counters, Engine, Options, Statistics
-from ecs_async_executor.ledger import Ledger
-from ecs_async_executor.messages import Command, Launch, Report, Stop
-from ecs_async_executor.policy import Rules
+from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.messages import Command, Launch, Report, Stop
+from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.engine.engine import Check, Counters, Engine, Options, Statistics
 from ecs_async_executor.settings import Tuning
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ class Bridge:
     :param service: what is known of it without asking
     :param backend: makes the backend, on the loop thread, once per loop
     :param render: makes a request of a launch, on the loop thread (see ``render_in_thread``); raises
-        :class:`~ecs_async_executor.errors.Rejected` if that cannot be done for this one
+        :class:`~ecs_async_executor.core.errors.Rejected` if that cannot be done for this one
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread

@@ -1,8 +1,7 @@
 """
 What crosses the bridge: commands into the loop thread, reports out of it.
 
-May import :mod:`ecs_async_executor.backend` only. Nobody changes a record once it is made: nothing here is shared
-state.
+May import ``backend`` only. Nobody changes a record once it is made: nothing here is shared state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 AWS clients: session, credentials, client settings, and the one map from wire errors to ours.
 
-May import :mod:`ecs_async_executor.errors` and :mod:`ecs_async_executor.settings`. aiobotocore, botocore and
+May import :mod:`ecs_async_executor.core.errors` and :mod:`ecs_async_executor.settings`. aiobotocore, botocore and
 the amazon provider are imported when a client is made, so that importing the executor class stays cheap.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 
-from ecs_async_executor.errors import BackendError, ConfigurationError, Kind
+from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
 from ecs_async_executor.settings import ECS_SECTION, AwsSettings, Tuning
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ Rates and gates: how fast the cloud may be asked, and what has to wait for room.
 Pure: imports the standard library only, reads no clock. Every ``now`` is in seconds of one monotonic clock;
 a reading older than one before it is harmless, it only never makes a token. Rates are calls per second.
 
-What the rates are to begin with is the service's business (:class:`~ecs_async_executor.backend.Service`).
+What the rates are to begin with is the service's business (:class:`~ecs_async_executor.core.backend.Service`).
 """
 
 from __future__ import annotations

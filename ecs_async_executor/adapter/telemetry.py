@@ -1,7 +1,7 @@
 """
 What the scheduler's thread says about the executor: log lines that can wait, and metrics.
 
-May import ``engine`` (for its statistics) and ``airflow_compat``. Draining the outbox must make no system call:
+May import ``engine`` (for its statistics) and ``compat``. Draining the outbox must make no system call:
 lines are collected there and written afterwards, some at a time.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import structlog
 
-from ecs_async_executor.airflow_compat import stats
-from ecs_async_executor.engine import Statistics
+from ecs_async_executor.adapter.compat import stats
+from ecs_async_executor.engine.engine import Statistics
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """
 The typed, validated settings: our own sections, and the amazon provider's of the same services.
 
-May import :mod:`ecs_async_executor.errors` and pydantic only; the configuration comes in through
+May import :mod:`ecs_async_executor.core.errors` and pydantic only; the configuration comes in through
 :class:`ConfReader`. Each option is described where it is declared; the README's table and the provider info
 are made from that.
 """
@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ecs_async_executor.errors import ConfigurationError
+from ecs_async_executor.core.errors import ConfigurationError
 
 TUNING_SECTION: Final = "ecs_async_executor"
 ECS_SECTION: Final = "aws_ecs_executor"

@@ -1,0 +1,1 @@
+"""The scheduler's thread, and everything that imports Airflow."""

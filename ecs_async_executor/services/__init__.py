@@ -1,0 +1,1 @@
+"""AWS: clients, requests and replies of ECS and Batch."""
