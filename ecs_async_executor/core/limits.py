@@ -376,14 +376,16 @@ class Gate:
     after the refusal and, refused again, after twice as long each time, at most ``most_delay``. A probe that
     succeeds opens it.
 
-    ``refused_at`` is when it was refused last: since then, nothing is known.
+    ``refused_at`` is when it was refused last: since then, nothing is known. ``pause`` is for how long nothing was
+    let through before that, on purpose.
 
     :param probe_timeout: a probe that nothing was heard of for so many seconds is taken for lost
     """
 
     __slots__ = (
-        "__weakref__", "_changed", "_delay", "_first_delay", "_most_delay", "_next_probe_at",
-        "_probe_sent_at", "_probe_timeout", "closed_since", "probes", "reason", "refused_at",
+        "__weakref__", "_changed", "_delay", "_first_delay", "_next_probe_at",
+        "_probe_sent_at", "_probe_timeout", "closed_since", "most_delay", "pause", "probes", "reason",
+        "refused_at",
     )  # fmt: skip
 
     def __init__(
@@ -394,11 +396,12 @@ class Gate:
         changed: Callable[[Gate], None] | None = None,
     ) -> None:
         self._first_delay = first_delay
-        self._most_delay = most_delay
+        self.most_delay = most_delay
         self._probe_timeout = probe_timeout
         self._changed = changed
         self.closed_since: float | None = None
         self.refused_at = -math.inf
+        self.pause = 0.0
         self.reason = ""
         self.probes = 0
         self._delay = first_delay
@@ -451,9 +454,10 @@ class Gate:
     def refused(self, now: float, reason: str) -> None:
         """Note that one was refused: closes an open gate, and puts the next probe off if it was the probe."""
         self.refused_at = now
+        self.pause = 0.0 if self._probe_sent_at is None else self._delay
         self.close(now, reason)
         if self._probe_sent_at is not None:
-            self._delay = min(2.0 * self._delay, self._most_delay)
+            self._delay = min(2.0 * self._delay, self.most_delay)
             self._retry(now)
 
     def undecided(self, now: float) -> None:

@@ -25,6 +25,7 @@ import structlog
 from ecs_async_executor.core import lifecycle
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.ledger import Lane, Ledger, StopRequest
 from ecs_async_executor.core.lifecycle import Phase, Record
 from ecs_async_executor.core.limits import Gate, Gates, Limiter, PollPacer
@@ -537,16 +538,16 @@ class Engine:
             about = _topic(gate.reason, refused=refused)
             for record in self._ledger.queued(lane):
                 self._notice(record, gate.reason, about, kind)
-                # Only answers count: what was not tried again since the last one can have been mended.
+                begun = max(since, record.waiting_since)
                 if refused:
-                    waited = gate.refused_at - max(since, record.waiting_since)
+                    if (record.barred.last_at or 0.0) < begun:
+                        record.barred = NOT_YET  # the gate was open in between, or closed for another reason
+                    record.barred = _at_closed_gate(record.barred, begun, gate)
+                    waited = record.barred.counted
                 else:
-                    # What room there is now and then, others get: it counts for who has got none.
-                    begun = max(gate.closed_since, record.waiting_since, record.short_until)
-                    if gate.refused_at > begun:
-                        record.short_for += gate.refused_at - begun
-                        record.short_until = gate.refused_at
-                    waited = record.short_for
+                    # Occasional capacity goes to other launches: the wait is counted per launch, not per gate.
+                    record.short = _at_closed_gate(record.short, begun, gate)
+                    waited = record.short.counted
                 if lifecycle.is_window_over(record, now, rules):
                     self._dispatch(record, lifecycle.WindowOver(), now)  # whoever is before it may be so for hours
                 elif limit is not None and waited >= limit:
@@ -701,14 +702,17 @@ class Engine:
             if self._is_unanswered(now):
                 self._notice(record, str(error), "no answer", Kind.AMBIGUOUS)
             log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
-        self._dispatch(record, lifecycle.Refused(error, self._random.random()), now)
+        # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe does.
+        pause = gate.pause if probes else gate.most_delay
+        self._dispatch(record, lifecycle.Refused(error, self._random.random(), pause), now)
 
     # --- polling ---------------------------------------------------------------------------------------------
 
     async def _poll(self) -> None:
         while True:
             started_at = anyio.current_time()
-            self._polled = await self._sweep_all(self._ledger.active.values())
+            pause = self._interval(self._polled)
+            self._polled = await self._sweep_all(self._ledger.active.values(), pause)
             await anyio.sleep_until(started_at + self._interval(self._polled))
 
     async def _poll_young(self) -> None:
@@ -717,24 +721,31 @@ class Engine:
 
         Most containers end young. They get as much of the read budget as whole sweeps.
         """
+        calls = 0
         while True:
             started_at = anyio.current_time()
-            calls = 0
             if self._interval(self._polled) > 2.0 * self._options.poll_interval:
-                calls = await self._sweep_all(self._ledger.active_since(started_at - YOUNG_SECONDS))
+                young = self._ledger.active_since(started_at - YOUNG_SECONDS)
+                calls = await self._sweep_all(young, self._interval(calls))
+            else:
+                calls = 0
             await anyio.sleep_until(started_at + self._interval(calls))
 
     def _interval(self, calls: int) -> float:
         return self._pacer.interval(calls, self._limiter.read_rate)
 
-    async def _sweep_all(self, records: Iterable[Record]) -> int:
-        """Describe so many containers; return how many calls that took."""
+    async def _sweep_all(self, records: Iterable[Record], pause: float) -> int:
+        """
+        Describe so many containers; return how many calls that took.
+
+        :param pause: seconds that were meant to pass since the sweep before
+        """
         batches = list(self._batches(records))
         async with anyio.create_task_group() as sweep:
             for scope, batch in batches:
                 await self._read_token()
                 await self._describes.acquire_on_behalf_of(batch)
-                sweep.start_soon(self._sweep, scope, batch)
+                sweep.start_soon(self._sweep, scope, batch, pause)
         return len(batches)
 
     def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Group]]:
@@ -750,7 +761,7 @@ class Engine:
         while not self._limiter.take_read(now := anyio.current_time()):  # noqa: ASYNC110 - time is the event
             await anyio.sleep_until(self._limiter.read_ready_at(now))
 
-    async def _sweep(self, scope: str, batch: _Group) -> None:
+    async def _sweep(self, scope: str, batch: _Group, pause: float) -> None:
         try:
             by_id: defaultdict[str, list[Record]] = defaultdict(list)
             for record in batch.records:
@@ -766,7 +777,8 @@ class Engine:
                         and lifecycle.is_news(record, observation)
                     ):
                         news = True
-                        self._apply(record, lifecycle.Observed(observation, self._random.random()), now)
+                        event = lifecycle.Observed(observation, self._random.random(), pause)
+                        self._apply(record, event, now)
             if news:
                 self._kick_all()
         finally:
@@ -1130,6 +1142,16 @@ class Engine:
 
 def _topic(reason: str, *, refused: bool) -> str:
     return lifecycle.topic("refused" if refused else "no capacity", reason)
+
+
+def _at_closed_gate(grace: Grace, begun: float, gate: Gate) -> Grace:
+    """
+    Count what the answers to a closed gate's probes add to the wait of one launch.
+
+    :param begun: since when it waits, and the gate is closed
+    """
+    counts_from = begun if grace.last_at is None else max(begun, grace.last_at)
+    return Grace(grace.counted, counts_from).answered(gate.refused_at, gate.pause)
 
 
 def _is_still_to_be_sent(record: Record, ticket: int) -> bool:
