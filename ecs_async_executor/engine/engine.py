@@ -25,9 +25,10 @@ import structlog
 from ecs_async_executor.core import lifecycle
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.gates import Gate, Gates
 from ecs_async_executor.core.ledger import Lane, Ledger, StopRequest
 from ecs_async_executor.core.lifecycle import Phase, Record
-from ecs_async_executor.core.limits import Gate, Gates, Limiter, PollPacer
+from ecs_async_executor.core.limiter import Limiter, PollPacer
 from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Notice
 
 log = structlog.get_logger(__name__)
@@ -382,7 +383,7 @@ class Engine:
 
     def _resume(self) -> None:
         paused = not self._credentials.is_open
-        self._credentials.succeeded(anyio.current_time())
+        self._credentials.succeeded()
         if paused and self._credentials.is_open:
             log.info(self._event("credentials.resumed"))
             self._kick_all()
@@ -483,7 +484,7 @@ class Engine:
             return None, wake_at  # a reply kicks
         self._look_after_closed_lanes(now)
         lanes = list(ledger.lanes.values())
-        self._limiter.launches_waiting(sum(len(lane.heap) for lane in lanes), now)
+        self._limiter.launches_waiting(sum(len(lane.heap) for lane in lanes))
         best: Lane | None = None
         for lane in lanes:
             if ledger.head(lane) is None:
@@ -650,9 +651,9 @@ class Engine:
         else:
             now = anyio.current_time()
             self._unanswered_since = None
-            self._limiter.launch_succeeded(spec.bucket, now)
+            self._limiter.launch_succeeded(spec.bucket)
             if probes:
-                gate.succeeded(now)
+                gate.succeeded()
                 log.info(self._event("gate.opened"), placement=spec.placement)
                 self._closed_for.pop(spec.placement, None)
             self._counters.launches += 1
@@ -793,7 +794,7 @@ class Engine:
             if error.kind is not Kind.INVALID:
                 return ()
             return [_not_taken(handle) for one in ids if (handle := Handle(scope, one)) in self._untaken]
-        self._limiter.read_succeeded(anyio.current_time())
+        self._limiter.read_succeeded()
         if refusal is not None and len(observations) < len(ids):
             refusal.append("the record of a container cannot be read")
         return observations
@@ -1003,7 +1004,7 @@ class Engine:
         """Return when the next stop may be sent, as far as that is known; ``now`` if one may be."""
         due_at = self._ledger.stops.next_at()
         due = due_at is not None and due_at <= now
-        self._limiter.stops_waiting(int(due), now)
+        self._limiter.stops_waiting(int(due))
         if due_at is None or not due:
             return math.inf if due_at is None else due_at
         if self._stopping >= STOP_CONCURRENCY:
@@ -1016,7 +1017,7 @@ class Engine:
         try:
             if self._may_call(anyio.current_time()):
                 await self._call(self._backend.stop(request.handle, request.reason))
-                self._limiter.stop_succeeded(anyio.current_time())
+                self._limiter.stop_succeeded()
                 self._ledger.stops.done(request)
             else:
                 self._stop_again(request, 1.0)
