@@ -24,7 +24,11 @@ from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, See
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Report, Was
 from ecs_async_executor.core.policy import Rules
-from ecs_async_executor.engine.engine import Check, Counters, Engine, Options
+from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.engine.intake import Check
+from ecs_async_executor.engine.options import Options
+from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.statistics import Counters
 
 EPOCH = 1_800_000_000.0
 SWEEPS = 3
@@ -166,7 +170,7 @@ async def _engine(cloud: _Cloud, ledger: Ledger) -> AsyncIterator[Callable[[Comm
         backend=cloud,
         ledger=ledger,
         inbox=inbox,
-        render=_no_request,
+        rendering=Rendering(_no_request),
         options=Options(
             launch_rate=lambda _: 20.0,
             launch_burst=10,

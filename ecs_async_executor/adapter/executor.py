@@ -49,7 +49,7 @@ from ecs_async_executor.core.messages import (
 )
 from ecs_async_executor.core.policy import CREATED_MARGIN, RESEND_WINDOW
 from ecs_async_executor.engine.bridge import Bridge
-from ecs_async_executor.engine.engine import SILENT, Statistics
+from ecs_async_executor.engine.statistics import SILENT, Statistics
 from ecs_async_executor.settings import Tuning
 
 if TYPE_CHECKING:
@@ -338,9 +338,9 @@ class AsyncExecutor(compat.VersionedExecutor):
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             _log_exception(self.service.event("sync.failed"), error)
         try:
-            bridge.beat(may_launch=not bridge.is_silent() or self._knows_whose(bridge))
+            bridge.heartbeat(may_launch=not bridge.is_silent() or self._knows_whose(bridge))
         except Exception as error:  # noqa: BLE001 - would end the scheduler
-            _log_exception(self.service.event("beat.failed"), error)
+            _log_exception(self.service.event("heartbeat.failed"), error)
 
     def _knows_whose(self, bridge: Bridge) -> bool:
         """

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from ecs_async_executor.adapter.compat import stats
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 
 log = structlog.get_logger(__name__)
 

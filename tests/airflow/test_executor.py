@@ -19,7 +19,7 @@ from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.scripted import (
     ScriptedBridge,
@@ -448,7 +448,7 @@ def test_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge
     executor.heartbeat()
 
     assert states(executor) == {"good": ("failed", "ECS container exited 1")}
-    assert not bridge._ledger.outbox
+    assert not bridge.ledger.outbox
     assert executor.running == set()
 
 
@@ -460,18 +460,18 @@ def test_the_beat_is_the_last_thing_of_a_sync(executor: Any, bridge: ScriptedBri
     bridge.report(failed(launch))
     bridge.calls.clear()
     executor.sync()
-    assert bridge.calls == ["beat"]
+    assert bridge.calls == ["heartbeat"]
     assert states(executor)
 
 
-@pytest.mark.parametrize("part", ["drain", "statistics", "beat"])
+@pytest.mark.parametrize("part", ["drain", "statistics", "heartbeat"])
 def test_sync_never_raises(executor: Any, bridge: ScriptedBridge, part: str) -> None:
     def fail(*_: object) -> None:
         raise OSError("no credentials")
 
     setattr(bridge, part, fail)
     executor.heartbeat()
-    assert part == "beat" or "beat" in bridge.calls
+    assert part == "heartbeat" or "heartbeat" in bridge.calls
 
 
 def test_sync_never_raises_when_the_log_cannot_be_written(
@@ -487,7 +487,7 @@ def test_sync_never_raises_when_the_log_cannot_be_written(
     bridge.report(failed(launch))
     executor.sync()
     assert states(executor)["task"][0] == "failed"
-    assert bridge.calls[-1] == "beat"
+    assert bridge.calls[-1] == "heartbeat"
 
 
 def test_draining_writes_no_log_line(
@@ -526,7 +526,7 @@ def test_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBr
         bridge.report(launched(launch), succeeded(launch))
     _watching = []
     try:
-        while bridge._ledger.outbox:
+        while bridge.ledger.outbox:
             executor.sync()
         seen = _watching
     finally:

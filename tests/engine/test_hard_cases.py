@@ -17,6 +17,7 @@ from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Launch, Launched, Stop, Unfollowed, Was
 from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.engine.rendering import Rendering
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, THROTTLED, TIMED_OUT, failing, in_virtual_time
@@ -505,7 +506,7 @@ async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launche
             await second.until(lambda: second.finished("a"))
     assert [one.success for one in second.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
-    told = [line for line in logs if line["event"].endswith("look_up.place_unknown")]
+    told = [line for line in logs if line["event"].endswith("search.place_unknown")]
     assert [(line["log_level"], line["reason"]) for line in told] == [
         ("warning", "the list of teams does not answer")
     ]
@@ -1022,19 +1023,20 @@ async def test_what_is_revoked_while_a_hook_runs_that_then_fails_is_still_looked
     error: Exception,
 ) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5))
-    dead, heir = Harness(cloud), Harness(cloud)
+    dead = Harness(cloud)
     hook, hooks = anyio.Lock(), [error]
     fails = anyio.Event()
 
-    async def rendered(launch: Launch) -> LaunchSpec:
-        async with hook:  # one at a time, as there is one thread for it
-            if hooks:
-                await fails.wait()
-                raise hooks.pop()
-            return heir.default_render(launch)
+    class Hook(Rendering):
+        async def render(self, launch: Launch) -> LaunchSpec:
+            async with hook:  # one at a time, as there is one thread for it
+                if hooks:
+                    await fails.wait()
+                    raise hooks.pop()
+                return dead.default_render(launch)
 
+    heir = Harness(cloud, rendering=Hook(dead.default_render))
     async with dead.running(), heir.running():
-        heir.engine._rendered = rendered  # type: ignore[method-assign]
         launch = make_launch("a", tokened=True)
         dead.submit(launch)
         await dead.until(lambda: dead.launched("a"))

@@ -10,36 +10,41 @@ import pytest
 from structlog.testing import capture_logs
 
 from ecs_async_executor.core.messages import Was
-from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.engine.intake import Intake
+from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.pinging import Pinging
+from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.searching import Searching
+from ecs_async_executor.engine.stopping import Stopping
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
 from tests.engine.virtual_time import run
 
-WHERE = {
-    "intake": "_take",
-    "launch": "_next_lane",
-    "poll": "_batches",
-    "look_up": "_look_all_up",
-    "stop": "_next_stop_at",
-    "ping": "_statistics",
+WHERE: dict[str, tuple[type, str]] = {
+    "intake": (Intake, "take"),
+    "launching": (Launching, "choose"),
+    "polling": (Polling, "sweep"),
+    "searching": (Searching, "search"),
+    "stopping": (Stopping, "next_at"),
+    "pinging": (Pinging, "snapshot"),
 }
 """What each lane calls again and again, where a bug can be."""
 
 
 def break_it(monkeypatch: pytest.MonkeyPatch, lane: str, times: float) -> Callable[[], int]:
     """Have a lane meet a bug so many times in a row; return what counts how often it has."""
-    name = WHERE[lane]
-    original: Any = getattr(Engine, name)
+    owner, name = WHERE[lane]
+    original: Any = getattr(owner, name)
     met = 0
 
-    def broken(self: Engine, *arguments: Any) -> Any:
+    def broken(self: Any, *arguments: Any) -> Any:
         nonlocal met
         if met < times:
             met += 1
             raise KeyError("a bug")
         return original(self, *arguments)
 
-    monkeypatch.setattr(Engine, name, broken)
+    monkeypatch.setattr(owner, name, broken)
     return lambda: met
 
 
@@ -78,7 +83,7 @@ def test_a_lane_that_meets_a_bug_starts_again_and_nothing_is_lost(
                 await harness.until(lambda: not (harness.inbox or harness.ledger.records or harness.ledger.stops))
         assert met() == times
         assert lane in failures(logs)
-        assert failures(logs) <= {lane, "poll_young"}, "no other lane is the worse for it"
+        assert failures(logs) <= {lane, "polling_young"}, "no other lane is the worse for it"
         assert {(r.key, r.success) for r in harness.finished()} == {
             ("done", True),
             ("done as well", True),
@@ -95,7 +100,7 @@ def test_a_lane_that_meets_a_bug_starts_again_and_nothing_is_lost(
     run(main)
 
 
-@pytest.mark.parametrize("lane", ["poll", "look_up", "stop", "ping"])
+@pytest.mark.parametrize("lane", ["polling", "searching", "stopping", "pinging"])
 def test_a_lane_that_meets_a_bug_each_time_holds_up_no_other(monkeypatch: pytest.MonkeyPatch, lane: str) -> None:
     async def main() -> None:
         cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1.0, duration=5.0))
@@ -108,9 +113,9 @@ def test_a_lane_that_meets_a_bug_each_time_holds_up_no_other(monkeypatch: pytest
         assert lane in failures(logs)
         assert len(cloud.containers) == 3, "launches go on"
         ended = {r.key: r.success for r in harness.finished()}
-        if lane != "poll":
+        if lane != "polling":
             assert ended.items() >= {("done", True), ("done as well", True)}
-        if lane != "look_up":
+        if lane != "searching":
             assert ended.items() >= {("found", False)}
         # What the broken lane did not get to is still known, and would be done by the next loop thread.
         still = {str(record.launch) for record in harness.ledger.records.values()}

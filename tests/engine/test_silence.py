@@ -13,7 +13,9 @@ from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, See
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.lifecycle import Phase
 from ecs_async_executor.core.messages import Launch, Release, Was
-from ecs_async_executor.engine.engine import Options
+from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.options import Options
+from ecs_async_executor.engine.rendering import Rendering
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
 from tests.engine.test_engine import NO_MEMORY, TIMED_OUT, failing, in_virtual_time
@@ -81,7 +83,7 @@ async def test_what_is_released_as_the_scheduler_calls_again_is_not_launched_bef
         # The lanes' order is chance: nobody but the launching one is told.
         engine.inbox.append(Release(first.launch_id))
         engine.silence = 0.0
-        engine.engine._launch_kick.set()
+        engine.engine.launching.wake()
         await anyio.sleep(60)
     assert cloud.calls["launch"] == 0
     assert not engine.ledger.records
@@ -204,20 +206,17 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         assert sum(container.alive(anyio.current_time()) for container in cloud.of("a")) == 1
 
 
-@in_virtual_time
-async def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
-    cloud = FakeCloud()
-    engine = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
-    engine.silence = STALL + 1
+def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
+    age, silences = STALL + 1, 0
 
     def ends() -> int:
-        known = engine.silences
-        if not known:
-            engine.silences, engine.silence = 1, 0.0
+        nonlocal age, silences
+        known = silences
+        age, silences = 0.0, 1
         return known
 
-    engine.engine._silences = ends
-    assert engine.engine._notes_silence()
+    watch = SilenceWatch(STALL, lambda: age, ends)
+    assert watch.notices()
 
 
 @in_virtual_time
@@ -268,15 +267,16 @@ async def test_what_waits_for_the_container_before_does_so_after_a_silence_too(r
 async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> None:
     released = anyio.Event()
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
-    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
     peer = Harness(cloud)
 
-    async def rendered(launch: Launch) -> LaunchSpec:
-        await released.wait()
-        return sleeper.default_render(launch)
+    class Hook(Rendering):
+        async def render(self, launch: Launch) -> LaunchSpec:
+            await released.wait()
+            return peer.default_render(launch)
 
+    hook = Hook(peer.default_render)
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rendering=hook)
     async with sleeper.running(), peer.running():
-        sleeper.engine._rendered = rendered  # type: ignore[method-assign]
         launch = make_launch("a", started_by="ti")
         sleeper.submit(launch)
         await anyio.sleep(1)

@@ -13,6 +13,7 @@ import pytest
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.messages import Launch, Was
+from ecs_async_executor.engine.rendering import Rendering
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.test_engine import DENIED, EXPIRED, NO_MEMORY, TIMED_OUT, failing, in_virtual_time
@@ -101,15 +102,15 @@ async def test_a_hook_that_hangs_over_one_look_up_holds_up_no_other() -> None:
     async with Harness(cloud).running() as first:
         first.launch("b")
         [known] = await first.until(lambda: first.launched("b"))
-    harness = Harness(cloud)
     released = anyio.Event()
 
-    async def rendered(launch: Launch) -> LaunchSpec:
-        await released.wait()
-        return harness.default_render(launch)
+    class Hook(Rendering):
+        async def render(self, launch: Launch) -> LaunchSpec:
+            await released.wait()
+            return first.default_render(launch)
 
+    harness = Harness(cloud, rendering=Hook(first.default_render))
     async with harness.running():
-        harness.engine._rendered = rendered  # type: ignore[method-assign]
         harness.adopt(make_launch("a", started_by="ti"), Was.RUNNING)
         await anyio.sleep(3)
         harness.adopt(make_launch("b"), Was.RUNNING, known.handle_id)
@@ -193,17 +194,21 @@ async def test_missing_before_and_after_an_outage_is_not_missing_for_all_of_it(s
 @in_virtual_time
 async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
     """A third of Airflow's patience is 200 s: what is said to be launched in it has to be."""
-    harness = Harness(FakeCloud(plan=lambda label, nth: Plan(duration=10_000)), options=QUOTA)
 
     def slowly(launch: Launch) -> LaunchSpec:
         return harness.default_render(launch)
+
+    harness = Harness(
+        FakeCloud(plan=lambda label, nth: Plan(duration=10_000)),
+        options=QUOTA,
+        rendering=Rendering(slowly, in_thread=True),
+    )
 
     async def in_thread(render: Callable[[Launch], LaunchSpec], launch: Launch, **_: Any) -> LaunchSpec:
         await anyio.sleep(1.0)
         return render(launch)
 
     async with harness.running():
-        harness.engine._options = replace(QUOTA, render_in_thread=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(anyio.to_thread, "run_sync", in_thread)
             for n in range(1000):
