@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections import deque
@@ -29,7 +30,7 @@ from ecs_async_executor.core.messages import (
 from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.engine.engine import Check, Counters, Engine, Options, Statistics
 from tests.engine.cloud import FakeCloud
-from tests.engine.virtual_time import EPOCH, wall
+from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
 
 OPTIONS = Options(
     launch_rate=lambda bucket: 1000.0,
@@ -161,10 +162,18 @@ class Harness:
         return [r for r in self.reports if isinstance(r, Notice) and r.key == label]
 
     async def until(self, condition: Callable[[], Any], timeout: float = 7200.0) -> Any:
-        """Wait for a condition in virtual time."""
+        """
+        Wait until a condition holds, looking again whenever something may have changed; return its value.
+
+        :param timeout: seconds of virtual time
+        :raises TimeoutError: if it does not hold by then
+        """
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        seen = -1
         with anyio.fail_after(timeout):
             while not (value := condition()):
-                await anyio.sleep(0.1)
+                seen = await loop.settled(seen)
         return value
 
 
