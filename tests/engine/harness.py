@@ -44,6 +44,10 @@ OPTIONS = Options(
     change_rate=40.0,
     change_burst=20.0,
 )
+QUOTA = replace(OPTIONS, launch_rate=lambda bucket: 20.0, launch_burst=10)
+"""Begin with what an account may do by default: 20 launches a second after a burst."""
+STALL = 20.0
+"""Seconds of silence after which a scheduler launches nothing, where a test watches for it."""
 SERVICE = Service(name="Cloud", launch_rates={}, launch_rate=1000.0, change_rate=40.0, change_burst=20.0)
 RULES = Rules(service="ECS", max_attempts=3)
 
@@ -189,3 +193,8 @@ def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fiel
         label=label,
     )
     return replace(launch, **fields)
+
+
+def under_a_new_id(launch: Launch) -> Launch:
+    """Return a launch as a scheduler adopts it where Airflow has not kept its identity."""
+    return replace(launch, launch_id=launch_id())

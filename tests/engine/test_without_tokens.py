@@ -11,15 +11,18 @@ from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.messages import Launch, Was
 from tests.engine.cloud import FakeCloud, Plan
+from tests.engine.faults import (
+    EXPIRED,
+    TIMED_OUT,
+    failing,
+)
 from tests.engine.harness import RULES, Harness, make_launch
-from tests.engine.test_engine import TIMED_OUT, failing, in_virtual_time
 from tests.engine.virtual_time import EPOCH
 
+pytestmark = pytest.mark.anyio
 WITHOUT_TOKENS = replace(RULES, repeatable=False)
-EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "expired")
 
 
-@in_virtual_time
 async def test_a_request_whose_reply_was_lost_is_found_and_not_sent_again() -> None:
     cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
@@ -30,7 +33,6 @@ async def test_a_request_whose_reply_was_lost_is_found_and_not_sent_again() -> N
     assert cloud.calls["launch"] == 1
 
 
-@in_virtual_time
 async def test_a_container_that_is_listed_but_never_described_is_stopped_and_no_second_one_made() -> None:
     cloud = FakeCloud(
         repeatable=False,
@@ -46,7 +48,6 @@ async def test_a_container_that_is_listed_but_never_described_is_stopped_and_no_
     assert cloud.asked_to_stop == {container.handle.id}
 
 
-@in_virtual_time
 async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was_found_for_long_enough() -> None:
     cloud = FakeCloud(repeatable=False, fault=failing("launch", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
@@ -57,7 +58,6 @@ async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was
     assert [f.success for f in engine.finished("a")] == [True]
 
 
-@in_virtual_time
 @pytest.mark.parametrize("second", ["another place and mark", "nothing"])
 async def test_it_is_looked_for_where_the_request_was_for_whatever_is_rendered_now(second: str) -> None:
     def render(launch: Launch) -> LaunchSpec:
@@ -75,7 +75,6 @@ async def test_it_is_looked_for_where_the_request_was_for_whatever_is_rendered_n
     assert [c.handle.scope for c in cloud.of("a")] == ["queue-1"]
 
 
-@in_virtual_time
 @pytest.mark.parametrize("error", [TIMED_OUT, EXPIRED])
 async def test_a_search_without_an_answer_does_not_count_as_one_that_found_nothing(error: BackendError) -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
@@ -90,7 +89,6 @@ async def test_a_search_without_an_answer_does_not_count_as_one_that_found_nothi
     assert anyio.current_time() > 300
 
 
-@in_virtual_time
 @pytest.mark.parametrize("carried_out", [True, False])
 async def test_a_loop_thread_that_dies_in_mid_request_leaves_one_container(carried_out: bool) -> None:
     cloud = FakeCloud(repeatable=False, latency=2.0)
@@ -106,7 +104,6 @@ async def test_a_loop_thread_that_dies_in_mid_request_leaves_one_container(carri
     assert cloud.calls["launch"] == 2 - carried_out
 
 
-@in_virtual_time
 @pytest.mark.parametrize("launched", [True, False])
 async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_identity(launched: bool) -> None:
     cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(duration=100))
@@ -121,7 +118,6 @@ async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_ide
     assert len(cloud.of("a")) == 1
 
 
-@in_virtual_time
 async def test_a_container_that_never_started_is_not_found_in_place_of_the_next() -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
         return TIMED_OUT if asked == "launch" and cloud.calls["launch"] in (2, 4) else None
@@ -135,7 +131,6 @@ async def test_a_container_that_never_started_is_not_found_in_place_of_the_next(
     assert "container 3 of 3" in (end.reason or "")
 
 
-@in_virtual_time
 async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when_found() -> None:
     cloud = FakeCloud(
         repeatable=False,
@@ -158,7 +153,6 @@ def with_a_mark_of_its_own(launch: Launch) -> LaunchSpec:
     )
 
 
-@in_virtual_time
 async def test_a_clock_that_is_ahead_does_not_hide_what_a_request_of_our_own_has_started() -> None:
     cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS, render=with_a_mark_of_its_own).running() as engine:
@@ -168,7 +162,6 @@ async def test_a_clock_that_is_ahead_does_not_hide_what_a_request_of_our_own_has
     assert len(cloud.of("a")) == 1
 
 
-@in_virtual_time
 async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_launch_of_its_workload() -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
         lost = asked == "launch" and cloud.calls["launch"] == 1
@@ -202,7 +195,6 @@ class LateCloud(FakeCloud):
         await super().launch(*self.first)
 
 
-@in_virtual_time
 @pytest.mark.parametrize("marked", [True, False])
 async def test_a_revoked_launch_stops_what_has_its_own_mark_though_it_was_made_after_the_next_queueing(
     marked: bool,
@@ -223,7 +215,6 @@ async def test_a_revoked_launch_stops_what_has_its_own_mark_though_it_was_made_a
     assert (late.stop_reasons, next_.stop_reasons) == (["revoked"] if marked else [], [])
 
 
-@in_virtual_time
 @pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND])
 async def test_a_search_that_is_refused_for_ever_ends(kind: Kind) -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
