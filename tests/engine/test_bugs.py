@@ -76,7 +76,7 @@ async def test_a_lane_that_meets_a_bug_starts_again_and_nothing_is_lost(
     with capture_logs() as logs:
         async with harness.running():
             await everything(harness)
-            await harness.until(lambda: not (harness.inbox or harness.ledger.records or harness.ledger.stops))
+            await harness.until(lambda: not harness.inbox and harness.is_idle() and not harness.owes_stops())
     assert met() == times
     assert lane in failures(logs)
     assert failures(logs) <= {lane, "poll_young"}, "no other lane is the worse for it"
@@ -113,7 +113,7 @@ async def test_a_lane_that_meets_a_bug_each_time_holds_up_no_other(
     if lane != "look_up":
         assert ended.items() >= {("found", False)}
     # What the broken lane did not get to is still known, and would be done by the next loop thread.
-    still = {str(record.launch) for record in harness.ledger.records.values()}
+    still = {launch.label for launch in harness.launches()}
     assert still | set(ended) >= {"done", "done as well", "found"}
 
 
@@ -130,7 +130,7 @@ async def test_a_look_up_that_a_bug_interrupts_is_made_again() -> None:
     cloud = Cloud()
     async with Harness(cloud).running() as harness:
         harness.adopt(make_launch("a"), Was.RUNNING, "container-77")
-        await harness.until(lambda: harness.finished("a"), timeout=300)
+        await harness.until_finished("a", timeout=300)
 
 
 async def test_a_command_that_a_bug_interrupts_has_one_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,13 +148,13 @@ async def test_a_command_that_a_bug_interrupts_has_one_outcome(monkeypatch: pyte
     harness = Harness(cloud)
     async with harness.running():
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     harness.new_loop()
     async with harness.running():
         await anyio.sleep(60)
     assert len(harness.finished("a")) == 1
     assert not cloud.of("a")
-    assert not harness.ledger.records
+    assert harness.is_idle()
 
 
 async def test_a_container_whose_reply_could_not_be_taken_in_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ async def test_a_container_whose_reply_could_not_be_taken_in_is_stopped(monkeypa
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
         await harness.until(lambda: cloud.of("a")[0].stop_reasons, timeout=60)
 
 

@@ -13,7 +13,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import OPTIONS, Harness, make_launch
+from tests.engine.harness import OPTIONS, Harness, first_scheduler_dies, make_launch
 
 pytestmark = pytest.mark.anyio
 
@@ -21,14 +21,12 @@ pytestmark = pytest.mark.anyio
 async def test_nothing_is_launched_after_drain_and_what_is_in_flight_gets_its_answer() -> None:
     cloud = FakeCloud(latency=2.0, plan=lambda label, nth: Plan(duration=6000))
     harness = Harness(cloud, options=replace(OPTIONS, max_concurrent_launches=10))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(harness.engine.run)
-        await anyio.sleep(0.1)
+    async with harness.running_until_drained():
         for n in range(100):
             harness.launch(f"w{n}")
         await anyio.sleep(1)
         sent = cloud.calls["launch"]
-        harness.engine.drain(None)
+        harness.drain()
     assert cloud.calls["launch"] == sent == 10
     assert sum(len(harness.launched(f"w{n}")) for n in range(100)) == 10
     assert not any(c.stop_reasons for c in cloud.containers.values())
@@ -37,30 +35,24 @@ async def test_nothing_is_launched_after_drain_and_what_is_in_flight_gets_its_an
 async def test_drain_with_a_reason_stops_every_container() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
     harness = Harness(cloud)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(harness.engine.run)
-        await anyio.sleep(0.1)
+    async with harness.running_until_drained():
         for n in range(200):
             harness.launch(f"w{n}")
         await anyio.sleep(3)
-        harness.engine.drain("terminated")
+        harness.drain("terminated")
     assert len(cloud.containers) == 200
     assert all(c.stop_reasons == ["terminated"] for c in cloud.containers.values())
 
 
 async def test_terminate_waits_for_what_is_being_looked_up_to_stop_it() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
-    async with Harness(cloud).running() as first:
-        first.launch("a")
-        [launched] = await first.until(lambda: first.launched("a"))
+    _, known = await first_scheduler_dies(cloud)
     cloud.latency = 2.0
     second = Harness(cloud)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(second.engine.run)
-        await anyio.sleep(0.1)
-        second.adopt(make_launch("a"), Was.RUNNING, launched.handle_id)
+    async with second.running_until_drained():
+        second.adopt(make_launch("a"), Was.RUNNING, known)
         await anyio.sleep(0.5)
-        second.engine.drain("terminated")
+        second.drain("terminated")
     assert cloud.of("a")[0].stop_reasons == ["terminated"]
 
 
@@ -69,7 +61,7 @@ async def test_terminate_stops_what_a_request_without_an_answer_has_started() ->
     async with Harness(cloud).running() as engine:
         engine.launch("a")
         await engine.until(lambda: cloud.calls["launch"] == 2)
-        engine.engine.drain("terminated")
+        engine.drain("terminated")
         await engine.until(lambda: cloud.of("a")[0].stop_reasons)
     assert [c.stop_reasons for c in cloud.of("a")] == [["terminated"]]
 
@@ -83,6 +75,6 @@ async def test_what_is_revoked_while_ambiguous_is_stopped_although_the_scheduler
         assert len(cloud.of("a")) == 1
         harness.stop(launch)
         await anyio.sleep(0.01)
-        harness.engine.drain(None)
+        harness.drain()
         await anyio.sleep(15)
     assert cloud.of("a")[0].stop_reasons

@@ -18,7 +18,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import RULES, Harness, make_launch
+from tests.engine.harness import RULES, Harness, first_scheduler_dies, make_launch
 from tests.engine.virtual_time import wall
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_a_lost_reply_is_asked_for_again_under_the_same_token_and_bytes(op
     cloud = FakeCloud(fault=failing(operation, TIMED_OUT, times=3))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     assert len(cloud.of("a")) == 1
     assert harness.rendered == ["a"]
     assert len(harness.launched("a")) == 1
@@ -46,7 +46,7 @@ async def test_a_throttled_resend_does_not_forget_that_the_first_may_have_been_d
     cloud = FakeCloud(fault=fault)
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     assert harness.rendered == ["a"], "a fresh rendering would be another request under a used token"
     assert len(cloud.of("a")) == 1
 
@@ -55,7 +55,7 @@ async def test_a_conflict_leads_to_the_container_that_exists() -> None:
     cloud = FakeCloud()
     async with Harness(cloud).running() as harness:
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         # Another scheduler that adopts the launch repeats its tokens, with a JWT of its own.
         successor = Harness(cloud)
         async with successor.running():
@@ -63,8 +63,8 @@ async def test_a_conflict_leads_to_the_container_that_exists() -> None:
                 replace(make_launch("a"), launch_id=launch_id, tokened=True, route="other"), Was.QUEUED
             )
             successor.rendered.append("make the JWT differ")
-            await successor.until(lambda: successor.finished("a"))
-    assert successor.finished("a")[0].success
+            finished = await successor.until_finished("a")
+    assert finished.success
     assert len(cloud.of("a")) == 1
 
 
@@ -72,8 +72,8 @@ async def test_no_answer_for_longer_than_the_token_is_safe_is_resolved_by_listin
     cloud = FakeCloud(fault=failing("launch:after", TIMED_OUT), plan=lambda label, nth: Plan(duration=4000))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
-    assert harness.finished("a")[0].success
+        finished = await harness.until_finished("a")
+    assert finished.success
     assert cloud.calls["find"] >= 1
     assert max(cloud.call_times["launch"]) < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
@@ -83,9 +83,9 @@ async def test_an_unknown_outcome_is_failed_as_such() -> None:
     cloud = FakeCloud(fault=failing("launch", TIMED_OUT))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
     assert not finished.success
-    assert "unknown whether ECS started the container" in finished.reason
+    assert "unknown whether ECS started the container" in str(finished.reason)
 
 
 async def test_a_request_that_can_no_longer_be_built_but_may_have_been_sent_is_looked_up() -> None:
@@ -98,7 +98,7 @@ async def test_a_request_that_can_no_longer_be_built_but_may_have_been_sent_is_l
     harness = Harness(cloud, render=render)
     async with harness.running():
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     assert [f.success for f in harness.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
 
@@ -124,7 +124,7 @@ async def test_a_request_without_an_answer_is_not_made_at_another_place_once_its
 
     async with Harness(cloud, render=render).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"), timeout=8000)
+        await harness.until_finished("a", timeout=8000)
     assert [f.success for f in harness.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
 
@@ -142,7 +142,7 @@ async def test_what_was_perhaps_launched_is_looked_for_in_time_although_nothing_
         await engine.until(lambda: cloud.containers)
         for n in range(20):
             engine.launch(f"urgent{n}", priority=1)
-        [finished] = await engine.until(lambda: engine.finished("a"))
+        finished = await engine.until_finished("a")
     assert finished.success
     assert anyio.current_time() < RULES.resend_window + 60.0
     assert len(cloud.containers) == 1
@@ -150,14 +150,11 @@ async def test_what_was_perhaps_launched_is_looked_for_in_time_although_nothing_
 
 async def test_an_adopted_launch_that_has_waited_for_longer_than_tokens_live_is_looked_for_first() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", tokened=True)
-        first.submit(launch)
-        await first.until(lambda: cloud.containers)
+    launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False)
     cloud.fault = lambda operation, _: NO_MEMORY if operation == "launch" else None
     async with Harness(cloud).running() as second:
         second.adopt(launch, Was.QUEUED)
-        await second.until(lambda: second.launched("a"))
+        await second.until_launched("a")
         assert anyio.current_time() < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
     assert cloud.calls["find"] >= 1
@@ -169,11 +166,9 @@ async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_
     trouble: str, launched: bool
 ) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=30))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", tokened=True)
-        if launched:
-            first.submit(launch)
-            await first.until(lambda: cloud.of("a"))
+    launch = make_launch("a", tokened=True)
+    if launched:
+        launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False)
     errors = {"no capacity": NO_MEMORY, "refused": INVALID}
     if trouble in errors:
         cloud.fault = failing("launch", errors[trouble])
@@ -186,6 +181,6 @@ async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_
         second.render = render
     async with second.running():
         second.adopt(launch, Was.QUEUED)
-        await second.until(lambda: second.finished("a"))
+        await second.until_finished("a")
     assert [f.success for f in second.finished("a")] == [launched]
     assert len(cloud.of("a")) == launched

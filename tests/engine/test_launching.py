@@ -20,23 +20,23 @@ pytestmark = pytest.mark.anyio
 async def test_a_launch_is_reported_launched_then_finished() -> None:
     async with Harness(FakeCloud()).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     first, last = harness.reports
     assert isinstance(first, Launched)
     assert isinstance(last, Finished)
     assert last.success
     assert last.handle_id == first.handle_id == harness.cloud.of("a")[0].handle.id
-    assert not harness.ledger.records
+    assert harness.is_idle()
 
 
 async def test_a_non_zero_exit_is_failed_once_and_never_relaunched() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(exit_code=1))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
         await anyio.sleep(300)
     assert [f.success for f in harness.finished("a")] == [False]
-    assert harness.finished("a")[0].reason == "The container exited 1"
+    assert finished.reason == "The container exited 1"
     assert len(cloud.of("a")) == 1
 
 
@@ -44,7 +44,7 @@ async def test_an_exit_code_decides_although_the_container_is_still_stopping() -
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5, lingers=60))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
         assert anyio.current_time() < 10
 
 
@@ -52,8 +52,8 @@ async def test_a_container_that_never_started_is_launched_again_under_the_next_t
     cloud = FakeCloud(plan=lambda label, nth: Plan(starts=nth > 2))
     async with Harness(cloud).running() as harness:
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
-    assert harness.finished("a")[0].success
+        finished = await harness.until_finished("a")
+    assert finished.success
     assert [c.token for c in cloud.of("a")] == [f"{launch_id}-{n}" for n in (1, 2, 3)]
 
 
@@ -65,17 +65,17 @@ async def test_a_container_that_a_person_stopped_before_it_started_is_not_launch
     async with Harness(cloud).running() as harness:
         launch = make_launch("a")
         harness.submit(launch)
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         [container] = cloud.of("a")
         if adopted is None:
             container.stop_by_hand()
-            await harness.until(lambda: harness.finished("a"))
+            await harness.until_finished("a")
     if adopted is not None:
         container.stop_by_hand()
         async with Harness(cloud).running() as harness:
             handle_id = container.handle.id if adopted == "by its identifier" else None
             harness.adopt(launch, Was.QUEUED, handle_id)
-            await harness.until(lambda: harness.finished("a"))
+            await harness.until_finished("a")
     [finished] = harness.finished("a")
     assert (finished.success, finished.reason, finished.notable) == (False, "It stopped", True)
     assert len(cloud.of("a")) == 1
@@ -85,9 +85,9 @@ async def test_containers_that_never_start_are_given_up_after_max_run_task_attem
     cloud = FakeCloud(plan=lambda label, nth: Plan(starts=False))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
     assert not finished.success
-    assert "3 of 3" in finished.reason
+    assert "3 of 3" in str(finished.reason)
     assert len(cloud.of("a")) == 3
 
 
@@ -99,7 +99,7 @@ async def test_a_container_that_never_gets_out_of_provisioning_is_waited_for_unt
         assert not harness.finished()
         harness.stop(stuck)
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
     first, second = cloud.of("a")
     assert first.stop_reasons == ["revoked"]
     assert finished.success
@@ -110,7 +110,7 @@ async def test_a_host_lost_after_the_start_is_failed_not_relaunched() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(exit_code=None))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
         await anyio.sleep(300)
     assert (finished.success, finished.exit_code, finished.reason) == (False, None, "It stopped")
     assert len(cloud.of("a")) == 1
@@ -120,9 +120,9 @@ async def test_a_malformed_request_fails_at_once() -> None:
     invalid = BackendError(Kind.INVALID, "InvalidParameterException", "No such subnet")
     async with Harness(FakeCloud(fault=failing("launch", invalid))).running() as harness:
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
         assert anyio.current_time() < 1
-    assert "No such subnet" in finished.reason
+    assert "No such subnet" in str(finished.reason)
 
 
 async def test_a_workload_that_cannot_be_rendered_fails_alone() -> None:

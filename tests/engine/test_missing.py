@@ -13,7 +13,7 @@ from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     TIMED_OUT,
 )
-from tests.engine.harness import RULES, Harness, launch_id, make_launch
+from tests.engine.harness import RULES, Harness, first_scheduler_dies, launch_id, make_launch, under_a_new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +22,8 @@ async def test_missing_for_seconds_after_run_task_is_waited_out() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=20))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
-    assert harness.finished("a")[0].success
+        finished = await harness.until_finished("a")
+    assert finished.success
     assert len(cloud.of("a")) == 1
 
 
@@ -36,7 +36,7 @@ async def test_what_runs_may_be_missing_for_two_minutes(adopted: bool, repeatabl
     async with first.running():
         launch = make_launch("a", tokened=repeatable)
         first.submit(launch)
-        await first.until(lambda: first.launched("a"))
+        await first.until_launched("a")
         await anyio.sleep(10)
     then = first
     if adopted:
@@ -58,10 +58,10 @@ async def test_missing_for_ever_is_stopped_then_failed_but_not_relaunched() -> N
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=1e9, duration=1e9))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        [finished] = await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
         await anyio.sleep(5)
     assert not finished.success
-    assert "MISSING for 60 s" in finished.reason
+    assert "MISSING for 60 s" in str(finished.reason)
     [container] = cloud.of("a")
     assert container.stop_reasons
 
@@ -81,63 +81,49 @@ async def test_missing_before_and_after_an_outage_is_not_missing_for_all_of_it(s
         [container] = cloud.of("a")
         await anyio.sleep(begins)
         container.forgotten_until = 605.0
-        await harness.until(lambda: harness.finished("a"))
+        finished = await harness.until_finished("a")
     assert container.stop_reasons == []
-    assert harness.finished("a")[0].success
+    assert finished.success
 
 
 async def test_listed_but_not_yet_described_is_not_launched_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=30))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", started_by="ti-1")
-        first.submit(original)
-        await first.until(lambda: first.launched("a"))
+    original, _ = await first_scheduler_dies(cloud, started_by="ti-1")
     async with Harness(cloud).running() as second:
         second.adopt(replace(make_launch("a", started_by="ti-1"), queued_at=original.queued_at), Was.QUEUED)
-        await second.until(lambda: second.finished("a"))
+        await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 
 async def test_a_known_container_that_the_service_does_not_show_yet_is_not_launched_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=40, hidden_for=20))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", tokened=True)
-        first.submit(original)
-        [launched] = await first.until(lambda: first.launched("a"))
+    original, known = await first_scheduler_dies(cloud, tokened=True)
     async with Harness(cloud).running() as second:
         adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
-        second.adopt(adopted, Was.QUEUED, launched.handle_id)
-        [finished] = await second.until(lambda: second.finished("a"))
+        second.adopt(adopted, Was.QUEUED, known)
+        finished = await second.until_finished("a")
     assert len(cloud.of("a")) == 1
-    assert (finished.success, finished.handle_id) == (True, launched.handle_id)
-    assert {r.handle_id for r in second.reports if isinstance(r, Launched)} == {launched.handle_id}
+    assert (finished.success, finished.handle_id) == (True, known)
+    assert {r.handle_id for r in second.reports if isinstance(r, Launched)} == {known}
 
 
 async def test_a_container_that_appears_just_before_the_patience_ends_gets_its_grace() -> None:
     """It is missing for 8 s, and its search had found nothing before: not "MISSING for 60 s"."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1, duration=1e5))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", started_by="ti-1")
-        first.submit(original)
-        await first.until(lambda: cloud.of("a"))
-        await anyio.sleep(5)
+    original, _ = await first_scheduler_dies(cloud, started_by="ti-1", told=False, after=5)
     [runs] = cloud.of("a")
     began = anyio.current_time()
     cloud.unlisted = lambda container: anyio.current_time() <= began + 56
     runs.forgotten_until = began + 64
     async with Harness(cloud).running() as second:
-        second.adopt(replace(original, launch_id=launch_id()), Was.RUNNING)
+        second.adopt(under_a_new_id(original), Was.RUNNING)
         await anyio.sleep(90)
         assert not second.finished("a")
 
 
 async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", started_by="ti-1")
-        first.submit(original)
-        [launched] = await first.until(lambda: first.launched("a"))
-        await anyio.sleep(10)
+    original, known = await first_scheduler_dies(cloud, started_by="ti-1", after=10)
     adopted_at = anyio.current_time()
     asked_at: list[float] = []
 
@@ -146,12 +132,12 @@ async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() 
         if operation == "describe":
             asked_at.append(waited)
             # What it is asked for first is not shown, once.
-            cloud.containers[launched.handle_id].plan.hidden_for = 10_000.0 if len(asked_at) == 1 else 0.0
+            cloud.containers[known].plan.hidden_for = 10_000.0 if len(asked_at) == 1 else 0.0
         return TIMED_OUT if operation == "find" and waited < 100 else None
 
     cloud.fault = no_answer_then_hidden
     async with Harness(cloud).running() as second:
-        second.adopt(replace(original, launch_id=launch_id()), Was.RUNNING)
-        [finished] = await second.until(lambda: second.finished("a"))
+        second.adopt(under_a_new_id(original), Was.RUNNING)
+        finished = await second.until_finished("a")
     assert asked_at[0] > RULES.missing_grace
-    assert (finished.success, finished.handle_id) == (True, launched.handle_id)
+    assert (finished.success, finished.handle_id) == (True, known)

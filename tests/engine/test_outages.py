@@ -63,7 +63,7 @@ async def test_what_gets_no_answer_for_a_minute_says_so_and_pauses_what_is_taken
         await anyio.sleep(36)
         [notice] = harness.notices("a")
         paused["in it"] = harness.snapshots[-1].paused
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
         paused["after"] = harness.snapshots[-1].paused
     assert notice.unlaunched
     assert notice.text == "The container waits: ECS gives no answer: ReadTimeoutError: Read timeout"

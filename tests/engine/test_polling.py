@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Launched, Was
+from ecs_async_executor.core.messages import Was
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     INVALID,
@@ -51,15 +51,15 @@ async def test_a_loop_that_was_replaced_knows_what_is_young() -> None:
     async with harness.running():
         for label in ("old", "older"):
             harness.launch(label)
-        await harness.until(lambda: len(harness.launched("older")) == 1)
+        await harness.until_launched("older", times=1)
         await anyio.sleep(60.0)
         young = harness.launch("young")
-        await harness.until(lambda: harness.launched("young"))
+        await harness.until_launched("young")
     harness.new_loop()
     async with harness.running():
         now = anyio.current_time()
-        assert [r.id for r in harness.ledger.active_since(now - 30.0)] == [young]
-        assert len(harness.ledger.active_since(now - 100.0)) == 3
+        assert harness.followed_since(now - 30.0) == [young]
+        assert len(harness.followed_since(now - 100.0)) == 3
 
 
 async def test_describes_go_in_batches_of_100() -> None:
@@ -86,8 +86,8 @@ async def test_one_identifier_that_the_service_does_not_take_spoils_no_other() -
     async with Harness(cloud).running() as first:
         for n in range(60):
             first.launch(f"w{n}")
-        await first.until(lambda: all(first.launched(f"w{n}") for n in range(60)))
-        known = {r.key: r.handle_id for r in first.reports if isinstance(r, Launched)}
+        await first.until(lambda: len(first.handles()) == 60)
+    known = first.handles()
     async with Harness(cloud).running() as second:
         second.adopt(make_launch("odd"), Was.RUNNING, "arn:of:another:world")
         for n in range(60):

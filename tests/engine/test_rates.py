@@ -74,7 +74,7 @@ async def test_stops_do_not_queue_behind_a_backlog_of_launches() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
     async with Harness(cloud, options=CAPPED).running() as harness:
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         for n in range(2000):
             harness.launch(f"w{n}")
         await anyio.sleep(1)
@@ -103,17 +103,15 @@ async def test_requests_for_one_place_that_draw_from_different_rates_keep_the_lo
 
 async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
     """A third of Airflow's patience is 200 s: what is said to be launched in it has to be."""
-    harness = Harness(FakeCloud(plan=lambda label, nth: Plan(duration=10_000)), options=QUOTA)
-
-    def slowly(launch: Launch) -> LaunchSpec:
-        return harness.default_render(launch)
+    harness = Harness(
+        FakeCloud(plan=lambda label, nth: Plan(duration=10_000)), options=replace(QUOTA, render_in_thread=True)
+    )
 
     async def in_thread(render: Callable[[Launch], LaunchSpec], launch: Launch, **_: Any) -> LaunchSpec:
         await anyio.sleep(1.0)
         return render(launch)
 
     async with harness.running():
-        harness.engine._options = replace(QUOTA, render_in_thread=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(anyio.to_thread, "run_sync", in_thread)
             for n in range(1000):
@@ -136,5 +134,5 @@ async def test_revoked_and_requeued_over_and_over_during_an_outage_leaves_nothin
                 harness.stop(launch_id)
                 ids[n] = harness.launch(f"w{n}")
         await anyio.sleep(10)
-        assert sum(len(lane.heap) for lane in harness.ledger.lanes.values()) <= 250
-        assert len(harness.ledger.records) == 201
+        assert harness.queue_length() <= 250
+        assert len(harness.launches()) == 201

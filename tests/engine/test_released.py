@@ -30,10 +30,10 @@ async def test_what_is_released_as_the_scheduler_calls_again_is_not_launched_bef
         # The lanes' order is chance: nobody but the launching one is told.
         engine.inbox.append(Release(first.launch_id))
         engine.silence = 0.0
-        engine.engine._launch_kick.set()
+        engine.wake_launching()
         await anyio.sleep(60)
     assert cloud.calls["launch"] == 0
-    assert not engine.ledger.records
+    assert engine.is_idle()
 
 
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.AMBIGUOUS, Phase.UNRESOLVED, Phase.ACTIVE])
@@ -45,9 +45,9 @@ async def test_what_is_released_says_nothing_more_and_its_container_runs_on(phas
     async with Harness(cloud, rules=rules).running() as engine:
         launch = make_launch("a")
         engine.submit(launch)
-        await engine.until(lambda: [record.phase for record in engine.ledger.records.values()] == [phase])
+        await engine.until(lambda: engine.phases() == [phase.value])
         await engine.until(lambda: cloud.of("a"))
-        assert [record.phase for record in engine.ledger.records.values()] == [phase]
+        assert engine.phases() == [phase.value]
         engine.take()
         engine.reports.clear()
         engine.release(launch)
@@ -65,7 +65,7 @@ async def test_a_revoked_launch_is_stopped_although_it_is_released() -> None:
         await anyio.sleep(0.5)
         engine.stop(launch.launch_id)
         engine.release(launch)
-        await engine.until(lambda: not engine.ledger.records)
+        await engine.until_idle()
     assert [container.stop_reasons for container in cloud.of("a")] == [["revoked"]]
 
 
@@ -76,8 +76,8 @@ async def test_what_is_released_in_flight_is_not_stopped_with_everything_else() 
         engine.submit(released, other)
         await engine.until(lambda: cloud.of("a") and cloud.of("b"))
         engine.release(released)
-        await engine.until(lambda: engine.launched("b"))
-        engine.engine.drain("terminated")
+        await engine.until_launched("b")
+        engine.drain("terminated")
         await engine.until(lambda: cloud.of("b")[0].stop_reasons)
         await anyio.sleep(10)
     assert [container.stop_reasons for container in cloud.of("a")] == [[]]
@@ -95,15 +95,15 @@ async def test_what_is_released_in_flight_is_not_stopped_whatever_the_answer_is(
             engine.submit(launch)
             await anyio.sleep(0.5)
             engine.release(launch)
-            await adopter.until(lambda: adopter.launched("a"))
+            await adopter.until_launched("a")
             await anyio.sleep(10)
-            engine.engine.drain("terminated")
+            engine.drain("terminated")
         else:
             engine.submit(launch)
             await engine.until(lambda: cloud.of("a"))
             engine.release(launch)
             await anyio.sleep(0.1)
-            engine.engine.drain("terminated")
+            engine.drain("terminated")
         await anyio.sleep(20)
     assert [container.stop_reasons for container in cloud.of("a")] == [[]]
 
@@ -115,9 +115,9 @@ async def test_what_is_released_in_flight_and_adopted_back_keeps_its_container()
         engine.submit(launch)
         await engine.until(lambda: cloud.of("a"))
         engine.release(launch)
-        await engine.until(lambda: not engine.ledger.records)
+        await engine.until_idle()
         engine.adopt(launch, Was.QUEUED)
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
     assert len(cloud.of("a")) == 1
 
 
@@ -143,9 +143,9 @@ async def test_what_is_released_in_flight_and_adopted_back_at_once_is_not_launch
         await anyio.sleep(1)
         async with Harness(cloud).running() as peer:
             peer.adopt(launch, Was.QUEUED)
-            await peer.until(lambda: peer.launched("a"))
+            await peer.until_launched("a")
         engine.release(launch)
         engine.adopt(launch, Was.QUEUED)
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         await anyio.sleep(100)
     assert len(cloud.of("a")) == 1

@@ -48,11 +48,11 @@ async def test_a_superseded_launch_that_was_in_flight_when_the_loop_died_is_not_
         await anyio.sleep(0.2)
     harness.new_loop()
     async with harness.running():
-        await harness.until(lambda: harness.finished("k"))
+        await harness.until_finished("k")
         await anyio.sleep(100)
     assert cloud.of("first") == []
     assert len(cloud.of("second")) == 1
-    assert not harness.ledger.records
+    assert harness.is_idle()
 
 
 class Death(BaseException):
@@ -99,7 +99,7 @@ async def dies_at(method: str, nth: int, when: str, patch: pytest.MonkeyPatch) -
                 await harness.until(lambda: not harness.inbox)
                 await anyio.sleep(0.5)
                 harness.submit(Stop(revoked.launch_id, "revoked"))
-                await harness.until(lambda: not harness.ledger.records and not harness.inbox)
+                await harness.until(lambda: harness.is_idle() and not harness.inbox)
         except BaseExceptionGroup as deaths:
             died = deaths.split(Death)[1] is None
             if not died:
@@ -117,5 +117,5 @@ async def dies_at(method: str, nth: int, when: str, patch: pytest.MonkeyPatch) -
     }, (method, nth)
     assert len(cloud.of("good")) == len(cloud.of("bad")) == 2
     assert not harness.ledger.active
-    assert not harness.ledger.stops
+    assert not harness.owes_stops()
     return died

@@ -17,7 +17,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import RULES, Harness, launch_id, make_launch
+from tests.engine.harness import RULES, Harness, first_scheduler_dies, make_launch, under_a_new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_revoked_while_queued_is_dropped() -> None:
         launch_id = harness.launch("a")
         await anyio.sleep(1)
         harness.stop(launch_id)
-        await harness.until(lambda: harness.finished("first"))
+        await harness.until_finished("first")
     assert not cloud.of("a")
     assert not harness.finished("a")
 
@@ -42,7 +42,7 @@ async def test_revoked_while_sending_the_replys_container_is_stopped() -> None:
         await anyio.sleep(1.5)
         assert cloud.of("a")
         harness.stop(launch_id)
-        await harness.until(lambda: not harness.ledger.records)
+        await harness.until_idle()
     assert cloud.of("a")[0].stop_reasons == ["revoked"]
     assert not harness.finished("a")
     assert not harness.launched("a")
@@ -56,7 +56,7 @@ async def test_revoked_while_ambiguous_the_container_is_learnt_then_stopped() ->
         launch_id = harness.launch("a")
         await anyio.sleep(10)
         harness.stop(launch_id)
-        await harness.until(lambda: not harness.ledger.records, timeout=200)
+        await harness.until_idle(timeout=200)
     assert [bool(c.stop_reasons) for c in cloud.of("a")] == [True]
     assert not harness.reports
 
@@ -65,9 +65,9 @@ async def test_revoked_while_running_is_stopped_and_silent() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
     async with Harness(cloud).running() as harness:
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         harness.stop(launch_id, "stuck in queued")
-        await harness.until(lambda: not harness.ledger.records, timeout=60)
+        await harness.until_idle(timeout=60)
     assert cloud.of("a")[0].stop_reasons == ["stuck in queued"]
     assert not harness.finished("a")
 
@@ -75,36 +75,30 @@ async def test_revoked_while_running_is_stopped_and_silent() -> None:
 @pytest.mark.parametrize("meanwhile", ["before it is sent", "while it is sent"])
 async def test_a_revoke_stops_what_an_adopted_launchs_first_scheduler_started(meanwhile: str) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", tokened=True)
-        first.submit(launch)
-        await first.until(lambda: cloud.of("a"))
+    launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False)
     cloud.fault = failing("launch", THROTTLED)
     async with Harness(cloud).running() as second:
         second.adopt(launch, Was.QUEUED)
         if meanwhile == "while it is sent":
             cloud.latency = 4.0
             await anyio.sleep(1.0)
-            assert [r.phase.value for r in second.ledger.records.values()] == ["sending"]
+            assert second.phases() == ["sending"]
         second.stop(launch.launch_id)
-        await second.until(lambda: cloud.of("a")[0].stop_reasons and not second.ledger.records)
+        await second.until(lambda: cloud.of("a")[0].stop_reasons and second.is_idle())
     assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
     assert not second.finished()
 
 
 async def test_a_revoke_while_a_tokens_container_is_asked_for_its_age_stops_it() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1000))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", tokened=True)
-        first.submit(original)
-        await first.until(lambda: first.launched("a"))
+    original, _ = await first_scheduler_dies(cloud, tokened=True)
     cloud.fault = failing("describe", TIMED_OUT, until=anyio.current_time() + 30)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
         second.adopt(original, Was.QUEUED)
         await anyio.sleep(5)
         second.stop(original.launch_id)
-        await second.until(lambda: not second.ledger.records, timeout=120)
+        await second.until_idle(timeout=120)
     assert cloud.of("a")[0].stop_reasons == ["revoked"]
     assert not second.reports
 
@@ -126,10 +120,10 @@ async def test_what_is_revoked_while_a_hook_runs_that_then_fails_is_still_looked
             return heir.default_render(launch)
 
     async with dead.running(), heir.running():
-        heir.engine._rendered = rendered  # type: ignore[method-assign]
+        heir.render_with(rendered)
         launch = make_launch("a", tokened=True)
         dead.submit(launch)
-        await dead.until(lambda: dead.launched("a"))
+        await dead.until_launched("a")
         heir.adopt(launch, Was.QUEUED)
         await heir.until(lambda: hook.statistics().locked)
         heir.stop(launch.launch_id)
@@ -141,19 +135,15 @@ async def test_what_is_revoked_while_a_hook_runs_that_then_fails_is_still_looked
 
 async def test_a_revoked_ones_container_that_airflow_names_is_stopped_though_its_record_cannot_be_read() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", started_by="ti-1")
-        first.submit(original)
-        [launched] = await first.until(lambda: first.launched("a"))
-        await anyio.sleep(5)
+    original, known = await first_scheduler_dies(cloud, started_by="ti-1", after=5)
     cloud.unreadable = lambda container: True
     async with Harness(cloud).running() as second:
-        adopted = replace(original, launch_id=launch_id())
-        second.adopt(adopted, Was.RUNNING, launched.handle_id)
+        adopted = under_a_new_id(original)
+        second.adopt(adopted, Was.RUNNING, known)
         await anyio.sleep(10)
         second.stop(adopted.launch_id)
-        await second.until(lambda: not second.ledger.records and not second.ledger.stops)
-    assert cloud.containers[launched.handle_id].stop_reasons == ["revoked"]
+        await second.until(lambda: second.is_idle() and not second.owes_stops())
+    assert cloud.containers[known].stop_reasons == ["revoked"]
     assert not second.finished("a")
 
 
@@ -165,10 +155,10 @@ async def test_a_launch_after_a_revoke_waits_for_the_old_container_to_stop() -> 
     cloud.fault = failing("stop", THROTTLED, until=fault_until)
     async with Harness(cloud).running() as harness:
         old = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         harness.stop(old)
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     first, second = cloud.of("a")
     assert first.stopped is not None
     assert second.created >= first.stopped >= fault_until
@@ -181,16 +171,16 @@ async def test_a_launch_waits_for_every_revoked_container_of_its_key() -> None:
     async with Harness(cloud, rules=rules).running() as harness:
         cloud.fault = failing("stop", TIMED_OUT, until=50)
         first = harness.launch("a")
-        await harness.until(lambda: len(harness.launched("a")) == 1)
+        await harness.until_launched("a", times=1)
         harness.stop(first)
         second = harness.launch("a")
-        await harness.until(lambda: len(harness.launched("a")) == 2)  # the wait is bounded
+        await harness.until_launched("a", times=2)  # the wait is bounded
         harness.stop(second)
         harness.launch("a")
         cloud.of("a")[0].stopped = anyio.current_time()  # the first ends
         await anyio.sleep(5)
         assert len(cloud.of("a")) == 2
-        await harness.until(lambda: len(harness.launched("a")) == 3)
+        await harness.until_launched("a", times=3)
         assert cloud.of("a")[1].stopped is not None
 
 
@@ -200,7 +190,7 @@ async def test_a_launch_that_is_revoked_over_and_over_waits_for_its_predecessor_
     )
     async with Harness(cloud).running() as engine:
         again = engine.launch("a")
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         for _ in range(7):
             engine.stop(again)
             await anyio.sleep(2)
@@ -209,5 +199,5 @@ async def test_a_launch_that_is_revoked_over_and_over_waits_for_its_predecessor_
                 await engine.until(lambda: len(cloud.of("a")) > 1)
                 break
         assert len(cloud.of("a")) == 2
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     assert [f.launch_id for f in engine.finished("a")] == [again]

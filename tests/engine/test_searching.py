@@ -21,7 +21,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import RULES, Harness, launch_id, make_launch
+from tests.engine.harness import RULES, Harness, first_scheduler_dies, make_launch, under_a_new_id
 from tests.engine.virtual_time import wall
 
 pytestmark = pytest.mark.anyio
@@ -33,11 +33,11 @@ async def test_many_searches_wait_for_a_slow_listing_together() -> None:
     originals = [make_launch(f"w{n}") for n in range(200)]
     async with first.running():
         first.submit(*originals)
-        await first.until(lambda: all(first.launched(f"w{n}") for n in range(200)))
+        await first.until(lambda: len(first.handles()) == 200)
     async with second.running():
         for original in originals:
             second.adopt(original, Was.RUNNING)
-        await second.until(lambda: all(second.launched(f"w{n}") for n in range(200)), timeout=30)
+        await second.until(lambda: len(second.handles()) == 200, timeout=30)
     assert len(cloud.containers) == 200
 
 
@@ -49,7 +49,7 @@ async def test_more_containers_of_one_mark_than_one_request_describes() -> None:
             await anyio.sleep(5)
     async with Harness(cloud).running() as second:
         second.adopt(make_launch("b", started_by="ti-1"), Was.QUEUED)
-        await second.until(lambda: second.finished("b"), timeout=60)
+        await second.until_finished("b", timeout=60)
     assert second.finished("b")[0].success
 
 
@@ -61,23 +61,17 @@ async def test_an_adopted_launch_without_its_token_is_found_although_the_listing
             return [h for h in found if anyio.current_time() - self.containers[h.id].created > lag]
 
     cloud = Lagging(plan=lambda label, nth: Plan(duration=100))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", started_by="ti")
-        first.submit(launch)
-        await first.until(lambda: cloud.containers)
+    launch, _ = await first_scheduler_dies(cloud, started_by="ti", told=False)
     async with Harness(cloud).running() as second:
-        second.adopt(replace(launch, launch_id=launch_id()), Was.QUEUED)
-        await second.until(lambda: second.launched("a"))
+        second.adopt(under_a_new_id(launch), Was.QUEUED)
+        await second.until_launched("a")
         await anyio.sleep(30)
     assert len(cloud.of("a")) == 1
 
 
 async def test_a_description_that_gets_no_answer_for_long_fails_no_look_up() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=2000))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", started_by="ti")
-        first.submit(launch)
-        await first.until(lambda: first.launched("a"))
+    launch, _ = await first_scheduler_dies(cloud, started_by="ti")
     answers_at = anyio.current_time() + 1000
     cloud.fault = lambda asked, _: (
         (TIMED_OUT if cloud.calls[asked] % 2 else THROTTLED)
@@ -86,7 +80,7 @@ async def test_a_description_that_gets_no_answer_for_long_fails_no_look_up() -> 
     )
     async with Harness(cloud).running() as second:
         second.adopt(make_launch("a", started_by="ti", queued_at=launch.queued_at), Was.QUEUED)
-        await second.until(lambda: second.launched("a"))
+        await second.until_launched("a")
     assert not second.finished()
     assert len(cloud.containers) == 1
 
@@ -113,7 +107,7 @@ async def test_an_adopted_launch_that_may_not_be_looked_for_fails_with_the_servi
         harness.adopt(revoked, Was.QUEUED)
         await anyio.sleep(10)
         harness.stop(revoked.launch_id)
-        await harness.until(lambda: not harness.ledger.records, timeout=200)
+        await harness.until_idle(timeout=200)
     [finished] = harness.finished()
     assert finished.key == "queued"
     assert "ecs:ListTasks" in (finished.reason or "")
@@ -138,7 +132,7 @@ async def test_a_record_that_cannot_be_read_does_not_keep_a_launch_from_ending(b
         second.adopt(revoked, Was.QUEUED, handle_id)
         second.stop(revoked.launch_id)
         [end] = await second.until(second.finished, timeout=rules.permanent_error_grace + 20)
-        await second.until(lambda: not second.ledger.records, timeout=20)
+        await second.until_idle(timeout=20)
     assert (end.key, end.success) == ("queued", False)
     assert "cannot be read" in (end.reason or "")
     assert len(cloud.containers) == 1
@@ -151,7 +145,7 @@ async def launched_elsewhere(cloud: FakeCloud, rules: Rules) -> Launch:
         launch = make_launch("a", started_by="ti")
         first.submit(launch)
         await first.until(lambda: cloud.of("a"))
-    return replace(launch, launch_id=launch_id())
+    return under_a_new_id(launch)
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
@@ -174,7 +168,7 @@ async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launche
     async with second.running():
         second.adopt(launch, was)
         with capture_logs() as logs:
-            await second.until(lambda: second.finished("a"))
+            await second.until_finished("a")
     assert [one.success for one in second.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
     told = [line for line in logs if line["event"].endswith("look_up.place_unknown")]
@@ -201,16 +195,13 @@ async def test_a_running_one_that_can_never_be_rendered_is_let_run_and_told_of_l
     assert isinstance(unfollowed, Unfollowed)
     assert "no such team" in unfollowed.reason
     assert not second.take()
-    assert not second.ledger.records
+    assert second.is_idle()
     assert not cloud.calls["stop"]
 
 
 async def test_a_running_one_that_cannot_be_rendered_is_found_where_containers_are_by_default() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
-    async with Harness(cloud).running() as first:
-        launch = make_launch("a", started_by="ti")
-        first.submit(launch)
-        await first.until(lambda: cloud.of("a"))
+    launch, _ = await first_scheduler_dies(cloud, started_by="ti", told=False)
     second = Harness(cloud)
 
     def render(launch: Launch) -> LaunchSpec:
@@ -218,16 +209,14 @@ async def test_a_running_one_that_cannot_be_rendered_is_found_where_containers_a
 
     second.render = render
     async with second.running():
-        second.adopt(replace(launch, launch_id=launch_id()), Was.RUNNING)
-        await second.until(lambda: second.finished("a"))
+        second.adopt(under_a_new_id(launch), Was.RUNNING)
+        await second.until_finished("a")
     assert [one.success for one in second.finished("a")] == [True]
 
 
 async def test_a_hook_that_hangs_over_one_look_up_holds_up_no_other() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=30))
-    async with Harness(cloud).running() as first:
-        first.launch("b")
-        [known] = await first.until(lambda: first.launched("b"))
+    _, known = await first_scheduler_dies(cloud, "b")
     harness = Harness(cloud)
     released = anyio.Event()
 
@@ -236,9 +225,9 @@ async def test_a_hook_that_hangs_over_one_look_up_holds_up_no_other() -> None:
         return harness.default_render(launch)
 
     async with harness.running():
-        harness.engine._rendered = rendered  # type: ignore[method-assign]
+        harness.render_with(rendered)
         harness.adopt(make_launch("a", started_by="ti"), Was.RUNNING)
         await anyio.sleep(3)
-        harness.adopt(make_launch("b"), Was.RUNNING, known.handle_id)
-        await harness.until(lambda: harness.finished("b"), timeout=600)
+        harness.adopt(make_launch("b"), Was.RUNNING, known)
+        await harness.until_finished("b", timeout=600)
     assert harness.finished("b")[0].success

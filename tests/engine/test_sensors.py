@@ -91,7 +91,7 @@ async def test_every_poke_of_a_rescheduled_sensor_has_one_container_though_the_e
             for sensor in sensors:
                 tasks.start_soon(sensor.sense, pool)
         assert any(notice for s in sensors for notice in harness.notices(s.label)), "the cluster never was full"
-        await harness.until(lambda: not harness.ledger.records)
+        await harness.until_idle()
         await anyio.sleep(400)
 
         for sensor in sensors:
@@ -137,7 +137,7 @@ async def test_a_sensor_that_was_queued_when_its_scheduler_died_is_launched_thou
             Was.QUEUED,
             None if assigned else known,
         )
-        await second.until(lambda: second.finished(sensor.label))
+        await second.until_finished(sensor.label)
     [launched] = second.launched(sensor.label)
     [finished] = second.finished(sensor.label)
     assert len(cloud.of(sensor.label)) == 4

@@ -19,7 +19,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import OPTIONS, RULES, STALL, Harness, launch_id, make_launch, under_a_new_id
+from tests.engine.harness import OPTIONS, RULES, STALL, Harness, make_launch, under_a_new_id
 
 pytestmark = pytest.mark.anyio
 LAUNCHES = 500
@@ -34,7 +34,7 @@ async def test_a_silent_scheduler_launches_nothing() -> None:
         assert cloud.calls["launch"] == 0
         assert harness.snapshots[-1].paused
         harness.silence = 0.0
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
 
 
 async def test_a_scheduler_that_fell_silent_while_a_request_was_built_does_not_send_it() -> None:
@@ -50,7 +50,7 @@ async def test_a_scheduler_that_fell_silent_while_a_request_was_built_does_not_s
         assert cloud.calls["launch"] == 0
         harness.render = harness.default_render
         harness.silence = 0.0
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
 
 
 def at_a_rate_of(rate: float) -> Options:
@@ -92,7 +92,7 @@ async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, rep
         await anyio.sleep(1500)
     assert {len(cloud.of(launch.label)) for launch in launches} == {1}
     assert not any(container.stop_reasons for container in cloud.containers.values())
-    assert not sleeper.ledger.records
+    assert sleeper.is_idle()
     assert sleeper.finished() == []
 
 
@@ -115,10 +115,10 @@ async def test_who_wakes_up_does_not_launch_what_another_has_adopted_and_launche
         await anyio.sleep(5)
         if adopted:
             peer.rendered.append("make the JWT differ")
-            peer.adopt(launch if tokened else replace(launch, launch_id=launch_id()), Was.QUEUED)
-            await peer.until(lambda: peer.launched("a"))
+            peer.adopt(launch if tokened else under_a_new_id(launch), Was.QUEUED)
+            await peer.until_launched("a")
         sleeper.silence = 0.0
-        await sleeper.until(lambda: sleeper.finished("a"))
+        await sleeper.until_finished("a")
     assert len(cloud.containers) == 1
 
 
@@ -129,10 +129,10 @@ async def test_a_silence_in_which_the_loop_did_nothing_either_is_noticed_when_it
     async with sleeper.running(), peer.running():
         launch = make_launch("a", started_by="ti")
         peer.submit(under_a_new_id(launch))
-        await peer.until(lambda: peer.launched("a"))
+        await peer.until_launched("a")
         sleeper.inbox.append(launch)
         sleeper.silences += 1  # a process that was stopped: the scheduler's thread was the first to go on
-        await sleeper.until(lambda: sleeper.finished("a"))
+        await sleeper.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 
@@ -166,7 +166,7 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
         peer.adopt(under_a_new_id(again), Was.QUEUED)
-        await peer.until(lambda: peer.launched("a"))
+        await peer.until_launched("a")
         await anyio.sleep(10)
         sleeper.silence = 0.0
         await anyio.sleep(300)
@@ -184,8 +184,8 @@ async def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
             engine.silences, engine.silence = 1, 0.0
         return known
 
-    engine.engine._silences = ends
-    assert engine.engine._notes_silence()
+    engine.count_silences = ends
+    assert engine.notices_silence()
 
 
 async def test_what_comes_long_after_a_silence_is_launched_without_a_search() -> None:
@@ -198,7 +198,7 @@ async def test_what_comes_long_after_a_silence_is_launched_without_a_search() ->
         engine.silences += 1
         await anyio.sleep(600)
         engine.launch("a")
-        await engine.until(lambda: engine.launched("a"), timeout=1.0)
+        await engine.until_launched("a", timeout=1.0)
     assert cloud.calls["find"] == 0
 
 
@@ -216,7 +216,7 @@ async def test_what_waits_for_the_container_before_does_so_after_a_silence_too(r
     rules = replace(RULES, repeatable=repeatable)
     async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rules=rules).running() as engine:
         first = engine.launch("a", started_by="ti")
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         await anyio.sleep(60)
         engine.stop(first)
         engine.launch("a", started_by="ti")
@@ -242,7 +242,7 @@ async def test_what_waits_for_a_revoked_container_after_a_silence_does_so_althou
     async with engine.running():
         first = make_launch("a", started_by="ti-1")
         engine.submit(first)
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         await anyio.sleep(20)
         engine.stop(first.launch_id)
         engine.launch("a", started_by="ti-1")
@@ -272,18 +272,18 @@ async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> No
         return sleeper.default_render(launch)
 
     async with sleeper.running(), peer.running():
-        sleeper.engine._rendered = rendered  # type: ignore[method-assign]
+        sleeper.render_with(rendered)
         launch = make_launch("a", started_by="ti")
         sleeper.submit(launch)
         await anyio.sleep(1)
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
         peer.adopt(under_a_new_id(launch), Was.QUEUED)
-        await peer.until(lambda: peer.launched("a"))
+        await peer.until_launched("a")
         sleeper.silence = 0.0
         await anyio.sleep(1)
         released.set()
-        await sleeper.until(lambda: sleeper.finished("a"))
+        await sleeper.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 

@@ -34,7 +34,7 @@ async def test_a_container_that_the_service_does_not_know_yet_is_stopped_all_the
         launch_id = harness.launch("a")
         await anyio.sleep(0.8)
         harness.stop(launch_id)
-        await harness.until(lambda: not harness.ledger.records, timeout=60)
+        await harness.until_idle(timeout=60)
     assert cloud.of("a")[0].stop_reasons == ["revoked"]
 
 
@@ -49,12 +49,12 @@ async def test_a_stop_that_is_refused_for_a_while_is_made_all_the_same(
     harness = Harness(cloud, options=options, rules=replace(RULES, repeatable=repeatable))
     async with harness.running():
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         mended_at = anyio.current_time() + seconds
         cloud.fault = failing("stop", no, until=mended_at)
         with capture_logs() as logs:
             harness.stop(launch_id)
-            await harness.until(lambda: not harness.ledger.records, timeout=seconds + 100)
+            await harness.until_idle(timeout=seconds + 100)
     assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
     assert cloud.call_times["stop"][-1] <= mended_at + 60.0
     assert cloud.calls["stop"] <= 9 + seconds / 30
@@ -71,7 +71,7 @@ async def test_a_stop_that_is_refused_after_an_outage_is_made_all_the_same() -> 
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
     async with Harness(cloud).running() as harness:
         launch_id = harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         back_at = anyio.current_time() + 120
         refused_once = failing("stop", STOP_DENIED, times=1)
 
@@ -82,7 +82,7 @@ async def test_a_stop_that_is_refused_after_an_outage_is_made_all_the_same() -> 
 
         cloud.fault = fault
         harness.stop(launch_id)
-        await harness.until(lambda: not harness.ledger.records, timeout=300)
+        await harness.until_idle(timeout=300)
     assert [c.stop_reasons for c in cloud.of("a")] == [["revoked"]]
 
 
@@ -93,8 +93,8 @@ async def test_a_refused_stop_of_a_container_that_nothing_is_known_of_any_more_i
     async with Harness(cloud).running() as harness:
         with capture_logs() as logs:
             harness.launch("a")
-            await harness.until(lambda: harness.finished("a"))
-            await harness.until(lambda: not harness.ledger.stops, timeout=300)
+            await harness.until_finished("a")
+            await harness.until(lambda: not harness.owes_stops(), timeout=300)
     assert [entry["event"] for entry in logs] == ["cloud_executor.stop.refused", "cloud_executor.stop.gave_up"]
 
 
@@ -104,12 +104,12 @@ async def test_a_stop_that_was_in_flight_when_the_loop_thread_died_is_sent_again
     harness = Harness(cloud)
     async with harness.running():
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
         cloud.latency = 100.0
         await harness.until(lambda: cloud.in_flight["stop"])
-        assert not harness.ledger.records
+        assert harness.is_idle()
     cloud.latency = 0.05
     harness.new_loop()
     async with harness.running():
         await harness.until(lambda: cloud.of("a")[0].stop_reasons, timeout=60)
-        await harness.until(lambda: not harness.ledger.stops, timeout=60)
+        await harness.until(lambda: not harness.owes_stops(), timeout=60)

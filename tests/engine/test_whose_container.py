@@ -9,7 +9,16 @@ import pytest
 
 from ecs_async_executor.core.messages import Was
 from tests.engine.cloud import FakeCloud, Plan
-from tests.engine.harness import RULES, Harness, launch_id, make_launch
+from tests.engine.harness import (
+    OPTIONS,
+    RULES,
+    STALL,
+    Harness,
+    first_scheduler_dies,
+    first_scheduler_dies_after_a_deferral,
+    make_launch,
+    under_a_new_id,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -22,11 +31,11 @@ async def test_a_finished_container_of_this_queueing_counts_for_more_than_a_livi
         await anyio.sleep(10)
         second_launch = make_launch("a", started_by="ti-1")
         first.submit(second_launch)
-        await first.until(lambda: len(first.launched("a")) == 2)
+        await first.until_launched("a", times=2)
     await anyio.sleep(5)
     async with Harness(cloud).running() as second:
         second.adopt(replace(make_launch("a", started_by="ti-1"), queued_at=second_launch.queued_at), Was.QUEUED)
-        [finished] = await second.until(lambda: second.finished("a"))
+        finished = await second.until_finished("a")
     assert finished.exit_code == 1
     assert len(cloud.of("a")) == 2
 
@@ -38,17 +47,11 @@ async def test_a_container_that_is_over_but_still_stopping_weighs_no_more_than_o
     cloud = FakeCloud(
         plan=lambda label, nth: Plan(duration=5, lingers=lingers) if nth == 1 else Plan(duration=5, exit_code=3)
     )
-    async with Harness(cloud).running() as first:
-        first.launch("a", started_by="ti-1")
-        await first.until(lambda: first.finished("a"))
-        await anyio.sleep(20)
-        resumed = make_launch("a", started_by="ti-1")
-        first.submit(resumed)
-        await first.until(lambda: len(first.launched("a")) == 2)
+    resumed, _ = await first_scheduler_dies_after_a_deferral(cloud)
     await anyio.sleep(10)
     async with Harness(cloud).running() as second:
-        second.adopt(replace(resumed, launch_id=launch_id()), Was.RUNNING)
-        [finished] = await second.until(lambda: second.finished("a"))
+        second.adopt(under_a_new_id(resumed), Was.RUNNING)
+        finished = await second.until_finished("a")
     assert (finished.exit_code, finished.handle_id) == (3, cloud.of("a")[1].handle.id)
 
 
@@ -60,11 +63,7 @@ async def test_a_listed_container_that_is_not_described_weighs_more_than_one_tha
     cloud = FakeCloud(
         plan=lambda label, nth: Plan(starts=nth > 1, duration=1e6, hidden_for=0 if nth == 1 else hidden_for)
     )
-    async with Harness(cloud).running() as first:
-        original = make_launch("a", tokened=True)
-        first.submit(original)
-        await first.until(lambda: len(first.launched("a")) == 2)
-        await anyio.sleep(5)
+    original, _ = await first_scheduler_dies(cloud, tokened=True, containers=2, after=5)
     known, runs = (container.handle.id for container in cloud.of("a"))
     async with Harness(cloud).running() as second:
         second.adopt(original, was, known)
@@ -85,18 +84,11 @@ async def test_a_listed_container_that_is_not_described_weighs_more_than_one_of_
 ) -> None:
     """A deferral; the container after it is listed, but not described for longer than the grace."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5 if nth == 1 else 1e6))
-    async with Harness(cloud).running() as first:
-        first.launch("a", started_by="ti-1")
-        await first.until(lambda: first.finished("a"))
-        await anyio.sleep(20)
-        resumed = make_launch("a", started_by="ti-1")
-        first.submit(resumed)
-        await first.until(lambda: len(first.launched("a")) == 2)
-        await anyio.sleep(5)
+    resumed, _ = await first_scheduler_dies_after_a_deferral(cloud, after=5)
     old, runs = cloud.of("a")
     runs.forgotten_until = anyio.current_time() + hidden_for
     async with Harness(cloud).running() as second:
-        second.adopt(replace(resumed, launch_id=launch_id()), Was.RUNNING)
+        second.adopt(under_a_new_id(resumed), Was.RUNNING)
         await anyio.sleep(RULES.missing_grace + 10)
         finished = second.finished("a")
     assert not any(f.success for f in finished)
@@ -108,19 +100,13 @@ async def test_a_listed_container_that_is_not_described_weighs_more_than_one_of_
 async def test_what_a_person_stopped_is_not_launched_again_for_an_older_container_that_is_not_described() -> None:
     """Adopted while queued: the first container is an earlier queueing's, the second one a person has stopped."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5) if nth == 1 else Plan(start_after=1e5))
-    async with Harness(cloud).running() as first:
-        first.launch("a", started_by="ti-1")
-        await first.until(lambda: first.finished("a"))
-        await anyio.sleep(20)
-        again = make_launch("a", started_by="ti-1")
-        first.submit(again)
-        await first.until(lambda: len(first.launched("a")) == 2)
+    again, _ = await first_scheduler_dies_after_a_deferral(cloud)
     old, new = cloud.of("a")
     old.forgotten_until = 1e9
     new.stop_by_hand()
     await anyio.sleep(10)
     async with Harness(cloud).running() as second:
-        second.adopt(replace(again, launch_id=launch_id()), Was.QUEUED)
+        second.adopt(under_a_new_id(again), Was.QUEUED)
         await second.until(lambda: second.finished("a") or len(cloud.of("a")) > 2)
     assert len(cloud.of("a")) == 2
     assert [f.handle_id for f in second.finished("a")] == [new.handle.id]
@@ -129,13 +115,10 @@ async def test_what_a_person_stopped_is_not_launched_again_for_an_older_containe
 async def test_a_launch_that_was_never_sent_does_not_fail_for_an_earlier_queueings_container() -> None:
     """After a silence what waits is looked for; an earlier queueing's container is listed, but not described."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5))
-    async with Harness(cloud, rules=RULES).running() as first:
-        first.launch("a", started_by="ti-1")
-        await first.until(lambda: first.finished("a"))
-        await anyio.sleep(20)
+    await first_scheduler_dies(cloud, started_by="ti-1", over=True, after=20)
     [old] = cloud.of("a")
     old.forgotten_until = 1e9
-    async with Harness(cloud, options=replace(first.options, stall_timeout=20.0)).running() as engine:
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL)).running() as engine:
         await anyio.sleep(1)
         engine.silent_since = anyio.current_time() - 30
         await anyio.sleep(1)
@@ -143,7 +126,7 @@ async def test_a_launch_that_was_never_sent_does_not_fail_for_an_earlier_queuein
         await anyio.sleep(5)
         engine.silent_since = None
         engine.silences += 1
-        [finished] = await engine.until(lambda: engine.finished("a"))
+        finished = await engine.until_finished("a")
     assert finished.success
 
 
@@ -156,7 +139,7 @@ async def test_a_stuck_launchs_container_that_the_service_never_knew_is_not_take
     async with engine.running():
         first = make_launch("a", started_by="ti-1")
         engine.submit(first)
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         await anyio.sleep(600)
         engine.stop(first.launch_id)
         engine.launch("a", started_by="ti-1")
@@ -165,5 +148,5 @@ async def test_a_stuck_launchs_container_that_the_service_never_knew_is_not_take
         await anyio.sleep(2)
         engine.silent_since = None
         engine.silences += 1
-        [finished] = await engine.until(lambda: engine.finished("a"))
+        finished = await engine.until_finished("a")
     assert finished.success

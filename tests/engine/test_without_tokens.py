@@ -16,7 +16,7 @@ from tests.engine.faults import (
     TIMED_OUT,
     failing,
 )
-from tests.engine.harness import RULES, Harness, make_launch
+from tests.engine.harness import RULES, Harness, first_scheduler_dies, make_launch
 from tests.engine.virtual_time import EPOCH
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ async def test_a_request_whose_reply_was_lost_is_found_and_not_sent_again() -> N
     cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
         await anyio.sleep(600)
     assert [f.success for f in engine.finished("a")] == [True]
     assert cloud.calls["launch"] == 1
@@ -41,10 +41,10 @@ async def test_a_container_that_is_listed_but_never_described_is_stopped_and_no_
     )
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        [finished] = await engine.until(lambda: engine.finished("a"))
+        finished = await engine.until_finished("a")
         await anyio.sleep(1)
     [container] = cloud.of("a")
-    assert "MISSING for 60 s" in finished.reason
+    assert "MISSING for 60 s" in str(finished.reason)
     assert cloud.asked_to_stop == {container.handle.id}
 
 
@@ -52,7 +52,7 @@ async def test_a_request_that_was_not_carried_out_is_sent_again_once_nothing_was
     cloud = FakeCloud(repeatable=False, fault=failing("launch", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     first, second = cloud.call_times["launch"]
     assert WITHOUT_TOKENS.absent_grace <= second - first < 2 * WITHOUT_TOKENS.absent_grace
     assert [f.success for f in engine.finished("a")] == [True]
@@ -70,7 +70,7 @@ async def test_it_is_looked_for_where_the_request_was_for_whatever_is_rendered_n
     harness = Harness(cloud, rules=WITHOUT_TOKENS, render=render)
     async with harness.running():
         harness.launch("a")
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     assert [f.success for f in harness.finished("a")] == [True]
     assert [c.handle.scope for c in cloud.of("a")] == ["queue-1"]
 
@@ -84,7 +84,7 @@ async def test_a_search_without_an_answer_does_not_count_as_one_that_found_nothi
     cloud = FakeCloud(repeatable=False, fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     assert cloud.calls["launch"] == 1
     assert anyio.current_time() > 300
 
@@ -98,7 +98,7 @@ async def test_a_loop_thread_that_dies_in_mid_request_leaves_one_container(carri
         await anyio.sleep(1.5 if carried_out else 0.5)
     harness.new_loop()
     async with harness.running():
-        await harness.until(lambda: harness.finished("a"))
+        await harness.until_finished("a")
     assert [c.exit_code for c in harness.finished("a")] == [0]
     assert len(cloud.of("a")) == 1
     assert cloud.calls["launch"] == 2 - carried_out
@@ -107,14 +107,12 @@ async def test_a_loop_thread_that_dies_in_mid_request_leaves_one_container(carri
 @pytest.mark.parametrize("launched", [True, False])
 async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_identity(launched: bool) -> None:
     cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(duration=100))
-    async with Harness(cloud, rules=WITHOUT_TOKENS).running() as first:
-        launch = make_launch("a", tokened=True)
-        if launched:
-            first.submit(launch)
-            await first.until(lambda: cloud.of("a"))
+    launch = make_launch("a", tokened=True)
+    if launched:
+        launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False, rules=WITHOUT_TOKENS)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as second:
         second.adopt(launch, Was.QUEUED)
-        await second.until(lambda: second.finished("a"))
+        await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 
@@ -125,7 +123,7 @@ async def test_a_container_that_never_started_is_not_found_in_place_of_the_next(
     cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(starts=False), fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     assert len(cloud.of("a")) == WITHOUT_TOKENS.max_attempts
     (end,) = engine.finished("a")
     assert "container 3 of 3" in (end.reason or "")
@@ -141,7 +139,7 @@ async def test_a_launch_that_is_revoked_while_it_is_searched_for_is_stopped_when
         launched = engine.launch("a")
         await anyio.sleep(0.06)
         engine.stop(launched)
-        await engine.until(lambda: not engine.ledger.records)
+        await engine.until_idle()
     assert [bool(c.stop_reasons) for c in cloud.of("a")] == [True]
     assert not engine.finished("a")
 
@@ -157,7 +155,7 @@ async def test_a_clock_that_is_ahead_does_not_hide_what_a_request_of_our_own_has
     cloud = FakeCloud(repeatable=False, fault=failing("launch:after", TIMED_OUT, times=1))
     async with Harness(cloud, rules=WITHOUT_TOKENS, render=with_a_mark_of_its_own).running() as engine:
         engine.launch("a", queued_at=EPOCH + 3600)
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     assert [f.success for f in engine.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
 
@@ -174,9 +172,9 @@ async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_l
         engine.stop(first)
         await anyio.sleep(10)
         engine.launch("a", started_by="ti")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
         await anyio.sleep(60)
-        assert not engine.ledger.records
+        assert engine.is_idle()
     assert [f.success for f in engine.finished("a")] == [True]
     assert [c.stop_reasons for c in cloud.of("a")] == [[]]
 
@@ -208,7 +206,7 @@ async def test_a_revoked_launch_stops_what_has_its_own_mark_though_it_was_made_a
         again = engine.launch("a", started_by="ti")
         await anyio.sleep(RULES.created_margin + 5)
         await cloud.carry_out()
-        [finished] = await engine.until(lambda: engine.finished("a"))
+        finished = await engine.until_finished("a")
     assert (finished.success, finished.launch_id) == (True, again)
     late, next_ = cloud.of("a")
     # Without such a mark it could be the next launch's, which must not be stopped.
@@ -223,7 +221,7 @@ async def test_a_search_that_is_refused_for_ever_ends(kind: Kind) -> None:
     cloud = FakeCloud(repeatable=False, fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
         engine.launch("a")
-        await engine.until(lambda: engine.finished("a"))
+        await engine.until_finished("a")
     (end,) = engine.finished("a")
     assert "no such place" in (end.reason or "")
     assert cloud.calls["launch"] == 1
