@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,7 +34,7 @@ from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Counters, Statistics
 from tests.engine.cloud import FakeCloud
-from tests.engine.virtual_time import EPOCH, wall
+from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
 
 OPTIONS = Options(
     launch_rate=lambda bucket: 1000.0,
@@ -47,6 +48,10 @@ OPTIONS = Options(
     change_rate=40.0,
     change_burst=20.0,
 )
+QUOTA = replace(OPTIONS, launch_rate=lambda bucket: 20.0, launch_burst=10)
+"""Begin with what an account may do by default: 20 launches a second after a burst."""
+STALL = 20.0
+"""Seconds of silence after which a scheduler launches nothing, where a test watches for it."""
 SERVICE = Service(name="Cloud", launch_rates={}, launch_rate=1000.0, change_rate=40.0, change_burst=20.0)
 RULES = Rules(service="ECS", max_attempts=3)
 
@@ -79,6 +84,7 @@ class Harness:
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
         self.silences = 0
+        self.count_silences: Callable[[], int] = lambda: self.silences
         self.silent_since: float | None = None
         self.clock_error = 0.0
         self.seed = seed
@@ -93,7 +99,7 @@ class Harness:
             options=self.options,
             counters=Counters(),
             heartbeat_age=self._heartbeat_age,
-            silences=lambda: self.silences,
+            silences=self._silences,
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
@@ -102,6 +108,9 @@ class Harness:
 
     def _heartbeat_age(self) -> float:
         return self.silence if self.silent_since is None else anyio.current_time() - self.silent_since
+
+    def _silences(self) -> int:
+        return self.count_silences()
 
     def new_loop(self) -> None:
         """Do what the bridge does when the loop thread has died: a new engine over the same ledger."""
@@ -129,6 +138,17 @@ class Harness:
             finally:
                 tasks.cancel_scope.cancel()
 
+    @asynccontextmanager
+    async def running_until_drained(self) -> AsyncIterator[Harness]:
+        """Run the engine, and leave only when it has ended by itself."""
+        ready = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.engine.run, ready.set)
+            await ready.wait()
+            yield self
+
+    # --- what the bridge and the executor do -----------------------------------------------------------------
+
     def submit(self, *commands: Command) -> None:
         self.inbox.extend(commands)
         self.engine.wake()
@@ -146,6 +166,11 @@ class Harness:
 
     def adopt(self, launch: Launch, was: Was, handle_id: str | None = None) -> None:
         self.submit(Adopt(launch, was, handle_id))
+
+    def drain(self, stop_reason: str | None = None) -> None:
+        self.engine.drain(stop_reason)
+
+    # --- what was reported -----------------------------------------------------------------------------------
 
     def take(self) -> list[Report]:
         taken: list[Report] = []
@@ -166,12 +191,90 @@ class Harness:
         self.take()
         return [r for r in self.reports if isinstance(r, Notice) and r.key == label]
 
+    def handles(self) -> dict[str, str]:
+        """Return which container each workload was said to have, the latest if there were several."""
+        self.take()
+        return {str(r.key): r.handle_id for r in self.reports if isinstance(r, Launched)}
+
+    # --- waiting ---------------------------------------------------------------------------------------------
+
     async def until(self, condition: Callable[[], Any], timeout: float = 7200.0) -> Any:
-        """Wait for a condition in virtual time."""
+        """
+        Wait until a condition holds, looking again whenever something may have changed; return its value.
+
+        :param timeout: seconds of virtual time
+        :raises TimeoutError: if it does not hold by then
+        """
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        seen = -1
         with anyio.fail_after(timeout):
             while not (value := condition()):
-                await anyio.sleep(0.1)
+                seen = await loop.settled(seen)
         return value
+
+    async def until_launched(self, label: str, *, times: int = 1, timeout: float = 7200.0) -> Launched:
+        """Wait until a workload was said to have its n-th container; return the report."""
+        await self.until(lambda: len(self.launched(label)) >= times, timeout)
+        launched = self.launched(label)
+        assert len(launched) == times
+        return launched[-1]
+
+    async def until_finished(self, label: str, *, timeout: float = 7200.0) -> Finished:
+        """Wait for the one report of how a workload ended."""
+        [finished] = await self.until(lambda: self.finished(label), timeout)
+        assert isinstance(finished, Finished)
+        return finished
+
+    async def until_idle(self, *, timeout: float = 7200.0) -> None:
+        """Wait until no launch is left to see to."""
+        await self.until(self.is_idle, timeout)
+
+    # --- inside: only here do tests look into the ledger and the engine --------------------------------------
+
+    def launches(self) -> list[Launch]:
+        """Return the launches that the ledger has a record of."""
+        return [record.launch for record in self.ledger.records.values()]
+
+    def records(self) -> list[str]:
+        """Describe every record there is, for an assertion's message."""
+        return [repr(record) for record in self.ledger.records.values()]
+
+    def phases(self, label: str | None = None) -> list[str]:
+        """Return the phases of the launches of a workload, or of all."""
+        return [r.phase.value for r in self.ledger.records.values() if label in (None, r.launch.label)]
+
+    def is_idle(self) -> bool:
+        """Return whether no launch is left to see to; stops may still be owed."""
+        return not self.ledger.records
+
+    def owes_stops(self) -> bool:
+        """Return whether a container has still to be stopped."""
+        return bool(self.ledger.stops)
+
+    def without_container(self) -> list[Launch]:
+        """Return the launches of which no container is known."""
+        return [record.launch for record in self.ledger.records.values() if record.handle is None]
+
+    def followed_since(self, then: float) -> list[str]:
+        """Return the ids of the launches whose containers became known at ``then`` or later."""
+        return [record.id for record in self.ledger.active_since(then)]
+
+    def queue_length(self) -> int:
+        """Return how many entries the launch queues have, those that mean nothing any more included."""
+        return sum(len(lane.heap) for lane in self.ledger.lanes.values())
+
+    def render_with(self, rendered: Callable[[Launch], Coroutine[Any, Any, LaunchSpec]]) -> None:
+        """Have this engine render with a coroutine function, as it does with a hook in its own thread."""
+        self.engine._rendered = rendered  # type: ignore[assignment,method-assign]
+
+    def wake_launching(self) -> None:
+        """Wake the lane that launches, and no other."""
+        self.engine._launch_kick.set()
+
+    def notices_silence(self) -> bool:
+        """Have the engine look whether its scheduler was silent."""
+        return self.engine._notes_silence()
 
 
 def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fields: Any) -> Launch:
@@ -186,3 +289,58 @@ def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fiel
         label=label,
     )
     return replace(launch, **fields)
+
+
+def under_a_new_id(launch: Launch) -> Launch:
+    """Return a launch as a scheduler adopts it where Airflow has not kept its identity."""
+    return replace(launch, launch_id=launch_id())
+
+
+async def first_scheduler_dies(
+    cloud: FakeCloud,
+    label: str = "a",
+    *,
+    told: bool = True,
+    over: bool = False,
+    containers: int = 1,
+    after: float = 0.0,
+    rules: Rules = RULES,
+    **fields: Any,
+) -> tuple[Launch, str]:
+    """
+    Have a scheduler launch a workload and die; return the launch and the identifier of its first container.
+
+    :param told: the scheduler was told of the container; if not, it dies as soon as there is one
+    :param over: the scheduler was also told how the container ended
+    :param containers: how many it was told of, where the earlier ones do not start
+    :param after: seconds that it lives on
+    """
+    async with Harness(cloud, rules=rules).running() as first:
+        launch = make_launch(label, **fields)
+        first.submit(launch)
+        await first.until(lambda: cloud.of(label))
+        if told:
+            await first.until_launched(label, times=containers)
+        if over:
+            await first.until_finished(label)
+        await anyio.sleep(after)
+    return launch, cloud.of(label)[0].handle.id
+
+
+async def first_scheduler_dies_after_a_deferral(cloud: FakeCloud, *, after: float = 0.0) -> tuple[Launch, str]:
+    """
+    Have a scheduler launch a workload a second time under the mark of a container that is over, and die.
+
+    :param after: seconds that it lives on after it was told of the second container
+    :returns: the second launch, and the identifier of the first container
+    """
+    async with Harness(cloud).running() as first:
+        first.launch("a", started_by="ti-1")
+        old = await first.until_finished("a")
+        await anyio.sleep(20)
+        resumed = make_launch("a", started_by="ti-1")
+        first.submit(resumed)
+        await first.until_launched("a", times=2)
+        await anyio.sleep(after)
+    assert old.handle_id is not None
+    return resumed, old.handle_id

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
-from ecs_async_executor.core.lifecycle import Phase
 from ecs_async_executor.core.messages import Finished, Was
 from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container
@@ -77,7 +76,7 @@ class SharedMark(Walk):
         super().__init__()
 
     def queue(self, key: str) -> None:
-        if any(r.launch.key == key and r.phase is Phase.SENDING for r in self.harness.ledger.records.values()):
+        if "sending" in self.harness.phases(key):
             self.pass_time(2 * self.cloud.latency)  # it may make a container yet
         made = [c.created for c in self.cloud.of(key)]
         if made and self.loop.time() - max(made) < self.MARGIN:

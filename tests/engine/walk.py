@@ -350,7 +350,7 @@ class Walk(RuleBasedStateMachine):
             if stop_containers and instance.open:
                 self.will_be_stopped(instance)
         for _ in range(1 + again):
-            self.harness.engine.drain("The scheduler was terminated" if stop_containers else None)
+            self.harness.drain("The scheduler was terminated" if stop_containers else None)
         self.loop.run_until_complete(self.finished(limit))
         if not self.stragglers:
             assert max(self.cloud.call_times["launch"], default=0.0) <= drained_at
@@ -470,10 +470,10 @@ class Walk(RuleBasedStateMachine):
             self.pass_time(4500.0)
             self.apply_reports()
             lost = [i for i in self.each() if i.open]
-            assert not lost, f"no outcome: {lost[:3]}, {self.harness.ledger.records}"
+            assert not lost, f"no outcome: {lost[:3]}, {self.harness.records()}"
             for harness in (self.harness, *(straggler.harness for straggler in self.stragglers)):
-                assert not harness.ledger.records
-                assert not harness.ledger.stops
+                assert harness.is_idle()
+                assert not harness.owes_stops()
             self.nothing_is_launched_after_drain()
         finally:
             for task in (self.engine_task, *(straggler.engine_task for straggler in self.stragglers)):
@@ -494,7 +494,7 @@ class Walk(RuleBasedStateMachine):
         self.queue_new([Plan()], 8)
         self.pass_time(0.02)
         self.drained_at = self.loop.time()
-        self.harness.engine.drain(None)
+        self.harness.drain()
         self.queue("late")
         self.loop.run_until_complete(self.engine_task)
         assert not self.cloud.of("late")
