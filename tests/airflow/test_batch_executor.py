@@ -391,7 +391,7 @@ def test_start_names_every_problem_of_both_sections(
         make_executor(ScriptedBatchExecutor)
     assert [problem.partition(" =")[0] for problem in caught.value.problems] == [
         "[batch_async_executor] launch_burst",
-        "[aws_batch_executor] job_queue is not set: it must be the name or ARN of a job queue",
+        "[aws_batch_executor] job_queue is not set: set it to the name or ARN of a job queue",
     ]
 
 

@@ -134,7 +134,7 @@ class Duel:
     def settings(self) -> settings.EcsSettings:
         from airflow.configuration import conf
 
-        return settings.load_ecs(conf)
+        return settings.load(conf, ecs.wrong_parameters).ecs
 
     def spec(self, executor_config: Any = None) -> LaunchSpec:
         options = self.settings()
@@ -195,7 +195,7 @@ class BatchDuel:
     def settings(self) -> settings.BatchSettings:
         from airflow.configuration import conf
 
-        return settings.load_batch(conf)
+        return settings.load_for_batch(conf, batch.wrong_parameters).batch
 
     def spec(self, executor_config: Any = None) -> LaunchSpec:
         request = batch.workload_request(batch.base_request(self.settings()), None, executor_config, COMMAND)

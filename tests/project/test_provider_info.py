@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ecs_async_executor.provider_info import get_provider_info
-from ecs_async_executor.settings import BatchTuning, Tuning, load_tuning
+from ecs_async_executor.settings import BatchTuning, Tuning, load, load_for_batch
 
 CONFIG = get_provider_info()["config"]
 MODELS: dict[str, type[Tuning]] = {"ecs_async_executor": Tuning, "batch_async_executor": BatchTuning}
@@ -14,11 +14,18 @@ EVERY_OPTION = [(section, name) for section in CONFIG for name in CONFIG[section
 
 
 class Defaults:
-    """A configuration that has the declared defaults and nothing else, as Airflow's has."""
+    """A configuration that has the declared defaults, as Airflow's has, and what is required besides."""
 
     def get(self, section: str, key: str, *, fallback: object = None) -> object:
+        if section not in CONFIG:
+            required = ("cluster", "container_name", "job_name", "job_queue")
+            return "airflow" if key in required else fallback
         default = CONFIG[section]["options"][key]["default"]
         return fallback if default is None else default
+
+
+def tuning(section: str, conf: Defaults) -> Tuning:
+    return (load if MODELS[section] is Tuning else load_for_batch)(conf, lambda _: ()).tuning
 
 
 def test_only_our_own_sections_are_declared() -> None:
@@ -44,20 +51,18 @@ def test_an_option_is_described_as_airflow_wants_it(section: str, name: str) -> 
 
 @pytest.mark.parametrize("section", MODELS)
 def test_the_declared_defaults_are_the_defaults(section: str) -> None:
-    model = MODELS[section]
-    assert load_tuning(Defaults(), section, model) == model()
+    assert tuning(section, Defaults()) == MODELS[section]()
 
 
 @pytest.mark.parametrize(("section", "name"), EVERY_OPTION)
 def test_the_declared_examples_are_allowed(section: str, name: str) -> None:
     class Example(Defaults):
         def get(self, section: str, key: str, *, fallback: object = None) -> object:
-            option = CONFIG[section]["options"][key]
-            return option["example"] if key == name else super().get(section, key, fallback=fallback)
+            is_it = section in CONFIG and key == name
+            example = CONFIG[section]["options"][key]["example"] if is_it else None
+            return example or super().get(section, key, fallback=fallback)
 
-    model = MODELS[section]
-    tuning = load_tuning(Example(), section, model)
-    assert getattr(tuning, name) != getattr(model(), name) or name == "launch_burst"
+    assert getattr(tuning(section, Example()), name) != getattr(MODELS[section](), name)
 
 
 def test_the_package_name_is_the_distributions() -> None:
