@@ -32,6 +32,7 @@ from sqlalchemy import event
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.telemetry import LogLines, Metrics
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
@@ -132,9 +133,12 @@ class AsyncExecutor(compat.VersionedExecutor):
     is_production = True
     serve_logs = False
 
+    _task_event_logs: EventLog
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The api-server makes an instance too, for get_task_log(): no I/O, and no settings are needed yet.
         super().__init__(*args, **kwargs)
+        self._task_event_logs = EventLog()  # in place of Airflow's, of which the scheduler loses the entries
         self._bridge: Bridge | None = None
         self._ended = False
         self._launches: dict[Key, _Tracked] = {}
@@ -331,6 +335,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         if bridge is None:
             return
         try:
+            if given_up := self._task_event_logs.release():
+                self._lines.add("warning", "event_log.given_up", entries=given_up)
             bridge.drain(self._apply)
             self._hand_over_stage(bridge)
             self._lines.write()
