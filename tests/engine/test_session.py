@@ -89,7 +89,8 @@ async def test_a_probe_that_is_refused_for_another_reason_shows_that_the_credent
     await anyio.sleep(5.0)
     assert calls.session.begins_call(anyio.current_time())
     await calls.fail(calls.session.check(), Kind.THROTTLED)
-    assert str(calls.session.paused) != "None", "a throttle comes before the credentials are looked at"
+    paused = calls.session.paused
+    assert paused, "a throttle comes before the credentials are looked at"
     await anyio.sleep(5.0)
     assert calls.session.begins_call(anyio.current_time())
     await calls.fail(calls.session.check(), Kind.REFUSED)
