@@ -13,7 +13,6 @@ import asyncio
 import copy
 import json
 import math
-import re
 import threading
 import time
 import uuid
@@ -35,6 +34,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.telemetry import LogLines, Metrics
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Observation, Seen, Service
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.core.messages import (
     Adopt,
     Finished,
@@ -50,6 +50,7 @@ from ecs_async_executor.core.messages import (
 from ecs_async_executor.core.policy import CREATED_MARGIN, RESEND_WINDOW
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.engine.engine import SILENT, Statistics
+from ecs_async_executor.services.redaction import redacted
 from ecs_async_executor.settings import Tuning
 
 if TYPE_CHECKING:
@@ -78,13 +79,9 @@ TASK_LOG_TIMEOUT = 5.0
 HEALTH_STOP_TIMEOUT = 1.0
 HUNG_SECONDS = 60.0
 """After so long without a sign of the loop thread, what it last said of a launch is not believed any more."""
-REASON_LENGTH = 500
 
 _DEFINITE_NO = frozenset(Kind) - {Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY}
 """What fails the health check; anything else may be over by the time it matters."""
-_TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
-_is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-"""By its looks: parsing costs ten times as much, for every workload, on the main thread."""
 _WAS = {was.value: was for was in Was}
 _COMMAND = ("python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string")
 
@@ -610,7 +607,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         Where Airflow assigned an id with the queueing, both are that: another scheduler can then repeat the
         launch without a second container.
         """
-        if external_id is None or not self.pre_assigns_external_executor_id or not _is_uuid(external_id):
+        if external_id is None or not self.pre_assigns_external_executor_id or not is_uuid(external_id):
             return str(uuid.uuid4()), str(subject)
         spent = self._spent
         if external_id in spent:
@@ -764,7 +761,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             workload = Placed(ti.queue, ti.executor_config, known)
         external_id = ti.external_executor_id
         assigns = self.pre_assigns_external_executor_id
-        assigned = external_id if external_id is not None and assigns and _is_uuid(external_id) else None
+        assigned = external_id if external_id is not None and assigns and is_uuid(external_id) else None
         queued_at = ti.queued_dttm.timestamp() if ti.queued_dttm else time.time()
         return Adopt(
             launch=Launch(
@@ -916,10 +913,8 @@ def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T
 
 
 def in_words(error: BaseException) -> str:
-    """Return an exception's words without anything that looks like a token."""
-    text = _TOKEN.sub("***", " ".join(str(error).split()))
-    if len(text) > REASON_LENGTH:
-        text = text[:REASON_LENGTH] + "..."
+    """Return an exception's words, safe to show."""
+    text = redacted(str(error))
     if isinstance(error, BackendError | TimeoutError | Rejected):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
