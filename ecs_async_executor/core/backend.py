@@ -192,5 +192,5 @@ class Backend(Protocol):
 
     @property
     def untried(self) -> str:
-        """What of the rest is needed, for people."""
+        """The operations that :meth:`trials` leaves out, and why: the end of a sentence for people."""
         ...

@@ -77,4 +77,4 @@ class BackendError(ExecutorError):
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
-        super().__init__(f"{code}: {message}")
+        super().__init__(code if message in {"", code} else f"{code}: {message}")

@@ -56,7 +56,7 @@ _SDK_TYPES: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
     "list": ("a list", (list, tuple)),
     "long": ("a whole number", (int,)),
     "map": ("an object", (Mapping,)),
-    "string": ("a text", (str,)),
+    "string": ("a string", (str,)),
     "structure": ("an object", (Mapping,)),
 }
 """The SDK's names of types, with the words for people and the Python types that it accepts."""
@@ -125,9 +125,13 @@ def refused_parameters(report: str) -> str:
         f"{path} must be {_type_names(valid)}, not {actual}" for path, actual, valid in _WRONG_TYPE.findall(report)
     ]
     found += [f"{path} has the wrong {what}" for what, path in _OUT_OF_BOUNDS.findall(report)]
-    found += [f"{name} is missing in {where}" for where, name in _MISSING.findall(report)]
-    found += [f"{name} is no parameter of {where}" for where, name in _UNKNOWN.findall(report)]
+    found += [f"{name} is missing in {_structure(path)}" for path, name in _MISSING.findall(report)]
+    found += [f"{name} is no parameter of {_structure(path)}" for path, name in _UNKNOWN.findall(report)]
     return redacted("the request is malformed: " + ("; ".join(found) or "a parameter has a wrong name or type"))
+
+
+def _structure(path: str) -> str:
+    return "the request" if path == "input" else path
 
 
 def _type_names(types: str) -> str:

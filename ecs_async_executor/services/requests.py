@@ -123,8 +123,8 @@ def sealed(request: Mapping[str, Any], overrides: str) -> dict[str, Any]:
         raise Rejected(f"{overrides} cannot be sent as JSON: {type(error).__name__}") from None
     if size > OVERRIDES_LIMIT:
         raise Rejected(
-            f"{overrides} have {size} characters with the command in them, and ECS takes "
-            f"{OVERRIDES_LIMIT}: make environment and the rest of executor_config smaller"
+            f"{overrides} has {size} characters, the command included, and ECS takes at most {OVERRIDES_LIMIT}: "
+            "make the environment or other parts of executor_config smaller"
         )
     return whole
 

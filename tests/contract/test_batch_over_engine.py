@@ -72,7 +72,7 @@ def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(se
             return replace(spec, request={**spec.request, "retryStrategy": {"attempts": 2}})
 
     finished = run_one(Retrying(service, life="fails"))
-    assert finished.reason == "Batch container exited 3 after 2 attempts of Batch's own"
+    assert finished.reason == "Batch container exited 3 after 2 attempts by Batch"
     assert service.containers() == 2
 
 

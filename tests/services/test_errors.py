@@ -154,6 +154,14 @@ def test_a_conflict_names_what_exists_and_others_do_not() -> None:
     assert classify(refusal("ClientException", resourceIds=["a"]), "RunTask").resource_ids == ()
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [("", "Throttling"), ("Throttling", "Throttling"), ("Rate exceeded", "Throttling: Rate exceeded")],
+)
+def test_a_code_is_told_once(message: str, said: str) -> None:
+    assert str(classify(refusal("Throttling", message), "RunTask")) == said
+
+
 def test_a_services_words_are_short_and_hold_no_jwt() -> None:
     error = classify(refusal("ClientException", f"bad command: --json-string {JWT} " + "x" * 5000), "RunTask")
     assert JWT[:12] not in str(error)

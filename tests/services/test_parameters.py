@@ -35,9 +35,9 @@ SECRET = "hunter2\nInvalid type for parameter"
             {"taskDefinition": "f", "capacityProviderStrategy": SECRET},
             "capacityProviderStrategy must be list or tuple",
         ),
-        ({"taskDefinition": "f", "podOverride": SECRET}, "podOverride is no parameter of input"),
+        ({"taskDefinition": "f", "podOverride": SECRET}, "podOverride is no parameter of the request"),
         ({"taskDefinition": "f", "overrides": {"x_y": SECRET}}, "x_y is no parameter of overrides"),
-        ({}, "taskDefinition is missing in input"),
+        ({}, "taskDefinition is missing in the request"),
         ({"taskDefinition": "f", SECRET: SECRET}, "a parameter has a wrong name or type"),
         (
             {"taskDefinition": 7, "overrides": {"containerOverrides": [{"cpu": SECRET, "memory": SECRET}]}},

@@ -152,4 +152,7 @@ class BatchBackend:
     @property
     def untried(self) -> str:
         """The requests that would need a job, as the end of a sentence."""
-        return "SubmitJob, with the job definition, and TerminateJob; both would need a job"
+        return (
+            "SubmitJob, because it would start a job, and TerminateJob, because it needs one. The first task will "
+            "show whether Batch accepts the job definition, and whether the credentials permit SubmitJob"
+        )

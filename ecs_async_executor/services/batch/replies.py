@@ -163,7 +163,7 @@ def _end_reason(container_reason: str, status_reason: str, tries: int, *, starte
 
 
 def _after(tries: int) -> str:
-    return f" after {tries} attempts of Batch's own" if tries > 1 else ""
+    return f" after {tries} attempts by Batch" if tries > 1 else ""
 
 
 def missing(scope: str, job_id: str) -> Observation:

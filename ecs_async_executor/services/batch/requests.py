@@ -149,7 +149,7 @@ def launch_spec(
     for key, option in (("jobName", "job_name"), ("jobQueue", "job_queue"), ("jobDefinition", "job_definition")):
         value = request.get(key)
         if value and not isinstance(value, str):
-            raise Rejected(f"{key} must be a text, not {type_name(value)}")
+            raise Rejected(f"{key} must be a string, not {type_name(value)}")
         if not value:
             raise Rejected(f"no {key}: set [aws_batch_executor] {option}, or {key} in executor_config")
     if not JOB_NAME.fullmatch(request["jobName"]):

@@ -51,7 +51,9 @@ OPERATIONS: Final = {
     "StopTask": Operation("stop_task"),
 }
 _LONG_ARN_PARTS: Final = 3
-_WHY_CLUSTERS: Final = "(asked because neither launch_type nor capacity_provider_strategy is set)"
+_WHY_CLUSTERS: Final = (
+    "(DescribeClusters is needed because neither launch_type nor capacity_provider_strategy is set)"
+)
 _UNHEALTHY: Final = (
     "ECS Executor health check has failed {}. "
     "The ECS executor will not be able to run Airflow tasks until the issue is addressed."
@@ -136,7 +138,8 @@ class EcsBackend:
                     # Nothing was launched, and RunTask's rate is not to blame.
                     raise BackendError(Kind.CONCURRENT, error.code, error.message) from None
                 if error.kind in {Kind.REFUSED, Kind.INVALID}:
-                    raise BackendError(Kind.REFUSED, error.code, f"{error.message} {_WHY_CLUSTERS}") from None
+                    words = f"{error.message} {_WHY_CLUSTERS}".lstrip()
+                    raise BackendError(Kind.REFUSED, error.code, words) from None
                 raise
             clusters = reply.get("clusters") or []
             if not clusters:
@@ -211,9 +214,8 @@ class EcsBackend:
         try:
             stopped = await self._stops_nothing()
         except BackendError as error:
-            raise BackendError(
-                error.kind, error.code, _UNHEALTHY.format(f"because: {error.message.rstrip('.')}")
-            ) from None
+            why = (error.message or error.code).rstrip(".")
+            raise BackendError(error.kind, error.code, _UNHEALTHY.format(f"because: {why}")) from None
         if stopped:
             raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
 
@@ -247,7 +249,10 @@ class EcsBackend:
     @property
     def untried(self) -> str:
         """The requests that would start a task, as the end of a sentence."""
-        return "RunTask, with the task definition and the right to pass its roles; it would start a task"
+        return (
+            "RunTask, because it would start a task. The first task will show whether ECS accepts the task "
+            "definition, and whether the credentials permit passing its roles"
+        )
 
 
 def _short(arn: str) -> str:

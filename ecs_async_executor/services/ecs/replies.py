@@ -166,11 +166,11 @@ def missing(scope: str, task_id: str, failure: Mapping[str, Any]) -> Observation
 def failure_error(failures: Sequence[Mapping[str, Any]]) -> BackendError:
     """Return what the ``failures[]`` of RunTask mean; a new reason goes into ``services/errors.py``."""
     first = failures[0]
-    reason = str(first.get("reason") or "unknown")
-    words = redacted(f"{reason} ({first['detail']})" if first.get("detail") else reason)
-    return BackendError(
-        kind_of_failure(reason), reason if _FAILURE_CODE.fullmatch(reason) else "RunTaskFailure", words
-    )
+    reason, detail = str(first.get("reason") or "unknown"), first.get("detail")
+    if _FAILURE_CODE.fullmatch(reason):
+        return BackendError(kind_of_failure(reason), reason, redacted(str(detail or reason)))
+    words = f"{reason} ({detail})" if detail else reason
+    return BackendError(kind_of_failure(reason), "RunTaskFailure", redacted(words))
 
 
 # --- launches -----------------------------------------------------------------------------------------------

@@ -172,3 +172,11 @@ def test_one_scheduler_asks_no_more_of_an_account_than_batch_answers() -> None:
     assert batch.SERVICE.change_rate + BatchTuning().describe_rate <= 50
     assert batch.SERVICE.rate_of(spec().bucket) <= batch.SERVICE.change_rate
     assert not batch.SERVICE.repeatable
+
+
+def test_the_untried_operations_are_told_with_the_reason() -> None:
+    clients: Any = FakeFactory(FakeClient(), "batch")
+    assert f"Not tried: {batch.BatchBackend(clients, settings()).untried}." == (
+        "Not tried: SubmitJob, because it would start a job, and TerminateJob, because it needs one. The first "
+        "task will show whether Batch accepts the job definition, and whether the credentials permit SubmitJob."
+    )

@@ -226,7 +226,7 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "the last of several attempts",
         job("FAILED", statusReason=USUAL, container={"exitCode": 9}, attempts=[attempt(1), attempt(9)]),
-        {"exit_code": 9, "reason": "Batch container exited 9 after 2 attempts of Batch's own"},
+        {"exit_code": 9, "reason": "Batch container exited 9 after 2 attempts by Batch"},
     ),
     (
         "an attempt that ran, then one that did not",

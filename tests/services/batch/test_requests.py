@@ -160,7 +160,7 @@ def test_what_is_no_override_of_several_containers_is_rejected(override: Any, re
 def test_a_spec_of_several_containers_has_their_resources_in_its_placement_and_is_short_enough() -> None:
     made = spec(several({"name": "airflow", "resourceRequirements": MEMORY}))
     assert 'resourceRequirements=[[{"type":"MEMORY","value":"2048"}]]' in made.placement
-    with pytest.raises(Rejected, match=r"ecsPropertiesOverride have .* and ECS takes 8192"):
+    with pytest.raises(Rejected, match=r"ecsPropertiesOverride has .* and ECS takes at most 8192"):
         spec(several({"environment": [{"name": "A", "value": "x" * 8192}]}))
 
 
@@ -199,11 +199,11 @@ def test_batch_makes_one_attempt_unless_the_request_says_otherwise() -> None:
     [
         ({"jobDefinition": None}, r"no jobDefinition: set \[aws_batch_executor\] job_definition"),
         ({"jobQueue": ""}, "no jobQueue"),
-        ({"jobQueue": 5}, "jobQueue must be a text, not int"),
+        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
         ({"jobName": "a b"}, "jobName must have 1 to 128 letters"),
         ({"jobName": "-a"}, "jobName must have 1 to 128 letters"),
         (container(vcpus=object()), "containerOverrides cannot be sent as JSON: TypeError"),
-        (container(environment=[{"name": "A", "value": "x" * 8192}]), "and ECS takes 8192"),
+        (container(environment=[{"name": "A", "value": "x" * 8192}]), "and ECS takes at most 8192"),
     ],
 )
 def test_what_batch_would_refuse_is_rejected(executor_config: Any, reason: str) -> None:

@@ -11,8 +11,8 @@ from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.requests import stop_reason
-from tests.services.ecs.samples import ARN, spec, task, use
-from tests.services.fakes import FakeClient, refusal
+from tests.services.ecs.samples import ARN, settings, spec, task, use
+from tests.services.fakes import FakeClient, FakeFactory, refusal
 
 
 def test_launch_sends_the_request_with_the_token_and_leaves_the_spec_alone() -> None:
@@ -193,6 +193,7 @@ def test_the_check_is_passed_when_only_the_task_does_not_exist() -> None:
         ),
         (refusal("AccessDeniedException", "not allowed", "StopTask"), Kind.REFUSED, "because: not allowed. "),
         (NoCredentialsError(), Kind.CREDENTIALS, "because: Unable to locate credentials. "),
+        (refusal("ServerException", "", "StopTask", 500), Kind.AMBIGUOUS, "because: ServerException. "),
         ({"task": {}}, Kind.REFUSED, "for an unknown reason. "),
     ],
 )
@@ -203,4 +204,22 @@ def test_a_failed_check_says_so_in_the_providers_words(answer: Any, kind: Kind, 
     assert caught.value.message == (
         f"ECS Executor health check has failed {words}"
         "The ECS executor will not be able to run Airflow tasks until the issue is addressed."
+    )
+
+
+def test_a_refused_look_at_the_cluster_says_what_it_was_for() -> None:
+    client = FakeClient(describe_clusters=refusal("AccessDeniedException", "not allowed", "DescribeClusters"))
+    with pytest.raises(BackendError) as caught:
+        use(client, lambda backend: backend.launch(spec(launch_type=None), "l-1"))
+    assert str(caught.value) == (
+        "AccessDeniedException: not allowed "
+        "(DescribeClusters is needed because neither launch_type nor capacity_provider_strategy is set)"
+    )
+
+
+def test_the_untried_operation_is_told_with_the_reason() -> None:
+    clients: Any = FakeFactory(FakeClient())
+    assert f"Not tried: {ecs.EcsBackend(clients, settings()).untried}." == (
+        "Not tried: RunTask, because it would start a task. The first task will show whether ECS accepts the task "
+        "definition, and whether the credentials permit passing its roles."
     )

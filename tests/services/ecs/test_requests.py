@@ -207,7 +207,7 @@ def test_overrides_of_8192_characters_are_accepted() -> None:
 
 def test_overrides_of_more_are_rejected() -> None:
     with pytest.raises(
-        Rejected, match="overrides have 8193 characters with the command in them, and ECS takes 8192"
+        Rejected, match="overrides has 8193 characters, the command included, and ECS takes at most 8192"
     ):
         ecs.launch_spec(padded(8193), started_by="m")
 
