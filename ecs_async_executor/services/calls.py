@@ -42,7 +42,7 @@ class Operation:
 
 class Calls:
     """
-    A service's client whose every failure is a BackendError.
+    A client of a service: each failure comes out as a BackendError.
 
     :param clients: makes the client
     :param service: the service's name in the SDK

@@ -1,4 +1,4 @@
-"""What the SDK refuses; tests/unit/test_settings.py has what it would refuse."""
+"""Parameters that the SDK would refuse, or has refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from botocore.validate import ParamValidator
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.services.errors import classify
+from ecs_async_executor.services.parameters import wrong_parameters
 
 
 def param_error(parameters: dict[str, Any]) -> Exception:
@@ -60,3 +61,27 @@ def test_a_parameter_out_of_bounds_is_named(what: str) -> None:
     report = f"Invalid {what} for parameter a.b[0], value: hunter2, valid min {what}: 1"
     error = classify(boto.ParamValidationError(report=report), "RunTask")
     assert error.message == f"the request is malformed: a.b[0] has the wrong {what}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problems"),
+    [
+        ({}, []),
+        ({"taskDefinition": "f", "tags": [{"key": "a", "value": SECRET}]}, []),
+        ({"cluster": 5}, ["cluster must be a string, not int"]),
+        ({"count": None}, ["count must be a whole number, not nothing"]),
+        ({"enableExecuteCommand": "yes"}, ["enableExecuteCommand must be true or false, not str"]),
+        ({"overrides": {"containerOverrides": {}}}, ["overrides.containerOverrides must be a list, not dict"]),
+        ({"taskDefintion": SECRET}, ["RunTask has no taskDefintion; did you mean taskDefinition?"]),
+        ({"taskRoleArn": SECRET}, ["RunTask has no taskRoleArn; did you mean overrides.taskRoleArn?"]),
+    ],
+)
+def test_a_parameter_that_would_be_refused_is_named_but_not_its_value(
+    parameters: dict[str, Any], problems: list[str]
+) -> None:
+    assert list(wrong_parameters("ecs", "RunTask", parameters)) == problems
+
+
+def test_where_nothing_similar_exists_the_possible_names_are_told() -> None:
+    [problem] = wrong_parameters("ecs", "RunTask", {"overrides": {"zzz": SECRET}})
+    assert problem.startswith("RunTask has no overrides.zzz; overrides takes containerOverrides, cpu, ")
