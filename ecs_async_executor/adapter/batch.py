@@ -17,6 +17,7 @@ from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -158,9 +159,5 @@ class AsyncBatchExecutor(AsyncExecutor):
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None
 
     def _make_backend(self) -> Backend:
-        from ecs_async_executor.services import (
-            aws,  # aiobotocore is imported late: get_cli_commands() needs none of it
-        )
-
         settings = self.settings.batch
-        return batch.BatchBackend(aws.ClientFactory.from_settings(settings, self.settings.tuning), settings)
+        return batch.BatchBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)

@@ -16,6 +16,7 @@ from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -147,9 +148,5 @@ class AsyncEcsExecutor(AsyncExecutor):
         return external_executor_id if external_executor_id.startswith("arn:") else None
 
     def _make_backend(self) -> Backend:
-        from ecs_async_executor.services import (
-            aws,  # aiobotocore is imported late: get_cli_commands() needs none of it
-        )
-
-        settings, tuning = self.settings.ecs, self.settings.tuning
-        return ecs.EcsBackend(aws.ClientFactory.from_settings(settings, tuning), settings, tuning)
+        settings = self.settings.ecs
+        return ecs.EcsBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)

@@ -204,7 +204,7 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
     ("config", "said"),
     [
         ({"count": 2}, "count must be 1: one workload is one container"),
-        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a text, not int"),
+        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a string, not int"),
         ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
         ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
     ],

@@ -20,6 +20,7 @@ from botocore.exceptions import ParamValidationError
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.services import batch
+from ecs_async_executor.services.batch.names import mark_in
 
 # Of the fixtures' module, which cannot be imported.
 MARK = "0199c0de-1111-7222-8333-444455556666"
@@ -281,7 +282,7 @@ def test_attempts_can_be_told_apart_and_found_by_their_launch(batch_duel: Any) -
     batch_duel.run(twice)
     names = {call.body["jobName"] for call in batch_duel.recorder.of("submitjob")}
     assert names == {f"airflow{SUFFIX}", f"airflow{SUFFIX[:-1]}2"}
-    assert {batch.mark_in(name) for name in names} == {MARK}
+    assert {mark_in(name) for name in names} == {MARK}
 
     executor = batch_duel.provider()
     assert {batch_duel.of_provider(executor=executor)["jobName"] for _ in range(2)} == {"airflow"}

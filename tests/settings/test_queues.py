@@ -41,8 +41,8 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"cluster": 5}, "cluster must be a text, not int"),
-        ({"cluster": None}, "cluster must be a text, not nothing"),
+        ({"cluster": 5}, "cluster must be a string, not int"),
+        ({"cluster": None}, "cluster must be a string, not nothing"),
         ({"overrides": []}, "overrides must be an object, not list"),
         (
             {"overrides": {"containerOverrides": [{"memory": "1"}]}},
@@ -57,7 +57,7 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
             "overrides.containerOverrides[0] must be an object, not str",
         ),
         ({"enableExecuteCommand": "yes"}, "enableExecuteCommand must be true or false, not str"),
-        ({"tags": {"team": 5}}, "tags[0].value must be a text, not int"),
+        ({"tags": {"team": 5}}, "tags[0].value must be a string, not int"),
         ({"tags": "team"}, "tags must be a list, not str"),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"jobQueue": 5}, "jobQueue must be a text, not int"),
+        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
         ({"containerOverrides": None}, "containerOverrides must be an object, not nothing"),
         ({"containerOverrides": []}, "containerOverrides must be an object, not list"),
         ({"retryStrategy": None}, "retryStrategy must be an object, not nothing"),
@@ -81,8 +81,8 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
             {"ecsPropertiesOverride": {"taskProperties": {}}},
             "ecsPropertiesOverride.taskProperties must be a list, not dict",
         ),
-        ({"parameters": {"size": 5}}, "parameters.size must be a text, not int"),
-        ({"tags": [{"Key": "team", "Value": 5}]}, "tags.team must be a text, not int"),
+        ({"parameters": {"size": 5}}, "parameters.size must be a string, not int"),
+        ({"tags": [{"Key": "team", "Value": 5}]}, "tags.team must be a string, not int"),
         ({"tags": [{"team": "data"}]}, "tags must be an object, not list"),
     ],
 )

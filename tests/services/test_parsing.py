@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from ecs_async_executor.core.backend import Seen
-from ecs_async_executor.services import aws, ecs
+from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.services import parsing
+from ecs_async_executor.services.ecs.replies import DECODERS, observation
 
 TASK = {
     "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/default/0",
@@ -24,15 +25,22 @@ TASK = {
 }
 
 
+decode = DECODERS["DescribeTasksResponse"]
+
+
+def meaning(task: Any) -> Observation:
+    return observation(task, "main", "default")
+
+
 def encoded(*tasks: Any, **more: Any) -> bytes:
     return json.dumps({"tasks": tasks, "failures": [], **more}).encode()
 
 
 def test_only_what_is_used_is_read_and_it_means_the_same() -> None:
-    [decoded] = ecs.decode_reply(encoded(TASK))["tasks"]
+    [decoded] = decode(encoded(TASK))["tasks"]
     assert "attachments" not in decoded
-    assert ecs.observation(decoded, "main") == ecs.observation(TASK, "main")
-    assert ecs.observation(decoded, "main").created_at == 1_800_000_000.25
+    assert meaning(decoded) == meaning(TASK)
+    assert meaning(decoded).created_at == 1_800_000_000.25
 
 
 @pytest.mark.parametrize(
@@ -47,23 +55,23 @@ def test_only_what_is_used_is_read_and_it_means_the_same() -> None:
     ids=str,
 )
 def test_one_bad_record_among_a_hundred_spoils_no_other(bad: Any) -> None:
-    tasks = ecs.decode_reply(encoded(*[TASK] * 50, bad, *[TASK] * 49))["tasks"]
+    tasks = decode(encoded(*[TASK] * 50, bad, *[TASK] * 49))["tasks"]
     assert len(tasks) == 100
-    assert all(ecs.observation(task, "main").exit_code == 3 for task in tasks[:50] + tasks[51:])
+    assert all(meaning(task).exit_code == 3 for task in tasks[:50] + tasks[51:])
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
-        ecs.observation(tasks[50], "main")
+        meaning(tasks[50])
 
 
 def test_null_is_like_nothing() -> None:
     record = {**TASK, "stopCode": None, "startedAt": None, "lastStatus": "PENDING", "containers": []}
-    observation = ecs.observation(ecs.decode_reply(encoded(record))["tasks"][0], "main")
-    assert (observation.seen, observation.started, observation.stop_code) == (Seen.PENDING, False, None)
+    seen = meaning(decode(encoded(record))["tasks"][0])
+    assert (seen.seen, seen.started, seen.stop_code) == (Seen.PENDING, False, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"tasks": [', b"[]", b"7"])
 def test_what_is_no_json_object_is_left_to_botocore(body: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        ecs.decode_reply(body)
+        decode(body)
 
 
 class Shape:
@@ -89,7 +97,7 @@ class Inner:
 def test_errors_and_everything_else_stay_botocores(
     status: int, shape: str | None, body: bytes, by_us: bool
 ) -> None:
-    parser = aws._Parser(Inner(), ecs.DECODERS)
+    parser = parsing._Parser(Inner(), DECODERS)
     response = {"status_code": status, "headers": {"X-Amzn-RequestId": "1"}, "body": body}
 
     async def parse() -> Any:

@@ -1,4 +1,4 @@
-"""A client of AWS's that answers as a test says."""
+"""A client that answers as a test says, its factory, and AWS's refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 
 class FakeClient:
-    """Answers each call from a function; notes what was asked."""
+    """Answers each call by a value or a function, and keeps the calls."""
 
     meta = SimpleNamespace(region_name="eu-west-1")
 
@@ -39,7 +39,7 @@ class FakeClient:
 
 
 class FakeFactory:
-    """Hands out one client."""
+    """Hands out one client, and counts how often its credentials were refused."""
 
     def __init__(self, client: FakeClient, service: str = "ecs") -> None:
         self._client = client
@@ -57,6 +57,17 @@ class FakeFactory:
         self.forgotten += 1
 
 
-def refusal(code: str, message: str, operation: str, status: int = 400, **more: Any) -> ClientError:
+def refusal(
+    code: str, message: str = "", operation: str = "RunTask", status: int = 400, **more: Any
+) -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response | more, operation)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let other tasks and threads run until they have come to a point."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
