@@ -193,11 +193,11 @@ def _requests(cell: Cell) -> list[dict[str, Any]]:
 
     batch = cell.service == "batch"
     executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
-    executor._jwt = executor.jwt_generator  # noqa: SLF001 - start() does it too, with the loop thread
+    executor.workloads.prepare(executor.jwt_generator)  # what start() does, without the loop thread
     requests = []
     for workload in executors.workloads(cell.size, executor.jwt_generator):
-        launch, _ = executor._new_launch(None, workload, time.time())  # noqa: SLF001
-        request = executor._render(launch).request  # noqa: SLF001
+        launch, _ = executor.workloads.new_launch(None, workload, time.time())
+        request = executor.workloads.render(launch).request
         token = f"{launch.launch_id}-1"
         sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
         requests.append({**request, **sent})

@@ -11,8 +11,7 @@ import pytest
 from airflow import settings as airflow_settings
 from structlog.testing import capture_logs
 
-from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter import executor as executor_module
+from ecs_async_executor.adapter import compat, ownership
 from ecs_async_executor.core.messages import Release
 from tests.airflow.metadata import Job, Metadata, adopt
 from tests.airflow.scripted import ScriptedBatchExecutor, ScriptedExecutor, launched, queue, states
@@ -26,7 +25,7 @@ SERVICES = pytest.mark.parametrize("cls", [ScriptedExecutor, ScriptedBatchExecut
 def of_airflow(database: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is Airflow's own, and it may be asked with every heartbeat."""
     monkeypatch.setattr(airflow_settings, "NonScopedSession", database.sessions)
-    monkeypatch.setattr(executor_module, "WHOSE_INTERVAL", 0.0)
+    monkeypatch.setattr(ownership, "CHECK_INTERVAL", 0.0)
 
 
 def queued_by_us(executor: Any, database: Metadata, number: int) -> list[Any]:
@@ -175,10 +174,11 @@ def test_a_database_without_an_answer_is_asked_for_a_while_and_then_what_is_held
     executor.scripted.silent = True
     executor.scripted.calls.clear()
     with capture_logs() as lines:
-        for _ in range(executor_module.WHOSE_TRIES):
+        for _ in range(ownership.CHECK_TRIES):
             executor.heartbeat()
-    assert executor.scripted.calls == ["heartbeat, launching nothing"] * (executor_module.WHOSE_TRIES - 1) + [
-        "heartbeat"
+    assert executor.scripted.calls == [
+        *["heartbeat, launching nothing"] * (ownership.CHECK_TRIES - 1),
+        "heartbeat",
     ]
     assert executor.scripted.releases == []
     assert {line["event"] for line in lines} == {"ecs_executor.ownership.unknown"}
@@ -187,7 +187,7 @@ def test_a_database_without_an_answer_is_asked_for_a_while_and_then_what_is_held
 def test_the_database_is_asked_once_a_second_at_most(
     executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "WHOSE_INTERVAL", 3600.0)
+    monkeypatch.setattr(ownership, "CHECK_INTERVAL", 3600.0)
     queued_by_us(executor, database, 1)
     executor.scripted.silent = True
     sign_of_life(executor, database, age=60.0)
