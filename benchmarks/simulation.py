@@ -22,7 +22,7 @@ from benchmarks.cells import Cell, Figures
 from benchmarks.meters import percentile
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Report, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Command, Finished, Launch, Report
 from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
@@ -132,7 +132,7 @@ async def _simulate(cell: Cell) -> Figures:
         begun = anyio.current_time()
         for index, identifier in enumerate(cloud.ids):
             launch = Launch(f"launch-{index}", ("dag", f"task_{index}"), None, 0, f"ti-{index}", EPOCH)
-            submit(Adopt(launch, Was.RUNNING, identifier))
+            submit(Adopt(launch, AirflowState.RUNNING, identifier))
         while len(ledger.active) < cell.running:  # noqa: ASYNC110 - in virtual time
             await anyio.sleep(0.5)
         resolved = anyio.current_time() - begun

@@ -23,14 +23,14 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.adapter.workloads import AdoptedWorkload, Workloads
-from ecs_async_executor.core.messages import Adopt, Launch, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Launch
 from ecs_async_executor.core.policy import RESEND_WINDOW
 from ecs_async_executor.engine.bridge import Bridge
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-_WAS = {was.value: was for was in Was}
+_STATES = {state.value: state for state in AirflowState}
 
 
 class Adoption:
@@ -72,9 +72,9 @@ class Adoption:
                 known.append(key)
                 continue
             workload = rebuilt.get(ti.id)
-            if str(ti.state) not in _WAS:
+            if str(ti.state) not in _STATES:
                 reason = f"state {ti.state}"
-            elif isinstance(workload, Exception) and str(ti.state) == Was.QUEUED.value:
+            elif isinstance(workload, Exception) and str(ti.state) == AirflowState.QUEUED.value:
                 reason = in_words(workload)
             else:
                 try:
@@ -106,13 +106,13 @@ class Adoption:
         return tracked is not None and key not in tracking.staged and tracking.is_launch_of(tracked, ti)
 
     def _needs_workload(self, ti: Any) -> bool:
-        if str(ti.state) == Was.QUEUED.value:
+        if str(ti.state) == AirflowState.QUEUED.value:
             return True
         external_id = ti.external_executor_id
         return self._workloads.overridden and not (external_id and self._adapter.handle_id(external_id))
 
     def _adopt_of(self, ti: Any, key: Key, workload: Any) -> Adopt:
-        if str(ti.state) != Was.QUEUED.value:
+        if str(ti.state) != AirflowState.QUEUED.value:
             rebuilt = None if isinstance(workload, Exception) else workload
             workload = AdoptedWorkload(ti.queue, ti.executor_config, rebuilt)
         external_id = ti.external_executor_id
@@ -130,7 +130,7 @@ class Adoption:
                 # The service may have forgotten older client tokens: then the engine searches for the container.
                 tokened=identity is not None and time.time() - queued_at < RESEND_WINDOW,
             ),
-            was=_WAS[str(ti.state)],
+            state=_STATES[str(ti.state)],
             handle_id=self._adapter.handle_id(external_id) if external_id else None,
         )
 

@@ -344,7 +344,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                 slots_available=self.slots_available,
                 statistics=repr(bridge.statistics()) if bridge else None,
             )
-            records = bridge.records() if bridge else []
+            records = bridge.shown_launches() if bridge else []
             for record in records:
                 log.info(event("launch"), **record)
             others = {tracked.launch_id for tracked in list(launches.values())}

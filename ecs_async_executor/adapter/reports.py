@@ -78,7 +78,7 @@ class Reports:
             tracking.forget(key)
 
     def _explain(self, report: Finished) -> None:
-        """Put a failure into the log, and into Airflow's event log if it is notable there; raise nothing."""
+        """Put a failure into the log, and into Airflow's event log; raise nothing."""
         if report.success:
             return
         try:
@@ -93,13 +93,12 @@ class Reports:
                 exit_code=report.exit_code,
                 stop_code=report.stop_code,
             )
-            if report.notable:
-                event = "container failure" if report.handle_id else self._adapter.launch_failure
-                self._executor.log_task_event(
-                    event=f"{self._adapter.service.name.lower()} {event}",
-                    extra=report.reason or "",
-                    ti_key=cast("Key", report.key),
-                )
+            event = "container failure" if report.handle_id else self._adapter.launch_failure
+            self._executor.log_task_event(
+                event=f"{self._adapter.service.name.lower()} {event}",
+                extra=report.reason or "",
+                ti_key=cast("Key", report.key),
+            )
         except Exception as error:  # noqa: BLE001 - the outcome matters more than its explanation
             self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
 

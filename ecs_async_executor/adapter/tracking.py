@@ -18,7 +18,7 @@ import msgspec
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
-from ecs_async_executor.core.messages import Adopt, Launch, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Launch
 from ecs_async_executor.core.policy import CREATED_MARGIN
 
 SPENT_IDENTITIES_KEPT = 20_000
@@ -80,7 +80,7 @@ class Tracking:
         self.launches[key] = Tracked(launch.launch_id, subject, launch.queued_at)
         if launch.started_by == launch.launch_id:
             self.spend(launch.launch_id)
-        if adopt.was is Was.QUEUED:
+        if adopt.state is AirflowState.QUEUED:
             self.unlaunched.add(launch.launch_id)
 
     def has_container(self, launch_id: str) -> None:

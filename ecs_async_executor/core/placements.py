@@ -1,42 +1,23 @@
 """
 Placements whose launches are refused: the gate of each, why it is closed, and when it is forgotten. Pure.
 
-May import ``errors`` and ``gates``. ``now`` is in seconds of one monotonic clock. A placement is what shares
-capacity and rights: see :class:`~ecs_async_executor.core.backend.LaunchSpec`.
+May import ``errors``, ``events`` and ``gates``. ``now`` is in seconds of one monotonic clock. A placement is
+what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.LaunchSpec`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.events import Barred
 from ecs_async_executor.core.gates import Gate, Gates
 
 FORGOTTEN_AFTER = 60.0
 """Seconds without a launch at a closed gate after which the gate is forgotten: no probe would ever open it."""
 REVIEW_INTERVAL = 1.0
 FORGET_INTERVAL = FORGOTTEN_AFTER / 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """
-    A placement whose gate is closed.
-
-    :param kind: :attr:`Kind.CAPACITY` or :attr:`Kind.REFUSED`, of the latest refusal that counted
-    :param since: when the refusals of this kind began
-    :param refused_at: when the latest refusal came; the time after it is unknown
-    :param pause: for how many seconds the gate had held requests back before it
-    :param reason: the service's words
-    """
-
-    kind: Kind
-    since: float
-    refused_at: float
-    pause: float
-    reason: str
 
 
 class Placements:
@@ -56,13 +37,13 @@ class Placements:
         """Return the gate of a placement; hold it while a request is in flight."""
         return self._gates[placement]
 
-    def closed(self, placement: str) -> Closed | None:
+    def barred(self, placement: str) -> Barred | None:
         """Return why the launches of a placement wait, or None if its gate is open."""
         gate = self._gates[placement]
         if gate.closed_since is None:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
-        return Closed(kind, since, gate.refused_at, gate.pause, gate.reason)
+        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
 
     def succeeded(self, placement: str, gate: Gate) -> None:
         """Note that a probe got its container."""

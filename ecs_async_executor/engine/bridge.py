@@ -20,14 +20,14 @@ import structlog
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Command, Launch, Report, Stop
+from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.options import options_from, rules_from
-from ecs_async_executor.engine.records import can_need_a_container, handle_of, launch_of, request_of, shown
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import Counters, Statistics
+from ecs_async_executor.engine.statistics import Counters, Statistics, shown
 from ecs_async_executor.settings import Tuning
 
 log = structlog.get_logger(__name__)
@@ -126,10 +126,10 @@ class Bridge:
         runs_here = self.loop_thread.state not in (State.NEW, State.FORKED)
         done = self.loop_thread.stop(timeout, lambda engine: engine.drain(reason if stop_containers else None))
         if not done:
-            records = list(self.ledger.records.values())
+            phases = [tracked.phase for tracked in list(self.ledger.launches.values())]
             log.warning(
                 self._event("bridge.stop_incomplete"),
-                launching=sum(request_of(record) is not None for record in records),
+                launching=sum(isinstance(phase, Sending | InDoubt) for phase in phases),
                 stops_owed=len(self.ledger.stops),
                 timeout=timeout,
             )
@@ -140,10 +140,9 @@ class Bridge:
     def _log_not_stopped(self) -> None:
         handles = [handle.id for handle in self.ledger.stops.handles()]
         for command in list(self._inbox):
-            record = self.ledger.records.get(command.launch_id) if isinstance(command, Stop) else None
-            handle = handle_of(record) if record is not None else None
-            if handle is not None:
-                handles.append(handle.id)
+            tracked = self.ledger.find(command.launch_id) if isinstance(command, Stop) else None
+            if tracked is not None and tracked.handle is not None:
+                handles.append(tracked.handle.id)
         if handles:
             log.warning(
                 self._event("bridge.not_stopped"), containers=len(handles), handles=handles[:NOT_STOPPED_LOGGED]
@@ -185,8 +184,7 @@ class Bridge:
 
     def unstarted(self) -> set[str]:
         """Return the ids of the launches that can still need a container. Takes no lock."""
-        records = list(self.ledger.records.values())
-        return {launch_of(record).launch_id for record in records if can_need_a_container(record)}
+        return self.ledger.unstarted()
 
     def heartbeat(self, *, may_launch: bool = True) -> None:
         """
@@ -218,10 +216,10 @@ class Bridge:
             paused="the loop thread is dead" if dead else latest.paused,
         )
 
-    def records(self) -> list[dict[str, object]]:
+    def shown_launches(self) -> list[dict[str, object]]:
         """Return what the engine knows of every launch that has not ended, for people. Takes no lock."""
         now = self._monotonic()
-        return [shown(record, now) for record in list(self.ledger.records.values())]
+        return [shown(tracked, now) for tracked in list(self.ledger.launches.values())]
 
     # --- on the loop thread ----------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """
-The dispatcher: lets events happen to records, and wakes the lanes that an event can concern.
+The dispatcher: lets events happen to launches, and wakes the lanes that an event can concern.
 
-May import ``core``, ``records``, ``wakeup`` and structlog. Every change of a record happens in
+May import ``core``, ``wakeup`` and structlog. Every change of a launch happens in
 :meth:`~ecs_async_executor.core.ledger.Ledger.dispatch`, and never across an await.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import structlog
 
+from ecs_async_executor.core.events import Event, Replied
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.lifecycle import Event, Record
-from ecs_async_executor.engine.records import launch_of
+from ecs_async_executor.core.phases import Tracked
 from ecs_async_executor.engine.wakeup import Wakeups
 
 log = structlog.get_logger(__name__)
@@ -36,24 +36,26 @@ class Dispatcher:
         self._wakeups = wakeups
         self._event = event
 
-    def dispatch(self, record: Record, event: Event, now: float) -> None:
-        """Let an event happen to a record, and wake the lanes with something to do."""
-        self.apply(record, event, now)
+    def dispatch(self, tracked: Tracked, event: Event, now: float) -> None:
+        """Let an event happen to a launch, and wake the lanes with something to do."""
+        self.apply(tracked, event, now)
         self.wake_lanes()
 
-    def apply(self, record: Record, event: Event, now: float) -> None:
-        """Let an event happen to a record and wake nobody; a bug in it fails this launch and no other."""
+    def apply(self, tracked: Tracked, event: Event, now: float) -> None:
+        """Let an event happen to a launch and wake nobody; a bug in it fails this launch and no other."""
         try:
-            self._ledger.dispatch(record, event, now)
+            self._ledger.dispatch(tracked, event, now)
         except Exception as error:
-            log.exception(self._event("engine.event_failed"), workload=str(launch_of(record)))
-            self._ledger.abandon(record, internal_error(error), now)
+            log.exception(self._event("engine.event_failed"), workload=str(tracked))
+            # Airflow is told that the launch has failed: the container that it was about to get must not run.
+            handle = event.observation.handle if isinstance(event, Replied) else None
+            self._ledger.abandon(tracked, internal_error(error), now, handle)
 
     def wake_lanes(self) -> None:
         """Wake the lanes with something to do; a wake-up for nothing costs as much as a launch's bookkeeping."""
         if self._ledger.has_queued():
             self._wakeups.launching.set()
-        if self._ledger.next_look_up() is not None:
+        if self._ledger.searches.next_at() is not None:
             self._wakeups.searching.set()
         if self._ledger.stops:
             self._wakeups.stopping.set()

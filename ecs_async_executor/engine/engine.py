@@ -16,11 +16,12 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core import lifecycle
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.messages import Command
+from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.engine.describing import Describing
@@ -30,9 +31,8 @@ from ecs_async_executor.engine.launching import Launching
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
-from ecs_async_executor.engine.records import is_in_doubt, is_revoked, is_searched_for
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.searching import Searching
+from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.statistics import Counters, Statistics
 from ecs_async_executor.engine.stopping import Stopping
@@ -184,7 +184,7 @@ class Engine:
             poll_interval=options.poll_interval,
             random_source=self._random,
         )
-        searching = Searching(
+        searching = SearchLane(
             ledger=ledger,
             session=session,
             describing=describing,
@@ -242,15 +242,18 @@ class Engine:
         while not self._draining or self.launching.in_flight or self._inbox:
             await self._quiet.wait_until(anyio.current_time() + (DRAIN_INTERVAL if self._draining else IDLE))
         now = anyio.current_time()
-        for record in list(self._ledger.records.values()):
-            if self._stop_all is not None and not is_revoked(record):
-                self._dispatcher.dispatch(record, lifecycle.StopWanted(self._stop_all), now)
-            if is_in_doubt(record) and is_revoked(record):
+        for tracked in list(self._ledger.launches.values()):
+            if self._stop_all is not None and not isinstance(tracked.demand, Revoked):
+                self._dispatcher.dispatch(tracked, Demanded(Revoked(self._stop_all, now)), now)
+            if isinstance(tracked.phase, InDoubt) and isinstance(tracked.demand, Revoked):
                 # Nothing is sent again from here on: search for it.
-                self._dispatcher.dispatch(record, lifecycle.WindowOver(), now)
+                self._dispatcher.dispatch(tracked, LookInstead(Because.DRAINING), now)
         # The caller bounds it. A refusal that a person may mend is not worth waiting for here.
         while self._ledger.stops.hopeful() or self._searches_for_what_to_stop():
             await self._quiet.wait_until(anyio.current_time() + DRAIN_INTERVAL)
 
     def _searches_for_what_to_stop(self) -> bool:
-        return any(is_searched_for(record) and is_revoked(record) for record in self._ledger.unsettled.values())
+        return any(
+            isinstance(tracked.phase, UNLOCATED) and isinstance(tracked.demand, Revoked)
+            for tracked in self._ledger.unsettled.values()
+        )

@@ -100,14 +100,12 @@ class Intake:
         except Exception as error:
             log.exception(self._event("engine.command_failed"), command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
-            record = self._ledger.records.get(launch.launch_id)
+            tracked = self._ledger.find(launch.launch_id)
             reason = internal_error(error)
-            if record is not None:
-                self._ledger.abandon(record, reason, anyio.current_time())
+            if tracked is not None:
+                self._ledger.abandon(tracked, reason, anyio.current_time())
             elif isinstance(launch, Launch):
-                self._ledger.outbox.append(
-                    Finished(launch.launch_id, launch.key, success=False, reason=reason, notable=True)
-                )
+                self._ledger.outbox.append(Finished(launch.launch_id, launch.key, success=False, reason=reason))
 
     async def _check(self, check: Check) -> None:
         if not check.answer.set_running_or_notify_cancel():

@@ -1,7 +1,7 @@
 """
 The lane that looks at the engine itself: each half second it publishes a snapshot, a sign that the loop lives.
 
-May import ``core``, ``launching``, ``records``, ``session``, ``statistics`` and anyio.
+May import ``core``, ``launching``, ``session``, ``statistics`` and anyio.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.engine.launching import Launching
-from ecs_async_executor.engine.records import backlog_of
 from ecs_async_executor.engine.session import Session
-from ecs_async_executor.engine.statistics import SILENT, Statistics
+from ecs_async_executor.engine.statistics import SILENT, Statistics, backlog_of
 
 INTERVAL = 0.5
 

@@ -1,7 +1,7 @@
 """
 The lanes that poll: describe every container again and again, and the young ones more often.
 
-May import ``core``, ``describing``, ``dispatcher``, ``records`` and anyio.
+May import ``core``, ``describing``, ``dispatcher`` and anyio.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import anyio
 
-from ecs_async_executor.core import lifecycle
+from ecs_async_executor.core.containers import is_news
+from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.lifecycle import Record
 from ecs_async_executor.core.limiter import Limiter, PollPacer
+from ecs_async_executor.core.phases import LOCATED, Tracked
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
-from ecs_async_executor.engine.records import handle_of, is_news
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
@@ -27,9 +27,9 @@ YOUNG_SECONDS = 120.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Batch:
-    """Records that one call describes; also the borrower of that call's place."""
+    """Launches that one call describes; also the borrower of that call's place."""
 
-    records: Sequence[Record]
+    launches: Sequence[Tracked]
 
 
 class Polling:
@@ -82,13 +82,13 @@ class Polling:
                 calls = 0
             await anyio.sleep_until(started_at + self._interval(calls))
 
-    async def sweep(self, records: Iterable[Record], pause: float = 0.0) -> int:
+    async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
         """
-        Describe the containers of records once; return the number of calls.
+        Describe the containers of launches once; return the number of calls.
 
         :param pause: seconds that were meant to pass since the sweep before
         """
-        batches = list(self._batches(records))
+        batches = list(self._batches(launches))
         async with anyio.create_task_group() as calls:
             for scope, batch in batches:
                 await self._describing.wait_for_read()
@@ -99,31 +99,36 @@ class Polling:
     def _interval(self, calls: int) -> float:
         return self._pacer.interval(calls, self._limiter.read_rate)
 
-    def _batches(self, records: Iterable[Record]) -> Iterable[tuple[str, _Batch]]:
-        by_scope: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            handle = handle_of(record)
+    def _batches(self, launches: Iterable[Tracked]) -> Iterable[tuple[str, _Batch]]:
+        by_scope: defaultdict[str, list[Tracked]] = defaultdict(list)
+        for tracked in launches:
+            handle = tracked.handle
             if handle is not None:
-                by_scope[handle.scope].append(record)
+                by_scope[handle.scope].append(tracked)
         for scope, members in by_scope.items():
             for batch in self._describing.in_batches(members):
                 yield scope, _Batch(batch)
 
     async def _describe(self, scope: str, batch: _Batch, pause: float) -> None:
         try:
-            by_id: defaultdict[str, list[Record]] = defaultdict(list)
-            for record in batch.records:
-                handle = handle_of(record)
+            by_id: defaultdict[str, list[Tracked]] = defaultdict(list)
+            for tracked in batch.launches:
+                handle = tracked.handle
                 if handle is not None:
-                    by_id[handle.id].append(record)
+                    by_id[handle.id].append(tracked)
             observations = await self._describing.describe(scope, list(by_id))
             now, news = anyio.current_time(), False
             for observation in observations:
-                for record in by_id.get(observation.handle.id, ()):
-                    if is_news(record, observation):
+                for tracked in by_id.get(observation.handle.id, ()):
+                    phase = tracked.phase
+                    if (
+                        isinstance(phase, LOCATED)
+                        and phase.handle == observation.handle
+                        and is_news(phase, observation)
+                    ):
                         news = True
-                        event = lifecycle.Observed(observation, self._random.random(), pause)
-                        self._dispatcher.apply(record, event, now)
+                        event = Observed(observation, self._random.random(), pause)
+                        self._dispatcher.apply(tracked, event, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:

@@ -1,7 +1,7 @@
 """
 The lane that searches: for launches of which it is not known whether they have a container.
 
-May import ``core``, ``describing``, ``dispatcher``, ``records``, ``rendering``, ``session``, ``wakeup``, anyio and
+May import ``core``, ``describing``, ``dispatcher``, ``rendering``, ``session``, ``wakeup``, anyio and
 structlog. A launch with a named container is asked for by its identifier, any other by the mark that it carries.
 """
 
@@ -15,22 +15,14 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core import lifecycle
 from ecs_async_executor.core.backend import Handle, Observation
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.events import Checked, Found, SearchRefused
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.lifecycle import Record
+from ecs_async_executor.core.matching import choose
+from ecs_async_executor.core.phases import UNLOCATED, Checking, Searching, SearchPlace, Tracked
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
-from ecs_async_executor.engine.records import (
-    begins_to_miss_its_place,
-    earlier_containers_of,
-    is_searched_for,
-    launch_of,
-    named_container_of,
-    search_place_of,
-    ticket_of,
-)
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import Wakeup
@@ -41,7 +33,7 @@ CONCURRENCY = 256
 """Searches mostly wait for a listing that they share; the read budget limits how fast they may begin."""
 
 
-class Searching:
+class SearchLane:
     """
     Searches for containers.
 
@@ -69,6 +61,7 @@ class Searching:
         self._wakeup = wakeup
         self._event = event
         self._places = anyio.CapacityLimiter(CONCURRENCY)
+        self._unplaced: set[int] = set()
 
     def wake(self) -> None:
         """Have the searches that are due begin."""
@@ -77,80 +70,84 @@ class Searching:
     async def run(self) -> None:
         """Begin searches as they become due."""
         while True:
-            if due := self._ledger.due_look_ups(anyio.current_time()):
+            if due := self._ledger.searches.due(anyio.current_time()):
                 self._tasks.start_soon(self._search_batch, due)
             del due  # there can be thousands, and the next wait can be long
-            await self._wakeup.wait_until(self._ledger.next_look_up() or math.inf)
+            await self._wakeup.wait_until(self._ledger.searches.next_at() or math.inf)
 
-    async def _search_batch(self, due: Sequence[Record]) -> None:
-        tickets = [ticket_of(record) for record in due]
+    async def _search_batch(self, due: Sequence[Tracked]) -> None:
+        tickets = [self._ledger.searches.ticket(tracked) for tracked in due]
         try:
             await self.search(due)
         except Exception:
             log.exception(self._event("engine.lane_failed"), lane="searching")
         finally:
             at = anyio.current_time() + self._ledger.rules.relook_after
-            for record, ticket in zip(due, tickets, strict=True):
-                if is_searched_for(record) and ticket_of(record) == ticket:
-                    self._ledger.look_up_again(record, at)
+            for tracked, ticket in zip(due, tickets, strict=True):
+                if self._ledger.searches.ticket(tracked) == ticket:
+                    self._again(tracked, at)
             self.wake()
 
-    async def search(self, due: Sequence[Record]) -> None:
-        """Search for the containers of records once."""
-        named: defaultdict[str, dict[str, list[Record]]] = defaultdict(dict)
-        marked: list[Record] = []
-        for record in due:
-            handle_id = named_container_of(record)
-            if handle_id is None:
-                marked.append(record)
-            else:
-                named[self._session.scope_of(handle_id)].setdefault(handle_id, []).append(record)
+    async def search(self, due: Sequence[Tracked]) -> None:
+        """Search for the containers of launches once."""
+        named: defaultdict[str, dict[str, list[Tracked]]] = defaultdict(dict)
+        marked: list[Tracked] = []
+        for tracked in due:
+            phase = tracked.phase
+            if isinstance(phase, Searching):
+                marked.append(tracked)
+            elif isinstance(phase, Checking):
+                named[self._session.scope_of(phase.container)].setdefault(phase.container, []).append(tracked)
         async with anyio.create_task_group() as searches:
             for scope, by_id in named.items():
                 for ids in self._describing.in_batches(list(by_id)):
                     await self._describing.wait_for_read()
                     searches.start_soon(self._search_named, scope, {i: by_id[i] for i in ids})
-            for record in marked:
+            for tracked in marked:
                 await self._describing.wait_for_read()
-                searches.start_soon(self._search_marked, record)
+                searches.start_soon(self._search_marked, tracked)
 
-    async def _search_named(self, scope: str, by_id: dict[str, list[Record]]) -> None:
+    async def _search_named(self, scope: str, by_id: dict[str, list[Tracked]]) -> None:
         """Ask for containers by their identifiers."""
         refusal: list[str] = []
         async with self._describing.places:
             observations = {o.handle.id: o for o in await self._describing.describe(scope, list(by_id), refusal)}
         now = anyio.current_time()
-        for handle_id, records in by_id.items():
-            for record in records:
+        for handle_id, launches in by_id.items():
+            for tracked in launches:
                 if handle_id in observations:
-                    self._answered(record, lifecycle.Resolved(observations[handle_id]), now)
+                    self._dispatcher.dispatch(tracked, Checked(observations[handle_id]), now)
                 else:
-                    self._not_answered(record, refusal, now, Handle(scope, handle_id))
+                    self._not_answered(tracked, refusal, now, Handle(scope, handle_id))
 
-    async def _search_marked(self, record: Record) -> None:
+    async def _search_marked(self, tracked: Tracked) -> None:
         """Search for the container that carries a launch's mark."""
-        place, guessed_because = search_place_of(record), None
+        phase = tracked.phase
+        assert isinstance(phase, Searching)
+        place, guessed_because = phase.place, None
         if place is None:
-            place, guessed_because = await self._likely_place_of(record)
+            place, guessed_because = await self._likely_place_of(tracked)
         if place.mark is None:
             # The user's own mark, which other containers carry too: the service cannot be asked for it.
-            self._answered(record, lifecycle.Resolved(None), anyio.current_time())
+            self._dispatcher.dispatch(tracked, Found(None), anyio.current_time())
             return
         refusal: list[str] = []
         async with self._places:
-            found = await self._list(place.scope, place.mark, earlier_containers_of(record), refusal)
+            found = await self._list(place.scope, place.mark, tracked.past, refusal)
         if found is None:
-            self._not_answered(record, refusal, anyio.current_time())
+            self._not_answered(tracked, refusal, anyio.current_time())
             return
-        found = [o for o in found if not self._ledger.is_a_later_ones(record, o)]
-        chosen = lifecycle.choose(record, found, self._ledger.rules)
-        event: lifecycle.Resolved | lifecycle.LookUpRefused = lifecycle.Resolved(chosen)
+        if tracked.phase is not phase:
+            return  # it moved on, or the next search is on its way
+        found = [o for o in found if not self._ledger.is_of_a_later_launch(tracked, o)]
+        chosen = choose(tracked, found, self._ledger.rules)
+        event: Found | SearchRefused = Found(chosen)
         if chosen is None and guessed_because is not None:
             # At a guessed place, no container proves nothing.
-            event = lifecycle.LookUpRefused(guessed_because, place_unknown=True)
-        self._answered(record, event, anyio.current_time())
+            event = SearchRefused(guessed_because, place_unknown=True)
+        self._dispatcher.dispatch(tracked, event, anyio.current_time())
 
-    async def _likely_place_of(self, record: Record) -> tuple[lifecycle.Sought, str | None]:
+    async def _likely_place_of(self, tracked: Tracked) -> tuple[SearchPlace, str | None]:
         """
         Return where another scheduler has started the container, as far as a request of our own tells.
 
@@ -158,7 +155,7 @@ class Searching:
 
         :returns: the place, and why it is a guess if it is one
         """
-        launch = launch_of(record)
+        launch = tracked.launch
         try:
             spec = await self._rendering.render(launch)
         except Exception as error:  # noqa: BLE001 - user code can be involved
@@ -167,10 +164,10 @@ class Searching:
                 if isinstance(error, Rejected)
                 else f"The request could not be built: {type(error).__name__}"
             )
-            if begins_to_miss_its_place(record):
+            if self._begins_to_miss_its_place(tracked):
                 log.warning(self._event("search.place_unknown"), workload=str(launch), reason=reason)
-            return lifecycle.Sought(self._session.scope_of(None), launch.started_by), reason
-        return lifecycle.Sought(spec.scope, spec.started_by), None
+            return SearchPlace(self._session.scope_of(None), launch.started_by), reason
+        return SearchPlace(spec.scope, spec.started_by), None
 
     async def _list(
         self, scope: str, mark: str, over: Sequence[str], refusal: list[str]
@@ -196,14 +193,22 @@ class Searching:
             found += await self._describing.describe(scope, [handle.id for handle in batch], refusal)
         return found if len(found) >= len(handles) else None
 
-    def _answered(self, record: Record, event: lifecycle.Resolved | lifecycle.LookUpRefused, now: float) -> None:
-        if is_searched_for(record):
-            self._dispatcher.dispatch(record, event, now)
-
     def _not_answered(
-        self, record: Record, refusal: Sequence[str], now: float, named: Handle | None = None
+        self, tracked: Tracked, refusal: Sequence[str], now: float, named: Handle | None = None
     ) -> None:
         if refusal:
-            self._answered(record, lifecycle.LookUpRefused(refusal[0], named=named), now)
-        elif is_searched_for(record):
-            self._ledger.look_up_again(record, now + self._ledger.rules.relook_after)
+            self._dispatcher.dispatch(tracked, SearchRefused(refusal[0], named=named), now)
+        else:
+            self._again(tracked, now + self._ledger.rules.relook_after)
+
+    def _again(self, tracked: Tracked, at: float) -> None:
+        if isinstance(tracked.phase, UNLOCATED):
+            self._ledger.search_from(tracked, at)
+
+    def _begins_to_miss_its_place(self, tracked: Tracked) -> bool:
+        """Return whether nothing says for the first time where a launch's container would be."""
+        if tracked.number in self._unplaced:
+            return False
+        self._unplaced &= self._ledger.launches.keys()
+        self._unplaced.add(tracked.number)
+        return True

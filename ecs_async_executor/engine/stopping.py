@@ -1,7 +1,7 @@
 """
 The lane that stops containers. Stops never queue behind launches.
 
-May import ``core``, ``dispatcher``, ``records``, ``session``, ``wakeup``, anyio and structlog.
+May import ``core``, ``dispatcher``, ``session``, ``wakeup``, anyio and structlog.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core import lifecycle
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.ledger import Ledger, StopRequest
+from ecs_async_executor.core.events import StopTargetMissing
+from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.stops import StopRequest
 from ecs_async_executor.engine.dispatcher import Dispatcher
-from ecs_async_executor.engine.records import is_followed, launch_of
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import Wakeup
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 CONCURRENCY = 8
 TRIES = 6
-"""Refusals (of the right to stop, or of the request's form) after which a stop without a record is given up."""
+"""Refusals (of the right to stop, or of the form) after which a stop is given up, if its launch has ended."""
 DELAY_MAX = 60.0
 PAUSED_DELAY = 1.0
 
@@ -115,8 +115,8 @@ class Stopping:
     def _refused(self, request: StopRequest, error: BackendError) -> None:
         now = anyio.current_time()
         if error.kind is Kind.NOT_FOUND:
-            self._dispatcher.dispatch(request.record, lifecycle.Gone(), now)
-            if not is_followed(request.record):
+            self._dispatcher.dispatch(request.tracked, StopTargetMissing(), now)
+            if request.tracked.handle is None:
                 self._ledger.stops.done(request)
                 return
             # It was launched a moment ago, and the service does not know it everywhere yet.
@@ -126,7 +126,7 @@ class Stopping:
             request.tries += 1
         if error.kind in (Kind.REFUSED, Kind.INVALID):
             request.refusals += 1
-            if request.refusals >= TRIES and not is_followed(request.record):
+            if request.refusals >= TRIES and request.tracked.handle is None:
                 self._log(log.error, "gave_up", request, error)
                 self._ledger.stops.done(request)
                 return
@@ -142,7 +142,7 @@ class Stopping:
         needs = {"permission": self._permission} if error.kind is Kind.REFUSED else {}
         write(
             self._event(f"stop.{what}"),
-            workload=str(launch_of(request.record)),
+            workload=str(request.tracked),
             handle=request.handle.id,
             code=error.code,
             reason=error.message,

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.workloads import AdoptedWorkload
-from ecs_async_executor.core.messages import Adopt, Stop, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Stop
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
@@ -50,11 +50,11 @@ def test_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, data
 
     found = adopted(executor, database)
 
-    assert [(one.was, one.handle_id) for one in found] == [
-        (Was.QUEUED, None),
-        (Was.RUNNING, ARN),
-        (Was.RESTARTING, ARN),
-        (Was.QUEUED, None),
+    assert [(one.state, one.handle_id) for one in found] == [
+        (AirflowState.QUEUED, None),
+        (AirflowState.RUNNING, ARN),
+        (AirflowState.RESTARTING, ARN),
+        (AirflowState.QUEUED, None),
     ]
     assert [one.launch.started_by for one in found] == [assigned, *(str(ti_id) for ti_id in ids[1:])]
     assert found[0].launch.launch_id == assigned

@@ -17,7 +17,7 @@ from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.adapter.workloads import AdoptedWorkload
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.core.messages import Adopt, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState
 from ecs_async_executor.services import batch
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
@@ -69,7 +69,12 @@ def test_an_adopted_task_instance_is_looked_for_by_its_job_and_its_own_id(
         adopt(executor, session)
     executor.heartbeat()
     queued, running = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
-    assert (queued.was, queued.handle_id, running.was, running.handle_id) == (Was.QUEUED, None, Was.RUNNING, JOB)
+    assert (queued.state, queued.handle_id, running.state, running.handle_id) == (
+        AirflowState.QUEUED,
+        None,
+        AirflowState.RUNNING,
+        JOB,
+    )
     assert [one.launch.started_by for one in (queued, running)] == [str(one) for one in ids]
     assert running.launch.launch_id != JOB
 
@@ -250,7 +255,7 @@ def test_the_search_for_a_job_goes_where_a_hook_that_changes_executor_config_has
     executor = started(Popping)
     launch, subject = executor.workloads.new_launch(workload.ti.key, workload, time.time())
     executor.tracking.add(launch.key, launch, subject)
-    executor._bridge.submit(Adopt(launch, Was.QUEUED, None))
+    executor._bridge.submit(Adopt(launch, AirflowState.QUEUED, None))
     events = beat_until(executor, bool)
     assert events["task"][0] == ("running", by_the_one_before["jobId"])
     assert len(server.ledger.entries()) == 1
@@ -315,7 +320,7 @@ def test_a_launch_that_came_to_nothing_is_called_in_the_event_log_as_by_the_prov
     queue(executor, make_workload())
     executor.heartbeat()
     (launch,) = executor.scripted.launches
-    executor.scripted.report(failed(launch, "executor_config is bad", notable=True))
+    executor.scripted.report(failed(launch, "executor_config is bad"))
     executor.heartbeat()
     assert events == ["batch job submit failure"]
 

@@ -92,7 +92,7 @@ def waits(launch: Launch, text: str = WAITS) -> Notice:
 
 
 def out_of_memory(launch: Launch) -> Any:
-    return failed(launch, OUT_OF_MEMORY, notable=True, handle_id="arn:1", exit_code=137)
+    return failed(launch, OUT_OF_MEMORY, handle_id="arn:1", exit_code=137)
 
 
 def test_each_entry_of_a_heartbeat_is_in_the_table_with_its_task_instance(scheduler: Scheduler) -> None:

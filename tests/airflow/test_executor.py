@@ -245,7 +245,7 @@ def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge:
     queue(executor, make_callback())
     executor.heartbeat()
     (launch,) = bridge.launches
-    bridge.report(launched(launch), failed(launch, "ECS container exited 1", notable=True, handle_id="arn:1"))
+    bridge.report(launched(launch), failed(launch, "ECS container exited 1", handle_id="arn:1"))
     executor.heartbeat()
     (event,) = states(executor).values()
     assert event == ("failed", "ECS container exited 1")
@@ -388,7 +388,7 @@ def test_a_report_that_comes_twice_makes_one_event(executor: Any, bridge: Script
 def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     reason = "ECS container exited 137: OutOfMemoryError: Container killed due to memory usage"
-    bridge.report(failed(launch, reason, notable=True, handle_id="arn:1", exit_code=137))
+    bridge.report(failed(launch, reason, handle_id="arn:1", exit_code=137))
     executor.heartbeat()
     assert states(executor) == {"task": ("failed", reason)}
     assert event_logs(executor) == [("ecs container failure", reason)]
@@ -396,7 +396,7 @@ def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bri
 
 def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
-    bridge.report(failed(launch, "executor_config is bad", notable=True))
+    bridge.report(failed(launch, "executor_config is bad"))
     executor.heartbeat()
     assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
 
@@ -410,7 +410,7 @@ def test_an_outcome_is_told_although_the_event_log_cannot_be_written(executor: A
         raise RuntimeError("a bug")
 
     executor.log_task_event = broken
-    bridge.report(failed(bridge.launches[0], notable=True))
+    bridge.report(failed(bridge.launches[0]))
     executor.heartbeat()
     assert states(executor) == {"a": ("failed", "ECS container exited 1")}
 
@@ -502,7 +502,7 @@ def test_draining_writes_no_log_line(
     monkeypatch.setattr(telemetry, "log", Recorder())
     monkeypatch.setattr("ecs_async_executor.adapter.executor.log", Recorder())
     launch = launch_one(executor)
-    bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, notable=True, handle_id="arn:1"))
+    bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, handle_id="arn:1"))
     for _ in range(3):
         executor.sync()
     assert written == [("ecs_executor.notice", False), ("ecs_executor.container.failed", False)]
@@ -542,7 +542,7 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         executor = make_executor()
         one, two = launch_one(executor, task_id="one"), launch_one(executor, task_id="two")
         executor.scripted.report(
-            launched(one), failed(one, "why", notable=True), launched(two), notice(two, "text"), succeeded(two)
+            launched(one), failed(one, "why"), launched(two), notice(two, "text"), succeeded(two)
         )
         if not interrupted_at(line, executor.sync):
             break

@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from ecs_async_executor.core.backend import LaunchSpec
-from ecs_async_executor.core.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Launched, Report, Stop
 from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
@@ -135,7 +135,7 @@ class Scheduler:
         # What this still reports does not reach the database any more.
         self.bridge.stop(TUNING.shutdown_timeout, stop_containers=False, reason="the scheduler ends")
         self._note()
-        for record in self.bridge.records():
+        for record in self.bridge.shown_launches():
             sys.stderr.write(f"left behind: {json.dumps(record)}\n")
 
     def _die_if(self, death: str, in_hand: object) -> None:
@@ -181,9 +181,9 @@ class Scheduler:
         for ti in orphans:
             if self.plan.death == "adopted" and math.isfinite(self.plan.lifetime) and self.draw.random() < 1 / 200:
                 os.kill(os.getpid(), signal.SIGKILL)
-            was = Was.QUEUED
+            was = AirflowState.QUEUED
             if (ti.key, ti.queueing) in begun:
-                was = Was.RESTARTING if self.draw.random() < 0.05 else Was.RUNNING
+                was = AirflowState.RESTARTING if self.draw.random() < 0.05 else AirflowState.RUNNING
             assigned = self.cloud.identity(ti.external_id)
             launch = Launch(
                 launch_id=assigned or str(uuid.uuid4()),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_async_executor.core.messages import Adopt, Finished, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished
 from ecs_async_executor.local import Fault
 from ecs_async_executor.services.ecs.replies import observation
 from tests.contract.services import Local, local
@@ -101,7 +101,7 @@ def test_an_answer_without_sense_loses_nothing_and_starts_nothing_twice(service:
 def test_an_adopted_launch_has_all_its_attempts(service: Local) -> None:
     scheduler = Scheduler(service, life="never-starts")
     [launch] = scheduler.launches(1)
-    scheduler.bridge.submit(Adopt(launch, Was.QUEUED, None))
+    scheduler.bridge.submit(Adopt(launch, AirflowState.QUEUED, None))
     scheduler.run_until_finished(1)
     assert scheduler.stop()
     [finished] = scheduler.outcomes()

@@ -17,6 +17,7 @@ from ecs_async_executor.core.backend import LaunchSpec, Service
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import (
     Adopt,
+    AirflowState,
     Command,
     Finished,
     Launch,
@@ -25,14 +26,13 @@ from ecs_async_executor.core.messages import (
     Release,
     Report,
     Stop,
-    Was,
 )
 from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import Counters, Statistics
+from ecs_async_executor.engine.statistics import PHASE_NAMES, Counters, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
 
@@ -60,6 +60,15 @@ def launch_id() -> str:
     return str(uuid.uuid4())
 
 
+class _Rendering(Rendering):
+    """Renders as the engine does, or with a coroutine function in place of a hook in its own thread."""
+
+    instead: Callable[[Launch], Coroutine[Any, Any, LaunchSpec]] | None = None
+
+    async def render(self, launch: Launch) -> LaunchSpec:
+        return await (super().render(launch) if self.instead is None else self.instead(launch))
+
+
 class Harness:
     """What the executor would see, and a few verbs to drive it."""
 
@@ -78,13 +87,12 @@ class Harness:
         self.ledger = Ledger(rules)
         self.inbox: deque[Command | Check] = deque()
         self.render = render or self.default_render
-        self.rendering = rendering or Rendering(self._render)
+        self.rendering = rendering or _Rendering(self._render)
         self.rendered: list[str] = []
         self.reports: list[Report] = []
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
         self.silences = 0
-        self.count_silences: Callable[[], int] = lambda: self.silences
         self.silent_since: float | None = None
         self.clock_error = 0.0
         self.seed = seed
@@ -99,7 +107,7 @@ class Harness:
             options=self.options,
             counters=Counters(),
             heartbeat_age=self._heartbeat_age,
-            silences=self._silences,
+            silences=lambda: self.silences,
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
@@ -108,9 +116,6 @@ class Harness:
 
     def _heartbeat_age(self) -> float:
         return self.silence if self.silent_since is None else anyio.current_time() - self.silent_since
-
-    def _silences(self) -> int:
-        return self.count_silences()
 
     def new_loop(self) -> None:
         """Do what the bridge does when the loop thread has died: a new engine over the same ledger."""
@@ -164,7 +169,7 @@ class Harness:
     def release(self, *launches: Launch) -> None:
         self.submit(*(Release(launch.launch_id) for launch in launches))
 
-    def adopt(self, launch: Launch, was: Was, handle_id: str | None = None) -> None:
+    def adopt(self, launch: Launch, was: AirflowState, handle_id: str | None = None) -> None:
         self.submit(Adopt(launch, was, handle_id))
 
     def drain(self, stop_reason: str | None = None) -> None:
@@ -233,20 +238,24 @@ class Harness:
     # --- inside: only here do tests look into the ledger and the engine --------------------------------------
 
     def launches(self) -> list[Launch]:
-        """Return the launches that the ledger has a record of."""
-        return [record.launch for record in self.ledger.records.values()]
+        """Return the launches that have not ended."""
+        return [tracked.launch for tracked in self.ledger.launches.values()]
 
     def records(self) -> list[str]:
-        """Describe every record there is, for an assertion's message."""
-        return [repr(record) for record in self.ledger.records.values()]
+        """Describe every launch there is, for an assertion's message."""
+        return [repr(tracked) for tracked in self.ledger.launches.values()]
 
     def phases(self, label: str | None = None) -> list[str]:
         """Return the phases of the launches of a workload, or of all."""
-        return [r.phase.value for r in self.ledger.records.values() if label in (None, r.launch.label)]
+        return [
+            PHASE_NAMES[type(t.phase).__name__]
+            for t in self.ledger.launches.values()
+            if label in (None, t.launch.label)
+        ]
 
     def is_idle(self) -> bool:
         """Return whether no launch is left to see to; stops may still be owed."""
-        return not self.ledger.records
+        return not self.ledger.launches
 
     def owes_stops(self) -> bool:
         """Return whether a container has still to be stopped."""
@@ -254,27 +263,24 @@ class Harness:
 
     def without_container(self) -> list[Launch]:
         """Return the launches of which no container is known."""
-        return [record.launch for record in self.ledger.records.values() if record.handle is None]
+        return [t.launch for t in self.ledger.launches.values() if t.handle is None]
 
     def followed_since(self, then: float) -> list[str]:
         """Return the ids of the launches whose containers became known at ``then`` or later."""
-        return [record.id for record in self.ledger.active_since(then)]
+        return [tracked.launch.launch_id for tracked in self.ledger.active_since(then)]
 
     def queue_length(self) -> int:
         """Return how many entries the launch queues have, those that mean nothing any more included."""
-        return sum(len(lane.heap) for lane in self.ledger.lanes.values())
+        return sum(len(queue.heap) for queue in self.ledger.queues.queues.values())
 
     def render_with(self, rendered: Callable[[Launch], Coroutine[Any, Any, LaunchSpec]]) -> None:
         """Have this engine render with a coroutine function, as it does with a hook in its own thread."""
-        self.engine._rendered = rendered  # type: ignore[assignment,method-assign]
+        assert isinstance(self.rendering, _Rendering)
+        self.rendering.instead = rendered
 
     def wake_launching(self) -> None:
         """Wake the lane that launches, and no other."""
-        self.engine._launch_kick.set()
-
-    def notices_silence(self) -> bool:
-        """Have the engine look whether its scheduler was silent."""
-        return self.engine._notes_silence()
+        self.engine.launching.wake()
 
 
 def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fields: Any) -> Launch:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor.core.backend import LaunchSpec, Service
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Adopt, Finished, Launch, Report, Stop, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Report, Stop
 from ecs_async_executor.engine import loop_thread
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.engine.engine import Engine
@@ -99,8 +99,8 @@ def test_people_can_see_what_every_launch_waits_for_but_not_what_it_runs(cloud: 
     scheduler.bridge.start()
     launch = replace(a_launch("a"), workload="secret")
     scheduler.bridge.submit(launch)
-    scheduler.until(lambda: any(record["errors"] for record in scheduler.bridge.records()))
-    (shown,) = scheduler.bridge.records()
+    scheduler.until(lambda: any(record["errors"] for record in scheduler.bridge.shown_launches()))
+    (shown,) = scheduler.bridge.shown_launches()
     assert (shown["launch_id"], shown["workload"], shown["phase"]) == (launch.launch_id, "a", "waiting")
     assert "secret" not in str(shown)
     scheduler.bridge.stop(5, stop_containers=False, reason="")
@@ -344,7 +344,7 @@ def test_stop_is_bounded_when_aws_hangs(scheduler: Scheduler) -> None:
     began = time.monotonic()
     done = scheduler.bridge.stop(3, stop_containers=False, reason="")
     assert time.monotonic() - began < 3.5
-    assert done or scheduler.bridge.ledger.records
+    assert done or scheduler.bridge.ledger.launches
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_what_is_adopted_just_before_the_termination_is_stopped(cloud: FakeCloud
     second = Scheduler(cloud)
     second.bridge.start()
     second.bridge.check(5)
-    second.bridge.submit(Adopt(launch, Was.RUNNING, next(iter(cloud.containers))))
+    second.bridge.submit(Adopt(launch, AirflowState.RUNNING, next(iter(cloud.containers))))
     assert second.bridge.stop(10, stop_containers=True, reason="terminated")
     assert [c.stop_reasons for c in cloud.containers.values()] == [["terminated"]]
 

@@ -9,39 +9,45 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor.core import lifecycle
+from ecs_async_executor.core import table
+from ecs_async_executor.core.events import Observed, Replied
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.messages import Was
-from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.core.messages import AirflowState
+from ecs_async_executor.engine.intake import Intake
+from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.pinging import Pinging
+from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.searching import SearchLane
+from ecs_async_executor.engine.stopping import Stopping
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
 
 pytestmark = pytest.mark.anyio
-WHERE = {
-    "intake": "_take",
-    "launch": "_next_lane",
-    "poll": "_batches",
-    "look_up": "_look_all_up",
-    "stop": "_next_stop_at",
-    "ping": "_statistics",
+WHERE: dict[str, tuple[type, str]] = {
+    "intake": (Intake, "take"),
+    "launching": (Launching, "choose"),
+    "polling": (Polling, "sweep"),
+    "searching": (SearchLane, "search"),
+    "stopping": (Stopping, "next_at"),
+    "pinging": (Pinging, "snapshot"),
 }
 """What each lane calls again and again, where a bug can be."""
 
 
 def break_it(monkeypatch: pytest.MonkeyPatch, lane: str, times: float) -> Callable[[], int]:
     """Have a lane meet a bug so many times in a row; return what counts how often it has."""
-    name = WHERE[lane]
-    original: Any = getattr(Engine, name)
+    owner, name = WHERE[lane]
+    original: Any = getattr(owner, name)
     met = 0
 
-    def broken(self: Engine, *arguments: Any) -> Any:
+    def broken(self: Any, *arguments: Any) -> Any:
         nonlocal met
         if met < times:
             met += 1
             raise KeyError("a bug")
         return original(self, *arguments)
 
-    monkeypatch.setattr(Engine, name, broken)
+    monkeypatch.setattr(owner, name, broken)
     return lambda: met
 
 
@@ -55,7 +61,7 @@ async def everything(harness: Harness) -> tuple[str, str]:
     harness.launch("done")
     harness.launch("done as well")
     found = make_launch("found", tokened=False)
-    harness.adopt(found, Was.RUNNING)
+    harness.adopt(found, AirflowState.RUNNING)
     harness.engine.wake()
     await anyio.sleep(1.5)
     harness.stop(revoked)
@@ -79,7 +85,7 @@ async def test_a_lane_that_meets_a_bug_starts_again_and_nothing_is_lost(
             await harness.until(lambda: not harness.inbox and harness.is_idle() and not harness.owes_stops())
     assert met() == times
     assert lane in failures(logs)
-    assert failures(logs) <= {lane, "poll_young"}, "no other lane is the worse for it"
+    assert failures(logs) <= {lane, "polling_young"}, "no other lane is the worse for it"
     assert {(r.key, r.success) for r in harness.finished()} == {
         ("done", True),
         ("done as well", True),
@@ -94,7 +100,7 @@ async def test_a_lane_that_meets_a_bug_starts_again_and_nothing_is_lost(
     assert [c.stop_reasons for c in cloud.of("revoked")] in ([["revoked"]], [])
 
 
-@pytest.mark.parametrize("lane", ["poll", "look_up", "stop", "ping"])
+@pytest.mark.parametrize("lane", ["polling", "searching", "stopping", "pinging"])
 async def test_a_lane_that_meets_a_bug_each_time_holds_up_no_other(
     monkeypatch: pytest.MonkeyPatch, lane: str
 ) -> None:
@@ -108,9 +114,9 @@ async def test_a_lane_that_meets_a_bug_each_time_holds_up_no_other(
     assert lane in failures(logs)
     assert len(cloud.containers) == 3, "launches go on"
     ended = {r.key: r.success for r in harness.finished()}
-    if lane != "poll":
+    if lane != "polling":
         assert ended.items() >= {("done", True), ("done as well", True)}
-    if lane != "look_up":
+    if lane != "searching":
         assert ended.items() >= {("found", False)}
     # What the broken lane did not get to is still known, and would be done by the next loop thread.
     still = {launch.label for launch in harness.launches()}
@@ -129,7 +135,7 @@ async def test_a_look_up_that_a_bug_interrupts_is_made_again() -> None:
 
     cloud = Cloud()
     async with Harness(cloud).running() as harness:
-        harness.adopt(make_launch("a"), Was.RUNNING, "container-77")
+        harness.adopt(make_launch("a"), AirflowState.RUNNING, "container-77")
         await harness.until_finished("a", timeout=300)
 
 
@@ -158,14 +164,14 @@ async def test_a_command_that_a_bug_interrupts_has_one_outcome(monkeypatch: pyte
 
 
 async def test_a_container_whose_reply_could_not_be_taken_in_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = lifecycle.step
+    real = table.step
 
-    def step(record: Any, event: Any, now: float, rules: Any) -> Any:
-        if isinstance(event, lifecycle.Replied):
+    def step(tracked: Any, event: Any, now: float, rules: Any) -> Any:
+        if isinstance(event, Replied):
             raise KeyError("unparsable")
-        return real(record, event, now, rules)
+        return real(tracked, event, now, rules)
 
-    monkeypatch.setattr(lifecycle, "step", step)
+    monkeypatch.setattr("ecs_async_executor.core.ledger.step", step)
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
@@ -174,16 +180,14 @@ async def test_a_container_whose_reply_could_not_be_taken_in_is_stopped(monkeypa
 
 
 async def test_one_bad_observation_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ecs_async_executor.core import lifecycle
+    real = table.step
 
-    real = lifecycle.step
-
-    def step(record: Any, event: Any, now: float, rules: Any) -> Any:
-        if isinstance(event, lifecycle.Observed) and record.launch.label == "w7":
+    def step(tracked: Any, event: Any, now: float, rules: Any) -> Any:
+        if isinstance(event, Observed) and tracked.launch.label == "w7":
             raise KeyError("unparsable")
-        return real(record, event, now, rules)
+        return real(tracked, event, now, rules)
 
-    monkeypatch.setattr(lifecycle, "step", step)
+    monkeypatch.setattr("ecs_async_executor.core.ledger.step", step)
     cloud = FakeCloud()
     async with Harness(cloud).running() as harness:
         for n in range(100):

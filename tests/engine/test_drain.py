@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     TIMED_OUT,
@@ -50,7 +50,7 @@ async def test_terminate_waits_for_what_is_being_looked_up_to_stop_it() -> None:
     cloud.latency = 2.0
     second = Harness(cloud)
     async with second.running_until_drained():
-        second.adopt(make_launch("a"), Was.RUNNING, known)
+        second.adopt(make_launch("a"), AirflowState.RUNNING, known)
         await anyio.sleep(0.5)
         second.drain("terminated")
     assert cloud.of("a")[0].stop_reasons == ["terminated"]

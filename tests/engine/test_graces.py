@@ -10,7 +10,7 @@ import pytest
 
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.grace import NOT_YET, Grace
-from ecs_async_executor.core.messages import Finished, Was
+from ecs_async_executor.core.messages import AirflowState, Finished
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
 from tests.engine.virtual_time import run
@@ -92,7 +92,7 @@ async def refused_alone_while_others_pass() -> Outcome:
         return early
 
 
-async def search(first: str, kind: Kind, was: Was) -> Outcome:
+async def search(first: str, kind: Kind, was: AirflowState) -> Outcome:
     """Ask where an adopted launch's container is: one bad answer, an outage, and one more."""
     weather = Weather()
     cloud = FakeCloud(fault=weather, plan=lambda label, nth: LONG)
@@ -126,11 +126,11 @@ async def search(first: str, kind: Kind, was: Was) -> Outcome:
 
 
 async def a_search_refused() -> Outcome:
-    return await search("find", Kind.REFUSED, Was.QUEUED)
+    return await search("find", Kind.REFUSED, AirflowState.QUEUED)
 
 
 async def an_empty_listing_of_what_runs() -> Outcome:
-    return await search("find", Kind.NOT_FOUND, Was.RUNNING)
+    return await search("find", Kind.NOT_FOUND, AirflowState.RUNNING)
 
 
 async def unknown_to_the_service() -> Outcome:

@@ -9,7 +9,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Rejected
-from ecs_async_executor.core.messages import Launch, Was
+from ecs_async_executor.core.messages import AirflowState, Launch
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     INVALID,
@@ -60,7 +60,7 @@ async def test_a_conflict_leads_to_the_container_that_exists() -> None:
         successor = Harness(cloud)
         async with successor.running():
             successor.adopt(
-                replace(make_launch("a"), launch_id=launch_id, tokened=True, route="other"), Was.QUEUED
+                replace(make_launch("a"), launch_id=launch_id, tokened=True, route="other"), AirflowState.QUEUED
             )
             successor.rendered.append("make the JWT differ")
             finished = await successor.until_finished("a")
@@ -153,7 +153,7 @@ async def test_an_adopted_launch_that_has_waited_for_longer_than_tokens_live_is_
     launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False)
     cloud.fault = lambda operation, _: NO_MEMORY if operation == "launch" else None
     async with Harness(cloud).running() as second:
-        second.adopt(launch, Was.QUEUED)
+        second.adopt(launch, AirflowState.QUEUED)
         await second.until_launched("a")
         assert anyio.current_time() < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
@@ -180,7 +180,7 @@ async def test_what_keeps_an_adopted_launch_from_being_repeated_does_not_decide_
 
         second.render = render
     async with second.running():
-        second.adopt(launch, Was.QUEUED)
+        second.adopt(launch, AirflowState.QUEUED)
         await second.until_finished("a")
     assert [f.success for f in second.finished("a")] == [launched]
     assert len(cloud.of("a")) == launched

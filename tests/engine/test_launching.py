@@ -7,7 +7,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
-from ecs_async_executor.core.messages import Finished, Launch, Launched, Was
+from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     failing,
@@ -74,10 +74,10 @@ async def test_a_container_that_a_person_stopped_before_it_started_is_not_launch
         container.stop_by_hand()
         async with Harness(cloud).running() as harness:
             handle_id = container.handle.id if adopted == "by its identifier" else None
-            harness.adopt(launch, Was.QUEUED, handle_id)
+            harness.adopt(launch, AirflowState.QUEUED, handle_id)
             await harness.until_finished("a")
     [finished] = harness.finished("a")
-    assert (finished.success, finished.reason, finished.notable) == (False, "It stopped", True)
+    assert (finished.success, finished.reason) == (False, "It stopped")
     assert len(cloud.of("a")) == 1
 
 

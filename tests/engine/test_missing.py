@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.messages import Launched, Was
+from ecs_async_executor.core.messages import AirflowState, Launched
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     TIMED_OUT,
@@ -46,7 +46,7 @@ async def test_what_runs_may_be_missing_for_two_minutes(adopted: bool, repeatabl
     async with then.running():
         [container] = cloud.of("a")
         if adopted:
-            then.adopt(launch, Was.RUNNING, container.handle.id)
+            then.adopt(launch, AirflowState.RUNNING, container.handle.id)
         await anyio.sleep(600)
         container.plan.hidden_for = anyio.current_time() - container.created + 120.0
         await anyio.sleep(300)
@@ -90,7 +90,9 @@ async def test_listed_but_not_yet_described_is_not_launched_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=30))
     original, _ = await first_scheduler_dies(cloud, started_by="ti-1")
     async with Harness(cloud).running() as second:
-        second.adopt(replace(make_launch("a", started_by="ti-1"), queued_at=original.queued_at), Was.QUEUED)
+        second.adopt(
+            replace(make_launch("a", started_by="ti-1"), queued_at=original.queued_at), AirflowState.QUEUED
+        )
         await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 
@@ -100,7 +102,7 @@ async def test_a_known_container_that_the_service_does_not_show_yet_is_not_launc
     original, known = await first_scheduler_dies(cloud, tokened=True)
     async with Harness(cloud).running() as second:
         adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
-        second.adopt(adopted, Was.QUEUED, known)
+        second.adopt(adopted, AirflowState.QUEUED, known)
         finished = await second.until_finished("a")
     assert len(cloud.of("a")) == 1
     assert (finished.success, finished.handle_id) == (True, known)
@@ -116,7 +118,7 @@ async def test_a_container_that_appears_just_before_the_patience_ends_gets_its_g
     cloud.unlisted = lambda container: anyio.current_time() <= began + 56
     runs.forgotten_until = began + 64
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(original), Was.RUNNING)
+        second.adopt(under_a_new_id(original), AirflowState.RUNNING)
         await anyio.sleep(90)
         assert not second.finished("a")
 
@@ -137,7 +139,7 @@ async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() 
 
     cloud.fault = no_answer_then_hidden
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(original), Was.RUNNING)
+        second.adopt(under_a_new_id(original), AirflowState.RUNNING)
         finished = await second.until_finished("a")
     assert asked_at[0] > RULES.missing_grace
     assert (finished.success, finished.handle_id) == (True, known)

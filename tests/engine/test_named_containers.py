@@ -9,7 +9,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
-from ecs_async_executor.core.messages import Launch, Was
+from ecs_async_executor.core.messages import AirflowState, Launch
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import (
     RULES,
@@ -30,15 +30,17 @@ async def test_a_previous_queueings_container_is_not_mistaken_for_this_ones(by: 
     _, known = await first_scheduler_dies(cloud, started_by="ti-1", after=60)
     async with Harness(cloud).running() as second:
         resumed = make_launch("a", started_by="ti-1")
-        second.adopt(resumed, Was.QUEUED, known if by == "arn" else None)
+        second.adopt(resumed, AirflowState.QUEUED, known if by == "arn" else None)
         finished = await second.until_finished("a")
     assert finished.success
     assert known not in [r.handle_id for r in second.launched("a")]
     assert len(cloud.of("a")) == 2
 
 
-@pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
-async def test_a_running_ones_identifier_of_an_earlier_queueing_does_not_bring_that_ones_outcome(was: Was) -> None:
+@pytest.mark.parametrize("was", [AirflowState.RUNNING, AirflowState.RESTARTING])
+async def test_a_running_ones_identifier_of_an_earlier_queueing_does_not_bring_that_ones_outcome(
+    was: AirflowState,
+) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5 if nth == 1 else 60, exit_code=0 if nth == 1 else 3))
     resumed, old = await first_scheduler_dies_after_a_deferral(cloud, after=5)
     async with Harness(cloud).running() as second:
@@ -47,15 +49,15 @@ async def test_a_running_ones_identifier_of_an_earlier_queueing_does_not_bring_t
     assert (finished.exit_code, finished.handle_id) == (3, cloud.of("a")[1].handle.id)
 
 
-@pytest.mark.parametrize("was", [Was.QUEUED, Was.RUNNING])
+@pytest.mark.parametrize("was", [AirflowState.QUEUED, AirflowState.RUNNING])
 @pytest.mark.parametrize("mark", ["assigned", "ti-1"])
 async def test_the_container_after_one_that_never_started_is_found_though_airflow_knows_the_first(
-    was: Was, mark: str
+    was: AirflowState, mark: str
 ) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(starts=nth > 1, duration=60))
     # Airflow's identity of the launch is overwritten with the first container's identifier.
     fields = {"tokened": True} if mark == "assigned" else {"started_by": mark}
-    after = 5 if was is Was.RUNNING else 0
+    after = 5 if was is AirflowState.RUNNING else 0
     original, known = await first_scheduler_dies(cloud, containers=2, after=after, **fields)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
@@ -75,15 +77,15 @@ async def test_a_first_container_that_is_not_shown_for_a_moment_does_not_hide_th
     await cloud.launch(spec, f"{original.launch_id}-2")
     await anyio.sleep(5)
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(original), Was.RUNNING, known)
+        second.adopt(under_a_new_id(original), AirflowState.RUNNING, known)
         finished = await second.until_finished("a")
     assert (finished.success, finished.handle_id) == (True, cloud.of("a")[1].handle.id)
 
 
-@pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
+@pytest.mark.parametrize("was", [AirflowState.RUNNING, AirflowState.RESTARTING])
 @pytest.mark.parametrize("hidden_for", [0.0, 1e6])
 async def test_a_running_ones_known_container_that_is_forgotten_does_not_hide_the_one_that_runs(
-    was: Was, hidden_for: float
+    was: AirflowState, hidden_for: float
 ) -> None:
     """A deferral of more than an hour: the service has forgotten the first container, Airflow knows only that."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=5 if nth == 1 else 1000))
@@ -120,13 +122,15 @@ async def test_a_running_one_is_not_the_older_container_that_has_never_started(n
     old, new = cloud.of("a")
     async with Harness(cloud).running() as third:
         adopted = under_a_new_id(again)
-        third.adopt(adopted, Was.RUNNING, old.handle.id if named else None)
+        third.adopt(adopted, AirflowState.RUNNING, old.handle.id if named else None)
         finished = await third.until_finished("a", timeout=300)
     assert (finished.success, finished.handle_id) == (True, new.handle.id)
 
 
-@pytest.mark.parametrize("was", [Was.RUNNING, Was.QUEUED])
-async def test_a_mark_of_the_users_own_that_a_known_container_carries_leads_to_nobody_elses(was: Was) -> None:
+@pytest.mark.parametrize("was", [AirflowState.RUNNING, AirflowState.QUEUED])
+async def test_a_mark_of_the_users_own_that_a_known_container_carries_leads_to_nobody_elses(
+    was: AirflowState,
+) -> None:
     """The known container never started, what says where another would be fails, and "team" is on everything."""
 
     def render(launch: Launch) -> LaunchSpec:
@@ -176,7 +180,7 @@ async def test_adopted_launches_share_no_token_after_the_users_own_mark_was_take
     async with Harness(cloud).running() as second:
         for original in originals:
             known = cloud.of(original.label)[0].handle.id
-            second.adopt(under_a_new_id(original), Was.QUEUED, known)
+            second.adopt(under_a_new_id(original), AirflowState.QUEUED, known)
         await second.until(lambda: second.finished("a") and second.finished("b"))
     assert [len(cloud.of(label)) for label in "ab"] == [2, 2]
     for label in "ab":

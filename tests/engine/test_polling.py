@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     INVALID,
@@ -89,9 +89,9 @@ async def test_one_identifier_that_the_service_does_not_take_spoils_no_other() -
         await first.until(lambda: len(first.handles()) == 60)
     known = first.handles()
     async with Harness(cloud).running() as second:
-        second.adopt(make_launch("odd"), Was.RUNNING, "arn:of:another:world")
+        second.adopt(make_launch("odd"), AirflowState.RUNNING, "arn:of:another:world")
         for n in range(60):
-            second.adopt(make_launch(f"w{n}"), Was.RUNNING, known[f"w{n}"])
+            second.adopt(make_launch(f"w{n}"), AirflowState.RUNNING, known[f"w{n}"])
         await second.until(lambda: len(second.finished()) == 61)
         assert anyio.current_time() < 200
     assert {f.key for f in second.finished() if not f.success} == {"odd"}

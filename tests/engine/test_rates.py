@@ -11,6 +11,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.engine.rendering import Rendering
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     NO_MEMORY,
@@ -103,8 +104,14 @@ async def test_requests_for_one_place_that_draw_from_different_rates_keep_the_lo
 
 async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
     """A third of Airflow's patience is 200 s: what is said to be launched in it has to be."""
+
+    def slowly(launch: Launch) -> LaunchSpec:
+        return harness.default_render(launch)
+
     harness = Harness(
-        FakeCloud(plan=lambda label, nth: Plan(duration=10_000)), options=replace(QUOTA, render_in_thread=True)
+        FakeCloud(plan=lambda label, nth: Plan(duration=10_000)),
+        options=QUOTA,
+        rendering=Rendering(slowly, in_thread=True),
     )
 
     async def in_thread(render: Callable[[Launch], LaunchSpec], launch: Launch, **_: Any) -> LaunchSpec:

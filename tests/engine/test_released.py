@@ -8,8 +8,7 @@ import anyio
 import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec, Observation
-from ecs_async_executor.core.lifecycle import Phase
-from ecs_async_executor.core.messages import Release, Was
+from ecs_async_executor.core.messages import AirflowState, Release
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     TIMED_OUT,
@@ -36,18 +35,18 @@ async def test_what_is_released_as_the_scheduler_calls_again_is_not_launched_bef
     assert engine.is_idle()
 
 
-@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.AMBIGUOUS, Phase.UNRESOLVED, Phase.ACTIVE])
-async def test_what_is_released_says_nothing_more_and_its_container_runs_on(phase: Phase) -> None:
+@pytest.mark.parametrize("phase", ["sending", "in doubt", "searching", "starting"])
+async def test_what_is_released_says_nothing_more_and_its_container_runs_on(phase: str) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=30, duration=1e5), latency=2.0)
-    if phase in (Phase.AMBIGUOUS, Phase.UNRESOLVED):
+    if phase in ("in doubt", "searching"):
         cloud.fault = failing("launch:after", TIMED_OUT)
-    rules = replace(RULES, repeatable=phase is not Phase.UNRESOLVED)
+    rules = replace(RULES, repeatable=phase != "searching")
     async with Harness(cloud, rules=rules).running() as engine:
         launch = make_launch("a")
         engine.submit(launch)
-        await engine.until(lambda: engine.phases() == [phase.value])
+        await engine.until(lambda: engine.phases() == [phase])
         await engine.until(lambda: cloud.of("a"))
-        assert engine.phases() == [phase.value]
+        assert engine.phases() == [phase]
         engine.take()
         engine.reports.clear()
         engine.release(launch)
@@ -90,7 +89,7 @@ async def test_what_is_released_in_flight_is_not_stopped_whatever_the_answer_is(
     async with Harness(cloud).running() as engine, Harness(cloud).running() as adopter:
         adopter.rendered.append("make the JWT differ")
         if what == "conflict":
-            adopter.adopt(launch, Was.QUEUED)
+            adopter.adopt(launch, AirflowState.QUEUED)
             await anyio.sleep(0.1)
             engine.submit(launch)
             await anyio.sleep(0.5)
@@ -116,7 +115,7 @@ async def test_what_is_released_in_flight_and_adopted_back_keeps_its_container()
         await engine.until(lambda: cloud.of("a"))
         engine.release(launch)
         await engine.until_idle()
-        engine.adopt(launch, Was.QUEUED)
+        engine.adopt(launch, AirflowState.QUEUED)
         await engine.until_launched("a")
     assert len(cloud.of("a")) == 1
 
@@ -142,10 +141,10 @@ async def test_what_is_released_in_flight_and_adopted_back_at_once_is_not_launch
         engine.submit(launch)
         await anyio.sleep(1)
         async with Harness(cloud).running() as peer:
-            peer.adopt(launch, Was.QUEUED)
+            peer.adopt(launch, AirflowState.QUEUED)
             await peer.until_launched("a")
         engine.release(launch)
-        engine.adopt(launch, Was.QUEUED)
+        engine.adopt(launch, AirflowState.QUEUED)
         await engine.until_launched("a")
         await anyio.sleep(100)
     assert len(cloud.of("a")) == 1

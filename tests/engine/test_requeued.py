@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     INVALID,
@@ -91,10 +91,10 @@ async def test_a_failure_is_held_for_a_bounded_time_although_nothing_can_be_read
         await harness.until_finished("a", timeout=330)
 
 
-@pytest.mark.parametrize("was", ["sending", "ambiguous", "active"])
+@pytest.mark.parametrize("was", ["sending", "in doubt", "starting"])
 async def test_a_queueing_under_the_identity_of_a_revoked_launch_that_lingers_is_not_dropped(was: str) -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
-        unanswered = was == "ambiguous" and asked == "launch" and anyio.current_time() < 60
+        unanswered = was == "in doubt" and asked == "launch" and anyio.current_time() < 60
         return TIMED_OUT if unanswered or (asked == "stop" and anyio.current_time() < 600) else None
 
     cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1e6 if nth == 1 else 1, exit_code=3), fault=fault)
@@ -128,7 +128,7 @@ async def test_a_revoked_launch_that_is_found_late_does_not_stop_the_container_o
     async with Harness(cloud).running() as engine:
         # Airflow assigns no identity: both queueings have the task instance's id for their mark.
         adopted = make_launch("a", started_by="ti-1")
-        engine.adopt(adopted, Was.QUEUED)
+        engine.adopt(adopted, AirflowState.QUEUED)
         await anyio.sleep(1)
         engine.stop(adopted.launch_id)
         await anyio.sleep(requeued_after)
@@ -149,7 +149,7 @@ async def test_a_revoked_launch_that_is_found_late_stops_its_own_container_and_n
     cloud.fault = lambda operation, cloud: TIMED_OUT if operation == "find" else None
     async with Harness(cloud).running() as second:
         adopted = under_a_new_id(original)
-        second.adopt(adopted, Was.QUEUED)
+        second.adopt(adopted, AirflowState.QUEUED)
         await anyio.sleep(10)
         second.stop(adopted.launch_id)
         again = make_launch("a", started_by="ti-1")
@@ -196,7 +196,7 @@ async def test_an_identity_that_is_queued_again_while_its_adopted_container_has_
     cloud = FakeCloud(plan=plan)
     launch, _ = await first_scheduler_dies(cloud, tokened=True, after=5)
     async with Harness(cloud).running() as second:
-        second.adopt(launch, Was.RUNNING)
+        second.adopt(launch, AirflowState.RUNNING)
         await anyio.sleep(3)
         cloud.fault = lambda operation, _: (
             TIMED_OUT if operation == "describe" and anyio.current_time() < 40 else None

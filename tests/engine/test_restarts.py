@@ -11,6 +11,7 @@ import pytest
 
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Stop
+from ecs_async_executor.core.queue import LaunchQueues
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
 
@@ -59,7 +60,10 @@ class Death(BaseException):
     """The loop thread dies at this statement."""
 
 
-@pytest.mark.parametrize("method", ["_carry_out", "_emit", "_forget", "_enqueue"])
+CALLS: dict[str, type] = {"_carry_out": Ledger, "_emit": Ledger, "_forget": Ledger, "add": LaunchQueues}
+
+
+@pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_death_at_any_call_of_the_ledgers_loses_and_doubles_nothing(
     method: str, when: str, monkeypatch: pytest.MonkeyPatch
@@ -74,10 +78,11 @@ async def test_a_death_at_any_call_of_the_ledgers_loses_and_doubles_nothing(
 
 
 async def dies_at(method: str, nth: int, when: str, patch: pytest.MonkeyPatch) -> bool:
-    real = getattr(Ledger, method)
+    owner: Any = CALLS[method]
+    real = getattr(owner, method)
     calls = 0
 
-    def dying(self: Ledger, *args: Any) -> Any:
+    def dying(self: Any, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls != nth:
@@ -86,7 +91,7 @@ async def dies_at(method: str, nth: int, when: str, patch: pytest.MonkeyPatch) -
             real(self, *args)
         raise Death
 
-    patch.setattr(Ledger, method, dying)
+    patch.setattr(owner, method, dying)
     cloud = FakeCloud(plan=lambda label, n: Plan(starts=n > 1, exit_code=1 if label == "bad" else 0))
     harness = Harness(cloud)
     good, bad, revoked = launches = [make_launch(label) for label in ("good", "bad", "revoked")]

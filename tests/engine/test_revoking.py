@@ -9,7 +9,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
-from ecs_async_executor.core.messages import Launch, Was
+from ecs_async_executor.core.messages import AirflowState, Launch
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     NO_MEMORY,
@@ -78,7 +78,7 @@ async def test_a_revoke_stops_what_an_adopted_launchs_first_scheduler_started(me
     launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False)
     cloud.fault = failing("launch", THROTTLED)
     async with Harness(cloud).running() as second:
-        second.adopt(launch, Was.QUEUED)
+        second.adopt(launch, AirflowState.QUEUED)
         if meanwhile == "while it is sent":
             cloud.latency = 4.0
             await anyio.sleep(1.0)
@@ -95,7 +95,7 @@ async def test_a_revoke_while_a_tokens_container_is_asked_for_its_age_stops_it()
     cloud.fault = failing("describe", TIMED_OUT, until=anyio.current_time() + 30)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
-        second.adopt(original, Was.QUEUED)
+        second.adopt(original, AirflowState.QUEUED)
         await anyio.sleep(5)
         second.stop(original.launch_id)
         await second.until_idle(timeout=120)
@@ -124,7 +124,7 @@ async def test_what_is_revoked_while_a_hook_runs_that_then_fails_is_still_looked
         launch = make_launch("a", tokened=True)
         dead.submit(launch)
         await dead.until_launched("a")
-        heir.adopt(launch, Was.QUEUED)
+        heir.adopt(launch, AirflowState.QUEUED)
         await heir.until(lambda: hook.statistics().locked)
         heir.stop(launch.launch_id)
         await heir.until(lambda: hook.statistics().tasks_waiting)
@@ -139,7 +139,7 @@ async def test_a_revoked_ones_container_that_airflow_names_is_stopped_though_its
     cloud.unreadable = lambda container: True
     async with Harness(cloud).running() as second:
         adopted = under_a_new_id(original)
-        second.adopt(adopted, Was.RUNNING, known)
+        second.adopt(adopted, AirflowState.RUNNING, known)
         await anyio.sleep(10)
         second.stop(adopted.launch_id)
         await second.until(lambda: second.is_idle() and not second.owes_stops())

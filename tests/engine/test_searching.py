@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
-from ecs_async_executor.core.messages import Launch, Unfollowed, Was
+from ecs_async_executor.core.messages import AirflowState, Launch, Unfollowed
 from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
@@ -36,7 +36,7 @@ async def test_many_searches_wait_for_a_slow_listing_together() -> None:
         await first.until(lambda: len(first.handles()) == 200)
     async with second.running():
         for original in originals:
-            second.adopt(original, Was.RUNNING)
+            second.adopt(original, AirflowState.RUNNING)
         await second.until(lambda: len(second.handles()) == 200, timeout=30)
     assert len(cloud.containers) == 200
 
@@ -48,7 +48,7 @@ async def test_more_containers_of_one_mark_than_one_request_describes() -> None:
             first.launch("a", started_by="ti-1")
             await anyio.sleep(5)
     async with Harness(cloud).running() as second:
-        second.adopt(make_launch("b", started_by="ti-1"), Was.QUEUED)
+        second.adopt(make_launch("b", started_by="ti-1"), AirflowState.QUEUED)
         await second.until_finished("b", timeout=60)
     assert second.finished("b")[0].success
 
@@ -63,7 +63,7 @@ async def test_an_adopted_launch_without_its_token_is_found_although_the_listing
     cloud = Lagging(plan=lambda label, nth: Plan(duration=100))
     launch, _ = await first_scheduler_dies(cloud, started_by="ti", told=False)
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(launch), Was.QUEUED)
+        second.adopt(under_a_new_id(launch), AirflowState.QUEUED)
         await second.until_launched("a")
         await anyio.sleep(30)
     assert len(cloud.of("a")) == 1
@@ -79,7 +79,7 @@ async def test_a_description_that_gets_no_answer_for_long_fails_no_look_up() -> 
         else None
     )
     async with Harness(cloud).running() as second:
-        second.adopt(make_launch("a", started_by="ti", queued_at=launch.queued_at), Was.QUEUED)
+        second.adopt(make_launch("a", started_by="ti", queued_at=launch.queued_at), AirflowState.QUEUED)
         await second.until_launched("a")
     assert not second.finished()
     assert len(cloud.containers) == 1
@@ -88,8 +88,8 @@ async def test_a_description_that_gets_no_answer_for_long_fails_no_look_up() -> 
 async def test_a_look_up_that_is_refused_for_its_form_ends_with_the_services_words() -> None:
     cloud = FakeCloud(fault=failing("describe", INVALID))
     async with Harness(cloud).running() as harness:
-        harness.adopt(make_launch("queued"), Was.QUEUED, "arn:of:another:region")
-        harness.adopt(make_launch("running"), Was.RUNNING, "arn:of:another:region:too")
+        harness.adopt(make_launch("queued"), AirflowState.QUEUED, "arn:of:another:region")
+        harness.adopt(make_launch("running"), AirflowState.RUNNING, "arn:of:another:region:too")
         [end] = await harness.until(harness.finished, timeout=RULES.permanent_error_grace + 20)
         await anyio.sleep(600)
     assert (end.key, end.success) == ("queued", False)
@@ -102,9 +102,9 @@ async def test_an_adopted_launch_that_may_not_be_looked_for_fails_with_the_servi
     denied = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:ListTasks")
     cloud = FakeCloud(fault=failing("find", denied))
     async with Harness(cloud).running() as harness:
-        harness.adopt(make_launch("queued"), Was.QUEUED)
+        harness.adopt(make_launch("queued"), AirflowState.QUEUED)
         revoked = make_launch("revoked")
-        harness.adopt(revoked, Was.QUEUED)
+        harness.adopt(revoked, AirflowState.QUEUED)
         await anyio.sleep(10)
         harness.stop(revoked.launch_id)
         await harness.until_idle(timeout=200)
@@ -127,9 +127,9 @@ async def test_a_record_that_cannot_be_read_does_not_keep_a_launch_from_ending(b
         await anyio.sleep(60)
     async with Harness(cloud, rules=rules).running() as second:
         handle_id = "container-1" if by == "identifier" else None
-        second.adopt(make_launch("queued", started_by="ti"), Was.QUEUED, handle_id)
+        second.adopt(make_launch("queued", started_by="ti"), AirflowState.QUEUED, handle_id)
         revoked = make_launch("revoked", started_by="ti")
-        second.adopt(revoked, Was.QUEUED, handle_id)
+        second.adopt(revoked, AirflowState.QUEUED, handle_id)
         second.stop(revoked.launch_id)
         [end] = await second.until(second.finished, timeout=rules.permanent_error_grace + 20)
         await second.until_idle(timeout=20)
@@ -149,9 +149,9 @@ async def launched_elsewhere(cloud: FakeCloud, rules: Rules) -> Launch:
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-@pytest.mark.parametrize("was", [Was.QUEUED, Was.RUNNING])
+@pytest.mark.parametrize("was", [AirflowState.QUEUED, AirflowState.RUNNING])
 async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launched_by_a_search_elsewhere(
-    was: Was, repeatable: bool
+    was: AirflowState, repeatable: bool
 ) -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=600), repeatable=repeatable)
     rules = replace(RULES, repeatable=repeatable)
@@ -171,7 +171,7 @@ async def test_what_cannot_be_rendered_for_a_while_is_neither_failed_nor_launche
             await second.until_finished("a")
     assert [one.success for one in second.finished("a")] == [True]
     assert len(cloud.of("a")) == 1
-    told = [line for line in logs if line["event"].endswith("look_up.place_unknown")]
+    told = [line for line in logs if line["event"].endswith("search.place_unknown")]
     assert [(line["log_level"], line["reason"]) for line in told] == [
         ("warning", "the list of teams does not answer")
     ]
@@ -187,7 +187,7 @@ async def test_a_running_one_that_can_never_be_rendered_is_let_run_and_told_of_l
 
     second.render = render
     async with second.running():
-        second.adopt(launch, Was.RUNNING)
+        second.adopt(launch, AirflowState.RUNNING)
         await anyio.sleep(RULES.seen_missing_grace - 10.0)
         assert not second.take()
         (unfollowed,) = await second.until(second.take, timeout=30.0)
@@ -209,7 +209,7 @@ async def test_a_running_one_that_cannot_be_rendered_is_found_where_containers_a
 
     second.render = render
     async with second.running():
-        second.adopt(under_a_new_id(launch), Was.RUNNING)
+        second.adopt(under_a_new_id(launch), AirflowState.RUNNING)
         await second.until_finished("a")
     assert [one.success for one in second.finished("a")] == [True]
 
@@ -226,8 +226,8 @@ async def test_a_hook_that_hangs_over_one_look_up_holds_up_no_other() -> None:
 
     async with harness.running():
         harness.render_with(rendered)
-        harness.adopt(make_launch("a", started_by="ti"), Was.RUNNING)
+        harness.adopt(make_launch("a", started_by="ti"), AirflowState.RUNNING)
         await anyio.sleep(3)
-        harness.adopt(make_launch("b"), Was.RUNNING, known)
+        harness.adopt(make_launch("b"), AirflowState.RUNNING, known)
         await harness.until_finished("b", timeout=600)
     assert harness.finished("b")[0].success

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
 from tests.engine.virtual_time import wall
@@ -134,7 +134,7 @@ async def test_a_sensor_that_was_queued_when_its_scheduler_died_is_launched_thou
                 tokened=assigned,
                 queued_at=wall(),
             ),
-            Was.QUEUED,
+            AirflowState.QUEUED,
             None if assigned else known,
         )
         await second.until_finished(sensor.label)

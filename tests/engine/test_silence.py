@@ -11,8 +11,9 @@ import pytest
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.messages import Launch, Was
-from ecs_async_executor.engine.engine import Options
+from ecs_async_executor.core.messages import AirflowState, Launch
+from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.options import Options
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     NO_MEMORY,
@@ -84,7 +85,7 @@ async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, rep
         sleeper.silence = STALL + 1
         await anyio.sleep(10)
         for launch in launches:
-            peer.adopt(under_a_new_id(launch), Was.QUEUED)
+            peer.adopt(under_a_new_id(launch), AirflowState.QUEUED)
         await anyio.sleep(10)
         assert len(cloud.containers) < LAUNCHES, "nothing was left that both could launch"
         sleeper.release(*launches)  # as the database says
@@ -115,7 +116,7 @@ async def test_who_wakes_up_does_not_launch_what_another_has_adopted_and_launche
         await anyio.sleep(5)
         if adopted:
             peer.rendered.append("make the JWT differ")
-            peer.adopt(launch if tokened else under_a_new_id(launch), Was.QUEUED)
+            peer.adopt(launch if tokened else under_a_new_id(launch), AirflowState.QUEUED)
             await peer.until_launched("a")
         sleeper.silence = 0.0
         await sleeper.until_finished("a")
@@ -165,7 +166,7 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         await anyio.sleep(5)
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
-        peer.adopt(under_a_new_id(again), Was.QUEUED)
+        peer.adopt(under_a_new_id(again), AirflowState.QUEUED)
         await peer.until_launched("a")
         await anyio.sleep(10)
         sleeper.silence = 0.0
@@ -173,19 +174,17 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         assert sum(container.alive(anyio.current_time()) for container in cloud.of("a")) == 1
 
 
-async def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
-    cloud = FakeCloud()
-    engine = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
-    engine.silence = STALL + 1
+def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
+    age, silences = STALL + 1, 0
 
     def ends() -> int:
-        known = engine.silences
-        if not known:
-            engine.silences, engine.silence = 1, 0.0
+        nonlocal age, silences
+        known = silences
+        age, silences = 0.0, 1
         return known
 
-    engine.count_silences = ends
-    assert engine.notices_silence()
+    watch = SilenceWatch(STALL, lambda: age, ends)
+    assert watch.notices()
 
 
 async def test_what_comes_long_after_a_silence_is_launched_without_a_search() -> None:
@@ -278,7 +277,7 @@ async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> No
         await anyio.sleep(1)
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
-        peer.adopt(under_a_new_id(launch), Was.QUEUED)
+        peer.adopt(under_a_new_id(launch), AirflowState.QUEUED)
         await peer.until_launched("a")
         sleeper.silence = 0.0
         await anyio.sleep(1)

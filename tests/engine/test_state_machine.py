@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
-from ecs_async_executor.core.messages import Finished, Was
+from ecs_async_executor.core.messages import AirflowState, Finished
 from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container
 from tests.engine.walk import Instance, Walk
@@ -105,7 +105,7 @@ class SharedMark(Walk):
     def will_be_stopped(self, instance: Instance) -> None:
         self.revoked_once.add(instance.launch.label)
 
-    def adopt(self, instance: Instance, was: Was) -> None:
+    def adopt(self, instance: Instance, was: AirflowState) -> None:
         assert isinstance(instance, Queueing)
         now = self.loop.time()
         ended = [c for c in self.containers_of(instance) if c.ran_user_code(now) and not c.alive(now)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import (
     OPTIONS,
@@ -34,7 +34,9 @@ async def test_a_finished_container_of_this_queueing_counts_for_more_than_a_livi
         await first.until_launched("a", times=2)
     await anyio.sleep(5)
     async with Harness(cloud).running() as second:
-        second.adopt(replace(make_launch("a", started_by="ti-1"), queued_at=second_launch.queued_at), Was.QUEUED)
+        second.adopt(
+            replace(make_launch("a", started_by="ti-1"), queued_at=second_launch.queued_at), AirflowState.QUEUED
+        )
         finished = await second.until_finished("a")
     assert finished.exit_code == 1
     assert len(cloud.of("a")) == 2
@@ -50,15 +52,15 @@ async def test_a_container_that_is_over_but_still_stopping_weighs_no_more_than_o
     resumed, _ = await first_scheduler_dies_after_a_deferral(cloud)
     await anyio.sleep(10)
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(resumed), Was.RUNNING)
+        second.adopt(under_a_new_id(resumed), AirflowState.RUNNING)
         finished = await second.until_finished("a")
     assert (finished.exit_code, finished.handle_id) == (3, cloud.of("a")[1].handle.id)
 
 
-@pytest.mark.parametrize("was", [Was.RUNNING, Was.RESTARTING])
+@pytest.mark.parametrize("was", [AirflowState.RUNNING, AirflowState.RESTARTING])
 @pytest.mark.parametrize("hidden_for", [30.0, 1e6])
 async def test_a_listed_container_that_is_not_described_weighs_more_than_one_that_never_started(
-    was: Was, hidden_for: float
+    was: AirflowState, hidden_for: float
 ) -> None:
     cloud = FakeCloud(
         plan=lambda label, nth: Plan(starts=nth > 1, duration=1e6, hidden_for=0 if nth == 1 else hidden_for)
@@ -88,7 +90,7 @@ async def test_a_listed_container_that_is_not_described_weighs_more_than_one_of_
     old, runs = cloud.of("a")
     runs.forgotten_until = anyio.current_time() + hidden_for
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(resumed), Was.RUNNING)
+        second.adopt(under_a_new_id(resumed), AirflowState.RUNNING)
         await anyio.sleep(RULES.missing_grace + 10)
         finished = second.finished("a")
     assert not any(f.success for f in finished)
@@ -106,7 +108,7 @@ async def test_what_a_person_stopped_is_not_launched_again_for_an_older_containe
     new.stop_by_hand()
     await anyio.sleep(10)
     async with Harness(cloud).running() as second:
-        second.adopt(under_a_new_id(again), Was.QUEUED)
+        second.adopt(under_a_new_id(again), AirflowState.QUEUED)
         await second.until(lambda: second.finished("a") or len(cloud.of("a")) > 2)
     assert len(cloud.of("a")) == 2
     assert [f.handle_id for f in second.finished("a")] == [new.handle.id]

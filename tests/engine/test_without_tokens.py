@@ -9,7 +9,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
-from ecs_async_executor.core.messages import Launch, Was
+from ecs_async_executor.core.messages import AirflowState, Launch
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     EXPIRED,
@@ -111,7 +111,7 @@ async def test_an_adopted_launch_is_looked_for_although_airflow_assigned_its_ide
     if launched:
         launch, _ = await first_scheduler_dies(cloud, tokened=True, told=False, rules=WITHOUT_TOKENS)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as second:
-        second.adopt(launch, Was.QUEUED)
+        second.adopt(launch, AirflowState.QUEUED)
         await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Finished, Launch, Launched, Stop, Was
+from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched, Stop
 from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import OPTIONS, Harness, make_launch
@@ -383,9 +383,9 @@ class Walk(RuleBasedStateMachine):
             if not instance.open:
                 continue
             running = any(c.ran_user_code(now) for c in self.containers_of(instance))
-            self.adopt(instance, Was.RUNNING if running else Was.QUEUED)
+            self.adopt(instance, AirflowState.RUNNING if running else AirflowState.QUEUED)
 
-    def adopt(self, instance: Instance, was: Was) -> None:
+    def adopt(self, instance: Instance, was: AirflowState) -> None:
         self.harness.adopt(instance.launch, was, instance.arn)
 
     # --- what has to hold ------------------------------------------------------------------------------------

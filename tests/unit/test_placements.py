@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ecs_async_executor.core.errors import Kind
-from ecs_async_executor.core.placements import Closed, Placements
+from ecs_async_executor.core.events import Barred
+from ecs_async_executor.core.placements import Placements
 
 
 def refused(placements: Placements, now: float, kind: Kind = Kind.CAPACITY, reason: str = "AGENT") -> None:
@@ -16,7 +17,7 @@ def refused(placements: Placements, now: float, kind: Kind = Kind.CAPACITY, reas
 
 def test_an_open_placement_has_no_reason() -> None:
     placements = Placements()
-    assert placements.closed("main") is None
+    assert placements.barred("main") is None
     assert len(placements) == 0
 
 
@@ -24,7 +25,7 @@ def test_a_closed_placement_says_since_when_why_and_when_it_was_refused_last() -
     placements = Placements()
     refused(placements, 10.0)
     refused(placements, 20.0, reason="RESOURCE:CPU")
-    assert placements.closed("main") == Closed(Kind.CAPACITY, 10.0, 20.0, 0.0, "RESOURCE:CPU")
+    assert placements.barred("main") == Barred(Kind.CAPACITY, "RESOURCE:CPU", 10.0, 20.0, 5.0)
     assert len(placements) == 1
 
 
@@ -33,7 +34,7 @@ def test_another_kind_of_refusal_begins_anew_while_the_gate_stays_closed() -> No
     refused(placements, 10.0)
     refused(placements, 20.0, Kind.REFUSED, "AccessDenied")
     refused(placements, 30.0, Kind.REFUSED, "AccessDenied")
-    assert placements.closed("main") == Closed(Kind.REFUSED, 20.0, 30.0, 0.0, "AccessDenied")
+    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 20.0, 30.0, 10.0)
 
 
 def test_a_probe_that_succeeds_opens_the_placement_and_forgets_the_reason() -> None:
@@ -42,9 +43,9 @@ def test_a_probe_that_succeeds_opens_the_placement_and_forgets_the_reason() -> N
     gate = placements.gate("main")
     gate.probe_started(15.0)
     placements.succeeded("main", gate)
-    assert placements.closed("main") is None
+    assert placements.barred("main") is None
     refused(placements, 30.0)
-    closed = placements.closed("main")
+    closed = placements.barred("main")
     assert closed is not None
     assert (closed.kind, closed.since) == (Kind.CAPACITY, 30.0)
 
@@ -66,7 +67,7 @@ def test_a_closed_gate_is_forgotten_a_minute_after_its_last_launch(
         now = float(second)
         gone = placements.forget(lambda: {"main"} if now <= needed_until else set(), now)  # noqa: B023
         assert gone == (["main"] if now == forgotten_at else [])
-    assert placements.closed("main") is None
+    assert placements.barred("main") is None
     refused(placements, 200.0)
     assert placements.forget(set, 200.0) == [], "the time before counts for the forgotten gate only"
 
