@@ -110,7 +110,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Check that imports go down the layers only (CONTRIBUTING.md has the picture)."""
+    """Check which folder imports which (CONTRIBUTING.md has the tree)."""
     session.install(*constraints(), *group("imports"))
     session.run("lint-imports")
 
@@ -241,7 +241,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Write the tables of settings in README.md anew."""
+    """Rewrite the tables of settings in README.md."""
     session.install(*constraints(), "pydantic")
     path = ROOT / "README.md"
     for name, function in (("settings", "settings_table"), ("batch settings", "batch_differences")):

@@ -115,7 +115,6 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param reason: why it stopped, or why it does not start, as a sentence for people; empty if there is nothing
         to say
     :param stop_code: the service's code for why it stopped, or None
-    :param unusual: it stopped for a reason other than its own exit (host lost, spot, stopped by a person)
     :param by_hand: a person had it stopped, or what a person has configured for that; no executor did
     :param created_at: wall-clock seconds, None if unknown
     :param started_by: the mark it was started with, None if unknown
@@ -128,7 +127,6 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     started: bool = False
     reason: str = ""
     stop_code: str | None = None
-    unusual: bool = False
     by_hand: bool = False
     created_at: float | None = None
     started_by: str | None = None
@@ -194,5 +192,5 @@ class Backend(Protocol):
 
     @property
     def untried(self) -> str:
-        """What of the rest is needed, for people."""
+        """The operations that :meth:`trials` leaves out, and why: the end of a sentence for people."""
         ...

@@ -1,9 +1,9 @@
 """
 One launch's life: phases, the record, and the transition table. Pure: no I/O, no clock, no logging.
 
-May import ``backend``, ``errors``, ``messages`` and ``policy``. :func:`step` is the only code that changes a
-:class:`Record`; it changes the record and *returns* what has to be done about it. The record is per launch,
-not per key: a key that is queued again gets a new record, and the old one falls silent.
+May import ``backend``, ``errors``, ``grace``, ``messages`` and ``policy``. :func:`step` changes a :class:`Record`
+and *returns* what has to be done about it. The record is per launch, not per key: a key that is queued again gets
+a new record, and the old one falls silent.
 
 ::
 
@@ -33,6 +33,7 @@ import msgspec
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice, Report, Unfollowed, Was
 from ecs_async_executor.core.policy import Rules, Verdict, delay, relaunch_delay, verdict
 
@@ -98,7 +99,7 @@ class Record:
     :param since: when the handle was learnt, or looking it up began
     :param seen_at: when the service told of the container; None if it never did
     :param seen_running: user code can have run
-    :param missing_at: since when the service does not know the container, or the one that looking it up names
+    :param missing: for how long the service has not known the container, or the one that looking it up names
     :param muted: reports nothing any more (revoked, superseded by a later launch of its key, adopted by another)
     :param released: adopted by another scheduler while its request was in flight
     :param stop_reason: the container has to be stopped, with these words
@@ -109,22 +110,22 @@ class Record:
         another scheduler's. A request that is made anew need not be for the same place, nor have the same mark
     :param continued: the mark is the identity that the tokens are made of: Airflow's own knowledge of it was
         overwritten with the identifier of a container
-    :param unfound_at: since when the answers to looking it up name no container
-    :param lookup_refused_at: since when looking it up is refused
+    :param unfound: for how long the answers to looking it up have named no container
+    :param lookup_refused: for how long looking it up has been refused
     :param place_unknown: it was logged that nothing says where its container would be
     :param outcome: the report that it ended with; kept until it is known to be told
     :param waiting_since: when it first wanted a container, for the age of the backlog
     :param told: what Airflow's event log has been told that this container waits for; see :func:`topic`
-    :param waits_since: since when the service says why its container has to wait
+    :param held: for how long the service has said why its container has to wait
     :param ticket: number of its current place in a queue; older places are void
     :param arrival: number of its command
     :param placement: what it shares limits with, once that is known
     :param id: what the ledger knows it by: its ``launch_id``, until another launch comes under the same one
     :param unwanted_at: since when its container has to be stopped
     :param probed: how often it was what a closed gate was tried with, and refused
-    :param refused_at: since when each answer to its requests was a refusal that somebody may be mending
-    :param short_for: how many seconds in all it has waited for capacity, up to ``short_until``
-    :param missing_told_at: when the last answer came that the service does not know it
+    :param refused: for how long each answer to its requests was a refusal that somebody may be mending
+    :param barred: for how long its closed gate has been refusing in that way
+    :param short: for how long in all its closed gates had no capacity
     :param unknown: the container that Airflow named and the service does not know, while another is looked for
     """
 
@@ -142,7 +143,7 @@ class Record:
     since: float = 0.0
     seen_at: float | None = None
     seen_running: bool = False
-    missing_at: float | None = None
+    missing: Grace = NOT_YET
     muted: bool = False
     released: bool = False
     stop_reason: str | None = None
@@ -151,12 +152,12 @@ class Record:
     by_token: bool = False
     sought: Sought | None = None
     continued: bool = False
-    unfound_at: float | None = None
-    lookup_refused_at: float | None = None
+    unfound: Grace = NOT_YET
+    lookup_refused: Grace = NOT_YET
     place_unknown: bool = False
     outcome: Report | None = None
     told: tuple[str, ...] = ()
-    waits_since: float | None = None
+    held: Grace = NOT_YET
     ticket: int = 0
     arrival: int = 0
     placement: str | None = None
@@ -164,10 +165,9 @@ class Record:
     unwanted_at: float = 0.0
     unknown: Handle | None = None
     probed: int = 0
-    refused_at: float | None = None
-    short_for: float = 0.0
-    short_until: float = 0.0
-    missing_told_at: float | None = None
+    refused: Grace = NOT_YET
+    barred: Grace = NOT_YET
+    short: Grace = NOT_YET
 
     def __post_init__(self) -> None:
         self.id = self.id or self.launch.launch_id
@@ -213,10 +213,15 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request brought no container."""
+    """
+    The request brought no container.
+
+    :param pause: seconds for which requests like it were held back before it
+    """
 
     error: BackendError
     jitter: float = 0.5
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +242,15 @@ class GaveUp:
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """The service described the container."""
+    """
+    The service described the container.
+
+    :param pause: seconds that the sweep meant to let pass since the one before
+    """
 
     observation: Observation
     jitter: float = 0.5
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,11 +424,11 @@ def is_news(record: Record, observation: Observation) -> bool:
     """Tell if an observation can change anything about a container; of one that simply runs on it cannot."""
     return (
         record.seen_at is None
-        or record.missing_at is not None
+        or record.missing.last_at is not None
         or observation.exit_code is not None
         or not (observation.seen is Seen.RUNNING or observation.seen is Seen.PENDING)
         or (observation.started and not record.seen_running)
-        or (observation.seen is Seen.PENDING and (bool(observation.reason) or record.waits_since is not None))
+        or (observation.seen is Seen.PENDING and (bool(observation.reason) or record.held.last_at is not None))
     )
 
 
@@ -449,8 +459,8 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _look_up_instead(record, now)  # an earlier request may have been carried out
         case Replied(observation) if phase is Phase.SENDING:
             return _replied(record, observation, now)
-        case Refused(error, jitter) if phase is Phase.SENDING:
-            return _refused(record, error, now, jitter, rules)
+        case Refused() if phase is Phase.SENDING:
+            return _refused(record, event, now, rules)
         case WindowOver() if phase is Phase.AMBIGUOUS:
             return _look_up_instead(record, now)
         case Interrupted():
@@ -459,8 +469,8 @@ def step(record: Record, event: Event, now: float, rules: Rules) -> list[Effect]
             return _fail(record, reason, notable=True)
         case GaveUp() if phase is Phase.AMBIGUOUS:
             return []  # it may run: only its own deadline ends it
-        case Observed(observation, jitter) if phase is Phase.ACTIVE:
-            return _observed(record, observation, now, jitter, rules)
+        case Observed() if phase is Phase.ACTIVE:
+            return _observed(record, event, now, rules)
         case Resolved(observation) if phase is Phase.UNRESOLVED:
             return _resolved(record, observation, now, rules)
         case LookUpRefused() if phase is Phase.UNRESOLVED:
@@ -515,10 +525,10 @@ def _claim(record: Record, observation: Observation, now: float) -> list[Effect]
     record.spec = None
     record.sent_at = None
     record.errors = record.probed = 0
-    record.refused_at = None
-    record.short_for = 0.0
+    record.refused = record.barred = record.short = NOT_YET
     record.since = now
-    record.seen_at = record.missing_at = record.missing_told_at = None
+    record.seen_at = None
+    record.missing = NOT_YET
     effects: list[Effect] = [Poll()]
     if record.stop_reason is not None:
         effects.append(SendStop(record.stop_reason))
@@ -534,7 +544,8 @@ def _replied(record: Record, observation: Observation, now: float) -> list[Effec
     return effects
 
 
-def _refused(record: Record, error: BackendError, now: float, jitter: float, rules: Rules) -> list[Effect]:
+def _refused(record: Record, event: Refused, now: float, rules: Rules) -> list[Effect]:
+    error, jitter = event.error, event.jitter
     maybe_sent = record.sent_at is not None
     decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
     record.errors += 1
@@ -567,15 +578,11 @@ def _refused(record: Record, error: BackendError, now: float, jitter: float, rul
         return _look_up_instead(record, now)  # who died may have launched it
     if record.stop_reason is not None or record.muted:
         return _finish(record, None)
-    if error.kind is not Kind.REFUSED:
-        record.refused_at = None
-    elif record.refused_at is None:
-        record.refused_at = now
-    elif now - record.refused_at >= rules.permanent_error_grace:
+    record.refused = record.refused.answered(now, event.pause) if error.kind is Kind.REFUSED else NOT_YET
+    if error.kind is Kind.REFUSED and (waited := record.refused.counted) >= rules.permanent_error_grace:
         # Others of its placement may pass, so that the gate does not stay closed for that long.
         if record.was is Was.QUEUED:
             return _look_up_instead(record, now)
-        waited = now - record.refused_at
         return _fail(record, f"{rules.service} refused the container for {waited:.0f} s: {error}", notable=True)
     record.retry_at = now + delay(error.kind, record.errors, jitter)
     return [Enqueue()]
@@ -588,7 +595,8 @@ def _look_up_instead(record: Record, now: float) -> list[Effect]:
     record.sought = None if spec is None else Sought.of(spec)
     record.spec = None
     record.since = record.retry_at = now
-    record.lookup = record.unfound_at = record.missing_at = None
+    record.lookup = None
+    record.unfound = record.missing = NOT_YET
     return [LookUp()]
 
 
@@ -627,12 +635,12 @@ def _interrupted(record: Record, now: float, rules: Rules) -> list[Effect]:
     return [Enqueue()]
 
 
-def _observed(record: Record, observation: Observation, now: float, jitter: float, rules: Rules) -> list[Effect]:
-    launch = record.launch
+def _observed(record: Record, event: Observed, now: float, rules: Rules) -> list[Effect]:
+    launch, observation, jitter = record.launch, event.observation, event.jitter
     if observation.seen is Seen.MISSING:
-        return _missing(record, now, rules)
+        return _missing(record, event.pause, now, rules)
     record.seen_at = now
-    record.missing_at = None
+    record.missing = NOT_YET
     if observation.started and not record.seen_running:
         record.seen_running = True
         # It is never launched again, and there can be tens of thousands of these.
@@ -652,7 +660,7 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
             )
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if observation.seen is not Seen.STOPPED:
-        return _waits(record, observation, now, rules) if observation.seen is Seen.PENDING else []
+        return _waits(record, event, now, rules) if observation.seen is Seen.PENDING else []
     if record.seen_running or observation.started:
         return _fail(record, _reason(observation), notable=True, observation=observation)
     if record.muted or record.stop_reason is not None:
@@ -673,20 +681,20 @@ def _observed(record: Record, observation: Observation, now: float, jitter: floa
     record.past += (observation.handle.id,)
     record.handle = None
     record.spec = None
-    record.waits_since = None
+    record.held = NOT_YET
     record.told = ()  # what the next one waits for is news
     record.retry_at = now + relaunch_delay(record.attempt - 1, jitter)
     return [Enqueue()]
 
 
-def _waits(record: Record, observation: Observation, now: float, rules: Rules) -> list[Effect]:
+def _waits(record: Record, event: Observed, now: float, rules: Rules) -> list[Effect]:
     """Tell what for, as nothing else would; it may wait for ever, unless there is a limit."""
+    observation = event.observation
     if not observation.reason or record.muted:
-        record.waits_since = None
+        record.held = NOT_YET
         return []
-    if record.waits_since is None:
-        record.waits_since = now
-    launch, waited, limit = record.launch, now - record.waits_since, rules.capacity_timeout
+    record.held = record.held.answered(now, event.pause)
+    launch, waited, limit = record.launch, record.held.counted, rules.capacity_timeout
     if limit is not None and waited >= limit and not record.seen_running:
         why = f"{rules.service} let the container wait for {waited:.0f} s: {observation.reason}"
         return [SendStop("It waited for too long"), *_fail(record, why, notable=True)]
@@ -700,18 +708,14 @@ def _reason(observation: Observation) -> str:
     return observation.reason or f"The container stopped without an exit code (status {observation.status})"
 
 
-def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
-    if record.missing_at is None:
-        record.missing_at = now
-        record.missing_told_at = None
+def _missing(record: Record, pause: float, now: float, rules: Rules) -> list[Effect]:
     # That an adopted one ran is Airflow's word, until the service has told of it.
     ran = record.seen_running and (record.was is None or record.seen_at is not None)
     grace = rules.seen_missing_grace if ran else rules.missing_grace
     if record.stop_reason is not None and record.muted:
         grace = rules.missing_grace
-    record.missing_at += _unanswered(record.missing_told_at, now, grace)
-    record.missing_told_at = now
-    if now - record.missing_at < grace:
+    record.missing = record.missing.answered(now, pause)
+    if record.missing.counted < grace:
         return []
     assert record.handle is not None
     known = "no longer knows" if record.seen_at is not None or record.seen_running else "does not know"
@@ -728,28 +732,18 @@ def _missing(record: Record, now: float, rules: Rules) -> list[Effect]:
     ]
 
 
-def _unanswered(last_at: float | None, now: float, grace: float) -> float:
-    """Say how much of the time since the last answer does not count: four have to come within a grace."""
-    return 0.0 if last_at is None else max(0.0, now - last_at - grace / 4.0)
-
-
 def _resolved(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
-    record.lookup_refused_at = None
+    record.lookup_refused = NOT_YET
     if record.by_token:
         return _age_told(record, observation, now, rules)
     launchable = _is_launchable(record, rules)
     # A container that is not listed is launched after a second look, but failed only after the grace.
     patience = _patience(record, rules) if launchable else rules.missing_grace
-    # Only answers count: one that took its time is not to be the last one at once.
-    if record.unfound_at is None:
-        record.unfound_at = now
-    unfound_for = now - record.unfound_at
-    if observation is None or observation.seen is not Seen.MISSING:
-        record.missing_at = None
-    elif record.missing_at is None:
-        record.missing_at = now
-    missing_at = record.missing_at
-    if missing_at is not None and now - missing_at < rules.missing_grace:
+    record.unfound = record.unfound.answered(now, rules.relook_after)
+    unfound_for = record.unfound.counted
+    unknown = observation is not None and observation.seen is Seen.MISSING
+    missing = record.missing = record.missing.answered(now, rules.relook_after) if unknown else NOT_YET
+    if unknown and missing.counted < rules.missing_grace:
         return _look_again(record, now, rules)  # a new one is not known at first either
     if observation is not None and _is_of_this_queueing(record, observation, rules):
         if _may_have_a_successor(record, observation, rules):
@@ -757,16 +751,17 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
                 return _look_for_a_later_one(record, observation, now)
             if unfound_for < patience:
                 return _look_again(record, now, rules)
-        return _follow(record, observation, missing_at, now, rules)
+        return _follow(record, observation, missing, now, rules)
     if record.lookup is not None and (observation is not None or record.was is Was.QUEUED):
         # The identifier was of an earlier queueing. A container of this one may carry the mark.
-        record.lookup = record.unfound_at = record.missing_at = None
+        record.lookup = None
+        record.unfound = record.missing = NOT_YET
         record.retry_at = now
         return [LookUp()]
     if unfound_for < patience:
         return _look_again(record, now, rules)
     if record.unknown is not None:
-        return _follow(record, Observation(record.unknown, Seen.MISSING), record.since, now, rules)
+        return _follow(record, Observation(record.unknown, Seen.MISSING), record.unfound, now, rules)
     if record.muted:
         return _finish(record, None)
     if launchable:
@@ -789,12 +784,10 @@ def _resolved(record: Record, observation: Observation | None, now: float, rules
     )
 
 
-def _follow(
-    record: Record, observation: Observation, missing_at: float | None, now: float, rules: Rules
-) -> list[Effect]:
+def _follow(record: Record, observation: Observation, missing: Grace, now: float, rules: Rules) -> list[Effect]:
     effects = _claim(record, observation, now)
-    record.missing_at = missing_at
-    return [*effects, *_observed(record, observation, now, 0.5, rules)]
+    record.missing = missing
+    return [*effects, *_observed(record, Observed(observation), now, rules)]
 
 
 def _look_again(record: Record, now: float, rules: Rules) -> list[Effect]:
@@ -829,7 +822,8 @@ def _look_for_a_later_one(record: Record, observation: Observation, now: float) 
     if mark is not None and mark != record.launch.started_by and _IDENTITY.fullmatch(mark):
         record.launch = replace(record.launch, started_by=mark)
         record.continued = True
-    record.lookup = record.unfound_at = record.missing_at = record.sought = None
+    record.lookup = record.sought = None
+    record.unfound = record.missing = NOT_YET
     record.since = record.retry_at = now
     return [LookUp()]
 
@@ -856,11 +850,15 @@ def _patience(record: Record, rules: Rules) -> float:
 
 
 def _age_told(record: Record, observation: Observation | None, now: float, rules: Rules) -> list[Effect]:
-    if observation is None or (observation.seen is Seen.MISSING and now - record.since < rules.missing_grace):
+    if observation is None:
         return _look_again(record, now, rules)
+    if observation.seen is Seen.MISSING:
+        record.missing = record.missing.answered(now, rules.relook_after)
+        if record.missing.counted < rules.missing_grace:
+            return _look_again(record, now, rules)
     record.by_token = False
     if observation.seen is Seen.MISSING or _is_of_this_queueing(record, observation, rules):
-        return [*_claim(record, observation, now), *_observed(record, observation, now, 0.5, rules)]
+        return [*_claim(record, observation, now), *_observed(record, Observed(observation), now, rules)]
     # Who knew that this identity was used up gave the launch another, but left the same mark: look for that.
     record.spent += 1
     return _look_up_instead(record, now)
@@ -912,9 +910,8 @@ def _is_older(record: Record, observation: Observation, rules: Rules) -> bool:
 
 
 def _look_up_refused(record: Record, event: LookUpRefused, now: float, rules: Rules) -> list[Effect]:
-    if record.lookup_refused_at is None:
-        record.lookup_refused_at = now
-    waited = now - record.lookup_refused_at
+    record.lookup_refused = record.lookup_refused.answered(now, rules.relook_after)
+    waited = record.lookup_refused.counted
     runs = record.was in (Was.RUNNING, Was.RESTARTING) and not record.muted
     grace = rules.permanent_error_grace
     if runs and event.place_unknown:
@@ -972,6 +969,6 @@ def _gone(record: Record, now: float, rules: Rules) -> list[Effect]:
     """The service knows no such container to stop: no longer, or, right after its launch, not yet."""
     if record.muted and (record.seen_at is not None or now - record.since >= rules.missing_grace):
         return _finish(record, None)
-    if record.missing_at is None:
-        record.missing_at = now
+    if record.missing.last_at is None:
+        record.missing = record.missing.answered(now, 0.0)
     return []

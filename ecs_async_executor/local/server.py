@@ -1,8 +1,8 @@
 """
-The front: HTTP with keep-alive on an asyncio loop, faults, and the way to a service of ours or to moto.
+The HTTP server: keep-alive on an asyncio loop, faults, and the way to a service of ours or to moto.
 
-Requests for tasks and jobs go to the services of the :class:`~ecs_async_executor.local.account.Account` on the
-loop itself, everything else to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
+Requests about tasks and jobs go to the services of the :class:`~ecs_async_executor.local.account.Account`, on the
+loop itself. All others go to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
 """
 
 from __future__ import annotations
@@ -60,24 +60,24 @@ BATCH_OPERATIONS = {
         "UpdateSchedulingPolicy",
     )
 }
-"""The operations of Batch by the last part of their path: a client names them nowhere else."""
+"""The operations of Batch by the last part of their path, the only place where a client names them."""
 JSON_TYPES = {"ecs": "application/x-amz-json-1.1", "batch": "application/json"}
 MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
 
 Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
-"""Seconds, bounds to draw from, or either of them per operation (``*`` for the rest)."""
+"""Seconds, bounds of random ones, or either by operation (``*`` for the others)."""
 
 
 @dataclass(slots=True)
 class OperationStatistics:
     """
-    What one operation has seen.
+    The figures of one operation.
 
-    :param calls: requests that came in
-    :param errors: replies per error code, and ``HTTP <status>`` where there is no code
+    :param calls: requests received
+    :param errors: replies by error code, or by ``HTTP <status>`` if there is no code
     :param in_flight: requests being answered now
-    :param peak: the most that were answered at a time
+    :param peak: the most requests that were being answered at a time
     :param items: the number of tasks or jobs asked for, added up (DescribeTasks, DescribeJobs)
     :param first_at: wall-clock seconds of the first call
     :param last_at: wall-clock seconds of the last call
@@ -95,17 +95,17 @@ class OperationStatistics:
 @dataclass(slots=True)
 class Statistics:
     """
-    What the server has seen.
+    The figures of the server.
 
     :param connections: TCP connections accepted
-    :param operations: per operation
+    :param operations: the figures of each operation
     """
 
     connections: int = 0
     operations: dict[str, OperationStatistics] = field(default_factory=dict)
 
     def operation(self, name: str) -> OperationStatistics:
-        """Give the figures of one operation, zeros if it was never called."""
+        """Return the figures of one operation, zeros if it was never called."""
         return self.operations.setdefault(name, OperationStatistics())
 
 
@@ -113,7 +113,7 @@ class Front:
     """
     Answers requests. All methods but :meth:`call_moto` run on the loop.
 
-    :param latency: how long every answer takes at least
+    :param latency: seconds that every answer takes at least
     :param limits: rate limits to enforce, None for none
     """
 
@@ -140,7 +140,7 @@ class Front:
         self._setup: Callable[[], None] | None = None
 
     def server(self) -> web.Server:
-        """Make the aiohttp server that speaks HTTP for this."""
+        """Return the aiohttp server that passes requests to this object."""
         loop = asyncio.get_running_loop()
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -155,7 +155,7 @@ class Front:
         )
 
     def close(self) -> None:
-        """Let the worker thread end."""
+        """End the worker thread."""
         self._moto.shutdown(wait=True)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -167,7 +167,7 @@ class Front:
         if request.path.startswith("/_local/"):
             return await self._control(request, body)
         if request.path == "/moto-api/reset":
-            # moto's own would reset every account in this process.
+            # moto's own reset would cover every account in this process.
             await asyncio.get_running_loop().run_in_executor(None, self.reset)
             return web.json_response({"status": "ok"})
         name, operation = _operation(request, body)
@@ -242,7 +242,7 @@ class Front:
         try:
             return _json(service.call(operation, params, region, fault), service=service)
         except (AttributeError, KeyError, TypeError) as error:
-            # The client libraries check types before they send; whoever does not gets AWS's answer.
+            # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
 
     def _limit(self, service: Service, operation: str, params: Mapping[str, Any], region: str) -> None:
@@ -255,7 +255,7 @@ class Front:
     async def _before(
         self, request: web.BaseRequest, service: Service | None, operation: str, fault: Fault, body: bytes
     ) -> web.Response | None:
-        """Do what a fault does instead of the work; None if the work is to be done."""
+        """Return the answer of a fault that replaces the work, or None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
             raise service.throttled() if service is not None else AwsError("ThrottlingException", "Rate exceeded")
@@ -281,7 +281,7 @@ class Front:
     async def _after(
         self, request: web.BaseRequest, service: Service | None, fault: Fault, response: web.Response
     ) -> web.StreamResponse:
-        """Do what a fault does to the answer."""
+        """Return the answer as a fault changes it."""
         kind = fault.kind
         if kind == "error_after":
             return _error(AwsError(fault.code, fault.message, fault.status), service)
@@ -309,7 +309,7 @@ class Front:
         return _break(request, reset=True)
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
-        """Let moto answer."""
+        """Have moto answer a request."""
         headers = {k: v for k, v in request.headers.items() if k.lower() != "x-moto-account-id"}
         environ = self._environ(request.method, request.raw_path, headers, body)
         loop = asyncio.get_running_loop()
@@ -325,7 +325,7 @@ class Front:
 
     def call_moto(self, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Make a call of the API of one of our services from this process, in any thread but the loop's.
+        Call one of our services from this process, in any thread but the loop's.
 
         :raises AwsError: if moto refuses it
         """
@@ -348,7 +348,7 @@ class Front:
         return reply
 
     def in_moto(self, what: Callable[[], None]) -> None:
-        """Do something to moto's models where moto's requests run, between two of them; not for the loop."""
+        """Run a function in moto's thread, between two requests; do not call it on the loop."""
         self._moto.submit(what).result()
 
     def _environ(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -447,7 +447,7 @@ class Front:
         raise KeyError("/".join(["_local", *path]))
 
     def figures(self) -> dict[str, Any]:
-        """Give the statistics as plain data, with what runs and waits now."""
+        """Return the statistics as plain data, with the numbers of running and waiting jobs."""
         return asdict(self.statistics) | {
             "running": self.account.host.running,
             "waiting": self.account.host.waiting,
@@ -455,14 +455,14 @@ class Front:
         }
 
     def on_reset(self, setup: Callable[[], None]) -> None:
-        """Say how to make a fresh server usable: called after a reset."""
+        """Register the function that prepares an empty server; it is called after a reset."""
         self._setup = setup
 
     def reset(self) -> None:
         """
-        Forget everything; what runs is killed.
+        Kill all running containers and forget everything.
 
-        Not for the loop's thread: moto's part is done in the worker thread, and waited for.
+        Do not call it in the loop's thread: it waits for moto's part, which the worker thread does.
         """
         self.faults.clear()
         self.account.reset()
@@ -485,7 +485,7 @@ class _Server(web.Server):
 
 def parse_latency(data: Any) -> Latency:
     """
-    Read a latency from JSON.
+    Return a latency read from JSON.
 
     :raises ValueError: if it is neither a number, nor a pair, nor an object of these
     """
@@ -504,7 +504,7 @@ def _seconds(data: Any) -> float | tuple[float, float]:
 
 
 def _operation(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
-    """Tell the service, if it is one of ours, and the operation."""
+    """Return the service, or an empty text if it is none of ours, and the operation."""
     target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
     if operation:
         return ("ecs" if target == TARGET else ""), operation
@@ -520,7 +520,7 @@ def _operation(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
 
 def _params(body: bytes) -> dict[str, Any]:
     """
-    Read the parameters of a request.
+    Return the parameters of a request.
 
     :raises AwsError: if they are not a JSON object
     """
@@ -549,7 +549,7 @@ def _json(text: str, status: int = 200, *, service: Service | None = None) -> we
 
 
 def _error(error: AwsError, service: Service | None) -> web.Response:
-    """Word an error as the service's protocol does: Batch has the code in a header."""
+    """Return an error in the service's format: Batch has the code in a header."""
     fields = {"message": error.message, **error.fields}
     if service is not None and service.name == "batch":
         response = _json(json.dumps(fields), error.status, service=service)
@@ -559,7 +559,7 @@ def _error(error: AwsError, service: Service | None) -> web.Response:
 
 
 def _spoilt(response: web.Response, kind: str) -> web.Response:
-    """Make an answer that tells of tasks or jobs hard to believe."""
+    """Return an answer with implausible tasks or jobs."""
     content = json.loads(response.body) if isinstance(response.body, bytes) else {}
     status = "lastStatus" if "tasks" in content else "status"
     records = content.get("tasks") or content.get("jobs") or content.get("jobSummaryList") or []
@@ -587,7 +587,7 @@ def _code_of(response: web.Response) -> str:
 
 
 def _break(request: web.BaseRequest, *, reset: bool) -> web.Response:
-    """End the connection without an answer; aiohttp drops the response that is returned for form's sake."""
+    """End the connection without an answer; aiohttp drops the response returned here."""
     transport = request.transport
     if transport is not None:
         if reset:

@@ -12,7 +12,7 @@ from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import AWS_RATES, Rate
 from ecs_async_executor.services import batch, ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 
 TUNING = Tuning(
@@ -98,7 +98,7 @@ def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpe
 CLOUDS: Mapping[str, Cloud] = {
     "ecs": Cloud(
         service=ecs.SERVICE,
-        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS, TUNING),
+        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS),
         spec=_ecs_spec,
         assigns=True,
         launch="RunTask",

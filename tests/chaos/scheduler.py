@@ -120,7 +120,7 @@ class Scheduler:
             for ti in queued:
                 self._launch(ti)
             self.bridge.drain(self.events.append)
-            self.bridge.beat()
+            self.bridge.heartbeat()
             self.slowest_beat = max(self.slowest_beat, time.monotonic() - beat_began)
             self._die_if("drained", self.events)
             self._process_events()
@@ -129,7 +129,7 @@ class Scheduler:
                 self._revoke_stuck()
                 if self.loop_deaths < LOOP_DEATHS and self.draw.random() < LOOP_DIES:
                     self.loop_deaths += 1
-                    self.bridge._tell(die)
+                    self.bridge.loop_thread.tell(die)
                 self._note()
             time.sleep(max(0.0, TICK - (time.monotonic() - started)))
         # What this still reports does not reach the database any more.

@@ -53,7 +53,7 @@ class Scheduler:
         for launch in launches:
             self.bridge.submit(launch)
         self.bridge.drain(self.reports.append)
-        self.bridge.beat()
+        self.bridge.heartbeat()
 
     def run_until_finished(self, count: int, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout

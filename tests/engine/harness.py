@@ -28,7 +28,11 @@ from ecs_async_executor.core.messages import (
     Was,
 )
 from ecs_async_executor.core.policy import Rules
-from ecs_async_executor.engine.engine import Check, Counters, Engine, Options, Statistics
+from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.engine.intake import Check
+from ecs_async_executor.engine.options import Options
+from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.statistics import Counters, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
 
@@ -66,6 +70,7 @@ class Harness:
         options: Options = OPTIONS,
         rules: Rules = RULES,
         render: Callable[[Launch], LaunchSpec] | None = None,
+        rendering: Rendering | None = None,
         seed: int = 1,
     ) -> None:
         self.cloud = cloud
@@ -73,6 +78,7 @@ class Harness:
         self.ledger = Ledger(rules)
         self.inbox: deque[Command | Check] = deque()
         self.render = render or self.default_render
+        self.rendering = rendering or Rendering(self._render)
         self.rendered: list[str] = []
         self.reports: list[Report] = []
         self.ends: list[Finished] = []
@@ -91,10 +97,10 @@ class Harness:
             backend=self.cloud,
             ledger=self.ledger,
             inbox=self.inbox,
-            render=self._render,
+            rendering=self.rendering,
             options=self.options,
             counters=Counters(),
-            beat_age=self._beat_age,
+            heartbeat_age=self._heartbeat_age,
             silences=self._silences,
             publish=self.snapshots.append,
             wall=lambda: wall() + self.clock_error,
@@ -102,7 +108,7 @@ class Harness:
             event=SERVICE.event,
         )
 
-    def _beat_age(self) -> float:
+    def _heartbeat_age(self) -> float:
         return self.silence if self.silent_since is None else anyio.current_time() - self.silent_since
 
     def _silences(self) -> int:

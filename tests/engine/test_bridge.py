@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 from ecs_async_executor.core.backend import LaunchSpec, Service
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Adopt, Finished, Launch, Report, Stop, Was
-from ecs_async_executor.engine import bridge as bridge_module
+from ecs_async_executor.engine import loop_thread
 from ecs_async_executor.engine.bridge import Bridge
+from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.services.batch import SERVICE as BATCH
 from ecs_async_executor.services.ecs import SERVICE as ECS
 from ecs_async_executor.settings import Tuning
@@ -49,7 +50,7 @@ class Scheduler:
 
     def heartbeat(self) -> None:
         self.bridge.drain(self.reports.append)
-        self.bridge.beat()
+        self.bridge.heartbeat()
 
     def until(self, condition: Callable[[], Any], timeout: float = 20.0) -> None:
         deadline = time.monotonic() + timeout
@@ -60,8 +61,7 @@ class Scheduler:
 
     def works(self) -> bool:
         """The loop thread lives, and its engine has started."""
-        loop, thread = self.bridge._loop, self.bridge._thread
-        return loop is not None and loop.engine is not None and thread is not None and thread.is_alive()
+        return self.bridge.loop_thread.is_working()
 
     def outcomes(self) -> dict[Any, bool]:
         return {r.key: r.success for r in self.reports if isinstance(r, Finished)}
@@ -81,7 +81,7 @@ def scheduler(cloud: FakeCloud) -> Iterator[Scheduler]:
 
 @pytest.fixture
 def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge_module, "RESTART_DELAYS", (0.0, 0.1))
+    monkeypatch.setattr(loop_thread, "RESTART_DELAYS", (0.0, 0.1))
 
 
 def test_commands_go_in_and_reports_come_out(scheduler: Scheduler) -> None:
@@ -151,14 +151,14 @@ def test_a_report_that_cannot_be_applied_does_not_hold_up_the_others(scheduler: 
     with capture_logs() as logs:
         while len(seen) < 6 and time.monotonic() < deadline:
             scheduler.bridge.drain(buggy)
-            scheduler.bridge.beat()
+            scheduler.bridge.heartbeat()
             time.sleep(0.01)
     assert len(seen) == 6
     assert {entry["event"] for entry in logs} >= {"ecs_executor.report.not_applied"}
 
 
 def test_100000_waiting_reports_take_a_bounded_time_each_heartbeat(scheduler: Scheduler) -> None:
-    outbox = scheduler.bridge._ledger.outbox
+    outbox = scheduler.bridge.ledger.outbox
     outbox.extend(Finished(str(n), n, success=True) for n in range(100_000))
     applied: list[Report] = []
 
@@ -189,12 +189,9 @@ def test_a_dead_loop_thread_is_replaced_and_what_it_was_sending_runs_once(
         for _ in range(kills):
             scheduler.until(scheduler.works)
             time.sleep(0.2)
-            loop, thread = scheduler.bridge._loop, scheduler.bridge._thread
-            assert loop is not None
+            thread = scheduler.bridge.loop_thread.thread
             assert thread is not None
-            call_soon = loop.call_soon
-            assert call_soon is not None
-            call_soon(_die)
+            scheduler.bridge.loop_thread.tell(_die)
             thread.join(5)
             assert not thread.is_alive()
         scheduler.until(lambda: len(scheduler.outcomes()) == 40)
@@ -205,22 +202,19 @@ def test_a_dead_loop_thread_is_replaced_and_what_it_was_sending_runs_once(
     assert sum(entry["event"] == "ecs_executor.engine.died" for entry in logs) == kills
 
 
-def _die() -> None:
+def _die(_: Engine) -> None:
     raise SystemExit("the loop thread dies")
 
 
 def test_a_stalled_loop_is_reported_with_its_stack_and_never_replaced(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STALL_SECONDS", 0.7)
+    monkeypatch.setattr(loop_thread, "STALL_SECONDS", 0.7)
     scheduler.bridge.start()
     scheduler.bridge.check(5)
     woken = threading.Event()
-    loop = scheduler.bridge._loop
-    assert loop is not None
-    assert loop.call_soon is not None
-    loop.call_soon(woken.wait, 10)
-    thread = scheduler.bridge._thread
+    scheduler.bridge.loop_thread.tell(lambda _: woken.wait(10))
+    thread = scheduler.bridge.loop_thread.thread
     with capture_logs() as logs:
         deadline = time.monotonic() + 10
         while not logs and time.monotonic() < deadline:
@@ -232,7 +226,7 @@ def test_a_stalled_loop_is_reported_with_its_stack_and_never_replaced(
     woken.set()
     scheduler.bridge.submit(a_launch("a"))
     scheduler.until(scheduler.outcomes)
-    assert scheduler.bridge._thread is thread
+    assert scheduler.bridge.loop_thread.thread is thread
 
 
 def test_without_a_client_everything_waits_and_nothing_fails(cloud: FakeCloud, quick_restarts: None) -> None:
@@ -284,14 +278,14 @@ def test_after_a_silence_nothing_is_launched_before_the_scheduler_says_so(cloud:
     bridge = scheduler.bridge
     bridge.start()
     bridge.check(5)
-    bridge.beat()
+    bridge.heartbeat()
     now[0] = 20.0
     assert not bridge.is_silent()
     now[0] = 20.1
     assert bridge.is_silent()
     launch = a_launch("a")
     bridge.submit(launch)
-    bridge.beat(may_launch=False)
+    bridge.heartbeat(may_launch=False)
     deadline = time.monotonic() + 20
     while bridge.unstarted() != {launch.launch_id}:
         assert time.monotonic() < deadline, "it was not taken in"
@@ -299,7 +293,7 @@ def test_after_a_silence_nothing_is_launched_before_the_scheduler_says_so(cloud:
     time.sleep(0.2)
     assert bridge.is_silent()
     assert cloud.calls["launch"] == 0
-    bridge.beat()
+    bridge.heartbeat()
     assert not bridge.is_silent()
     scheduler.until(lambda: cloud.calls["find"])  # another may have launched it
     bridge.stop(5, stop_containers=False, reason="")
@@ -335,7 +329,7 @@ def test_stop_lets_requests_in_flight_finish_and_launches_nothing_more(scheduler
     assert scheduler.bridge.stop(5, stop_containers=False, reason="")
     launched = scheduler.cloud.calls["launch"]
     assert 0 < launched < 300
-    assert sum(r.key is not None for r in scheduler.bridge._ledger.outbox) == launched
+    assert sum(r.key is not None for r in scheduler.bridge.ledger.outbox) == launched
     time.sleep(0.3)
     assert scheduler.cloud.calls["launch"] == launched
 
@@ -350,7 +344,7 @@ def test_stop_is_bounded_when_aws_hangs(scheduler: Scheduler) -> None:
     began = time.monotonic()
     done = scheduler.bridge.stop(3, stop_containers=False, reason="")
     assert time.monotonic() - began < 3.5
-    assert done or scheduler.bridge._ledger.records
+    assert done or scheduler.bridge.ledger.records
 
 
 @pytest.mark.parametrize(
@@ -379,7 +373,7 @@ def test_stop_twice_and_without_start(cloud: FakeCloud) -> None:
     scheduler = Scheduler(cloud)
     assert scheduler.bridge.stop(1, stop_containers=True, reason="x")
     assert scheduler.bridge.stop(1, stop_containers=False, reason="x")
-    scheduler.bridge.beat()
+    scheduler.bridge.heartbeat()
     assert scheduler.bridge.drain(print) == 0
     started = Scheduler(cloud)
     started.bridge.start()
@@ -456,10 +450,7 @@ def test_the_end_is_bounded_while_stops_are_owed_and_names_their_containers(clou
     if hangs == "AWS":
         cloud.latency = 1000.0
     else:
-        loop = scheduler.bridge._loop
-        assert loop is not None
-        assert loop.call_soon is not None
-        loop.call_soon(woken.wait, 30)
+        scheduler.bridge.loop_thread.tell(lambda _: woken.wait(30))
     for launch in launches:
         scheduler.bridge.submit(Stop(launch.launch_id, "revoked"))
     began = time.monotonic()
@@ -492,7 +483,7 @@ def test_a_forks_child_leaves_the_parents_loop_alone(scheduler: Scheduler) -> No
         code = 1
         try:
             scheduler.bridge.submit(a_launch("in the child"))
-            scheduler.bridge.beat()
+            scheduler.bridge.heartbeat()
             scheduler.bridge.drain(lambda report: None)
             code = 0 if scheduler.bridge.stop(5, stop_containers=True, reason="child") else 2
         finally:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import anyio
 import pytest
 
+from ecs_async_executor.engine.engine import Engine
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.test_bridge import Scheduler, _die, a_launch
 
@@ -71,11 +72,9 @@ def test_the_end_of_a_dead_loop_says_that_it_is_not_done() -> None:
     scheduler.bridge.start()
     scheduler.bridge.submit(a_launch("a"))
     scheduler.until(lambda: scheduler.reports)
-    loop, thread = scheduler.bridge._loop, scheduler.bridge._thread
-    assert loop is not None
-    assert loop.call_soon is not None
+    thread = scheduler.bridge.loop_thread.thread
     assert thread is not None
-    loop.call_soon(_die)
+    scheduler.bridge.loop_thread.tell(_die)
     thread.join(5)
     done, seconds = seconds_of(lambda: scheduler.bridge.stop(10, stop_containers=True, reason="x"))
     assert not done
@@ -90,16 +89,14 @@ def test_the_end_of_a_stalled_loop_is_bounded_each_time_and_nothing_is_launched_
     scheduler.bridge.start()
     scheduler.bridge.check(5)
     woken, stalled = threading.Event(), threading.Event()
-    loop, thread = scheduler.bridge._loop, scheduler.bridge._thread
-    assert loop is not None
-    assert loop.call_soon is not None
+    thread = scheduler.bridge.loop_thread.thread
     assert thread is not None
 
-    def stall() -> None:
+    def stall(_: Engine) -> None:
         stalled.set()
         woken.wait(30)
 
-    loop.call_soon(stall)
+    scheduler.bridge.loop_thread.tell(stall)
     assert stalled.wait(5)
     done, seconds = seconds_of(lambda: scheduler.bridge.stop(3, stop_containers=stop_containers, reason="x"))
     assert not done

@@ -10,6 +10,7 @@ import pytest
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.lifecycle import (
     Doubted,
     Effect,
@@ -189,7 +190,7 @@ TABLE: dict[tuple[Phase, str], Row] = {
         (RUNNING, {}, True),
         (RUNNING, {"seen_at": NOW, "seen_running": True}, False),
         (RUNNING, {"seen_at": NOW}, True),
-        (RUNNING, {"seen_at": NOW, "seen_running": True, "missing_at": NOW}, True),
+        (RUNNING, {"seen_at": NOW, "seen_running": True, "missing": Grace(0.0, NOW)}, True),
         (MISSING, {"seen_at": NOW, "seen_running": True}, True),
         (seen(Seen.PENDING), {"seen_at": NOW}, False),
         (seen(Seen.PENDING, exit_code=0, started=True), {"seen_at": NOW, "seen_running": True}, True),
@@ -336,6 +337,7 @@ def test_the_age_of_a_tokens_container_decides_whose_it_is(
 ) -> None:
     record = record_in(Phase.SENDING, was=Was.QUEUED)
     step(record, refusal(Kind.CONFLICT, "arn"), NOW, RULES)
+    record.missing = Grace(waited, NOW + waited)
     assert kinds(step(record, Resolved(observation), NOW + waited, RULES)) == effects
     assert (record.phase, record.token) == (phase, token)
     if token == "id-2":
@@ -368,28 +370,28 @@ NEVER_STARTED = seen(Seen.STOPPED, reason="CannotPullContainerError")
         (NEVER_STARTED, {"muted": True}, D, [Forget]),
         (NEVER_STARTED, {"muted": True, "stop_reason": "revoked"}, D, [Forget]),
         (MISSING, {}, X, []),
-        (MISSING, {"missing_at": NOW - 59.0}, X, []),
-        (MISSING, {"missing_at": NOW - 60.0}, D, [SendStop, Finished, Forget]),
-        (MISSING, {"missing_at": NOW - 60.0, "seen_running": True}, X, []),
-        (MISSING, {"missing_at": NOW - 300.0, "seen_running": True}, D, [SendStop, Finished, Forget]),
+        (MISSING, {"missing": Grace(59.0, NOW)}, X, []),
+        (MISSING, {"missing": Grace(60.0, NOW)}, D, [SendStop, Finished, Forget]),
+        (MISSING, {"missing": Grace(60.0, NOW), "seen_running": True}, X, []),
+        (MISSING, {"missing": Grace(300.0, NOW), "seen_running": True}, D, [SendStop, Finished, Forget]),
         # An adopted one ran to Airflow; here it counts once ECS has told of it.
         (
             MISSING,
-            {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.RUNNING},
+            {"missing": Grace(60.0, NOW), "seen_running": True, "was": Was.RUNNING},
             D,
             [SendStop, Finished, Forget],
         ),
-        (MISSING, {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0}, X, []),
-        (MISSING, {"missing_at": NOW - 60.0, "seen_running": True, "was": Was.QUEUED, "seen_at": 1.0}, X, []),
+        (MISSING, {"missing": Grace(60.0, NOW), "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0}, X, []),
+        (MISSING, {"missing": Grace(60.0, NOW), "seen_running": True, "was": Was.QUEUED, "seen_at": 1.0}, X, []),
         (
             MISSING,
-            {"missing_at": NOW - 300.0, "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0},
+            {"missing": Grace(300.0, NOW), "seen_running": True, "was": Was.RUNNING, "seen_at": 1.0},
             D,
             [SendStop, Finished, Forget],
         ),
         # Its stop is owed already.
-        (MISSING, {"missing_at": NOW - 60.0, "muted": True, "stop_reason": "x"}, D, [Forget]),
-        (MISSING, {"missing_at": NOW - 60.0, "muted": True}, D, [SendStop, Forget]),
+        (MISSING, {"missing": Grace(60.0, NOW), "muted": True, "stop_reason": "x"}, D, [Forget]),
+        (MISSING, {"missing": Grace(60.0, NOW), "muted": True}, D, [SendStop, Forget]),
     ],
 )
 def test_every_observation(
@@ -469,9 +471,9 @@ def test_what_a_container_waits_for_is_told_after_its_request_had_to_wait() -> N
 
 
 def test_what_is_known_again_was_not_missing() -> None:
-    record = record_in(Phase.ACTIVE, missing_at=NOW - 59.0)
+    record = record_in(Phase.ACTIVE, missing=Grace(59.0, NOW))
     step(record, Observed(RUNNING), NOW, RULES)
-    assert record.missing_at is None
+    assert record.missing == NOT_YET
     assert step(record, Observed(MISSING), NOW + 1.0, RULES) == []
 
 
@@ -530,7 +532,7 @@ def test_how_a_launch_begins() -> None:
     assert effects == [Enqueue()]
 
 
-UNKNOWN_FOR_59, UNKNOWN_FOR_60 = {"missing_at": NOW - 59.0}, {"missing_at": NOW - 60.0}
+UNKNOWN_FOR_59, UNKNOWN_FOR_60 = {"missing": Grace(59.0, NOW)}, {"missing": Grace(60.0, NOW)}
 SENT = {"sent_at": 1.0}
 UNWANTED = {"muted": True, "stop_reason": "x"}
 
@@ -599,9 +601,16 @@ UNWANTED = {"muted": True, "stop_reason": "x"}
 def test_every_answer_to_a_look_up(
     fields: dict[str, Any], observation: Observation | None, waited: float, phase: Phase, effects: list[type]
 ) -> None:
-    record = record_in(Phase.UNRESOLVED, unfound_at=NOW - waited, since=NOW - waited, **fields)
+    record = record_in(Phase.UNRESOLVED, unfound=Grace(waited, NOW), since=NOW - waited, **fields)
     assert kinds(step(record, Resolved(observation), NOW, RULES)) == effects
     assert record.phase is phase
+
+
+def asked_for(seconds: float, record: Record, event: LookUpRefused) -> list[Effect]:
+    """Let the search be refused for so long, as often as it is made."""
+    for nth in range(int(seconds / RULES.relook_after)):
+        assert kinds(step(record, event, NOW + nth * RULES.relook_after, RULES)) == [LookUp]
+    return step(record, event, NOW + seconds, RULES)
 
 
 @pytest.mark.parametrize(
@@ -620,9 +629,7 @@ def test_a_look_up_that_is_refused_for_longer_than_the_grace(
 ) -> None:
     record = record_in(Phase.UNRESOLVED, **fields)
     grace = RULES.permanent_error_grace
-    assert kinds(step(record, LookUpRefused("denied"), NOW, RULES)) == [LookUp]
-    assert kinds(step(record, LookUpRefused("denied"), NOW + grace - 1.0, RULES)) == [LookUp]
-    assert kinds(step(record, LookUpRefused("denied"), NOW + grace, RULES)) == effects
+    assert kinds(asked_for(grace, record, LookUpRefused("denied"))) == effects
     assert record.phase is phase
 
 
@@ -641,9 +648,7 @@ def test_what_nobody_can_say_where_to_look_for_ends_with_what_keeps_it_from_bein
 ) -> None:
     record = record_in(Phase.UNRESOLVED, **fields)
     event = LookUpRefused("KeyError: 'team'", place_unknown=True)
-    assert kinds(step(record, event, NOW, RULES)) == [LookUp]
-    assert kinds(step(record, event, NOW + grace - 1.0, RULES)) == [LookUp]
-    assert kinds(step(record, event, NOW + grace, RULES)) == effects
+    assert kinds(asked_for(grace, record, event)) == effects
     if not record.muted:
         assert isinstance(record.outcome, Finished | Unfollowed)
         assert record.outcome.reason == (
@@ -655,8 +660,7 @@ def test_what_nobody_can_say_where_to_look_for_ends_with_what_keeps_it_from_bein
 def test_what_is_unwanted_and_cannot_be_looked_up_is_stopped_all_the_same_if_airflow_names_it() -> None:
     record = record_in(Phase.UNRESOLVED, was=Was.RUNNING, lookup="arn", muted=True, stop_reason="x")
     event = LookUpRefused("denied", named=HANDLE)
-    assert kinds(step(record, event, NOW, RULES)) == [LookUp]
-    assert step(record, event, NOW + RULES.permanent_error_grace, RULES) == [SendStop("x"), Forget()]
+    assert asked_for(RULES.permanent_error_grace, record, event) == [SendStop("x"), Forget()]
     assert record.handle == HANDLE
 
 
@@ -664,7 +668,7 @@ def test_an_answer_ends_the_grace_of_a_refused_look_up() -> None:
     record = record_in(Phase.UNRESOLVED, was=Was.RUNNING)
     step(record, LookUpRefused("denied"), NOW, RULES)
     step(record, Resolved(None), NOW + 1.0, RULES)
-    assert record.lookup_refused_at is None
+    assert record.lookup_refused == NOT_YET
 
 
 # --- what is kept -------------------------------------------------------------------------------------------
@@ -689,9 +693,9 @@ def test_a_container_that_waits_for_longer_than_capacity_timeout_is_stopped_and_
     record = record_in(Phase.ACTIVE)
     step(record, Observed(STUCK), NOW, rules)
     step(record, Observed(seen(Seen.PENDING)), NOW + 100.0, rules)  # it waits for nothing in particular
-    step(record, Observed(STUCK), NOW + 200.0, rules)
-    assert step(record, Observed(STUCK), NOW + 1099.0, rules) == []
-    effects = step(record, Observed(STUCK), NOW + 1100.0, rules)
+    step(record, Observed(STUCK, pause=1.0), NOW + 200.0, rules)
+    assert step(record, Observed(STUCK, pause=900.0), NOW + 1099.0, rules) == []
+    effects = step(record, Observed(STUCK, pause=1.0), NOW + 1100.0, rules)
     assert kinds(effects) == [SendStop, Finished, Forget]
     assert isinstance(record.outcome, Finished)
     assert record.outcome.reason == (
@@ -703,7 +707,7 @@ def test_a_container_whose_user_code_ran_already_is_not_failed_for_waiting() -> 
     rules = dataclasses.replace(RULES, capacity_timeout=900.0)
     record = record_in(Phase.ACTIVE, seen_running=True)
     step(record, Observed(STUCK), NOW, rules)
-    assert step(record, Observed(STUCK), NOW + 9000.0, rules) == []
+    assert step(record, Observed(STUCK, pause=9000.0), NOW + 9000.0, rules) == []
     assert record.phase is Phase.ACTIVE
 
 
@@ -712,4 +716,4 @@ def test_the_next_container_may_wait_for_as_long_as_the_one_before_it() -> None:
     record = record_in(X, seen_at=NOW - 1.0)
     step(record, Observed(seen(Seen.PENDING, reason="CAPACITY")), NOW, rules)
     step(record, Observed(seen(Seen.STOPPED)), NOW + 590.0, rules)
-    assert (record.phase, record.waits_since, record.told) == (Phase.WAITING, None, ())
+    assert (record.phase, record.held, record.told) == (Phase.WAITING, NOT_YET, ())

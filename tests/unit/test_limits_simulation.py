@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ecs_async_executor.core.limits import Limiter, TokenBucket
+from ecs_async_executor.core.buckets import TokenBucket
+from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.services.ecs import SERVICE
 
 LATENCY = (0.05, 0.15)
@@ -130,7 +131,7 @@ def simulate(
         heapq.heappush(agenda, (at, entries, what, who, passed))
 
     for who in range(schedulers):
-        limits[who].launches_waiting(1, 0.0)
+        limits[who].launches_waiting(1)
         plan((joins or {}).get(who, 0.0), "awake", who)
     if raised:
         plan(raised[0], "raise", 0)
@@ -156,7 +157,7 @@ def simulate(
         else:
             slots[who] += 1
             if passed:
-                limits[who].launch_succeeded(quota.bucket, now)
+                limits[who].launch_succeeded(quota.bucket)
             else:
                 limits[who].launch_throttled(quota.bucket, now)
     return outcome
