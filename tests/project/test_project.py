@@ -125,14 +125,10 @@ def test_no_module_of_the_engine_names_a_service(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-<<<<<<< HEAD:tests/project/test_project.py
-    modules("services/*.py", "adapter/executor.py", "adapter/telemetry.py"),
-=======
     [
         *modules("services/*.py"),
         *(path for path in modules("adapter/*.py") if path.stem not in {"batch", "ecs"}),
     ],
->>>>>>> w-adapter:tests/unit/test_project.py
     ids=lambda p: p.stem,
 )
 def test_what_the_services_share_names_no_event_after_one_of_them(path: Path) -> None:
