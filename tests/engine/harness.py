@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -90,6 +90,8 @@ class Harness:
         self.rendering = rendering or _Rendering(self._render)
         self.rendered: list[str] = []
         self.reports: list[Report] = []
+        self.ends: list[Finished] = []
+        self.ends_of: defaultdict[Any, list[Finished]] = defaultdict(list)
         self.snapshots: list[Statistics] = []
         self.silence = 0.0
         self.silences = 0
@@ -182,11 +184,15 @@ class Harness:
         while self.ledger.outbox:
             taken.append(self.ledger.outbox.popleft())
         self.reports.extend(taken)
+        for end in taken:
+            if isinstance(end, Finished):
+                self.ends.append(end)
+                self.ends_of[end.key].append(end)
         return taken
 
     def finished(self, label: str | None = None) -> list[Finished]:
         self.take()
-        return [r for r in self.reports if isinstance(r, Finished) and label in (None, r.key)]
+        return list(self.ends if label is None else self.ends_of[label])
 
     def launched(self, label: str) -> list[Launched]:
         self.take()

@@ -1,4 +1,4 @@
-"""What a scheduler adopts from one that died: followed, launched or failed, by what Airflow says of it."""
+"""What a scheduler adopts from a dead one: it follows, launches or fails it, by the state that Airflow gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bug of the engine's own: it is told, the lane starts again, the others go on, and nothing is lost."""
+"""A bug in the engine is logged, its lane restarts, the other lanes go on, and no launch is lost."""
 
 from __future__ import annotations
 

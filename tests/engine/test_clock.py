@@ -1,4 +1,4 @@
-"""The machine's clock is set while launches are under way: durations are measured by another, which goes on."""
+"""Somebody sets the machine's clock while launches are under way: durations come from another clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's end: nothing launched after it, in-flight calls answered, owed stops made."""
+"""The engine's end: it launches nothing more, takes the answers in flight, and makes the stops it owes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Placements that have no room or refuse: one probe at a time, and nothing else held up or failed for it."""
+"""Placements that have no room or refuse: one probe at a time, and no other launch is delayed or failed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.messages import AirflowState, Finished
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import RULES, Harness, make_launch
-from tests.engine.virtual_time import run
 
 OUTAGE = 600.0
 LONG = Plan(start_after=1.0, duration=5000.0)
@@ -99,7 +98,7 @@ async def search(first: str, kind: Kind, was: AirflowState) -> Outcome:
     async with Harness(cloud).running() as harness:
         launch = make_launch("a", tokened=False)
         harness.submit(launch)
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         await anyio.sleep(5.0)
         successor = Harness(cloud)
         unlisted = cloud.unlisted
@@ -139,7 +138,7 @@ async def unknown_to_the_service() -> Outcome:
     cloud = FakeCloud(fault=weather, plan=lambda label, nth: LONG)
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.launched("a"))
+        await harness.until_launched("a")
         await anyio.sleep(5.0)
         (container,) = cloud.of("a")
         container.forgotten_until = anyio.current_time() + OUTAGE + 10.0
@@ -177,5 +176,8 @@ async def a_new_container_unknown_to_the_service() -> Outcome:
         a_new_container_unknown_to_the_service,
     ],
 )
-def test_one_more_bad_answer_after_an_outage_ends_no_grace(scenario: Callable[[], Awaitable[Outcome]]) -> None:
-    assert run(scenario) == []
+@pytest.mark.anyio
+async def test_one_more_bad_answer_after_an_outage_ends_no_grace(
+    scenario: Callable[[], Awaitable[Outcome]],
+) -> None:
+    assert await scenario() == []

@@ -1,4 +1,4 @@
-"""Requests that have no answer, or that the scheduler before may have sent: one container of each."""
+"""Requests without an answer, or that the scheduler before may have sent: one container for each launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One launch's way: sent, started, ended; and what cannot be sent."""
+"""A launch's way from request to end, and requests that cannot be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers that the service does not know, for a time or for good."""
+"""Containers that the service does not know, for a while or for good."""
 
 from __future__ import annotations
 

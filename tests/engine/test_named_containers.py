@@ -1,4 +1,4 @@
-"""Adopted launches whose container, as Airflow names it, is not the whole story."""
+"""Adopted launches for which Airflow names a container that is not theirs, or not their only one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No good credentials, or no answers at all: everything waits, nothing fails, and people are told."""
+"""Credentials that do not work, or a service that does not answer: launches wait, and people are told why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon an end is seen, how many calls that takes, and descriptions that are refused."""
+"""How soon the engine sees an end, how many calls that takes, and descriptions that the service refuses."""
 
 from __future__ import annotations
 

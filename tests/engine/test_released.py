@@ -1,4 +1,4 @@
-"""Launches that another scheduler has adopted: this one lets go of them and touches nothing of theirs."""
+"""Launches that another scheduler has adopted: this one reports nothing of them and stops nothing of theirs."""
 
 from __future__ import annotations
 

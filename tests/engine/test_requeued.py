@@ -1,4 +1,4 @@
-"""A key that is queued again while the launch before it is not through."""
+"""A key that Airflow queues again while its earlier launch is still under way."""
 
 from __future__ import annotations
 

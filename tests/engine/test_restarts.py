@@ -1,4 +1,4 @@
-"""The loop thread dies and another goes on over the same ledger: nothing is lost and nothing doubled."""
+"""The loop thread dies and another one takes over the ledger: no launch is lost and none runs twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches that are revoked, whatever was under way: nothing is told of them, and nothing of theirs runs on."""
+"""Revoked launches: the engine reports nothing of them and stops their containers, whatever was under way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches for a launch's container: slow, refused, without sense, or at a place that nobody can tell."""
+"""Searches for a launch's container: slow, refused, unreadable, or with no known place to search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensors in reschedule mode: the same key is queued every few seconds, while containers take a minute to stop."""
+"""Sensors in reschedule mode: Airflow queues the same key every few seconds; containers take a minute to stop."""
 
 from __future__ import annotations
 

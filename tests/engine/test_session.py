@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import anyio
 import pytest
@@ -13,7 +12,8 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.engine.session import UNANSWERED_SECONDS, Session
 from ecs_async_executor.engine.statistics import Counters
 from tests.engine.cloud import FakeCloud
-from tests.engine.virtual_time import run
+
+pytestmark = pytest.mark.anyio
 
 SPEC = LaunchSpec({"label": "a"}, "default", "main", "FARGATE", "ti")
 
@@ -44,15 +44,6 @@ class Calls:
         self.answer = None
 
 
-def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    @functools.wraps(test)
-    def wrapper() -> None:
-        run(test)
-
-    return wrapper
-
-
-@in_virtual_time
 async def test_calls_errors_throttles_and_latencies_are_counted() -> None:
     calls = Calls()
     assert calls.session.latencies() == (None, None)
@@ -64,7 +55,6 @@ async def test_calls_errors_throttles_and_latencies_are_counted() -> None:
     assert calls.session.latencies() == (0.5, 0.5)
 
 
-@in_virtual_time
 async def test_refused_credentials_pause_all_calls_and_one_at_a_time_probes() -> None:
     calls = Calls()
     session = calls.session
@@ -82,7 +72,6 @@ async def test_refused_credentials_pause_all_calls_and_one_at_a_time_probes() ->
     assert calls.resumed == 1
 
 
-@in_virtual_time
 async def test_a_probe_that_is_refused_for_another_reason_shows_that_the_credentials_work() -> None:
     calls = Calls()
     await calls.fail(calls.session.check(), Kind.CREDENTIALS)
@@ -97,14 +86,12 @@ async def test_a_probe_that_is_refused_for_another_reason_shows_that_the_credent
     assert calls.session.paused is None
 
 
-@in_virtual_time
 async def test_an_exception_of_the_backend_is_a_call_without_an_answer() -> None:
     calls = Calls()
     await calls.fail(calls.session.launch(SPEC, "1"), Kind.AMBIGUOUS, KeyError("a bug"))
     assert calls.counters.api_errors == 1
 
 
-@in_virtual_time
 async def test_only_launches_tell_whether_launches_are_answered() -> None:
     calls = Calls()
     await calls.fail(calls.session.launch(SPEC, "1"), Kind.AMBIGUOUS)

@@ -1,4 +1,4 @@
-"""A scheduler that was silent for so long that another has adopted its launches, and then goes on."""
+"""A scheduler that did not call for so long that another has adopted its launches, and then goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to stop a container: refused, unanswered, too early, or in flight when the loop thread dies."""
+"""Stops of containers: refused, unanswered, too early, or in flight when the loop thread dies."""
 
 from __future__ import annotations
 

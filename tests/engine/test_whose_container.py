@@ -1,4 +1,4 @@
-"""Which container is a launch's, where several carry its mark."""
+"""Which container belongs to a launch where several carry its mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At a service whose requests are not idempotent, only a search tells what became of one without an answer."""
+"""At a service without client tokens, only a search shows what became of a request without an answer."""
 
 from __future__ import annotations
 

@@ -45,6 +45,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _wake_observers(self) -> bool:
         """Tell those that have not seen this moment yet; return whether there were any."""
+        if not self._observers:
+            return False
         due = [observer for observer, seen in self._observers if seen != self._moment and not observer.done()]
         self._observers = [
             (observer, seen) for observer, seen in self._observers if seen == self._moment and not observer.done()
