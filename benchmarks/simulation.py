@@ -23,12 +23,13 @@ from benchmarks.meters import percentile
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, AirflowState, Command, Finished, Launch, Report
-from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
-from ecs_async_executor.engine.options import Options
+from ecs_async_executor.engine.options import Options, rules_from
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Counters
+from ecs_async_executor.services import ecs
+from ecs_async_executor.settings import Tuning
 
 EPOCH = 1_800_000_000.0
 SWEEPS = 3
@@ -92,7 +93,7 @@ class _Cloud:
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
         raise NotImplementedError
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         raise NotImplementedError
 
     async def stop(self, handle: Handle, reason: str) -> None:
@@ -126,7 +127,7 @@ def simulate(cell: Cell) -> Figures:
 
 async def _simulate(cell: Cell) -> Figures:
     cloud = _Cloud(cell.running, cell.latency)
-    ledger = Ledger(Rules(service="ECS", max_attempts=1))
+    ledger = Ledger(rules_from(ecs.SERVICE, Tuning(), max_attempts=1))
     outbox = ledger.outbox = _Outbox()
     async with _engine(cloud, ledger) as submit:
         begun = anyio.current_time()

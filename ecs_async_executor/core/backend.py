@@ -37,7 +37,7 @@ class LaunchSpec:
     :param scope: see :class:`Handle`
     :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
     :param bucket: the service's rate bucket that the request draws from
-    :param started_by: the mark by which :meth:`Backend.find` finds the container, None if the user set their own
+    :param started_by: the mark by which :meth:`Backend.search` finds the container, None if the user set their own
     :param own_mark: one that also tells its containers from those of other launches of the same workload, where
         the service has room for that
     :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
@@ -174,7 +174,7 @@ class Backend(Protocol):
         """Say where containers are: one observation per id, MISSING ones included, in any order."""
         ...
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         """List the containers, stopped ones included where the service can, that carry this mark."""
         ...
 

@@ -77,7 +77,7 @@ class Ledger:
         self._held: dict[Hashable, tuple[float, Finished]] = {}
         self._numbers = itertools.count(1)
 
-    def find(self, launch_id: str) -> Tracked | None:
+    def latest(self, launch_id: str) -> Tracked | None:
         """Return the latest launch under an identity; None if it has ended."""
         return self._by_launch_id.get(launch_id)
 
@@ -99,14 +99,14 @@ class Ledger:
         for key, (_, report) in list(self._held.items()):
             if report.launch_id == launch_id:
                 del self._held[key]
-        tracked = self.find(launch_id)
+        tracked = self.latest(launch_id)
         if tracked is not None:
             self.dispatch(tracked, event, now)
 
     def _begin(
         self, launch: Launch, now: float, *, adopted: tuple[AirflowState, str | None] | None = None
     ) -> None:
-        known = self.find(launch.launch_id)
+        known = self.latest(launch.launch_id)
         # What is adopted is what was queued; what is queued at another time is another launch.
         again = adopted is not None or (known is not None and launch.queued_at == known.launch.queued_at)
         if known is not None and known.wanted and again:

@@ -47,7 +47,7 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
     """Decide by its description whether a container is the launch's."""
     observation = event.observation
     unknown = observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.relook_after) if unknown else NOT_YET
+    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, replace(phase, missing=missing, refused=NOT_YET), now, rules)
     if phase.why is Why.TOKEN:
@@ -76,9 +76,9 @@ def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: R
     launchable = is_launchable(phase, rules)
     # A launch with no listed container is made after a second search, but failed only after the grace.
     patience = _search_patience(tracked, rules) if launchable else rules.missing_grace
-    absent = phase.absent.answered(now, rules.relook_after)
+    absent = phase.absent.answered(now, rules.search_interval)
     unknown = observation is not None and observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.relook_after) if unknown else NOT_YET
+    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
     phase = replace(phase, absent=absent, missing=missing, refused=NOT_YET)
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, phase, now, rules)  # a new one is not known at first either
@@ -125,7 +125,7 @@ def _search_patience(tracked: Tracked, rules: Rules) -> float:
 
     A listing lags. Where the client token is the one that was sent, if any was, the request tells what it missed.
     """
-    return rules.relook_after if rules.repeatable and tracked.launch.tokened else rules.absent_grace
+    return rules.search_interval if rules.repeatable and tracked.launch.tokened else rules.absent_grace
 
 
 def _follow(
@@ -146,7 +146,7 @@ def _follow(
 
 
 def _again(tracked: Tracked, phase: Unlocated, now: float, rules: Rules) -> list[Effect]:
-    tracked.phase = replace(phase, not_before=now + rules.relook_after)
+    tracked.phase = replace(phase, not_before=now + rules.search_interval)
     return [Search()]
 
 
@@ -154,7 +154,7 @@ def search_refused(
     tracked: Tracked, phase: Unlocated, event: SearchRefused, now: float, rules: Rules
 ) -> list[Effect]:
     """Ask again until the refusal has lasted for too long."""
-    refused = phase.refused.answered(now, rules.relook_after)
+    refused = phase.refused.answered(now, rules.search_interval)
     waited = refused.counted
     phase = replace(phase, refused=refused)
     runs = phase.adopted in RUNS and tracked.wanted

@@ -140,7 +140,7 @@ class Bridge:
     def _log_not_stopped(self) -> None:
         handles = [handle.id for handle in self.ledger.stops.handles()]
         for command in list(self._inbox):
-            tracked = self.ledger.find(command.launch_id) if isinstance(command, Stop) else None
+            tracked = self.ledger.latest(command.launch_id) if isinstance(command, Stop) else None
             if tracked is not None and tracked.handle is not None:
                 handles.append(tracked.handle.id)
         if handles:

@@ -100,7 +100,7 @@ class Intake:
         except Exception as error:
             log.exception(self._event("engine.command_failed"), command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
-            tracked = self._ledger.find(launch.launch_id)
+            tracked = self._ledger.latest(launch.launch_id)
             reason = internal_error(error)
             if tracked is not None:
                 self._ledger.abandon(tracked, reason, anyio.current_time())

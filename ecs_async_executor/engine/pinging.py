@@ -73,8 +73,8 @@ class Pinging:
         return Statistics(
             pending=backlog.waiting + backlog.in_doubt,
             launching=backlog.sending,
-            ambiguous=backlog.in_doubt,
-            unresolved=backlog.searched_for,
+            in_doubt=backlog.in_doubt,
+            searching=backlog.searched_for,
             active=len(ledger.active),
             stopping=len(ledger.stops),
             oldest_pending_age=now - backlog.since,

@@ -82,7 +82,7 @@ class SearchLane:
         except Exception:
             log.exception(self._event("engine.lane_failed"), lane="searching")
         finally:
-            at = anyio.current_time() + self._ledger.rules.relook_after
+            at = anyio.current_time() + self._ledger.rules.search_interval
             for tracked, ticket in zip(due, tickets, strict=True):
                 if self._ledger.searches.ticket(tracked) == ticket:
                     self._again(tracked, at)
@@ -180,10 +180,10 @@ class SearchLane:
         if not self._session.begins_call(anyio.current_time()):
             return None
         try:
-            listed = dict.fromkeys(await self._session.find(scope, mark))
+            listed = dict.fromkeys(await self._session.search(scope, mark))
             handles = [handle for handle in listed if handle.id not in over]
         except BackendError as error:
-            self._describing.read_refused(error, "find", scope)
+            self._describing.read_refused(error, "search", scope)
             if error.kind in (Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND):
                 refusal.append(str(error))
             return None
@@ -199,7 +199,7 @@ class SearchLane:
         if refusal:
             self._dispatcher.dispatch(tracked, SearchRefused(refusal[0], named=named), now)
         else:
-            self._again(tracked, now + self._ledger.rules.relook_after)
+            self._again(tracked, now + self._ledger.rules.search_interval)
 
     def _again(self, tracked: Tracked, at: float) -> None:
         if isinstance(tracked.phase, UNLOCATED):

@@ -121,9 +121,9 @@ class Session:
         """Describe containers."""
         return await self._call(self._backend.describe(scope, ids))
 
-    async def find(self, scope: str, mark: str) -> Sequence[Handle]:
+    async def search(self, scope: str, mark: str) -> Sequence[Handle]:
         """List the containers that carry a mark."""
-        return await self._call(self._backend.find(scope, mark))
+        return await self._call(self._backend.search(scope, mark))
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a container to be stopped."""

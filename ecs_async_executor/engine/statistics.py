@@ -22,8 +22,8 @@ class Statistics:
 
     :param pending: waiting for a container, those in the inbox included
     :param launching: requests in flight
-    :param ambiguous: of the pending ones, those whose request may have been carried out
-    :param unresolved: searched for: it is not known yet whether they have a container
+    :param in_doubt: of the pending ones, those whose request may have been carried out
+    :param searching: it is not known yet whether they have a container
     :param active: have a container
     :param stopping: stop requests that are still owed
     :param oldest_pending_age: how long the oldest pending launch has waited
@@ -37,8 +37,8 @@ class Statistics:
 
     pending: int = 0
     launching: int = 0
-    ambiguous: int = 0
-    unresolved: int = 0
+    in_doubt: int = 0
+    searching: int = 0
     active: int = 0
     stopping: int = 0
     oldest_pending_age: float = 0.0

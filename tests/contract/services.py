@@ -153,7 +153,7 @@ class LocalEcsService(Local):
     operations: ClassVar = {
         "launch": "RunTask",
         "describe": "DescribeTasks",
-        "find": "ListTasks",
+        "search": "ListTasks",
         "stop": "StopTask",
     }
 
@@ -176,7 +176,7 @@ class LocalBatchService(Local):
     operations: ClassVar = {
         "launch": "SubmitJob",
         "describe": "DescribeJobs",
-        "find": "ListJobs",
+        "search": "ListJobs",
         "stop": "TerminateJob",
     }
 

@@ -24,11 +24,11 @@ from ecs_async_executor.core.phases import (
     Waiting,
     Why,
 )
-from ecs_async_executor.core.policy import Rules
+from tests.rules import rules
 
 NOW = 1000.0
 QUEUED_AT = 5000.0
-RULES = Rules(service="ECS", max_attempts=3)
+RULES = rules()
 LAUNCH = Launch("id", "key", None, priority=0, started_by="mark", queued_at=QUEUED_AT, label="a")
 SPEC = LaunchSpec({}, "default", "main", "FARGATE", "mark")
 HANDLE = Handle("default", "arn")

@@ -275,7 +275,7 @@ def test_a_container_whose_user_code_ran_already_is_not_failed_for_waiting() -> 
 
 
 def test_the_next_container_may_wait_for_as_long_as_the_one_before_it() -> None:
-    rules = Rules(service="ECS", capacity_timeout=600.0)
+    rules = dataclasses.replace(RULES, capacity_timeout=600.0)
     launch = tracked(starting(seen=True))
     step(launch, Observed(seen(Seen.PENDING, reason="CAPACITY")), NOW, rules)
     step(launch, Observed(seen(Seen.STOPPED)), NOW + 590.0, rules)

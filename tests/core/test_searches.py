@@ -202,7 +202,7 @@ def test_every_answer_to_a_search_for_a_launch_that_is_not_wanted(
 def test_a_launch_that_airflow_assigned_an_identity_is_launched_after_a_second_search() -> None:
     launch = tracked(searching(QUEUED), launch=dataclasses.replace(tracked(searching()).launch, tokened=True))
     assert kinds(step(launch, Found(None), NOW, RULES)) == [Search]
-    assert kinds(step(launch, Found(None), NOW + RULES.relook_after, RULES)) == [Enqueue]
+    assert kinds(step(launch, Found(None), NOW + RULES.search_interval, RULES)) == [Enqueue]
 
 
 def test_what_is_absent_is_counted_by_answers_not_by_time() -> None:
@@ -210,7 +210,7 @@ def test_what_is_absent_is_counted_by_answers_not_by_time() -> None:
     for at in (0.0, 600.0, 1200.0):
         assert kinds(step(launch, Found(None), NOW + at, RULES)) == [Search]
     assert isinstance(launch.phase, Searching)
-    assert launch.phase.absent == Grace(2 * RULES.relook_after, NOW + 1200.0)
+    assert launch.phase.absent == Grace(2 * RULES.search_interval, NOW + 1200.0)
 
 
 def test_a_continued_identity_is_what_the_client_tokens_are_made_of() -> None:
@@ -224,8 +224,8 @@ def test_a_continued_identity_is_what_the_client_tokens_are_made_of() -> None:
 
 def asked_for(seconds: float, launch: Tracked, event: SearchRefused) -> list[Effect]:
     """Let the search be refused for so long, as often as it is made."""
-    for nth in range(int(seconds / RULES.relook_after)):
-        assert kinds(step(launch, event, NOW + nth * RULES.relook_after, RULES)) == [Search]
+    for nth in range(int(seconds / RULES.search_interval)):
+        assert kinds(step(launch, event, NOW + nth * RULES.search_interval, RULES)) == [Search]
     return step(launch, event, NOW + seconds, RULES)
 
 

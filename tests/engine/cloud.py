@@ -210,8 +210,8 @@ class FakeCloud:
                 if i not in self.containers or not self.unreadable(self.containers[i])
             ]
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
-        async with self._call("find"):
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+        async with self._call("search"):
             return [
                 c.handle
                 for c in self.containers.values()

@@ -35,6 +35,7 @@ from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import PHASE_NAMES, Counters, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
+from tests.rules import rules as default_rules
 
 OPTIONS = Options(
     launch_rate=lambda bucket: 1000.0,
@@ -53,7 +54,7 @@ QUOTA = replace(OPTIONS, launch_rate=lambda bucket: 20.0, launch_burst=10)
 STALL = 20.0
 """Seconds of silence after which a scheduler launches nothing, where a test watches for it."""
 SERVICE = Service(name="Cloud", launch_rates={}, launch_rate=1000.0, change_rate=40.0, change_burst=20.0)
-RULES = Rules(service="ECS", max_attempts=3)
+RULES = default_rules()
 
 
 def launch_id() -> str:

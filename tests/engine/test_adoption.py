@@ -43,7 +43,7 @@ async def test_of_many_adopted_by_arn_none_is_searched_for() -> None:
             second.adopt(launch, AirflowState.RUNNING, first.handles()[launch.label])
         await second.until(lambda: len(second.handles()) == len(names))
     assert set(second.phases()) == {"running"}
-    assert cloud.calls["find"] == 0
+    assert cloud.calls["search"] == 0
 
 
 async def test_adopted_queued_and_never_launched_is_launched_by_us() -> None:

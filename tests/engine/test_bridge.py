@@ -295,7 +295,7 @@ def test_after_a_silence_nothing_is_launched_before_the_scheduler_says_so(cloud:
     assert cloud.calls["launch"] == 0
     bridge.heartbeat()
     assert not bridge.is_silent()
-    scheduler.until(lambda: cloud.calls["find"])  # another may have launched it
+    scheduler.until(lambda: cloud.calls["search"])  # another may have launched it
     bridge.stop(5, stop_containers=False, reason="")
 
 

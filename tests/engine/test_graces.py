@@ -108,14 +108,14 @@ async def search(first: str, kind: Kind, was: AirflowState) -> Outcome:
             else:
                 weather.errors = {first: kind}
             successor.adopt(replace(launch, workload=None), was, None)
-            calls = cloud.calls["find"]
-            await harness.until(lambda: cloud.calls["find"] > calls)
+            calls = cloud.calls["search"]
+            await harness.until(lambda: cloud.calls["search"] > calls)
             await anyio.sleep(1.0)
-            weather.errors = {"find": Kind.AMBIGUOUS}
+            weather.errors = {"search": Kind.AMBIGUOUS}
             await anyio.sleep(OUTAGE)
             weather.errors = {first: kind} if kind is not Kind.NOT_FOUND else {}
-            calls = cloud.calls["find"]
-            await harness.until(lambda: cloud.calls["find"] > calls)
+            calls = cloud.calls["search"]
+            await harness.until(lambda: cloud.calls["search"] > calls)
             await anyio.sleep(1.0)
             early = successor.finished("a")
             cloud.unlisted = unlisted
@@ -125,11 +125,11 @@ async def search(first: str, kind: Kind, was: AirflowState) -> Outcome:
 
 
 async def a_search_refused() -> Outcome:
-    return await search("find", Kind.REFUSED, AirflowState.QUEUED)
+    return await search("search", Kind.REFUSED, AirflowState.QUEUED)
 
 
 async def an_empty_listing_of_what_runs() -> Outcome:
-    return await search("find", Kind.NOT_FOUND, AirflowState.RUNNING)
+    return await search("search", Kind.NOT_FOUND, AirflowState.RUNNING)
 
 
 async def unknown_to_the_service() -> Outcome:

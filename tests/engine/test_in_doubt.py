@@ -74,7 +74,7 @@ async def test_no_answer_for_longer_than_the_token_is_safe_is_resolved_by_listin
         harness.launch("a")
         finished = await harness.until_finished("a")
     assert finished.success
-    assert cloud.calls["find"] >= 1
+    assert cloud.calls["search"] >= 1
     assert max(cloud.call_times["launch"]) < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
 
@@ -157,7 +157,7 @@ async def test_an_adopted_launch_that_has_waited_for_longer_than_tokens_live_is_
         await second.until_launched("a")
         assert anyio.current_time() < RULES.resend_window + 60
     assert len(cloud.of("a")) == 1
-    assert cloud.calls["find"] >= 1
+    assert cloud.calls["search"] >= 1
 
 
 @pytest.mark.parametrize("trouble", ["no capacity", "unrenderable", "refused"])

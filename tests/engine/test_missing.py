@@ -135,7 +135,7 @@ async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() 
             asked_at.append(waited)
             # What it is asked for first is not shown, once.
             cloud.containers[known].plan.hidden_for = 10_000.0 if len(asked_at) == 1 else 0.0
-        return TIMED_OUT if operation == "find" and waited < 100 else None
+        return TIMED_OUT if operation == "search" and waited < 100 else None
 
     cloud.fault = no_answer_then_hidden
     async with Harness(cloud).running() as second:

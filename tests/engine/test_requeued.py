@@ -122,7 +122,7 @@ async def test_a_revoked_launch_that_is_found_late_does_not_stop_the_container_o
     listing_works_at = [1e9]
 
     def no_listing(operation: str, cloud: FakeCloud) -> BackendError | None:
-        return TIMED_OUT if operation == "find" and anyio.current_time() < listing_works_at[0] else None
+        return TIMED_OUT if operation == "search" and anyio.current_time() < listing_works_at[0] else None
 
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=300), fault=no_listing)
     async with Harness(cloud).running() as engine:
@@ -146,7 +146,7 @@ async def test_a_revoked_launch_that_is_found_late_does_not_stop_the_container_o
 async def test_a_revoked_launch_that_is_found_late_stops_its_own_container_and_not_that_of_the_next() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=600))
     original, _ = await first_scheduler_dies(cloud, started_by="ti-1", told=False)
-    cloud.fault = lambda operation, cloud: TIMED_OUT if operation == "find" else None
+    cloud.fault = lambda operation, cloud: TIMED_OUT if operation == "search" else None
     async with Harness(cloud).running() as second:
         adopted = under_a_new_id(original)
         second.adopt(adopted, AirflowState.QUEUED)
@@ -173,7 +173,7 @@ async def test_a_revoked_search_does_not_stop_the_next_launchs_container_that_is
             return TIMED_OUT if cloud.calls["launch"] == 1 else INVALID
         if operation == "launch:after":  # the next launch's answers are lost, for a quarter of a minute
             return TIMED_OUT if anyio.current_time() < 140 else None
-        return TIMED_OUT if operation == "find" and anyio.current_time() < 65 else None
+        return TIMED_OUT if operation == "search" and anyio.current_time() < 65 else None
 
     cloud = FakeCloud(fault=fault, plan=lambda label, nth: Plan(hidden_for=hidden_for, duration=300))
     async with Harness(cloud).running() as engine:

@@ -56,8 +56,8 @@ async def test_more_containers_of_one_mark_than_one_request_describes() -> None:
 @pytest.mark.parametrize("lag", [6.0, 15.0])
 async def test_an_adopted_launch_without_its_token_is_found_although_the_listing_lags(lag: float) -> None:
     class Lagging(FakeCloud):
-        async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
-            found = await super().find(scope, started_by)
+        async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+            found = await super().search(scope, started_by)
             return [h for h in found if anyio.current_time() - self.containers[h.id].created > lag]
 
     cloud = Lagging(plan=lambda label, nth: Plan(duration=100))
@@ -100,7 +100,7 @@ async def test_a_look_up_that_is_refused_for_its_form_ends_with_the_services_wor
 
 async def test_an_adopted_launch_that_may_not_be_looked_for_fails_with_the_services_words() -> None:
     denied = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:ListTasks")
-    cloud = FakeCloud(fault=failing("find", denied))
+    cloud = FakeCloud(fault=failing("search", denied))
     async with Harness(cloud).running() as harness:
         harness.adopt(make_launch("queued"), AirflowState.QUEUED)
         revoked = make_launch("revoked")

@@ -198,7 +198,7 @@ async def test_what_comes_long_after_a_silence_is_launched_without_a_search() ->
         await anyio.sleep(600)
         engine.launch("a")
         await engine.until_launched("a", timeout=1.0)
-    assert cloud.calls["find"] == 0
+    assert cloud.calls["search"] == 0
 
 
 class SlowToStop(FakeCloud):

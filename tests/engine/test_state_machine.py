@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
 from ecs_async_executor.core.messages import AirflowState, Finished
-from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container
+from tests.engine.harness import RULES
 from tests.engine.walk import Instance, Walk
 
 
@@ -34,9 +34,8 @@ class ExactlyOnceWithoutTokens(Walk):
 class ShortGraces(Walk):
     """With graces that run out: what cannot be known is failed, and in words that say so."""
 
-    RULES = Rules(
-        service="ECS",
-        max_attempts=3,
+    RULES = replace(
+        RULES,
         missing_grace=20.0,
         seen_missing_grace=60.0,
         permanent_error_grace=40.0,

@@ -79,7 +79,7 @@ async def test_it_is_looked_for_where_the_request_was_for_whatever_is_rendered_n
 async def test_a_search_without_an_answer_does_not_count_as_one_that_found_nothing(error: BackendError) -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
         lost = asked == "launch:after" and cloud.calls["launch"] == 1
-        return TIMED_OUT if lost else error if asked == "find" and anyio.current_time() < 300 else None
+        return TIMED_OUT if lost else error if asked == "search" and anyio.current_time() < 300 else None
 
     cloud = FakeCloud(repeatable=False, fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:
@@ -163,7 +163,7 @@ async def test_a_clock_that_is_ahead_does_not_hide_what_a_request_of_our_own_has
 async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_launch_of_its_workload() -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
         lost = asked == "launch" and cloud.calls["launch"] == 1
-        return TIMED_OUT if lost or (asked == "find" and anyio.current_time() < 300) else None
+        return TIMED_OUT if lost or (asked == "search" and anyio.current_time() < 300) else None
 
     cloud = FakeCloud(repeatable=False, plan=lambda label, nth: Plan(duration=600), fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS, render=with_a_mark_of_its_own).running() as engine:
@@ -216,7 +216,7 @@ async def test_a_revoked_launch_stops_what_has_its_own_mark_though_it_was_made_a
 @pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND])
 async def test_a_search_that_is_refused_for_ever_ends(kind: Kind) -> None:
     def fault(asked: str, cloud: FakeCloud) -> BackendError | None:
-        return {"launch": TIMED_OUT, "find": BackendError(kind, "ClientException", "no such place")}.get(asked)
+        return {"launch": TIMED_OUT, "search": BackendError(kind, "ClientException", "no such place")}.get(asked)
 
     cloud = FakeCloud(repeatable=False, fault=fault)
     async with Harness(cloud, rules=WITHOUT_TOKENS).running() as engine:

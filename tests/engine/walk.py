@@ -23,9 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched, Stop
-from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container, FakeCloud, Plan
-from tests.engine.harness import OPTIONS, Harness, make_launch
+from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.virtual_time import VirtualTimeLoop, wall
 
 MAX_LAUNCHES, MAX_DESCRIBES, RATE = 5, 2, 20.0
@@ -42,7 +41,7 @@ WALK_OPTIONS = replace(
     max_concurrent_describes=MAX_DESCRIBES,
     stall_timeout=STALL,
 )
-PATIENT = Rules(service="ECS", max_attempts=3, missing_grace=1000.0, permanent_error_grace=1e5)
+PATIENT = replace(RULES, missing_grace=1000.0, permanent_error_grace=1e5)
 """No grace runs out while anything is wrong: nothing fails but what has failed."""
 
 ERRORS = {
@@ -246,7 +245,7 @@ class Walk(RuleBasedStateMachine):
         self.pass_time(seconds)
 
     @rule(
-        operation=st.sampled_from(["launch", "launch:after", "describe", "find", "stop", "stop:after"]),
+        operation=st.sampled_from(["launch", "launch:after", "describe", "search", "stop", "stop:after"]),
         error=st.sampled_from(sorted(ERRORS)),
         probability=st.sampled_from([0.1, 0.5, 1.0]),
         seconds=st.sampled_from([1.0, 30.0, 300.0]),

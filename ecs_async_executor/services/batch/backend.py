@@ -108,7 +108,7 @@ class BatchBackend:
             found += [missing(scope, one) for one in ids if one not in answered]
         return found
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         """
         List the jobs whose names begin with a mark, whatever their status.
 
@@ -146,7 +146,7 @@ class BatchBackend:
         queue = self._settings.job_queue
         return (
             Trial("DescribeJobs", self.check),
-            Trial(f"ListJobs, job queue {queue!r}", partial(self.find, queue, str(UUID(int=0)))),
+            Trial(f"ListJobs, job queue {queue!r}", partial(self.search, queue, str(UUID(int=0)))),
         )
 
     @property

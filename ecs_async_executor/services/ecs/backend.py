@@ -178,7 +178,7 @@ class EcsBackend:
 
     # --- searching
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         """
         List the tasks that carry a mark, those stopped in the last hour included.
 

@@ -96,7 +96,7 @@ def test_nobody_is_missing_because_of_a_record_that_says_not_whose_it_is(record:
     ("method", "work"),
     [
         ("describe_jobs", lambda backend: backend.describe("q", [JOB])),
-        ("list_jobs", lambda backend: backend.find("q", TI)),
+        ("list_jobs", lambda backend: backend.search("q", TI)),
         ("describe_jobs", lambda backend: backend.check()),
     ],
 )
@@ -117,7 +117,7 @@ def test_find_lists_by_the_beginning_of_the_name_through_all_pages(asked: str, f
         return {"jobSummaryList": [{"jobId": JOB}], "nextToken": "more"}
 
     client = FakeClient(list_jobs=answer)
-    found = use(client, lambda backend: backend.find("gpu", asked))
+    found = use(client, lambda backend: backend.search("gpu", asked))
     assert found == [Handle("gpu", JOB), Handle("gpu", OTHER)]
     first, second = client.asked("list_jobs")
     assert first == {"jobQueue": "gpu", "filters": [{"name": "JOB_NAME", "values": [filtered]}]}
@@ -128,7 +128,7 @@ def test_find_lists_by_the_beginning_of_the_name_through_all_pages(asked: str, f
 def test_a_search_whose_answer_has_a_job_without_its_identifier_says_so(record: Any) -> None:
     client = FakeClient(list_jobs={"jobSummaryList": [{"jobId": JOB}, record]})
     with pytest.raises(BackendError, match="cannot be read") as caught:
-        use(client, lambda backend: backend.find("q", TI))
+        use(client, lambda backend: backend.search("q", TI))
     assert caught.value.kind is Kind.REFUSED
 
 

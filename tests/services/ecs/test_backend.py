@@ -123,7 +123,7 @@ def test_describe_reports_found_and_missing() -> None:
     ("method", "work"),
     [
         ("describe_tasks", lambda backend: backend.describe("k", [ARN + "1"])),
-        ("list_tasks", lambda backend: backend.find("k", "mark")),
+        ("list_tasks", lambda backend: backend.search("k", "mark")),
     ],
 )
 def test_a_reply_that_is_no_reply_is_not_taken_for_an_empty_one(method: str, work: Any) -> None:

@@ -52,7 +52,7 @@ def test_find_lists_running_and_stopped_tasks_through_all_pages() -> None:
         running={ARN + f"r{n}": "mark" if n % 2 else "other" for n in range(10)},
         stopped={ARN + f"s{n}": "mark" if n == 4 else "other" for n in range(5)},
     )
-    found = use(cluster.client, lambda backend: backend.find("k", "mark"))
+    found = use(cluster.client, lambda backend: backend.search("k", "mark"))
     assert found == [Handle("k", ARN + name) for name in ("r1", "r3", "r5", "r7", "r9", "s4")]
 
 
@@ -66,13 +66,13 @@ def test_a_stopped_task_whose_record_cannot_be_read_spoils_no_search(record: Any
 
     cluster.client.answers["describe_tasks"] = describe_tasks
     with capture_logs() as logs:
-        assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+        assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "1")]
     assert [entry["event"] for entry in logs] == ["ecs_executor.describe.malformed"]
 
 
 def test_a_task_that_is_in_both_lists_is_found_once() -> None:
     cluster = Cluster(running={ARN + "1": "mark"}, stopped={ARN + "1": "mark"})
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "1")]
 
 
 def test_those_who_search_during_a_sweep_share_the_next_one() -> None:
@@ -80,9 +80,9 @@ def test_those_who_search_during_a_sweep_share_the_next_one() -> None:
 
     async def search(backend: ecs.EcsBackend) -> list[Any]:
         cluster.hold = asyncio.Event()
-        first = asyncio.create_task(backend.find("k", "new"))
+        first = asyncio.create_task(backend.search("k", "new"))
         await until(lambda: cluster.sweeps() == 1)
-        others = [asyncio.create_task(backend.find("k", "new")) for _ in range(20)]
+        others = [asyncio.create_task(backend.search("k", "new")) for _ in range(20)]
         await until(lambda: len(cluster.client.asked("list_tasks")) == 22)
         # Stopped after the first sweep had read its page: only a later sweep can see it.
         cluster.stopped[ARN + "2"] = "new"
@@ -108,7 +108,7 @@ def test_a_failed_sweep_is_not_shared() -> None:
     cluster.client.answers["list_tasks"] = list_tasks
 
     async def search(backend: ecs.EcsBackend) -> list[Any]:
-        return await asyncio.gather(*(backend.find("k", "mark") for _ in range(3)), return_exceptions=True)
+        return await asyncio.gather(*(backend.search("k", "mark") for _ in range(3)), return_exceptions=True)
 
     results = use(cluster.client, search)
     assert isinstance(results[0], BackendError)
@@ -132,7 +132,7 @@ def test_a_sweep_goes_on_where_an_answer_was_lost_or_came_too_fast(monkeypatch: 
         return to_come.pop() if to_come else cluster.describe_tasks(**parameters)
 
     cluster.client.answers.update(list_tasks=list_tasks, describe_tasks=describe_tasks)
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "s8")]
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "s8")]
     assert cluster.sweeps() == 1
     assert not any(troubles.values())
 
@@ -150,7 +150,7 @@ def test_half_a_list_is_not_taken_for_the_whole(page: str, monkeypatch: pytest.M
         return cluster.list_tasks(**parameters)
 
     cluster.client.answers["list_tasks"] = list_tasks
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "s8")]
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "s8")]
     assert not nothing
 
 
@@ -163,7 +163,7 @@ def test_a_list_that_ends_with_an_empty_page_has_an_end(monkeypatch: pytest.Monk
         return page | ({"nextToken": "2"} if page["taskArns"] else {})
 
     cluster.client.answers["list_tasks"] = list_tasks
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "1")]
 
 
 def test_what_a_failed_sweep_has_learnt_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +179,8 @@ def test_what_a_failed_sweep_has_learnt_is_not_asked_again(monkeypatch: pytest.M
 
     async def search(backend: ecs.EcsBackend) -> list[Any]:
         with pytest.raises(BackendError):
-            await backend.find("k", "mark")
-        return list(await backend.find("k", "mark"))
+            await backend.search("k", "mark")
+        return list(await backend.search("k", "mark"))
 
     assert use(cluster.client, search) == [Handle("k", ARN + "s8")]
     asked = [call["tasks"] for call in cluster.client.asked("describe_tasks")]
@@ -196,11 +196,11 @@ def test_a_listed_task_that_is_not_shown_for_a_moment_is_found_all_the_same() ->
         return replies.pop() if replies else cluster.describe_tasks(**parameters)
 
     cluster.client.answers["describe_tasks"] = describe_tasks
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == [Handle("k", ARN + "1")]
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == [Handle("k", ARN + "1")]
 
 
 def test_a_listed_task_that_was_forgotten_since_is_not_asked_for_without_end() -> None:
     cluster = Cluster(running={}, stopped={ARN + "1": "mark"})
     cluster.client.answers["describe_tasks"] = {"failures": [{"arn": ARN + "1", "reason": "MISSING"}]}
-    assert use(cluster.client, lambda backend: backend.find("k", "mark")) == []
+    assert use(cluster.client, lambda backend: backend.search("k", "mark")) == []
     assert len(cluster.client.asked("describe_tasks")) == 3
