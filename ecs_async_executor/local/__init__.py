@@ -37,7 +37,9 @@ Of Batch it plays single-container jobs on ECS: no arrays, no dependencies, no m
 
 With ``runner="scripted"`` nothing is run: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
 says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` lets things go
-wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host.
+wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host. ``groups={"asg": {"scale_out": 720}}`` puts
+an Auto Scaling group behind a capacity provider (:class:`ScalingGroup`). Where AWS may do a thing in more than one
+way there is a switch (:class:`Behaviour`); ``python -m ecs_async_executor.local.conformance`` asks AWS.
 
 As a program: ``python -m ecs_async_executor.local --port 4566``, then point clients at it with
 ``AWS_ENDPOINT_URL=http://127.0.0.1:4566`` and any credentials. Its control path:
@@ -48,6 +50,7 @@ As a program: ``python -m ecs_async_executor.local --port 4566``, then point cli
 ``GET /_local/statistics``        calls, errors, concurrency per operation; connections; running, waiting
 ``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
 ``PUT /_local/latency``           a number of seconds, a pair, or an object of these per operation
+``PUT /_local/behaviour``         switches (:class:`Behaviour`), or the name of a preset; ``GET`` shows them
 ``PUT /_local/script``            a list of rules for tasks and jobs that start from now on
 ``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
 ``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: lose its host; jobs likewise
@@ -66,7 +69,9 @@ except ImportError as error:
     msg = "the local ECS needs its extra: pip install 'ecs-async-executor[local]'"
     raise ImportError(msg) from error
 
+from ecs_async_executor.local.behaviour import Behaviour as Behaviour
 from ecs_async_executor.local.ecs import CAUSES as CAUSES
+from ecs_async_executor.local.ecs_placement import Instance as Instance
 from ecs_async_executor.local.faults import KINDS as KINDS
 from ecs_async_executor.local.faults import Fault as Fault
 from ecs_async_executor.local.faults import Faults as Faults
@@ -77,6 +82,7 @@ from ecs_async_executor.local.rates import AWS_RATES as AWS_RATES
 from ecs_async_executor.local.rates import Rate as Rate
 from ecs_async_executor.local.runners import Runner as Runner
 from ecs_async_executor.local.runners import SubprocessRunner as SubprocessRunner
+from ecs_async_executor.local.scaling import ScalingGroup as ScalingGroup
 from ecs_async_executor.local.scripted import Rule as Rule
 from ecs_async_executor.local.scripted import ScriptedRunner as ScriptedRunner
 from ecs_async_executor.local.server import OperationStatistics as OperationStatistics
@@ -86,15 +92,18 @@ __all__ = [
     "AWS_RATES",
     "CAUSES",
     "KINDS",
+    "Behaviour",
     "Entry",
     "Fault",
     "Faults",
+    "Instance",
     "Ledger",
     "LocalEcs",
     "OperationStatistics",
     "Rate",
     "Rule",
     "Runner",
+    "ScalingGroup",
     "ScriptedRunner",
     "Statistics",
     "SubprocessRunner",
