@@ -242,13 +242,13 @@ class Ecs:
         if behaviour.empty_clusters == "refused" and launch_type == "EC2" and provider is None:
             check_instances(backend, cluster)
         definition = self._checked_definition(backend, params, launch_type)
-        cpu, memory = size_of(params, definition, fargate=launch_type == "FARGATE")
+        size = size_of(params, definition, fargate=launch_type == "FARGATE")
         tasks: list[Task] = []
         failures: list[dict[str, Any]] = []
         for _ in range(params.get("count", 1)):
             key = provider if provider in self.capacity else launch_type
             limit = self.capacity.get(key or "") if provider not in self.groups else None
-            refused = obstacles(backend, cluster, cpu, memory) if launch_type == "EC2" else []
+            refused = obstacles(backend, cluster, params, size) if launch_type == "EC2" else []
             if not refused and limit is not None and self._usage.get(key or "", 0) >= limit:
                 refused = no_room(backend, cluster, launch_type)
             if refused:

@@ -2,11 +2,13 @@
 Where RunTask puts a task, and what it says when there is no room.
 
 May import moto's types and the modules below. Container instances have a size and may refuse whatever comes;
-how much of them is used is not counted: that is what ``capacity`` is for.
+how much of them is used is not counted: that is what ``capacity`` is for. Of placement constraints they know
+``attribute:name == value``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +22,8 @@ from ecs_async_executor.local.errors import AwsError
 
 FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 FULL = "RESOURCE:MEMORY"
+NOT_A_MEMBER = "MemberOf constraint unsatisfied."
+_EQUALS = re.compile(r"attribute:([\w.-]+) *== *([\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,9 @@ def size_of(params: Mapping[str, Any], definition: TaskDefinition, *, fargate: b
     return cpu, memory
 
 
-def obstacles(backend: LocalBackend, cluster: Cluster, cpu: int, memory: int) -> list[dict[str, Any]]:
+def obstacles(
+    backend: LocalBackend, cluster: Cluster, params: Mapping[str, Any], size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """
     Return why no registered container instance takes a task, an entry for each.
 
@@ -132,7 +138,7 @@ def obstacles(backend: LocalBackend, cluster: Cluster, cpu: int, memory: int) ->
     """
     found = []
     for instance in _instances(backend, cluster):
-        reason = _obstacle(instance, cpu, memory)
+        reason = _obstacle(instance, *size, params.get("placementConstraints") or ())
         if reason is None:
             return []
         found.append({"arn": instance.container_instance_arn, "reason": reason})
@@ -161,8 +167,14 @@ def _instances(backend: LocalBackend, cluster: Cluster) -> Sequence[ContainerIns
     return list((backend.container_instances.get(cluster.name) or {}).values())
 
 
-def _obstacle(instance: ContainerInstance, cpu: int, memory: int) -> str | None:
+def _obstacle(
+    instance: ContainerInstance, cpu: int, memory: int, constraints: Sequence[Mapping[str, str]] = ()
+) -> str | None:
     """Return why a task of this size finds no place on an instance, None if it does."""
+    for constraint in constraints:
+        wanted = _EQUALS.fullmatch(constraint.get("expression") or "")
+        if wanted is not None and instance.attributes.get(wanted[1]) != wanted[2]:
+            return NOT_A_MEMBER
     refuses: str | None = getattr(instance, "_refuses", None)
     if refuses is not None:
         return refuses
