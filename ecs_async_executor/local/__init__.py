@@ -35,9 +35,12 @@ Batch is at the same address and needs no preparation: the compute environment `
 
 It plays Batch's single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
 
-With ``runner="scripted"`` no process runs: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]`` says
-how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` makes calls fail
-(:class:`Fault`), ``ecs.kill(arn, cause="spot")`` takes a task's host away.
+With ``runner="scripted"`` no process runs: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
+says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` makes calls fail
+(:class:`Fault`), ``ecs.kill(arn, cause="spot")`` takes a task's host away. ``groups={"asg": {"scale_out":
+720}}`` puts an Auto Scaling group behind a capacity provider (:class:`ScalingGroup`). Where AWS may do a thing
+in more than one way there is a switch (:class:`Behaviour`), and ``python -m
+ecs_async_executor.local.conformance`` asks AWS.
 
 As a program: ``python -m ecs_async_executor.local --port 4566``, then point clients at it with
 ``AWS_ENDPOINT_URL=http://127.0.0.1:4566`` and any credentials. Its control path:
@@ -48,6 +51,7 @@ As a program: ``python -m ecs_async_executor.local --port 4566``, then point cli
 ``GET /_local/statistics``        calls, errors, concurrency by operation; connections; running, waiting
 ``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
 ``PUT /_local/latency``           seconds, a pair of seconds, or an object of these by operation
+``PUT /_local/behaviour``         switches (:class:`Behaviour`), or the name of a preset; ``GET`` shows them
 ``PUT /_local/script``            a list of rules for the tasks and jobs that start from now on
 ``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
 ``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: take its host away; jobs likewise
@@ -67,7 +71,9 @@ except ImportError as error:
     msg = "the local ECS needs its extra: pip install 'ecs-async-executor[local]'"
     raise ImportError(msg) from error
 
+from ecs_async_executor.local.behaviour import Behaviour as Behaviour
 from ecs_async_executor.local.ecs import CAUSES as CAUSES
+from ecs_async_executor.local.ecs_placement import Instance as Instance
 from ecs_async_executor.local.faults import KINDS as KINDS
 from ecs_async_executor.local.faults import Fault as Fault
 from ecs_async_executor.local.faults import Faults as Faults
@@ -78,6 +84,7 @@ from ecs_async_executor.local.rates import AWS_RATES as AWS_RATES
 from ecs_async_executor.local.rates import Rate as Rate
 from ecs_async_executor.local.runners import Runner as Runner
 from ecs_async_executor.local.runners import SubprocessRunner as SubprocessRunner
+from ecs_async_executor.local.scaling import ScalingGroup as ScalingGroup
 from ecs_async_executor.local.scripted import Rule as Rule
 from ecs_async_executor.local.scripted import ScriptedRunner as ScriptedRunner
 from ecs_async_executor.local.server import OperationStatistics as OperationStatistics
@@ -87,15 +94,18 @@ __all__ = [
     "AWS_RATES",
     "CAUSES",
     "KINDS",
+    "Behaviour",
     "Entry",
     "Fault",
     "Faults",
+    "Instance",
     "Ledger",
     "LocalEcs",
     "OperationStatistics",
     "Rate",
     "Rule",
     "Runner",
+    "ScalingGroup",
     "ScriptedRunner",
     "Statistics",
     "SubprocessRunner",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.batch import RETENTION
+from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.server import Latency, parse_latency
 
@@ -52,6 +53,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=N",
         help="room for N tasks on a launch type or capacity provider, beyond which RunTask answers with failures, "
         "or for N jobs in a job queue, beyond which they wait in RUNNABLE; repeatable",
+    )
+    add(
+        "--groups",
+        type=Path,
+        metavar="FILE.json",
+        help="Auto Scaling groups: an object of capacity providers, as in "
+        '{"asg": {"hosts": 0, "tasks_per_host": 20, "scale_out": 720}}',
+    )
+    add(
+        "--behaviour",
+        type=_behaviour,
+        default="default",
+        metavar="SWITCHES",
+        help='"aws" for what AWS does as far as is known, or JSON as in {"failure_memory": "replay"}',
     )
     add("--rate-limits", action="store_true", help="enforce AWS's default rate limits")
     add(
@@ -126,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             latency=options.latency,
             max_running=options.max_running,
             capacity={name: int(n) for name, _, n in (c.partition("=") for c in options.capacity)},
+            groups=json.loads(options.groups.read_text()) if options.groups else None,
+            behaviour=options.behaviour,
             limits=options.rate_limits,
             visible_after=options.visible_after,
             listed_after=options.listed_after,
@@ -170,6 +187,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.port_file is not None:
             options.port_file.unlink(missing_ok=True)
     return 0
+
+
+def _behaviour(text: str) -> Behaviour:
+    return Behaviour.of(json.loads(text) if text.startswith("{") else text)
 
 
 def _latency(text: str) -> Latency:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from moto.core.base_backend import BackendDict
 
+from ecs_async_executor.local.behaviour import DEFAULT, Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault
 from ecs_async_executor.local.host import Host
@@ -76,7 +77,9 @@ class Service(Protocol):
         :raises AwsError: if AWS would refuse it
         """
 
-    def without(self, operation: str, kind: str, params: Mapping[str, Any], fault: Fault) -> str | None:
+    def without(
+        self, operation: str, kind: str, params: Mapping[str, Any], region: str, fault: Fault
+    ) -> str | None:
         """Return the reply's JSON for a fault that replaces the work, None if the operation has no such fault."""
 
     def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
@@ -125,6 +128,7 @@ class Account:
     :param visible_after: seconds after its creation during which a container is not described
     :param listed_after: seconds after its creation during which it is not listed; None: as ``visible_after``
     :param realistic: make answers as large as AWS's
+    :param behaviour: what the services do where AWS may do it in more than one way; may be set at any time
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Account:
         visible_after: float = 0.0,
         listed_after: float | None = None,
         realistic: bool = True,
+        behaviour: Behaviour = DEFAULT,
         ledger_path: str | os.PathLike[str] | None = None,
     ) -> None:
         self.id = account_id
@@ -144,6 +149,7 @@ class Account:
         self.visible_after = visible_after
         self.listed_after = visible_after if listed_after is None else listed_after
         self.realistic = realistic
+        self.behaviour = behaviour
         self.services: dict[str, Service] = {}
         self._clear()
 

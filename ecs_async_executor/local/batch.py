@@ -22,7 +22,7 @@ from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account
 from ecs_async_executor.local.batch_jobs import ENDED_FROM_OUTSIDE, USER_INITIATED, Attempt, BatchJob
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
-from ecs_async_executor.local.faults import Fault
+from ecs_async_executor.local.faults import NO_CAPACITY, Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
 from ecs_async_executor.local.runners import NOT_STARTED
@@ -44,6 +44,7 @@ NO_ENVIRONMENT = (
     "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue cannot meet the "
     "resource requirement of the job."
 )
+TIME_LIMIT = "Canceled by JobStateTimeLimit action due to reason: "
 TOO_LONG = f"Container Overrides length must be at most {rules.MAX_OVERRIDES}"
 
 
@@ -197,7 +198,14 @@ class Batch:
                 return self._list(backend, params)
             return self._end(region, params, cancel=operation == "CancelJob")
 
-    def without(self, operation: str, kind: str, params: Mapping[str, Any], fault: Fault) -> str | None:  # noqa: ARG002
+    def without(
+        self,
+        operation: str,
+        kind: str,
+        params: Mapping[str, Any],  # noqa: ARG002
+        region: str,  # noqa: ARG002
+        fault: Fault,  # noqa: ARG002
+    ) -> str | None:
         """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
         if operation == "DescribeJobs" and kind in ("missing", "empty"):
             return '{"jobs":[]}'
@@ -207,7 +215,9 @@ class Batch:
 
     def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:  # noqa: ARG002
         """Name the rate limits that a call counts against."""
-        return (rates.BATCH,)
+        if operation == "SubmitJob":
+            return (rates.BATCH,)
+        return (rates.BATCH_READ if operation.startswith(("Describe", "List")) else rates.BATCH_MODIFY,)
 
     def throttled(self) -> AwsError:
         """Make the error of a call that came too fast."""
@@ -330,23 +340,32 @@ class Batch:
         self._jobs[job.id] = job
         self._queues.setdefault(job.queue_arn, {})[job.id] = job
         self._names.setdefault((job.queue_arn, job.name.lower()), {})[job.id] = job
-        if rules.overrides_are_too_long(params.get("containerOverrides") or {}):
+        counted = self.account.behaviour.batch_variables == "counted"
+        added = {**_added(job.id, queue), "AWS_BATCH_JOB_ATTEMPT": "1"} if counted else {}
+        if rules.overrides_are_too_long(params.get("containerOverrides") or {}, added):
             job.final = True
             self.host.reject(attempt.job, life, job.runnable_at, NOT_STARTED, TOO_LONG, retention=self.retention)
         else:
             pool = self._pool(job)
-            if fault is not None and fault.kind == "stuck":
-                life.waiting_reason = fault.reason
+            if fault is not None and fault.kind in ("stuck", "unplaced"):
+                life.waiting_reason = fault.reason or NO_CAPACITY
             elif self.host.pools.get(pool) == 0:
                 life.waiting_reason = NO_ENVIRONMENT
-            self.host.submit(
-                attempt.job,
-                life,
-                pool=pool,
-                not_before=max(job.runnable_at, self.account.hold(now, fault)),
-                retention=self.retention,
-            )
+            self._place(job, pool, now, fault)
         return json.dumps({"jobArn": job.arn, "jobName": job.name, "jobId": job.id})
+
+    def _place(self, job: BatchJob, pool: str, now: float, fault: Fault | None) -> None:
+        """Give a job its place, now or later or never."""
+        (attempt,) = job.attempts
+        if fault is not None and fault.kind == "unplaced":
+            job.final = True
+            at = job.runnable_at + fault.seconds
+            job.limited_at = at if self.account.behaviour.time_limit_cancels else None
+            reason = f"{TIME_LIMIT}{(fault.reason or NO_CAPACITY).partition(' - ')[0]}"
+            self.host.reject(attempt.job, attempt.life, at, USER_INITIATED, reason, retention=self.retention)
+            return
+        not_before = max(job.runnable_at, self.account.hold(now, fault))
+        self.host.submit(attempt.job, attempt.life, pool=pool, not_before=not_before, retention=self.retention)
 
     def _make(
         self,
@@ -396,9 +415,7 @@ class Batch:
             command=tuple(command),
             environment={
                 **environment,
-                "AWS_BATCH_JOB_ID": id_,
-                "AWS_BATCH_JQ_NAME": queue.name,
-                "AWS_BATCH_CE_NAME": queue.environments[0].name,
+                **_added(id_, queue),
             },
             realistic=self.account.realistic,
         )
@@ -498,6 +515,15 @@ class Batch:
         job.cancelled = job.cancelled or cancel
         self.host.stop(job.attempts[-1].job, USER_INITIATED, params["reason"])
         return "{}"
+
+
+def _added(job_id: str, queue: JobQueue) -> dict[str, str]:
+    """Return the variables that Batch adds to a job's own."""
+    return {
+        "AWS_BATCH_JOB_ID": job_id,
+        "AWS_BATCH_JQ_NAME": queue.name,
+        "AWS_BATCH_CE_NAME": queue.environments[0].name,
+    }
 
 
 def _filled(word: str, parameters: Mapping[str, str]) -> str:

@@ -61,6 +61,7 @@ class BatchJob:
     :param listed_at: before that ListJobs leaves it out
     :param container: what the definition and the request say of it, as DescribeJobs shows it
     :param final: there will be no further attempt, whatever happens
+    :param limited_at: when a time limit of the queue cancels it
     """
 
     id: str
@@ -90,6 +91,7 @@ class BatchJob:
     final: bool = False
     cancelled: bool = False
     terminated: bool = False
+    limited_at: float | None = None
     realistic: bool = True
     _text: str = ""
     _valid: tuple[float, float, tuple[int, ...]] = (0.0, 0.0, ())
@@ -155,7 +157,7 @@ class BatchJob:
             "retryStrategy": {"attempts": 1, "evaluateOnExit": [], **self.retry},
             "jobDefinition": self.definition_arn,
             "container": self._container(attempt, status, now),
-            "isCancelled": self.cancelled,
+            "isCancelled": self.cancelled or (self.limited_at is not None and self.limited_at <= now),
             "isTerminated": self.terminated,
         }
         reason = life.waiting_reason if status == "RUNNABLE" else None

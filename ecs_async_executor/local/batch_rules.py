@@ -70,9 +70,15 @@ def check_submit(params: Mapping[str, Any]) -> None:
         raise refused(f"Tags can not be more than {MAX_TAGS}")
 
 
-def overrides_are_too_long(overrides: Mapping[str, Any]) -> bool:
-    """Tell whether ECS would refuse container overrides that Batch itself has accepted."""
-    return size_of({"containerOverrides": [{"name": "default", **overrides}]}) > MAX_OVERRIDES
+def overrides_are_too_long(overrides: Mapping[str, Any], added: Mapping[str, str]) -> bool:
+    """
+    Return whether ECS would refuse container overrides that Batch itself has accepted.
+
+    :param added: the variables that Batch adds, as far as they count
+    """
+    environment = [*(overrides.get("environment") or ()), *({"name": k, "value": v} for k, v in added.items())]
+    sent = {"name": "default", **overrides} | ({"environment": environment} if environment else {})
+    return size_of({"containerOverrides": [sent]}) > MAX_OVERRIDES
 
 
 def check_describe(jobs: Sequence[str]) -> None:

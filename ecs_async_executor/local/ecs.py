@@ -13,20 +13,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from moto.ecs.exceptions import ClusterNotFoundException
-from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition, ecs_backends
+from moto.ecs.models import Cluster, TaskDefinition, ecs_backends
 
 from ecs_async_executor.local import ecs_rules as rules
 from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account
+from ecs_async_executor.local.ecs_backend import LocalBackend
+from ecs_async_executor.local.ecs_placement import (
+    FULL,
+    Instance,
+    add_instance,
+    check_association,
+    check_instances,
+    instance_arn,
+    no_room,
+    obstacles,
+    placement,
+    size_of,
+)
+from ecs_async_executor.local.ecs_requests import container_of, main_of
 from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import Fault
 from ecs_async_executor.local.ledger import Record
-from ecs_async_executor.local.life import Container, Job, Life
+from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.runners import NOT_STARTED
+from ecs_async_executor.local.scaling import ScalingGroup, ScalingGroups
 
-FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
-TOKEN_TTL = 24 * 3600.0
 CAUSES: Mapping[str, tuple[str, str]] = {
     "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
     "fargate_spot": ("TerminationNotice", "Your Spot Task was interrupted."),
@@ -36,118 +49,31 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 """Ways to lose a host: stop code and reason."""
 
 
-class LocalBackend(EC2ContainerServiceBackend):
-    """moto's ECS of one account and region, with tasks that :class:`Ecs` looks after."""
-
-    def __init__(self, region_name: str, account_id: str) -> None:
-        super().__init__(region_name, account_id)
-        self.tasks: dict[str, dict[str, Task]] = {}  # type: ignore[assignment]
-        self.by_id: dict[str, Task] = {}
-        self.by_mark: dict[str, dict[str, Task]] = {}
-        self.tokens: dict[tuple[str, str], tuple[str, list[Task]]] = {}
-
-    def find_cluster(self, reference: str | None) -> Cluster:
-        """
-        Look a cluster up by name or ARN.
-
-        :raises AwsError: if there is none, or it was deleted
-        """
-        cluster = self.clusters.get(name_of(reference or "default"))
-        if cluster is None or cluster.status == "INACTIVE":
-            raise AwsError("ClusterNotFoundException", "Cluster not found.")
-        return cluster
-
-    def find_definition(self, reference: str) -> TaskDefinition:
-        """
-        Look a task definition up by family, ``family:revision`` or ARN.
-
-        :raises AwsError: if there is none, or it was deregistered
-        """
-        family, _, revision = name_of(reference).partition(":")
-        revisions = self.task_definitions.get(family) or {}
-        if revision:
-            found = revisions.get(int(revision)) if revision.isdecimal() else None
-        else:
-            active = [r for r, d in list(revisions.items()) if d.status == "ACTIVE"]
-            found = revisions[max(active)] if active else None
-        if found is None:
-            raise AwsError("ClientException", "TaskDefinition not found.")
-        if found.status != "ACTIVE":
-            raise AwsError("ClientException", "TaskDefinition is inactive")
-        return found
-
-    def add(self, task: Task) -> None:
-        """Hold a task."""
-        self.by_id[task.id] = task
-        self.tasks.setdefault(task.cluster_name, {})[task.task_arn] = task
-        if task.job.started_by:
-            self.by_mark.setdefault(task.job.started_by, {})[task.id] = task
-
-    def forget(self, task: Task) -> None:
-        """Drop a task, and the token that made it."""
-        self.by_id.pop(task.id, None)
-        self.tasks.get(task.cluster_name, {}).pop(task.task_arn, None)
-        marked = self.by_mark.get(task.job.started_by)
-        if marked is not None:
-            marked.pop(task.id, None)
-            if not marked:
-                del self.by_mark[task.job.started_by]
-        if task.token:
-            self.tokens.pop((task.cluster_name, task.token), None)
-
-    def create_cluster(self, cluster_name: str, *args: Any, **kwargs: Any) -> Cluster:
-        """Create a cluster; one that exists is left as it is."""
-        existing = self.clusters.get(cluster_name)
-        if existing is not None and existing.status == "ACTIVE":
-            return existing
-        return super().create_cluster(cluster_name, *args, **kwargs)
-
-    def describe_clusters(self, cluster_names: list[str]) -> Any:
-        """Describe clusters with the number of tasks that they have now."""
-        for name in cluster_names or ["default"]:
-            cluster = self.clusters.get(name_of(name))
-            if cluster is not None:
-                cluster.running_tasks_count, cluster.pending_tasks_count = self._count(cluster.name)
-        return super().describe_clusters(cluster_names)
-
-    def _count(self, cluster: str) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def _get_resource(self, resource_arn: str, parsed_arn: dict[str, str]) -> Any:
-        if parsed_arn["service"] != "task":
-            return super()._get_resource(resource_arn, parsed_arn)
-        task = self.by_id.get(name_of(resource_arn))
-        if task is None:
-            raise ClusterNotFoundException
-        task.retagged()
-        return task
-
-    def reset(self) -> None:
-        """Forget everything; tasks that run are stopped by whoever resets the server."""
-        LocalBackend.__init__(self, self.region_name, self.account_id)
-
-
-# moto finds a backend's URLs through the module that its class claims to come from.
-LocalBackend.__module__ = EC2ContainerServiceBackend.__module__
-
-
 class Ecs:
     """
     The operations on tasks, over every region of one account. Safe to use from any thread.
 
     :param capacity: how many tasks may run per launch type or capacity provider; RunTask answers with
         ``failures`` beyond that. Not named: no limit
+    :param groups: Auto Scaling groups by the name of their capacity provider; there tasks wait instead
     """
 
     name = "ecs"
     operations = frozenset({"RunTask", "StartTask", "DescribeTasks", "ListTasks", "StopTask"})
     causes = CAUSES
 
-    def __init__(self, account: Account, *, capacity: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        account: Account,
+        *,
+        capacity: Mapping[str, int] | None = None,
+        groups: Mapping[str, ScalingGroup | Mapping[str, Any]] | None = None,
+    ) -> None:
         self.account = account
         self.host = account.host
         self.ledger = account.ledger
         self.capacity = dict(capacity or {})
+        self.groups = ScalingGroups(account.host, groups or {})
         self._lock = account.lock
         self._clear()
         account.services[self.name] = self
@@ -201,16 +127,33 @@ class Ecs:
                 return self._stop_task(backend, params)
             return self._start_task(backend, params)
 
-    def without(self, operation: str, kind: str, params: Mapping[str, Any], fault: Fault) -> str | None:
+    def without(
+        self, operation: str, kind: str, params: Mapping[str, Any], region: str, fault: Fault
+    ) -> str | None:
         """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
         if kind == "failures" and operation in ("RunTask", "StartTask"):
-            return json.dumps({"tasks": [], "failures": [dict(f) for f in fault.failures]})
+            return self._fail(params, region, [dict(f) for f in fault.failures])
         if kind == "missing" and operation == "DescribeTasks":
             missing = [{"arn": arn, "reason": "MISSING"} for arn in params.get("tasks") or ()]
             return json.dumps({"tasks": [], "failures": missing})
         if kind == "empty":
             return '{"taskArns":[]}' if operation == "ListTasks" else '{"tasks":[],"failures":[]}'
         return None
+
+    def _fail(self, params: Mapping[str, Any], region: str, failures: list[dict[str, Any]]) -> str:
+        """Answer with failures, unless what the token has done is to be repeated."""
+        memory = self.account.behaviour.failure_memory
+        token = params.get("clientToken") or ""
+        if token and memory != "forget":
+            with self._lock:
+                backend = self.backend(region)
+                cluster, now = backend.find_cluster(params.get("cluster")), self.host.settle()
+                mark = rules.fingerprint(params)
+                use = backend.tokens.find(cluster.name, token, mark, now, memory=memory)
+                if use is not None:
+                    return json.dumps(use.reply(now))
+                backend.tokens.remember(cluster.name, token, mark, now, (), failures)
+        return json.dumps({"tasks": [], "failures": failures})
 
     def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
         """Name the rate limits that a call counts against."""
@@ -229,11 +172,20 @@ class Ecs:
         return AwsError("ExpiredTokenException", "The security token included in the request is expired")
 
     def _rate_bucket(self, params: Mapping[str, Any], region: str) -> str:
-        """Name what a RunTask would be launched on, as far as that is decided before it is checked."""
+        """Name the launch type of a RunTask, as far as that is decided before it is checked."""
         with self._lock:
             cluster = self.backend(region).clusters.get(name_of(params.get("cluster") or "default"))
-            launch_type, provider = _placement(params, cluster)
-            return provider if provider in rules.FARGATE_PROVIDERS else launch_type
+            return placement(params, cluster)[0]
+
+    def add_instance(self, region: str, cluster: str, instance: Instance) -> str:
+        """Register a container instance and return its ARN."""
+        with self._lock:
+            return add_instance(self.backend(region), cluster, instance)
+
+    def hosts(self) -> dict[str, int]:
+        """Return how many hosts each Auto Scaling group has now."""
+        with self._lock:
+            return self.groups.hosts()
 
     def knows(self, reference: str) -> bool:
         """Tell whether a task, by id or ARN, is one of this service."""
@@ -270,56 +222,57 @@ class Ecs:
             for _, task, _ in list(self._where.values()):
                 self.host.lose(task.job, "UserInitiated", "The server was reset.")
                 self.host.forget(task.job)
+            self.groups.reset()
             self._clear()
 
     def _run_task(self, backend: LocalBackend, params: Mapping[str, Any], fault: Fault | None) -> str:
         rules.check_run_task(params)
         cluster = backend.find_cluster(params.get("cluster"))
-        now = self.host.settle()
+        behaviour, now = self.account.behaviour, self.host.settle()
         token = params.get("clientToken") or ""
         mark = rules.fingerprint(params) if token else ""
-        known = backend.tokens.get((cluster.name, token)) if token else None
-        if known is not None and now < known[1][0].life.created_at + TOKEN_TTL:
-            return self._replay(known, mark, now)
-        launch_type, provider = _placement(params, cluster)
+        use = backend.tokens.find(cluster.name, token, mark, now, memory=behaviour.failure_memory)
+        if use is not None:
+            for task in use.tasks:
+                self.ledger.replayed(task.job)
+            return json.dumps(use.reply(now))
+        launch_type, provider = placement(params, cluster)
+        if behaviour.unassociated_providers == "refused":
+            check_association(params, cluster)
+        if behaviour.empty_clusters == "refused" and launch_type == "EC2" and provider is None:
+            check_instances(backend, cluster)
         definition = self._checked_definition(backend, params, launch_type)
+        size = size_of(params, definition, fargate=launch_type == "FARGATE")
         tasks: list[Task] = []
         failures: list[dict[str, Any]] = []
         for _ in range(params.get("count", 1)):
             key = provider if provider in self.capacity else launch_type
-            limit = self.capacity.get(key or "")
-            if limit is not None and self._usage.get(key or "", 0) >= limit:
-                failures.append(_no_room(backend, cluster, launch_type))
+            limit = self.capacity.get(key or "") if provider not in self.groups else None
+            refused = obstacles(backend, cluster, params, size) if launch_type == "EC2" else []
+            if not refused and limit is not None and self._usage.get(key or "", 0) >= limit:
+                refused = no_room(backend, cluster, launch_type)
+            if refused:
+                failures += refused
                 continue
             task = self._make(backend, cluster, definition, params, launch_type, provider, now)
             task.visible_at, task.listed_at = self.account.sight(now, fault)
             tasks.append(task)
-            self._accept(backend, task, key or "", self.account.hold(now, fault))
-        if token and tasks:
-            backend.tokens[cluster.name, token] = (mark, tasks)
+            self._accept(backend, task, key or "")
+            self._place(task, provider or "", now, fault)
+        kept = failures if behaviour.failure_memory != "forget" else []
+        if tasks or kept:
+            backend.tokens.remember(cluster.name, token, mark, now, tasks, kept)
         return _reply(tasks, failures, self.host.settle(), tags=True)
 
-    def _replay(self, known: tuple[str, list[Task]], mark: str, now: float) -> str:
-        digest_, tasks = known
-        if digest_ != mark:
-            raise AwsError(
-                "ConflictException",
-                "The clientToken was already used with different parameters.",
-                resourceIds=[task.task_arn for task in tasks],
-            )
-        for task in tasks:
-            self.ledger.replayed(task.job)
-        return json.dumps(
-            {
-                "tasks": [
-                    task.brief(now)
-                    if task.life.status(now) == "STOPPED"
-                    else {**task.record(now), "tags": task.tags}
-                    for task in tasks
-                ],
-                "failures": [],
-            }
-        )
+    def _place(self, task: Task, provider: str, now: float, fault: Fault | None) -> None:
+        """Give a task its place, now or later or never."""
+        not_before = self.account.hold(now, fault)
+        if fault is not None and fault.kind == "unplaced":
+            self.host.reject(task.job, task.life, now + fault.seconds, NOT_STARTED, fault.reason or FULL)
+        elif provider in self.groups:
+            self.groups.submit(provider, task.job, task.life, now, not_before=not_before)
+        else:
+            self.host.submit(task.job, task.life, not_before=not_before)
 
     def _start_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         instances = params.get("containerInstances") or []
@@ -342,6 +295,7 @@ class Ecs:
             task.instance_arn = instance.container_instance_arn
             tasks.append(task)
             self._accept(backend, task, "EC2")
+            self._place(task, "", now, None)
         return _reply(tasks, failures, self.host.settle(), tags=True)
 
     def _checked_definition(
@@ -372,8 +326,8 @@ class Ecs:
     ) -> Task:
         overrides = params.get("overrides") or {}
         by_name = {o["name"]: o for o in overrides.get("containerOverrides") or ()}
-        containers = tuple(_container(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
-        main = _main(containers, by_name)
+        containers = tuple(container_of(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
+        main = main_of(containers, by_name)
         started_by = params.get("startedBy") or ""
         number, attempt = self.account.number(started_by, next(c.command for c in containers if c.name == main))
         job = Job(
@@ -407,11 +361,11 @@ class Ecs:
             images={str(d["name"]): str(d.get("image", "")) for d in definition.container_definitions},
             tags=list(params.get("tags") or ()),
             token=params.get("clientToken") or "",
-            instance_arn=_instance_arn(backend, cluster) if launch_type == "EC2" else None,
+            instance_arn=instance_arn(backend, cluster) if launch_type == "EC2" else None,
             realistic=self.account.realistic,
         )
 
-    def _accept(self, backend: LocalBackend, task: Task, key: str, not_before: float = 0.0) -> None:
+    def _accept(self, backend: LocalBackend, task: Task, key: str) -> None:
         backend.add(task)
         self._where[task.id] = (backend, task, key)
         self._usage[key] = self._usage.get(key, 0) + 1
@@ -428,12 +382,13 @@ class Ecs:
                 life=task.life,
             ),
         )
-        self.host.submit(task.job, task.life, not_before=not_before)
 
     def _describe_tasks(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         references: Sequence[str] = params.get("tasks") or ()
         cluster = backend.find_cluster(params.get("cluster"))
         rules.check_describe(references)
+        if self.account.behaviour.foreign_arns == "refused":
+            rules.check_cluster(references, cluster.arn)
         now = self.host.settle()
         shown: list[str] = []
         failures: list[dict[str, str]] = []
@@ -447,7 +402,9 @@ class Ecs:
         return f'{{"tasks":[{",".join(shown)}],"failures":{json.dumps(failures)}}}'
 
     def _list_tasks(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
-        after, size = rules.check_list(params)
+        after, size = rules.check_list(
+            params, stopped_by_mark=self.account.behaviour.started_by_stopped == "listed"
+        )
         cluster = backend.find_cluster(params.get("cluster"))
         now = self.host.settle()
         desired = params.get("desiredStatus") or "RUNNING"
@@ -477,6 +434,8 @@ class Ecs:
 
     def _stop_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         cluster = backend.find_cluster(params.get("cluster"))
+        if self.account.behaviour.foreign_arns == "refused":
+            rules.check_cluster([params.get("task") or ""], cluster.arn)
         self.host.settle()
         task = backend.by_id.get(name_of(params.get("task") or ""))
         if task is None or task.cluster_name != cluster.name:
@@ -512,58 +471,6 @@ class Ecs:
         found = self._where.pop(job.id, None)
         if found is not None:
             found[0].forget(found[1])
-
-
-def _placement(params: Mapping[str, Any], cluster: Cluster | None) -> tuple[str, str | None]:
-    """Decide launch type and capacity provider as AWS does: the request, the cluster's default, then EC2."""
-    launch_type = params.get("launchType")
-    if launch_type:
-        return launch_type, None
-    default = cluster.default_capacity_provider_strategy if cluster is not None else None
-    strategy = params.get("capacityProviderStrategy") or default
-    if not strategy:
-        return "EC2", None
-    provider: str = strategy[0]["capacityProvider"]
-    return "FARGATE" if provider in rules.FARGATE_PROVIDERS else "EC2", provider
-
-
-def _container(definition: Mapping[str, Any], override: Mapping[str, Any]) -> Container:
-    command = override.get("command") or definition.get("command") or []
-    environment = {
-        pair["name"]: pair.get("value", "")
-        for source in (definition, override)
-        for pair in source.get("environment") or ()
-    }
-    timeout = definition.get("stopTimeout")
-    return Container(
-        name=definition["name"],
-        command=(*(definition.get("entryPoint") or ()), *command),
-        environment=environment,
-        essential=definition.get("essential", True),
-        directory=definition.get("workingDirectory"),
-        stop_timeout=float(timeout) if timeout is not None else None,
-    )
-
-
-def _main(containers: Sequence[Container], overrides: Mapping[str, Mapping[str, Any]]) -> str:
-    """Name the container that does the work: whose command was given, else the first essential one."""
-    for container in containers:
-        if overrides.get(container.name, {}).get("command"):
-            return container.name
-    return next((c.name for c in containers if c.essential), containers[0].name)
-
-
-def _instance_arn(backend: LocalBackend, cluster: Cluster) -> str:
-    registered = backend.container_instances.get(cluster.name)
-    if registered:
-        return next(iter(registered.values())).container_instance_arn
-    return f"{cluster.arn.replace(':cluster/', ':container-instance/', 1)}/{'0' * 31}1"
-
-
-def _no_room(backend: LocalBackend, cluster: Cluster, launch_type: str) -> dict[str, Any]:
-    if launch_type == "FARGATE":
-        return {"reason": FARGATE_FULL}
-    return {"arn": _instance_arn(backend, cluster), "reason": "RESOURCE:MEMORY"}
 
 
 def _task_arn(cluster: Cluster, reference: str) -> str:

@@ -22,6 +22,14 @@ MAX_LIST = 100
 MAX_TAGS = 50
 FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})
 LAUNCH_TYPES = ("EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES")
+MAX_FARGATE_CPU = 32_768
+MAX_FARGATE_MEMORY = 249_856
+MAX_CPU = 196_608
+NO_INSTANCES = "No Container Instances were found in your cluster."
+NOT_ASSOCIATED = (
+    "The specified capacity provider strategy cannot contain a capacity provider that is not associated with the "
+    "cluster. Associate the capacity provider with the cluster or specify a valid capacity provider and try again."
+)
 
 _STARTED_BY = re.compile(r"[A-Za-z0-9\-/_]{1,128}")
 _CLIENT_TOKEN = re.compile(r"[\x21-\x7e]{1,64}")
@@ -61,6 +69,9 @@ def check_run_task(params: Mapping[str, Any]) -> None:
     launch_type = params.get("launchType")
     if launch_type and launch_type not in LAUNCH_TYPES:
         raise invalid(f"launch type should be one of [{','.join(LAUNCH_TYPES)}]")
+    if launch_type == "MANAGED_INSTANCES":
+        # The model lists it because tasks show it. AWS's words are not known.
+        raise invalid("Launch type MANAGED_INSTANCES can not be specified. Use a capacity provider strategy.")
     started_by = params.get("startedBy")
     if started_by and not _STARTED_BY.fullmatch(started_by):
         raise invalid(
@@ -126,10 +137,25 @@ def check_describe(tasks: Sequence[str]) -> None:
         raise invalid(f"Tasks cannot contain more than {MAX_DESCRIBE} entries.")
 
 
-def check_list(params: Mapping[str, Any]) -> tuple[int, int]:
+def check_cluster(tasks: Sequence[str], cluster_arn: str) -> None:
+    """
+    Check that no ARN of a task names another cluster or Region.
+
+    :raises AwsError: if one does, whatever the others are
+    """
+    own = cluster_arn.replace(":cluster/", ":task/", 1)
+    for task in tasks:
+        named, _, _ = task.rpartition("/")
+        if task.startswith("arn:") and "/" in named and named != own:
+            other, mine = named.rpartition("/")[2], own.rpartition("/")[2]
+            raise invalid(f"Invalid identifier: Identifier is for cluster {other}. Your cluster is {mine}")
+
+
+def check_list(params: Mapping[str, Any], *, stopped_by_mark: bool = True) -> tuple[int, int]:
     """
     Check a ListTasks and give the sequence number to go on after, and the page size.
 
+    :param stopped_by_mark: ``startedBy`` goes together with the desired status STOPPED
     :raises AwsError: if AWS would refuse it
     """
     if params.get("startedBy") and any(
@@ -137,6 +163,8 @@ def check_list(params: Mapping[str, Any]) -> tuple[int, int]:
     ):
         raise invalid("When startedBy is specified, it must be the only filter.")
     desired = params.get("desiredStatus")
+    if params.get("startedBy") and desired == "STOPPED" and not stopped_by_mark:
+        raise invalid("When startedBy is specified, it must be the only filter.")
     if desired and desired not in ("RUNNING", "PENDING", "STOPPED"):
         raise invalid("desiredStatus should be one of [RUNNING,PENDING,STOPPED]")
     size = params.get("maxResults") or MAX_LIST

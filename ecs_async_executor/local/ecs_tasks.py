@@ -1,8 +1,8 @@
 """
 How the ECS API shows a task: a :class:`Task` and its JSON, cached until something visible changes.
 
-May import :mod:`life` only. With ``realistic`` the record has every member that a Fargate task has on AWS
-(about 3.5 KB of JSON), otherwise those that clients decide by.
+May import :mod:`life` and :mod:`runners`. With ``realistic`` the record has every member that a Fargate task has
+on AWS (about 3.5 KB of JSON), otherwise those that clients decide by.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.runners import NOT_STARTED
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +93,7 @@ class Task:
         status = life.status(now)
         record: dict[str, Any] = {
             "clusterArn": self.cluster_arn,
-            "containers": [self._container(i, now) for i in range(len(job.containers))],
+            "containers": [self._container(i, now) for i in range(len(job.containers))] if self._has(now) else [],
             "createdAt": life.created_at,
             "desiredStatus": self.desired_status(now),
             "group": self.group,
@@ -123,6 +124,11 @@ class Task:
         if self.realistic:
             self._decorate(record, status, now)
         return record
+
+    def _has(self, now: float) -> bool:
+        """Return whether it has containers: what never found a place, and has stopped for it, shows none."""
+        life = self.life
+        return life.provisioned_at is not None or life.stop_code != NOT_STARTED or not life.ended(now)
 
     def _container(self, index: int, now: float) -> dict[str, Any]:
         container = self.job.containers[index]

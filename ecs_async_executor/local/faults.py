@@ -8,6 +8,9 @@ says which apply to a request. What they do is up to the server. As JSON (``POST
     {"kind": "reset_after", "operation": "RunTask", "probability": 0.05}
     {"kind": "stuck", "operation": "SubmitJob", "seconds": 20}
     {"kind": "error", "operation": "*Task*", "code": "ServerException", "status": 500, "lasting": 10}
+    {"known": "assume_role", "lasting": 30}
+
+The last stands for members that :mod:`known_faults` has under this name; what is given besides replaces them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from random import Random
 from typing import Any
 
 from ecs_async_executor.local.jsonable import from_json
+from ecs_async_executor.local.known_faults import KNOWN
 
 KINDS = {
     "throttle": "refuse: ThrottlingException (Batch: 429 TooManyRequestsException), nothing done",
@@ -38,6 +42,8 @@ KINDS = {
     "missing": "DescribeTasks, DescribeJobs: answer that nothing of what was asked for is there",
     "empty": "do nothing, answer without content: no tasks, no failures, no jobs",
     "stuck": "RunTask, SubmitJob: what is accepted waits that many seconds (Batch: RUNNABLE, with the reason)",
+    "unplaced": "RunTask, SubmitJob: what is accepted finds no place for that many seconds, and then ends: "
+    "TaskFailedToStart with the reason, or cancelled by the time limit of the job queue",
     "hidden": "RunTask, SubmitJob: what is accepted is neither described nor listed for that many seconds",
     "unlisted": "RunTask, SubmitJob: what is accepted is not listed for that many seconds",
     "unknown_status": "answer with a status that no client has heard of, in every task or job",
@@ -73,8 +79,9 @@ class Fault:
     :param message: with ``error``
     :param status: with ``error`` and ``status``
     :param failures: with ``failures``
-    :param reason: with ``stuck``, what Batch says of the job
-    :param seconds: with ``hang``, ``latency``, ``stuck``, ``hidden`` and ``unlisted``
+    :param reason: with ``stuck``, what Batch says of the job, with ``unplaced`` also why a task failed to start;
+        None for a want of capacity
+    :param seconds: with ``hang``, ``latency``, ``stuck``, ``unplaced``, ``hidden`` and ``unlisted``
     """
 
     kind: str
@@ -89,7 +96,7 @@ class Fault:
     message: str = "Service Unavailable. Please try again later."
     status: int = 400
     failures: tuple[Mapping[str, Any], ...] = ()
-    reason: str = NO_CAPACITY
+    reason: str | None = None
     seconds: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -102,8 +109,14 @@ class Fault:
         """
         Make a fault of a JSON object.
 
-        :raises ValueError: if a member is unknown or of the wrong type
+        :raises ValueError: if a member or the name of a known fault is unknown, or a member of the wrong type
         """
+        if isinstance(data, Mapping) and "known" in data:
+            name = data["known"]
+            if name not in KNOWN:
+                msg = f"unknown fault: {name!r}; known: {', '.join(KNOWN)}"
+                raise ValueError(msg)
+            data = {**KNOWN[name], **{key: value for key, value in data.items() if key != "known"}}
         return from_json(cls, data)
 
     def concerns(self, operation: str, body: bytes) -> bool:
@@ -207,6 +220,14 @@ class Faults:
                 settled = settled or not late
             return chosen
 
+    def known(self, name: str, **how: Any) -> int:
+        """
+        Put a fault of :mod:`known_faults` in force; ``how`` replaces its members.
+
+        :raises ValueError: if there is none of this name
+        """
+        return self.add(Fault.from_json({"known": name, **how}))
+
     def throttle(self, operation: str = "*", **how: Any) -> int:
         """Refuse requests for their rate; ``how`` as in :class:`Fault`, here and below."""
         return self.add(Fault(kind="throttle", operation=operation, **how))
@@ -241,9 +262,13 @@ class Faults:
         """Answer DescribeTasks and DescribeJobs as if nothing were there."""
         return self.add(Fault(kind="missing", operation=("DescribeTasks", "DescribeJobs"), **how))
 
-    def stuck(self, seconds: float, reason: str = NO_CAPACITY, **how: Any) -> int:
+    def stuck(self, seconds: float, reason: str | None = None, **how: Any) -> int:
         """Let what is accepted wait for so long before it gets a place."""
         return self.add(Fault(kind="stuck", operation=ACCEPTING, seconds=seconds, reason=reason, **how))
+
+    def unplaced(self, seconds: float, reason: str | None = None, **how: Any) -> int:
+        """Let what is accepted find no place, and end after so long."""
+        return self.add(Fault(kind="unplaced", seconds=seconds, reason=reason, **{"operation": ACCEPTING, **how}))
 
     def hidden(self, seconds: float, **how: Any) -> int:
         """Neither describe nor list what is accepted, for so long."""

@@ -69,6 +69,7 @@ class Host:
         self._used: Counter[str] = Counter()
         self._heap: list[tuple[float, int, str, int]] = []
         self._sequence = itertools.count()
+        self._alarms: dict[int, Callable[[float], None]] = {}
         runner.open(self.lock, clock, self._reported)
 
     @property
@@ -154,12 +155,42 @@ class Host:
             self._changed(job)
             return True
 
+    def expel(self, job: Job, at: float, stop_code: str, reason: str) -> None:
+        """End a job that still waits for a place; without effect on any other."""
+        with self.lock:
+            entry = self._entries.get(job.id)
+            if entry is not None and not entry.placed and entry.life.ended_at is None:
+                self._withdraw(entry, at, stop_code, reason)
+                self._changed(job)
+
+    def waiting_in(self, pool: str) -> int:
+        """Return how many jobs wait for a place in a pool."""
+        with self.lock:
+            return len(self._waiting.get(pool, ()))
+
+    def resize(self, pool: str, size: int, at: float) -> None:
+        """Change how many jobs run at a time in a pool; those that wait take what is new."""
+        with self.lock:
+            self.pools[pool] = size
+            self._fill(at)
+
+    def alarm(self, at: float, what: Callable[[float], None]) -> None:
+        """Have something done at a moment, with that moment; it may not ask for the time."""
+        with self.lock:
+            number = next(self._sequence)
+            self._alarms[number] = what
+            heapq.heappush(self._heap, (at, number, "", 0))
+
     def settle(self) -> float:
         """Carry out every change whose moment is in the past; return the present time."""
         now = self.clock()
         heap = self._heap
         while heap and heap[0][0] <= now:
-            at, _, job_id, changes = heapq.heappop(heap)
+            at, number, job_id, changes = heapq.heappop(heap)
+            alarm = self._alarms.pop(number, None)
+            if alarm is not None:
+                alarm(at)
+                continue
             entry = self._entries.get(job_id)
             if entry is None or entry.life.changes != changes:
                 continue

@@ -16,12 +16,15 @@ from aiohttp import web
 from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account, acquire_account, release_account
 from ecs_async_executor.local.batch import RETENTION, Batch
+from ecs_async_executor.local.behaviour import DEFAULT, Behaviour
 from ecs_async_executor.local.ecs import Ecs
+from ecs_async_executor.local.ecs_placement import Instance
 from ecs_async_executor.local.errors import name_of
 from ecs_async_executor.local.faults import Faults
 from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger
 from ecs_async_executor.local.runners import Runner, SubprocessRunner
+from ecs_async_executor.local.scaling import ScalingGroup
 from ecs_async_executor.local.scripted import Rule, ScriptedRunner
 from ecs_async_executor.local.server import Front, Latency, Statistics
 
@@ -44,6 +47,12 @@ class LocalEcs:
     :param max_running: how many tasks and jobs run at a time; the others wait in PROVISIONING or RUNNABLE
     :param capacity: how many tasks may run per launch type or capacity provider, beyond it RunTask answers with
         ``failures``; and how many jobs per job queue, beyond it they wait in RUNNABLE
+    :param groups: Auto Scaling groups by the name of their capacity provider: what finds no place there waits in
+        PROVISIONING until hosts come, or ends as TaskFailedToStart
+    :param instances: container instances per cluster; a task that is too large for all of them gets a failure for
+        each
+    :param behaviour: what the services do where they can do it in more than one way: switches, or the name of a
+        preset (``default``, ``aws``)
     :param limits: True to enforce AWS's default rate limits, or limits of your own
     :param visible_after: seconds after RunTask during which a task is MISSING, and after SubmitJob during which
         DescribeJobs leaves a job out
@@ -74,6 +83,9 @@ class LocalEcs:
         latency: Latency = 0.0,
         max_running: int | None = None,
         capacity: Mapping[str, int] | None = None,
+        groups: Mapping[str, ScalingGroup | Mapping[str, Any]] | None = None,
+        instances: Mapping[str, Sequence[Instance]] | None = None,
+        behaviour: Behaviour | Mapping[str, object] | str = DEFAULT,
         limits: bool | Mapping[str, rates.Rate] = False,
         visible_after: float = 0.0,
         listed_after: float | None = None,
@@ -131,12 +143,15 @@ class LocalEcs:
             ended=ended,
             expired=expired,
         )
-        self._capacity = dict(capacity or {})
+        self._ecs_options: dict[str, Any] = {"capacity": dict(capacity or {}), "groups": groups}
+        self._instances = dict(instances or {})
+        self._clusters |= dict.fromkeys(self._instances)
         self._batch_options: dict[str, Any] = {"delay": job_delay, "retention": job_retention, "mark": job_mark}
         self._options: dict[str, Any] = {
             "visible_after": visible_after,
             "listed_after": listed_after,
             "realistic": realistic,
+            "behaviour": Behaviour.of(behaviour),
             "ledger_path": ledger_path,
         }
 
@@ -161,7 +176,7 @@ class LocalEcs:
         account = acquire_account()
         try:
             self._account = Account(self._make_host, account, **self._options)
-            self._ecs = Ecs(self._account, capacity=self._capacity)
+            self._ecs = Ecs(self._account, **self._ecs_options)
             self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
@@ -215,6 +230,15 @@ class LocalEcs:
     @latency.setter
     def latency(self, value: Latency) -> None:
         self._front.latency = value
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What the services do where they can do it in more than one way; may be set at any time."""
+        return self._account.behaviour
+
+    @behaviour.setter
+    def behaviour(self, value: Behaviour | Mapping[str, object] | str) -> None:
+        self._account.behaviour = Behaviour.of(value)
 
     @property
     def running(self) -> int:
@@ -298,6 +322,14 @@ class LocalEcs:
         reply = self._front.call_moto("ecs", "CreateCluster", {"clusterName": name, **options})
         arn: str = reply["cluster"]["clusterArn"]
         return arn
+
+    def register_instance(self, cluster: str, instance: Instance | None = None) -> str:
+        """Register a container instance in a cluster; give its ARN."""
+        return self._ecs.add_instance(self.region, cluster, instance or Instance())
+
+    def hosts(self) -> dict[str, int]:
+        """Return how many hosts each Auto Scaling group has now."""
+        return self._ecs.hosts()
 
     def register_job(
         self,
@@ -434,6 +466,9 @@ class LocalEcs:
     def _set_up(self) -> None:
         for name in self._clusters:
             self.create_cluster(name)
+        for name, instances in self._instances.items():
+            for instance in instances:
+                self.register_instance(name, instance)
         self._front.in_moto(lambda: self._batch.create_environment(self.region))
         for name in self._job_queues:
             self.create_job_queue(name)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 MODIFY = "modify"
 READ = "read"
 BATCH = "batch"
+BATCH_READ = "batch_read"
+BATCH_MODIFY = "batch_modify"
 READS = frozenset(
     {
         "DescribeClusters",
@@ -47,12 +49,14 @@ AWS_RATES: Mapping[str, Rate] = {
     MODIFY: Rate(40, 100),
     READ: Rate(20, 100),
     "FARGATE": Rate(20, 20),
-    "FARGATE_SPOT": Rate(20, 20),
     BATCH: Rate(50, 50),
+    BATCH_READ: Rate(20, 20),
+    BATCH_MODIFY: Rate(50, 50),
 }
 """
-The documented defaults. ECS: one for modifying operations, one for reading ones, and on top one for RunTask on
-each kind of Fargate. Batch: one for all operations together.
+The defaults. ECS: operations that modify, that read, and RunTask on Fargate on top, On-Demand and Spot together.
+Batch: SubmitJob (``batch``). No rate is published for its other operations, and that of DescribeJobs is said to be
+low: the rates for those that read (``batch_read``) and change (``batch_modify``) are guesses.
 """
 
 

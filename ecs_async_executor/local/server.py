@@ -28,6 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account, Service
+from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.scripted import ScriptedRunner
@@ -274,7 +275,8 @@ class Front:
         if kind == "hang":
             return await self._hang(request, fault)
         if service is not None and kind in ("failures", "empty", "missing"):
-            text = service.without(operation, kind, _params(body), fault)
+            region = _region(request.headers.get("Authorization", "")) or self.region
+            text = service.without(operation, kind, _params(body), region, fault)
             return _json(text, service=service) if text is not None else None
         return None
 
@@ -431,6 +433,11 @@ class Front:
                 return {}
             case "PUT", ["latency"]:
                 self.latency = parse_latency(data)
+                return {}
+            case "GET", ["behaviour"]:
+                return asdict(self.account.behaviour)
+            case "PUT", ["behaviour"]:
+                self.account.behaviour = Behaviour.of(data)
                 return {}
             case "PUT", ["script"]:
                 if not isinstance(self.account.host.runner, ScriptedRunner):

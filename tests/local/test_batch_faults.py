@@ -249,30 +249,57 @@ def test_a_request_that_no_client_library_would_send_gets_an_answer(start: Start
             assert caught.value.headers["x-amzn-ErrorType"] == "SerializationException"
 
 
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_time_limit_of_the_queue_cancels_what_stays_runnable(
+    start: Start, submit: Submit, clock: Any, cancels: bool
+) -> None:
+    aws = start(clock=clock, behaviour={"time_limit_cancels": cancels})
+    aws.faults.known("time_limit", count=1)
+    client = client_of(aws)
+    job = submit(client, "one", retryStrategy={"attempts": 3})
+    clock.advance(599)
+    waiting = client.describe_jobs(jobs=[job])["jobs"][0]
+    assert (waiting["status"], waiting["isCancelled"]) == ("RUNNABLE", False)
+    assert waiting["statusReason"].startswith("CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - ")
+    clock.advance(1)
+    ended = client.describe_jobs(jobs=[job])["jobs"][0]
+    assert (ended["status"], ended["isCancelled"], ended["attempts"]) == ("FAILED", cancels, [])
+    assert ended["statusReason"] == (
+        "Canceled by JobStateTimeLimit action due to reason: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"
+    )
+
+
 # --- rate limits, the control path ---------------------------------------------------------------------------
 
 
-def test_all_calls_share_one_limit_that_is_off_by_default(start: Start, submit: Submit) -> None:
+def test_submitting_reading_and_the_rest_have_limits_of_their_own_that_are_off_by_default(
+    start: Start, submit: Submit
+) -> None:
     client = client_of(start())
     for _ in range(60):
         client.list_jobs(**BY_NAME)
-    aws = start(limits={"batch": Rate(0.001, 4)})
+    one = Rate(0.001, 1)
+    aws = start(limits={"batch": one, "batch_read": Rate(0.001, 2), "batch_modify": one})
     client = client_of(aws)
     job = submit(client, "one")
+    assert refusal(client.submit_job, **JOB) == ("TooManyRequestsException", 429)
     client.describe_jobs(jobs=[job])
+    client.list_jobs(**BY_NAME)
+    assert refusal(client.describe_job_queues) == ("TooManyRequestsException", 429)
     client.terminate_job(jobId=job, reason="enough")
-    client.describe_job_queues()
-    assert refusal(client.describe_jobs, jobs=[job]) == ("TooManyRequestsException", 429)
+    assert refusal(client.terminate_job, jobId=job, reason="enough") == ("TooManyRequestsException", 429)
     aws.client().list_tasks()
 
 
-def test_the_limit_is_50_calls_a_second(start: Start) -> None:
-    aws = start(limits=True)
+@pytest.mark.parametrize("operation", ["submit_job", "list_jobs"])
+def test_a_limit_lets_its_rate_pass(start: Start, operation: str) -> None:
+    aws = start(limits={"batch": Rate(50, 50), "batch_read": Rate(50, 50)})
     client = client_of(aws)
+    params = JOB if operation == "submit_job" else BY_NAME
 
     def is_answered() -> bool:
         try:
-            client.list_jobs(**BY_NAME)
+            getattr(client, operation)(**params)
         except client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "TooManyRequestsException":
                 raise

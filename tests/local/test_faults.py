@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ecs_async_executor.local import KINDS, Fault, Faults, LocalEcs, Rate
+from ecs_async_executor.local.known_faults import KNOWN
 
 Start = Callable[..., LocalEcs]
 Run = Callable[..., dict[str, Any]]
@@ -331,9 +332,9 @@ def test_every_kind_can_be_given_as_json_and_does_something(start: Start, reques
         assert (
             answer_to(ecs, request_for())["lastStatus"] == {"unknown_status": "UNHEARD_OF", "odd_record": 7}[kind]
         )
-    elif kind in ("stuck", "hidden", "unlisted"):
+    elif kind in ("stuck", "unplaced", "hidden", "unlisted"):
         task = client.run_task(**request_for())["tasks"][0]
-        assert (task["lastStatus"] == "PROVISIONING") == (kind == "stuck")
+        assert (task["lastStatus"] == "PROVISIONING") == (kind in ("stuck", "unplaced"))
     elif kind in ("empty", "failures", "garbage", "latency"):
         assert bool(client.run_task(**request_for()).get("tasks")) == (kind == "latency")
     else:
@@ -377,6 +378,77 @@ def test_reads_and_writes_have_limits_of_their_own(start: Start, run: Run, reque
     client.list_tasks()
     client.describe_tasks(tasks=[arn])
     assert code(client.describe_tasks, tasks=[arn]) == "ThrottlingException"
+
+
+def test_fargate_on_demand_and_spot_share_one_limit_of_calls(start: Start, request_for: Run) -> None:
+    ecs = start(limits={"FARGATE": Rate(0.001, 2)})
+    client = client_of(ecs)
+    spot = request_for(capacityProviderStrategy=[{"capacityProvider": "FARGATE_SPOT"}])
+    del spot["launchType"]
+    client.run_task(**spot)
+    client.run_task(**request_for())
+    assert code(client.run_task, **spot) == "ThrottlingException"
+    assert code(client.run_task, **request_for()) == "ThrottlingException"
+    client.run_task(**request_for(launchType="EC2"))
+
+
+# --- what finds no place -------------------------------------------------------------------------------------
+
+
+def test_what_is_unplaced_stays_in_provisioning_and_then_fails_to_start(
+    start: Start, run: Run, clock: Any
+) -> None:
+    ecs = start(clock=clock, script=[{"duration": None}])
+    client = client_of(ecs)
+    ecs.faults.known("unplaced", count=2, reason="RESOURCE:CPU")
+    first, second = (run(client)["taskArn"] for _ in range(2))
+    clock.advance(599)
+    assert ecs.task(first)["lastStatus"] == "PROVISIONING"
+    client.stop_task(task=second, reason="enough")
+    assert ecs.task(second)["stoppedReason"] == "enough"
+    clock.advance(1)
+    task = ecs.task(first)
+    assert (task["lastStatus"], task["stopCode"], task["stoppedReason"], task["containers"]) == (
+        "STOPPED",
+        "TaskFailedToStart",
+        "RESOURCE:CPU",
+        [],
+    )
+    assert ecs.task(run(client)["taskArn"])["lastStatus"] == "RUNNING"
+
+
+# --- faults by name ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_a_known_fault_is_met_by_the_request_that_it_is_about(start: Start, request_for: Run, name: str) -> None:
+    ecs = start(script=[{"duration": None}])
+    number = ecs.faults.known(name, count=1)
+    client = client_of(ecs)
+    fault = Fault.from_json({"known": name})
+    if fault.operation == "SubmitJob":
+        batch = ecs.client("batch")
+        job = batch.submit_job(jobName="one", jobQueue="default", jobDefinition="airflow")["jobId"]
+        assert ecs.job(job)["status"] == "RUNNABLE"
+    elif fault.kind == "error":
+        with pytest.raises(botocore.exceptions.ClientError) as caught:
+            client.run_task(**request_for())
+        error = caught.value.response
+        assert (error["Error"]["Code"], error["Error"]["Message"]) == (fault.code, fault.message)
+        assert error["ResponseMetadata"]["HTTPStatusCode"] == fault.status
+    else:
+        reply = client.run_task(**request_for())
+        assert reply["failures"] == [dict(f) for f in fault.failures]
+        assert [t["lastStatus"] for t in reply["tasks"]] == ["PROVISIONING"] * (fault.kind == "unplaced")
+    assert ecs.faults.struck(number) == 1
+    assert client.run_task(**request_for())["tasks"][0]["lastStatus"] == "RUNNING"
+
+
+def test_members_of_a_known_fault_can_be_replaced_and_unknown_names_are_refused() -> None:
+    fault = Fault.from_json({"known": "assume_role", "lasting": 30, "message": "other"})
+    assert (fault.code, fault.message, fault.lasting) == ("ClientException", "other", 30.0)
+    with pytest.raises(ValueError, match="unknown fault: 'nothing'"):
+        Fault.from_json({"known": "nothing"})
 
 
 # --- the control path ----------------------------------------------------------------------------------------
