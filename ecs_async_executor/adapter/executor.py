@@ -309,11 +309,14 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._bridge
         if tracked is None or bridge is None:
             return
-        adopted = tracking.staged.pop(key, None)
+        adopted = tracking.staged.get(key)
         if adopted is not None:
             # The engine has to know the launch to find its container. Its adoption is committed: only then does
             # the scheduler ask anything about its task instance.
             bridge.submit(adopted)
+            tracking.staged.pop(
+                key, None
+            )  # after it: the engine can be given a launch twice, but none may be lost
         bridge.submit(Stop(tracked.launch_id, reason))
         self._lines.add("info", "launch.abandoned", key=str(key), reason=reason)
         tracking.forget(key)
