@@ -20,8 +20,8 @@ from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kin
 from ecs_async_executor.core.messages import Adopt, AirflowState
 from ecs_async_executor.services import batch
 from ecs_async_executor.settings import BatchTuning
-from tests.airflow.metadata import Metadata, adopt
-from tests.airflow.scripted import (
+from tests.adapter.metadata import Metadata, adopt
+from tests.adapter.scripted import (
     Scripted,
     ScriptedBatchExecutor,
     ScriptedExecutor,

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.workloads import AdoptedWorkload
 from ecs_async_executor.core.messages import Adopt, AirflowState, Stop
-from tests.airflow.interrupted import interrupted_at
-from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
-from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
+from tests.adapter.interrupted import interrupted_at
+from tests.adapter.metadata import TASKS, Metadata, adopt, process_events
+from tests.adapter.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
 
 pytestmark = pytest.mark.slow
 

@@ -25,8 +25,8 @@ from airflow import settings as airflow_settings
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.local import LocalEcs
-from tests.airflow.metadata import Job, Metadata, adopt
-from tests.airflow.scripted import make_workload, queue
+from tests.adapter.metadata import Job, Metadata, adopt
+from tests.adapter.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
 

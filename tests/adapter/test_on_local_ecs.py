@@ -18,7 +18,7 @@ from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.local import LocalEcs
-from tests.airflow.scripted import make_workload, queue
+from tests.adapter.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
 
