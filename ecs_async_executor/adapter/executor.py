@@ -314,9 +314,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             # The engine has to know the launch to find its container. Its adoption is committed: only then does
             # the scheduler ask anything about its task instance.
             bridge.submit(adopted)
-            tracking.staged.pop(
-                key, None
-            )  # after it: the engine can be given a launch twice, but none may be lost
+            tracking.staged.pop(key, None)  # after that: a launch can come twice, but none may be lost
         bridge.submit(Stop(tracked.launch_id, reason))
         self._lines.add("info", "launch.abandoned", key=str(key), reason=reason)
         tracking.forget(key)

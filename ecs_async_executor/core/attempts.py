@@ -29,6 +29,7 @@ from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.messages import AirflowState
 from ecs_async_executor.core.notices import request_waits
 from ecs_async_executor.core.phases import (
+    UNLAUNCHED,
     Checking,
     Doubt,
     InDoubt,
@@ -88,6 +89,17 @@ def unblock(tracked: Tracked, phase: Unlaunched, _: Unblocked, now: float, __: R
 
 
 # --- at a closed gate -----------------------------------------------------------------------------------------
+
+
+def is_news_at_gate(tracked: Tracked, event: Barred, now: float, rules: Rules) -> bool:
+    """Return whether a closed gate can change anything about a launch: a probe was refused, or time is up."""
+    phase = tracked.phase
+    if not isinstance(phase, UNLAUNCHED):
+        return False
+    grace = phase.patience.barred if event.kind is Kind.REFUSED else phase.patience.short
+    if grace.last_at is None or grace.last_at < max(event.refused_at, event.since):
+        return True
+    return isinstance(phase, InDoubt) and is_too_old(phase.doubt, now, rules)
 
 
 def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: Rules) -> list[Effect]:

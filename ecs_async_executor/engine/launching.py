@@ -17,7 +17,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core.attempts import is_too_old
+from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
@@ -199,7 +199,8 @@ class Launching:
             if queue.placement is None or (barred := self._placements.barred(queue.placement)) is None:
                 continue
             for tracked in queues.members(queue):
-                self._dispatcher.apply(tracked, barred, now)
+                if is_news_at_gate(tracked, barred, now, self._ledger.rules):
+                    self._dispatcher.apply(tracked, barred, now)
         self._dispatcher.wake_lanes()
 
     def forget_gates(self, now: float) -> None:

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from ecs_async_executor.core.attempts import is_news_at_gate
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import (
     Barred,
@@ -167,6 +168,19 @@ def test_a_launch_at_a_closed_gate_is_failed_when_the_answers_have_lasted_too_lo
     assert isinstance(launch.phase.report, Finished)
     assert launch.phase.report.reason == f"ECS {words} the container for 140 s: words"
     assert len(told) == 1
+
+
+def test_a_gate_that_has_refused_nothing_since_is_no_news() -> None:
+    launch, event = tracked(waiting()), barred(Kind.CAPACITY, NOW + 5.0)
+    assert is_news_at_gate(launch, event, NOW, RULES)
+    step(launch, event, NOW + 5.0, RULES)
+    assert not is_news_at_gate(launch, event, NOW + 6.0, RULES)
+    assert is_news_at_gate(launch, barred(Kind.CAPACITY, NOW + 10.0), NOW + 10.0, RULES)
+    assert is_news_at_gate(launch, barred(Kind.REFUSED, NOW + 5.0), NOW + 6.0, RULES)
+    ours = tracked(in_doubt(NOW))
+    step(ours, event, NOW + 5.0, RULES)
+    assert not is_news_at_gate(ours, event, NOW + 6.0, RULES)
+    assert is_news_at_gate(ours, event, NOW + RULES.resend_window, RULES)
 
 
 def test_what_the_gate_answered_before_the_launch_came_does_not_count() -> None:
