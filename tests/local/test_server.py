@@ -305,7 +305,7 @@ def test_the_program_takes_scaling_groups_and_switches(tmp_path: Path) -> None:
         )
         with pytest.raises(client.exceptions.InvalidParameterException, match="No Container Instances"):
             client.run_task(taskDefinition="job")
-        strategy = [{"capacityProvider": "asg"}]
+        strategy: Any = [{"capacityProvider": "asg"}]
         (task,) = client.run_task(taskDefinition="job", capacityProviderStrategy=strategy)["tasks"]
         assert task["lastStatus"] == "PROVISIONING"
         deadline = time.monotonic() + 10
