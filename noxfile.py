@@ -1,8 +1,8 @@
 """
 The project's checks; `nox -l` lists them. The two to know are `nox -s demo` and `nox -s tests`.
 
-Needs nox and one Python; uses uv when it is installed and plain virtualenv and pip when it is not. Everything
-is installed under one of the files in constraints/, so that a check says the same tomorrow as today.
+It needs nox and one Python, and uses uv if that is installed, else virtualenv and pip. Every session installs
+under one of the files in constraints/, so a check gives the same result tomorrow as today.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 
 AIRFLOW = "3.3.2"
-"""What every session but `compat` and `next` runs on."""
+"""The Airflow of every session but `compat` and `next`."""
 
 AIRFLOW_NEXT = "3.4.0b2"
 
 RELEASES = {
-    # Airflow: (a few days after its release, dependency groups it has to serve). 3.1.0's is the oldest set of
-    # dependencies that is supported: it has the lowest aiobotocore, anyio, structlog and pydantic.
+    # Airflow: (a few days after its release, dependency groups to resolve with it). 3.1.0's set of dependencies is
+    # the oldest that is supported: it has the lowest aiobotocore, anyio, structlog and pydantic.
     "3.1.0": ("2025-09-29", ("test",)),
     "3.1.8": ("2026-03-25", ("test",)),
     "3.2.2": ("2026-06-10", ("test",)),
@@ -45,13 +45,13 @@ CORNERS = [
     ("3.12", "3.3.2"),
     ("3.13", "3.3.2"),
 ]
-"""(Python, Airflow) of `compat`: every minor version of both, and each Airflow where there is only Python 3.11."""
+"""(Python, Airflow) of `compat`: every minor version of both, and every Airflow if Python 3.11 is the only one."""
 
 HIGHEST_AIOBOTOCORE = ("aiobotocore==3.10.0", "boto3==1.43.117", "botocore==1.43.117")
 
-# Interpreters are found, never fetched: a corner whose Python is not here is skipped and says so.
+# Use installed interpreters only: nox skips a corner whose Python is missing, and says so.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
-# pyenv has a shim on PATH for every Python it holds, and a shim fails unless its version is activated.
+# pyenv puts a shim on PATH for every Python it holds, and a shim fails unless its version is activated.
 os.environ["PATH"] = os.pathsep.join(
     [
         *(
@@ -65,17 +65,17 @@ os.environ["PATH"] = os.pathsep.join(
 
 
 def group(*names: str) -> list[str]:
-    """Resolve dependency groups of pyproject.toml (pip learned to only in 25.1)."""
+    """Return the requirements of dependency groups in pyproject.toml, which pip can read only from 25.1 on."""
     return list(nox.project.dependency_groups(PYPROJECT, *names))
 
 
 def constraints(airflow: str = AIRFLOW) -> tuple[str, str]:
-    """Return the arguments that hold an installation to what was current with this Airflow."""
+    """Return the arguments that pin an installation to the versions current with this Airflow."""
     return "-c", str(ROOT / "constraints" / f"airflow-{airflow}.txt")
 
 
 def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) -> None:
-    """Install this project for changing it, with all extras, beside one Airflow."""
+    """Install this project as editable, with all extras, beside one Airflow."""
     session.install(
         *constraints(airflow), f"apache-airflow-core=={airflow}", "-e", ".[amazon,local]", *requirements
     )
@@ -83,13 +83,13 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 
 BROAD = ("-m", "not e2e")
 NARROW = ("-m", "not e2e and not slow", "--ignore", "tests/local")
-"""For the corners: what neither Airflow, Python nor a dependency can change is not run over and over."""
+"""For the corners: leave out the tests that depend neither on Airflow nor on Python nor on a dependency."""
 
 
 def pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
-    """Run these tests, or what is said on the command line, with this in the environment."""
+    """Run these tests, or those named on the command line, with these environment variables."""
     home = Path(session.create_tmp()).absolute() / "airflow"
-    # Airflow reads and writes a home as soon as it is imported: never the one of whoever runs this.
+    # Airflow reads and writes its home on import: never use that of the caller.
     session.run("pytest", *(session.posargs or arguments), env={"AIRFLOW_HOME": str(home), **environment})
 
 
@@ -110,7 +110,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Check that imports go down the layers only (CONTRIBUTING.md has the picture)."""
+    """Check which folder imports which (CONTRIBUTING.md has the tree)."""
     session.install(*constraints(), *group("imports"))
     session.run("lint-imports")
 
@@ -131,9 +131,9 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def ha(session: nox.Session) -> None:
-    """Kill schedulers of a real Airflow on a real PostgreSQL, and see what others notice of the locks there."""
+    """Kill schedulers of a real Airflow on a real PostgreSQL, and measure what API calls notice of row locks."""
     install(session, *group("test", "ha"))
-    # Without a PostgreSQL they are skipped elsewhere; here that would be a check that says nothing.
+    # Elsewhere these tests are skipped without a PostgreSQL; here a skip would be a check without a result.
     tests = ("tests/e2e/test_ha.py", "tests/e2e/test_locks.py", "-m", "e2e", "-s")
     pytest(session, *tests, ECS_ASYNC_TESTS_NO_SKIPS="1")
 
@@ -156,7 +156,7 @@ def highest(session: nox.Session) -> None:
 
 @nox.session
 def next(session: nox.Session) -> None:  # noqa: A001 - nox takes the session's name from the function's
-    """Run the tests on a pre-release of Airflow, without constraints; it may fail."""
+    """Run the tests on a pre-release of Airflow, without constraints; they may fail."""
     session.install("--pre", f"apache-airflow-core=={AIRFLOW_NEXT}", "-e", ".[amazon,local]", *group("test"))
     pytest(session, *BROAD)
 
@@ -173,9 +173,9 @@ def demo(session: nox.Session) -> None:
     """Watch a real Airflow run DAGs on a local ECS or Batch; arguments go to it (--executor batch, --keep)."""
     extras = "amazon,local" if "--provider" in session.posargs else "local"
     session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", f".[{extras}]")
-    # What is installed is run, not what lies here.
+    # Run the installed package, not the sources here.
     session.chdir(session.create_tmp())
-    # Ctrl-C reaches the demo too, and then it needs a moment to end its processes.
+    # Ctrl-C reaches the demo too, which then needs a moment to end its processes.
     session.run(
         *("python", "-m", "ecs_async_executor.local.demo", *session.posargs),
         interrupt_timeout=60,
@@ -192,7 +192,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel and run the tests against it, with no source in reach."""
+    """Build the wheel and run the tests against it, without the sources."""
     bench = Path(session.create_tmp()).absolute() / "wheel"
     shutil.rmtree(bench, ignore_errors=True)
     session.install("build")
@@ -211,13 +211,13 @@ def wheel(session: nox.Session) -> None:
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
     session.chdir(bench)
-    # How it is installed makes no difference to the engine in virtual time, which takes most of the time.
+    # The installation makes no difference to the engine in virtual time, whose tests take most of the time.
     pytest(session, *NARROW, "--ignore", "tests/engine")
 
 
 @nox.session(name="constraints", default=False)
 def lock(session: nox.Session) -> None:
-    """Write constraints/ anew: what was current a few days after each Airflow release."""
+    """Resolve constraints/ again: the versions current a few days after each Airflow release."""
     session.install("uv")
     for airflow, (date, groups) in RELEASES.items():
         if session.posargs and airflow not in session.posargs:
@@ -229,19 +229,19 @@ def lock(session: nox.Session) -> None:
             *("uv", "pip", "compile", "pyproject.toml", str(source), "--output-file", str(path), "--quiet"),
             *("--extra", "amazon", "--extra", "local", *(f"--group={name}" for name in groups)),
             *("--universal", "--python-version", PYTHONS[0], "--exclude-newer", date),
-            # The local ECS extends this one minor version of moto, which is younger than the older Airflows.
+            # The local ECS extends this one minor version of moto, which is newer than the older Airflows.
             *(f"--exclude-newer-package={name}=2026-11-01" for name in ("moto", "py-partiql-parser")),
             *("--no-annotate", "--no-header", "--no-config"),
         )
         path.write_text(
-            f"# What was current on {date} for Airflow {airflow} and this project's extras and tests.\n"
+            f"# Versions current on {date} for Airflow {airflow} and this project's extras and tests.\n"
             f"# Written by `nox -s constraints -- {airflow}`.\n" + path.read_text()
         )
 
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Write the tables of settings in README.md anew."""
+    """Rewrite the tables of settings in README.md."""
     session.install(*constraints(), "pydantic")
     path = ROOT / "README.md"
     for name, function in (("settings", "settings_table"), ("batch settings", "batch_differences")):

@@ -1,1 +1,1 @@
-"""The amazon provider's executor, ours and bare aiobotocore side by side, on one machine in one run."""
+"""Benchmarks: the amazon provider's executor, ours and bare aiobotocore side by side, on one machine."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, show, write down."""
+"""``python -m benchmarks``: measure, print the figures, write them to a results file."""
 
 from __future__ import annotations
 
@@ -23,28 +23,38 @@ IMAGES = HERE.parent / "docs" / "images"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     add(
         "--smoke",
         action="store_true",
-        help="see if it works, in under a minute: small sizes, two at a time; the figures mean little",
+        help="check in under a minute that the suite works: small sizes, two at a time; the figures mean little",
     )
-    add("--only", action="append", choices=scenarios.NAMES, help="this scenario; repeatable")
+    add("--only", action="append", choices=scenarios.NAMES, help="run this scenario only; repeatable")
     add("--service", choices=scenarios.SERVICES, default="ecs", help="default: %(default)s")
-    add("--size", action="append", type=int, metavar="N", help="cells with so many workloads; repeatable")
-    add("--name", default="local", help="of the result file (default: %(default)s)")
-    add("--output", type=Path, metavar="FILE.json", help="instead of benchmarks/results/<date>-<name>.json")
-    add("--resume", action="store_true", help="keep what the result file has, and measure what it has not")
-    add("--plot", type=Path, metavar="FOLDER", help="where to draw (default: docs/images)")
-    add("--shared", action="store_true", help="say in the results that others used the machine meanwhile")
-    add("--show", type=Path, metavar="FILE.json", help="measure nothing: show this file, and draw it with --plot")
+    add("--size", action="append", type=int, metavar="N", help="run cells with N workloads only; repeatable")
+    add("--name", default="local", help="name in the results file's name (default: %(default)s)")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE.json",
+        help="results file (default: benchmarks/results/<date>-<name>.json)",
+    )
+    add("--resume", action="store_true", help="keep the figures in the results file and measure the missing ones")
+    add("--plot", type=Path, metavar="FOLDER", help="folder for the pictures (default: docs/images)")
+    add("--shared", action="store_true", help="note in the results that others used the machine meanwhile")
+    add(
+        "--show",
+        type=Path,
+        metavar="FILE.json",
+        help="measure nothing: print this results file, and draw it with --plot",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the exit code is 1 if a measurement failed (targets may be missed)."""
+    """Run; return exit code 1 if a measurement failed. A missed target is no failure."""
     options = parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200)
     if options.show:

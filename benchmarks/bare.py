@@ -1,4 +1,4 @@
-"""Bare aiobotocore: no more than the requests, which is what they cost at least."""
+"""Bare aiobotocore: the requests and nothing else, as the lower bound of their cost."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def _client(endpoint: str, service: str = "ecs") -> Any:
 def burst(
     endpoint: str, requests: Sequence[dict[str, Any]], progress: Callable[..., None], service: str = "ecs"
 ) -> Figures:
-    """Send requests that are ready, as many at a time as there are connections."""
+    """Send prepared requests, as many at a time as there are connections."""
 
     async def work() -> Figures:
         async with _client(endpoint, service) as client:
-            # The first request of a client reads its endpoint rules and so on.
+            # The first request of a client loads endpoint rules and the like.
             if service == "batch":
                 launch = client.submit_job
                 await client.describe_jobs(jobs=["a" * 32])

@@ -1,4 +1,4 @@
-"""What there is to measure: a cell is one subject in one situation, measured in a process of its own."""
+"""Cells: a cell is one subject in one situation, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Cell:
     One measurement.
 
     :param scenario: a name in :mod:`benchmarks.scenarios`
-    :param subject: what is measured
-    :param size: how many workloads
-    :param running: how many run already
+    :param subject: the executor or client that is measured
+    :param size: number of workloads
+    :param running: number of containers that already run
     :param latency: seconds between client and server
     :param server: ``stub`` (fast, checks nothing) or ``local`` (the local ECS)
     :param rate_limits: the server enforces AWS's default quotas
     :param duration: seconds that a container runs; None: for ever
-    :param seconds: how long to watch, where a scenario has no end of its own
+    :param seconds: how long to watch, if the scenario has no end of its own
     :param tuning: options of ``[ecs_async_executor]``
-    :param schedulers: so many processes at one server
-    :param algorithm: that signs tokens
-    :param note: what is special about it, for people
-    :param repetition: which of several equal ones it is
+    :param schedulers: number of measuring processes at one server
+    :param algorithm: algorithm that signs JWTs
+    :param note: a special condition, for people
+    :param repetition: number of this cell among equal ones
     :param service: ``ecs`` or ``batch``
     """
 
@@ -56,7 +56,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Name it for people."""
+        """The cell's name, for people."""
         more = f" + {self.running:,} running" if self.running and self.size else ""
         size = self.size or self.running
         by = f" × {self.schedulers}" if self.schedulers > 1 else ""
@@ -66,12 +66,12 @@ class Cell:
         return f"{self.scenario}{on} {size:,}{more}{by}: {self.subject}{signed}{note}"
 
     def to_json(self) -> str:
-        """Write it for another process."""
+        """Return the cell as JSON, for another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Cell:
-        """Read what :meth:`to_json` wrote."""
+        """Return the cell that :meth:`to_json` wrote."""
         return cls(**json.loads(text))
 
 
@@ -84,5 +84,5 @@ class Outcome:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data."""
+        """Return plain data."""
         return {"cell": asdict(self.cell), "figures": self.figures, "error": self.error}

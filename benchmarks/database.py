@@ -1,4 +1,4 @@
-"""A metadata database with task instances of a scheduler that is gone, and the real scheduler's adoption."""
+"""A metadata database with the task instances of a dead scheduler, and the real scheduler's adoption of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with DAG("adopted", schedule=None):
 
 
 def build(home: Path) -> None:
-    """Make a database with one run of a DAG of one task, with Airflow's own commands."""
+    """Make a database with one run of a DAG of one task, by Airflow's own commands."""
     dags = home / "dags"
     dags.mkdir()
     (dags / "adopted.py").write_text(_DAG)
@@ -44,7 +44,7 @@ def build(home: Path) -> None:
 
 
 class Database:
-    """The database that Airflow's settings name; counts what it is asked."""
+    """The database that Airflow's settings name; counts its statements."""
 
     def __init__(self) -> None:
         from sqlalchemy import event
@@ -60,7 +60,7 @@ class Database:
         self.statements += 1
 
     def orphan(self, arns: Sequence[str]) -> None:
-        """Make a running task instance of each container, mapped ones of one task, whose scheduler is gone."""
+        """Make a running task instance for each container, all mapped from one task, under a dead scheduler."""
         from airflow.models.dagrun import DagRun
         from airflow.models.taskinstance import TaskInstance
         from sqlalchemy import delete, insert, select
@@ -93,7 +93,7 @@ class Database:
             session.commit()
 
     def adopt(self, executor: Any) -> None:
-        """Have the scheduler adopt them, as it does when another one is found dead."""
+        """Have the scheduler adopt the task instances, as it does when it finds another scheduler dead."""
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
         with self._session() as session:

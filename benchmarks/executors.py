@@ -12,9 +12,9 @@ from typing import Any, cast
 from benchmarks.cells import ALL_OURS, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell
 
 BUSY = 0.1
-"""Seconds between two heartbeats of a scheduler that has something to do: its loop's own queries take that."""
+"""Seconds between two heartbeats of a busy scheduler, for the queries of its loop."""
 IDLE = 1.0
-"""Between two of one that has nothing to do (``scheduler_idle_sleep_time``)."""
+"""Seconds between two heartbeats of an idle scheduler (``scheduler_idle_sleep_time``)."""
 
 SETTINGS = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -41,7 +41,7 @@ SETTINGS = {
 
 
 def configure(cell: Cell, endpoint: str, home: str) -> None:
-    """Set the environment that Airflow and the AWS clients read; before Airflow is imported."""
+    """Set the environment variables of Airflow and the AWS clients; call it before Airflow is imported."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "AIRFLOW"))]:
         del os.environ[name]
     os.environ.update(SETTINGS)
@@ -67,7 +67,7 @@ def _private_key(home: str) -> str:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    path = os.path.join(home, "key.pem")  # noqa: PTH118 - it is Airflow that wants a text
+    path = os.path.join(home, "key.pem")  # noqa: PTH118 - Airflow takes a text
     with open(path, "wb") as file:  # noqa: PTH123
         file.write(
             key.private_bytes(
@@ -78,7 +78,7 @@ def _private_key(home: str) -> str:
 
 
 def start(subject: str) -> Any:
-    """Make an executor of a subject's class and start it as the scheduler does."""
+    """Return an executor of a subject's class, started as the scheduler does."""
     if subject == PROVIDER:
         from airflow.providers.amazon.aws.executors.ecs import AwsEcsExecutor
 
@@ -102,13 +102,13 @@ def start(subject: str) -> Any:
 
 
 def end(subject: str, executor: Any) -> None:
-    """End it; the provider's waits for all containers, so that is left out."""
+    """End one of our executors; the provider's would wait for all containers."""
     if subject in ALL_OURS:
         executor.end()
 
 
 def workloads(number: int, generator: Any) -> list[Any]:
-    """Make workloads as the scheduler does: with a token, and with an id for the container assigned."""
+    """Return workloads as the scheduler makes them: with a JWT and a pre-assigned identity."""
     from airflow.executors.workloads import ExecuteTask
 
     made = []
@@ -141,14 +141,14 @@ def workloads(number: int, generator: Any) -> list[Any]:
 
 
 def orphans(arns: Sequence[str]) -> list[Any]:
-    """Make running task instances of a scheduler that is gone, without a database."""
+    """Return running task instances of a dead scheduler, made without a database."""
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import inspect
     from sqlalchemy.orm import configure_mappers
 
     configure_mappers()
     new = inspect(TaskInstance).class_manager.new_instance
-    queued_at = datetime.now(tz=timezone.utc) - timedelta(hours=1)  # before their containers began
+    queued_at = datetime.now(tz=timezone.utc) - timedelta(hours=1)  # before their containers start
     made = []
     for index, arn in enumerate(arns):
         ti = new()
@@ -176,10 +176,11 @@ def adopt(subject: str, executor: Any, tis: Sequence[Any]) -> float:
     """
     Have an executor adopt task instances, as the scheduler does while it holds locks on their rows.
 
-    The provider's rebuilds each one's workload, which takes a database: that is left out, to its advantage.
+    The provider's executor also rebuilds each workload, which needs a database. That is left out, to its
+    advantage.
 
-    :returns: seconds
-    :raises RuntimeError: if it does not take them all
+    :returns: seconds that the adoption took
+    :raises RuntimeError: if the executor refuses a task instance
     """
     if subject == PROVIDER:
         executor._build_task_command = lambda _: ["airflow"]  # noqa: SLF001 - the part that is left out
@@ -193,11 +194,11 @@ def adopt(subject: str, executor: Any, tis: Sequence[Any]) -> float:
 
 
 def key_of(executor: Any, ti: Any) -> Any:
-    """Return the key of a task instance in events."""
+    """Return the key that stands for a task instance in events."""
     return executor.get_task_key(ti) if hasattr(executor, "get_task_key") else ti.key
 
 
 def events(executor: Any) -> Iterable[tuple[Any, str]]:
-    """Take the events, as the scheduler does after each heartbeat: keys and states."""
+    """Take the events as the scheduler does after each heartbeat; return keys and states."""
     buffered: Mapping[Any, Any] = executor.get_event_buffer()
     return [(key, str(getattr(event[0], "value", event[0]))) for key, event in buffered.items()]

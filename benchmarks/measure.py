@@ -1,7 +1,7 @@
 """
-``python -m benchmarks.measure``: one cell, in a process of its own, so that nothing of another is in its figures.
+``python -m benchmarks.measure``: one cell in a process of its own, so no other cell affects its figures.
 
-Says how it gets on in lines of JSON on stdout; logs go to stderr.
+It reports progress as lines of JSON on stdout; logs go to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.meters import Heartbeats, Spinner, percentile
 from benchmarks.servers import Server
 
 FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
-"""AWS's default quotas: per second, and at once."""
+"""AWS's default quotas: calls per second, and in a burst."""
 RAISED = {"FARGATE": (200.0, 200.0), "modify": (400.0, 400.0), "read": (20.0, 100.0)}
 NOTHING = dict.fromkeys(FARGATE, (0.0, 0.0))
 STORM_BEGINS, STORM_ENDS = 15.0, 30.0
@@ -36,15 +36,15 @@ TIMEOUT = 240.0
 
 
 class Progress(Protocol):
-    """Says how far a cell has got."""
+    """Reports how far a cell has got."""
 
     def __call__(self, **done: float) -> None:
-        """Say it."""
+        """Report the counts so far."""
         ...
 
 
 class Run:
-    """An executor with heartbeats, and what came of its workloads."""
+    """An executor with heartbeats, and the state of its workloads."""
 
     def __init__(self, cell: Cell, progress: Progress) -> None:
         self.cell = cell
@@ -54,18 +54,18 @@ class Run:
         self.launched: set[Any] = set()
         self.finished: set[Any] = set()
         self._progress = progress
-        # A scheduler has made many before it has anything to run; its first imports some of Airflow.
+        # A scheduler makes many heartbeats before its first workload; the first one imports parts of Airflow.
         self.heartbeats.beat()
         self._deadline = time.monotonic() + TIMEOUT
 
     def beat(self) -> bool:
-        """Make one heartbeat; tell if it brought anything."""
+        """Make one heartbeat; return whether it brought events."""
         self.heartbeats.beat()
         news = executors.events(self.executor)
         for key, state in news:
             if key not in self.expected:
                 continue  # adopted
-            # A container that is over by the time somebody looks has but the one event.
+            # A container that ends before the first poll has only the one event.
             self.launched.add(key)
             if state == "success":
                 self.finished.add(key)
@@ -79,7 +79,7 @@ class Run:
         """
         Adopt running containers.
 
-        :returns: the seconds in ``try_adopt_task_instances``, and until all are known to run
+        :returns: the seconds in ``try_adopt_task_instances``, and the seconds until all are known to run
         """
         tis = executors.orphans(arns)
         begun = time.perf_counter()
@@ -98,9 +98,9 @@ class Run:
 
     def beat_until(self, done: Callable[[], bool], *, spinner: Spinner | None = None) -> None:
         """
-        Make heartbeats like a scheduler: soon again after one that brought something, else a second later.
+        Make heartbeats like a scheduler: at once after one that brought events, else a second later.
 
-        :raises TimeoutError: if that is not enough
+        :raises TimeoutError: if it is not done in time
         """
         while True:
             busy = self.beat() or bool(self.executor.slots_occupied - len(self.executor.running))
@@ -115,7 +115,7 @@ class Run:
                 time.sleep(pause)
 
     def beat_for(self, seconds: float, *, spinner: Spinner | None = None) -> None:
-        """Make heartbeats of a busy scheduler for so long."""
+        """Make the heartbeats of a busy scheduler for this many seconds."""
         until = time.perf_counter() + seconds
         while (left := until - time.perf_counter()) > 0:
             self.beat()
@@ -126,7 +126,7 @@ class Run:
                 time.sleep(pause)
 
     def queue(self, number: int) -> None:
-        """Queue workloads as the scheduler does."""
+        """Queue this number of workloads as the scheduler does."""
         made = executors.workloads(number, self.executor.jwt_generator)
         gc.collect()
         self.expected = {executors.key_of(self.executor, workload.ti) for workload in made}
@@ -134,12 +134,12 @@ class Run:
             self.executor.queue_workload(workload, session=None)
 
     def end(self) -> None:
-        """End it."""
+        """End the executor."""
         executors.end(self.cell.subject, self.executor)
 
 
 def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Launch ``size`` workloads at once, beside ``running`` others, and see them through to their end."""
+    """Launch ``size`` workloads at once, beside ``running`` others, and wait for their ends."""
     if cell.subject == BARE:
         figures = bare.burst(server.url, _requests(cell), progress, cell.service)
         return figures | _launches(cell, server, figures.pop("t0"))
@@ -173,12 +173,12 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def _launches(cell: Cell, server: Server, began: float) -> Figures:
-    """Say how fast RunTask or SubmitJob was asked for: by the server's clock, whoever asked."""
+    """Return the rates and waits of RunTask or SubmitJob, by the server's clock for every subject."""
     waits = [arrival - began for arrival in server.arrivals()]
     if len(waits) != cell.size:
         raise RuntimeError(f"the server saw {len(waits)} requests for {cell.size} workloads")
     return {
-        # Until the last one had its answer.
+        # Until the last request had its answer.
         "launches_per_s": cell.size / (waits[-1] + (cell.latency if server.kind == "stub" else 0.0)),
         "queued_to_run_p50_s": percentile(waits, 0.5),
         "queued_to_run_p99_s": percentile(waits, 0.99),
@@ -187,17 +187,17 @@ def _launches(cell: Cell, server: Server, began: float) -> Figures:
 
 
 def _requests(cell: Cell) -> list[dict[str, Any]]:
-    """Make the requests that our executor makes, without sending them."""
+    """Return the requests that our executor would send."""
     from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
     from ecs_async_executor.services.batch import job_name
 
     batch = cell.service == "batch"
     executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
-    executor._jwt = executor.jwt_generator  # noqa: SLF001 - what start() does, without the loop thread
+    executor.workloads.prepare(executor.jwt_generator)  # what start() does, without the loop thread
     requests = []
     for workload in executors.workloads(cell.size, executor.jwt_generator):
-        launch, _ = executor._new_launch(None, workload, time.time())  # noqa: SLF001
-        request = executor._render(launch).request  # noqa: SLF001
+        launch, _ = executor.workloads.new_launch(None, workload, time.time())
+        request = executor.workloads.render(launch).request
         token = f"{launch.launch_id}-1"
         sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
         requests.append({**request, **sent})
@@ -205,7 +205,7 @@ def _requests(cell: Cell) -> list[dict[str, Any]]:
 
 
 def steady(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Adopt ``running`` containers and watch them run."""
+    """Adopt ``running`` containers and poll them."""
     arns = server.preload(cell.running)
     if cell.subject == BARE:
         return bare.poll(cell, server.url, arns)
@@ -230,10 +230,10 @@ def steady(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def memory(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Count what Python allocates for ``running`` containers and still holds; by itself, as counting slows all."""
+    """Measure the memory that Python holds for ``running`` containers; by itself, as tracing slows everything."""
     arns = server.preload(cell.running)
     run = Run(cell, progress)
-    run.adopt(arns[:1])  # what is imported and made once
+    run.adopt(arns[:1])  # for the imports and objects that are made once
     gc.collect()
     tracemalloc.start()
     try:
@@ -247,7 +247,7 @@ def memory(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def _traced() -> int:
-    """Wait a second, for replies that are under way just now are not what is held."""
+    """Return the traced memory after a second, in which replies in flight are dealt with."""
     time.sleep(1.0)
     gc.collect()
     traced, _ = tracemalloc.get_traced_memory()
@@ -255,7 +255,7 @@ def _traced() -> int:
 
 
 def beside_work(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Serve a main thread that computes between its heartbeats; say how slow it and launches get."""
+    """Launch beside a main thread that computes between heartbeats; measure how slow both get."""
     arns = server.preload(cell.running) if cell.running else []
     alone = Spinner.speed(cell.seconds)
     run = Run(cell, progress)
@@ -290,7 +290,7 @@ def beside_work(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def quota(cell: Cell, _: Server, progress: Progress) -> Figures:
-    """Launch for ``seconds`` against a server that enforces AWS's quotas; more is queued than they let through."""
+    """Launch for ``seconds`` against a server that enforces AWS's quotas, with more queued than they allow."""
     run = Run(cell, progress)
     run.queue(cell.size)
     run.heartbeats.forget()
@@ -311,7 +311,7 @@ def quota(cell: Cell, _: Server, progress: Progress) -> Figures:
 
 
 def adoption(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Have the real scheduler adopt ``running`` task instances from a real database."""
+    """Have the real scheduler adopt ``running`` task instances out of a real database."""
     build(Path(os.environ["AIRFLOW_HOME"]))
     arns = server.preload(cell.running)
     database = Database()
@@ -342,7 +342,7 @@ def adoption(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def raised_quota(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Launch under a raised quota: raised already, or, if something is noted, only after 30 seconds."""
+    """Launch under a raised quota: raised from the start, or, if the cell has a note, after 30 seconds."""
     before = 30.0 if cell.note else 0.0
     server.set_quotas(**(FARGATE if before else RAISED))
     run = Run(cell, progress)
@@ -368,7 +368,7 @@ def raised_quota(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 
 def _first_at(rate: float, arrivals: Sequence[float], since: float, window: float = 2.0) -> float:
-    """Return after how many seconds requests had first come at this rate for as long as the window."""
+    """Return the seconds until requests first came at this rate for a whole window."""
     number = int(rate * window)
     late = [arrival for arrival in arrivals if arrival >= since]
     for first, last in zip(late, late[number - 1 :], strict=False):
@@ -378,7 +378,7 @@ def _first_at(rate: float, arrivals: Sequence[float], since: float, window: floa
 
 
 def storm(cell: Cell, server: Server, progress: Progress) -> Figures:
-    """Launch under AWS's quotas while, for fifteen seconds, every request is refused for its rate."""
+    """Launch under AWS's quotas, with fifteen seconds in which every request is throttled."""
     server.set_quotas(**FARGATE)
     run = Run(cell, progress)
     run.queue(cell.size)
@@ -444,12 +444,12 @@ def main() -> None:
     parser.add_argument("url")
     options = parser.parse_args()
     cell: Cell = options.cell
-    # Airflow logs to stdout; that is ours.
+    # Airflow logs to stdout, which is our channel.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with tempfile.TemporaryDirectory(prefix="ecs-bench-airflow-") as home:
         executors.configure(cell, options.url, home)
-        # Python imports, and Airflow reads its settings, once; not while something is measured.
+        # Imports and Airflow's reading of its settings happen once, before the measurement.
         from airflow.executors.base_executor import BaseExecutor
 
         _ = BaseExecutor
@@ -457,7 +457,7 @@ def main() -> None:
             figures = SCENARIOS[cell.scenario](
                 cell, Server(options.url, cell.server), lambda **done: _report(channel, progress=done)
             )
-        except Exception as error:  # noqa: BLE001 - for the table
+        except Exception as error:  # noqa: BLE001 - it goes into the table
             traceback.print_exc(file=sys.stderr)
             _report(channel, error=f"{type(error).__name__}: {error}")
         else:

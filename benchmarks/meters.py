@@ -1,4 +1,4 @@
-"""What is measured around a heartbeat: wall clock, main-thread CPU, pauses of the cyclic collector."""
+"""Meters of a heartbeat: wall clock, CPU of the main thread, pauses of the garbage collector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed; 0 of none."""
+    """Return the value that this share of the values does not exceed; 0 if there are no values."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -19,9 +19,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 class Collections:
     """
-    The cyclic collector's pauses, whichever thread has them: all others wait.
+    The garbage collector's pauses. A pause in any thread stops all threads.
 
-    The process of a real scheduler holds many more objects, and pauses for longer, whatever the executor does.
+    A real scheduler's process holds many more objects and has longer pauses, whatever the executor does.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Collections:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Record pauses meanwhile."""
+        """Record pauses while this is open."""
         gc.callbacks.append(self._called)
         try:
             yield
@@ -44,17 +44,17 @@ class Collections:
             gc.callbacks.remove(self._called)
 
     def within(self, start: float, end: float) -> float:
-        """Return the seconds of pauses in a span."""
+        """Return the seconds of pauses between two moments."""
         return sum(max(0.0, min(end, until) - max(start, since)) for since, until, _ in self.pauses)
 
     def figures(self) -> dict[str, float]:
-        """Summarise."""
+        """Return the number of pauses, their total and the longest, in seconds."""
         lengths = [until - since for since, until, _ in self.pauses]
         return {"gc_pauses": len(lengths), "gc_total_s": sum(lengths), "gc_max_s": max(lengths, default=0.0)}
 
 
 class Heartbeats:
-    """Calls heartbeats and keeps what each took."""
+    """Makes heartbeats and records the time of each."""
 
     def __init__(self, heartbeat: Callable[[], Any]) -> None:
         self._heartbeat = heartbeat
@@ -63,7 +63,7 @@ class Heartbeats:
         self.cpu: list[float] = []
 
     def beat(self) -> None:
-        """Make one."""
+        """Make a heartbeat."""
         cpu, start = time.thread_time(), time.perf_counter()
         self._heartbeat()
         end = time.perf_counter()
@@ -71,13 +71,13 @@ class Heartbeats:
         self.spans.append((start, end))
 
     def forget(self) -> None:
-        """Start anew."""
+        """Drop all records."""
         self.spans.clear()
         self.cpu.clear()
         self.collections.pauses.clear()
 
     def figures(self) -> dict[str, float]:
-        """Summarise, with and without the collector's pauses."""
+        """Return percentiles and maxima, with and without the collector's pauses."""
         wall = [end - start for start, end in self.spans]
         without = [end - start - self.collections.within(start, end) for start, end in self.spans]
         return {
@@ -95,7 +95,7 @@ class Heartbeats:
 
 
 class Spinner:
-    """A main thread that computes: how many rounds it makes in a second says how fast it is."""
+    """A main thread that computes; its rounds per second are its speed."""
 
     ROUND = 2_000
 
@@ -103,7 +103,7 @@ class Spinner:
         self.rounds = 0
 
     def spin(self, seconds: float) -> None:
-        """Compute for so long."""
+        """Compute for this many seconds."""
         until = time.perf_counter() + seconds
         total = 0
         while time.perf_counter() < until:
@@ -113,7 +113,7 @@ class Spinner:
 
     @classmethod
     def speed(cls, seconds: float) -> float:
-        """Return rounds per second with nothing else to do."""
+        """Return the rounds per second of a process that does nothing else."""
         spinner, start = cls(), time.perf_counter()
         spinner.spin(seconds)
         return spinner.rounds / (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Pictures of a run, for README and documentation."""
+"""Pictures of a run, for the README and the documentation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PANELS = (
 
 def draw(table: Table, folder: Path) -> list[Path]:
     """
-    Draw the launch burst over the number of workloads, and when an end is seen over the number of containers.
+    Draw the launch burst over the number of workloads, and the time until an end is seen over that of containers.
 
-    :returns: the files; none of what was not measured
+    :returns: the files; only scenarios in the table are drawn
     :raises ModuleNotFoundError: if there is no matplotlib
     """
     import matplotlib as mpl

@@ -1,4 +1,4 @@
-"""What the figures amount to: medians over repetitions, ratios between subjects, targets."""
+"""Results: medians over repetitions, ratios between subjects, targets, and the results file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOTES = {
 @dataclass(frozen=True)
 class Target:
     """
-    One target and what was measured: the median of the repetitions, and their range.
+    One target with the measured median of the repetitions, and their range.
 
     :param at_least: the value has to reach the limit; else it must not exceed it
     """
@@ -59,25 +59,25 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Tell if it is met; what only some repetitions meet is undecided."""
+        """Whether the target is met; a target that only some repetitions meet is undecided."""
         met = [value >= self.limit if self.at_least else value <= self.limit for value in (self.low, self.high)]
         return "met" if all(met) else "undecided" if any(met) else "missed"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell's figures: each repetition's, and their medians (of what is a maximum, the maximum)."""
+    """A cell's figures: each repetition's, and their medians; for maxima, the maximum."""
 
     cell: Cell
     repetitions: Sequence[Figures]
     figures: Figures
 
     def each(self, name: str) -> list[float]:
-        """Return one figure of each repetition."""
+        """Return this figure of each repetition."""
         return [one[name] for one in self.repetitions]
 
     def over(self, other: Row, name: str, of_other: str | None = None) -> list[float]:
-        """Divide by another's figure: by the same repetition's, which was measured next to it."""
+        """Return the ratios to another row's figure, repetition by repetition, as those ran next to each other."""
         below = other.each(of_other or name)
         if len(below) != len(self.repetitions):
             below = [statistics.median(below)] * len(self.repetitions)
@@ -85,7 +85,7 @@ class Row:
 
 
 class Table:
-    """Medians by cell."""
+    """The rows of a run, one for each cell."""
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         by_cell: defaultdict[str, list[Outcome]] = defaultdict(list)
@@ -98,7 +98,7 @@ class Table:
         ]
 
     def all(self, scenario: str, subject: str, *, noted: bool = False, **conditions: Any) -> list[Row]:
-        """Return the rows with these properties; ``noted``: those that are special."""
+        """Return the rows with these properties; ``noted``: those of cells with a note."""
         return [
             row
             for row in self.rows
@@ -111,7 +111,7 @@ class Table:
         ]
 
     def of(self, scenario: str, subject: str, *, noted: bool = False, **conditions: Any) -> Row | None:
-        """Return the largest of them."""
+        """Return the row with these properties and the largest size."""
         found = self.all(scenario, subject, noted=noted, **conditions)
         return max(found, key=lambda row: (row.cell.size, row.cell.running), default=None)
 
@@ -125,7 +125,7 @@ def _medians(figures: Sequence[Figures]) -> Figures:
 
 
 def targets(table: Table) -> list[Target]:
-    """Compare what was measured with what is wanted; what was not measured is left out."""
+    """Return the targets of the scenarios in the table, with their measured values."""
     found: list[Target] = []
 
     def add(
@@ -198,7 +198,7 @@ def _quota_targets(row: Row, add: Callable[..., None]) -> None:
 
 
 def headline(table: Table) -> str | None:
-    """Say it in one line, for the largest burst that the provider's executor was measured with."""
+    """Return the result in one line, for the largest burst of the provider's executor; None if there is none."""
     for service, where, providers_name, our_name in (
         ("ecs", "a stand-in for ECS", PROVIDER, OURS),
         ("batch", "the local Batch", PROVIDER_ON_BATCH, OURS_ON_BATCH),
@@ -227,7 +227,7 @@ def _seconds(value: float) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Say what this was measured on."""
+    """Return the facts about this machine."""
     cpuinfo = Path("/proc/cpuinfo")
     models = [
         line.partition(":")[2].strip()
@@ -243,7 +243,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Say with what."""
+    """Return the versions of the packages that matter."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -262,7 +262,7 @@ def write(
     load: Sequence[tuple[float, float, float]],
     command: str,
 ) -> None:
-    """Write everything down."""
+    """Write a results file."""
     table = Table(outcomes)
     data = {
         "made": datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),
@@ -281,6 +281,6 @@ def write(
 
 
 def read(path: Path) -> list[Outcome]:
-    """Read the outcomes of a file that :func:`write` wrote."""
+    """Return the outcomes of a file that :func:`write` wrote."""
     data = json.loads(path.read_text())
     return [Outcome(Cell(**one["cell"]), one["figures"], one["error"]) for one in data["outcomes"]]

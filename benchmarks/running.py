@@ -1,4 +1,4 @@
-"""Running cells: a server and one or more measuring processes each."""
+"""Runs cells: each with a server and one or more measuring processes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FARGATE_RATE = 20.0
 """AWS's default for RunTask on Fargate, per second; the local ECS enforces it."""
 FARGATE_BURST = 20.0
 BATCH_RATE = 50.0
-"""AWS's quota of Batch, for requests of all kinds together; the local Batch enforces it."""
+"""AWS's quota of Batch for all requests together, per second; the local Batch enforces it."""
 BATCH_BURST = 50.0
 SETTLED = 5.0
-"""Seconds after which the initial burst is over and the quota alone counts."""
+"""Seconds after which the first burst is over and only the quota counts."""
 
 OnProgress = Callable[[dict[str, float]], None]
 
 
 def run(cell: Cell, on_progress: OnProgress) -> Outcome:
-    """Measure a cell; what goes wrong becomes its error."""
+    """Measure a cell; a failure becomes the outcome's error."""
     try:
         with serving(cell) as server:
             processes = [_Process(cell, server.url, on_progress) for _ in range(cell.schedulers)]
             parts = [process.result() for process in processes]
             figures = _combined(cell, server, parts) if cell.scenario == "quota" else parts[0]
-    except Exception as error:  # noqa: BLE001 - the other cells are worth having
+    except Exception as error:  # noqa: BLE001 - the other cells can still be measured
         return Outcome(cell, {}, f"{type(error).__name__}: {error}")
     return Outcome(cell, figures)
 
@@ -66,7 +66,7 @@ class _Process:
 
     def result(self) -> Figures:
         """
-        Wait for its figures.
+        Wait for the process and return its figures.
 
         :raises RuntimeError: if it has none
         """
@@ -85,7 +85,7 @@ class _Process:
 
 
 def _combined(cell: Cell, server: Server, parts: list[Figures]) -> Figures:
-    """Put together what several schedulers did to one quota."""
+    """Combine the figures of several schedulers on one quota."""
     arrivals = server.arrivals()
     begins = [part.pop("began") for part in parts]
     launched = [part["launched"] for part in parts]

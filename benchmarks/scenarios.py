@@ -1,4 +1,4 @@
-"""Which cells a run has, and in which order: what is compared is measured in turn, not one after the other."""
+"""The cells of a run and their order: the subjects of a comparison take turns, repetition by repetition."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RAISED = {
     "launch_burst": "100",
     "max_concurrent_launches": "128",
 }
-"""Out of the way of a quota that is out of the way: as many connections as the bare client has."""
+"""No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
     *("burst", "mixed", "steady", "memory", "adoption", "beside work"),
     *("quota", "raised quota", "storm", "simulation"),
 )
 SERVICES = ("ecs", "batch")
 BACKLOG_PER_SECOND = 60
-"""Of launches, for a scheduler whose quota is 20/s."""
+"""Launches queued for each second of a measurement with a quota of 20/s."""
 CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
 
@@ -132,6 +132,6 @@ def _quota(subject: str, *, seconds: float, schedulers: int = 1, service: str = 
 
 
 def _turn(subjects: tuple[str, ...], number: int) -> tuple[str, ...]:
-    """Let another one begin each time."""
+    """Return the subjects in rotated order, so another one begins in each repetition."""
     first = number % len(subjects)
     return subjects[first:] + subjects[:first]

@@ -1,4 +1,4 @@
-"""Starting the servers, each in a process of its own, and asking them what they saw."""
+"""Starts the servers, each in a process of its own, and asks them for their figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.cells import Cell
 
 START_TIMEOUT = 60.0
 THROTTLED = ("ThrottlingException", "TooManyRequestsException")
-"""As ECS says it, and Batch."""
+"""The codes of ECS and of Batch."""
 _DEFINITION = {
     "family": "benchmark",
     "containerDefinitions": [{"name": "airflow", "image": "airflow"}],
@@ -37,7 +37,7 @@ class Server:
     kind: str
 
     def ask(self, path: str, data: Any = None) -> Any:
-        """Make a request on its control path."""
+        """Make a request to the server's control path."""
         request = urllib.request.Request(  # noqa: S310 - our own address
             f"{self.url}/_local/{path}",
             data=None if data is None else json.dumps(data).encode(),
@@ -48,7 +48,7 @@ class Server:
 
     def preload(self, number: int) -> list[str]:
         """
-        Have tasks run that nobody asked for.
+        Have the server run this number of tasks without a request for them.
 
         :returns: their ARNs
         """
@@ -57,30 +57,30 @@ class Server:
         return arns
 
     def arrivals(self) -> list[float]:
-        """Return when RunTask requests came (stub), or containers were accepted (local ECS)."""
+        """Return the times at which RunTask requests came (stub) or containers were accepted (local ECS)."""
         if self.kind == "stub":
             return sorted(self.ask("arrivals")["arrivals"])
         return sorted(entry["created_at"] for entry in self.ask("ledger")["entries"])
 
     def set_quotas(self, **rates: tuple[float, float]) -> None:
-        """Enforce rates from now on: per second and at once, by bucket; one that is not named has none."""
+        """Enforce rates from now on: calls per second and burst, by bucket; other buckets have no limit."""
         assert self.kind == "stub"
         self.ask("quotas", rates)
 
     def throttled(self, operation: str) -> list[float]:
-        """Return when requests of an operation were refused for their rate."""
+        """Return the times at which requests of an operation were throttled."""
         assert self.kind == "stub"
         return [when for when, what in self.ask("throttled")["throttled"] if what == operation]
 
     def polled(self) -> int:
-        """Return how many tasks or jobs were asked for by DescribeTasks and DescribeJobs."""
+        """Return the number of tasks or jobs that DescribeTasks and DescribeJobs asked for."""
         if self.kind == "stub":
             return int(self.ask("figures")["items"])
         operations = self.ask("statistics")["operations"]
         return sum(int(operations.get(name, {}).get("items", 0)) for name in ("DescribeTasks", "DescribeJobs"))
 
     def calls(self, operation: str) -> tuple[int, int]:
-        """Return how many requests of an operation there were, and how many of them were throttled."""
+        """Return the number of an operation's requests, and of those that were throttled."""
         if self.kind == "stub":
             calls = int(self.ask("figures")["calls"].get(operation, 0))
             return calls, len(self.throttled(operation))
@@ -90,7 +90,7 @@ class Server:
 
 @contextmanager
 def serving(cell: Cell) -> Iterator[Server]:
-    """Serve what a cell needs, meanwhile."""
+    """Run the server that a cell needs while this is open."""
     with tempfile.TemporaryDirectory(prefix="ecs-bench-") as folder:
         port_file = Path(folder, "port")
         process = subprocess.Popen(  # noqa: S603

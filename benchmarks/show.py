@@ -1,4 +1,4 @@
-"""Showing a run: progress while it is on, tables when it is over."""
+"""Prints a run as tables."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "storm": (
         ("launched", "launched", _number),
-        ("calls/s in it", "calls_per_s_in_storm", _number),
+        ("calls/s meanwhile", "calls_per_s_in_storm", _number),
         ("18/s again after", "recovered_after_s", _ms),
-        ("quota used in the end", "quota_used_settled", _percent),
+        ("quota used at the end", "quota_used_settled", _percent),
         *_HEARTBEAT[:3],
     ),
     "simulation": (
@@ -107,18 +107,18 @@ _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[
 _TITLES = {
     "burst": "Launch burst: all queued at once, quotas lifted",
     "mixed": "Launch burst beside running containers",
-    "steady": "Steady state: nothing but polling, AWS's default read quota",
-    "memory": "Memory that Python holds for what runs",
+    "steady": "Steady state: polling only, AWS's default read quota",
+    "memory": "Memory that Python holds for a running container",
     "beside work": "A main thread that computes between heartbeats",
     "quota": "AWS's default quotas enforced: 20 RunTask/s",
-    "raised quota": "A quota of 200 RunTask/s, which nobody told the executor of",
+    "raised quota": "A quota of 200 RunTask/s, of which the executor is not told",
     "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
     "adoption": "Adoption by a real scheduler with a real database (SQLite)",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
 }
 _TITLES_ON_BATCH = {
     "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",
-    "quota": "AWS's quota of Batch enforced: 50 requests/s of any kind, launches are a part of them",
+    "quota": "AWS's quota of Batch enforced: 50 requests/s of all kinds, launches among them",
 }
 
 
@@ -154,7 +154,7 @@ def _cell(figures: Figures, key: str, write: Callable[[float], str]) -> str:
 
 
 def targets(console: Console, found: Sequence[Target]) -> None:
-    """Print the targets."""
+    """Print one table with all targets."""
     if not found:
         return
     grid = Grid(title="Targets", title_justify="left")

@@ -1,9 +1,9 @@
 """
-The engine alone, in virtual time, over a cloud that answers at once: what a sweep costs, and when an end is seen.
+The engine alone in virtual time: the CPU of a sweep, and the time until an end is seen.
 
-A hundred thousand containers, polled within AWS's default read quota, take minutes for one sweep. Here the clock
-jumps to the next timer, so that only the engine's own CPU time passes. What a request costs (HTTP, signing,
-decoding) is not in these figures; the scenario ``steady`` has it.
+A sweep of a hundred thousand containers takes minutes within AWS's default read quota. Here the clock jumps to the
+next timer, so only the engine's own CPU time passes. The cost of a request (HTTP, signing, decoding) is not in
+these figures; the scenario ``steady`` has it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ from benchmarks.cells import Cell, Figures
 from benchmarks.meters import percentile
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch, Report, Was
-from ecs_async_executor.core.policy import Rules
-from ecs_async_executor.engine.engine import Check, Counters, Engine, Options
+from ecs_async_executor.core.messages import Adopt, AirflowState, Command, Finished, Launch, Report
+from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.engine.intake import Check
+from ecs_async_executor.engine.options import Options, rules_from
+from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.statistics import Counters
+from ecs_async_executor.services import ecs
+from ecs_async_executor.settings import Tuning
 
 EPOCH = 1_800_000_000.0
 SWEEPS = 3
 ENDING = 2000
-"""Containers whose end is watched for, of so many as run at most half."""
+"""Number of containers that end, but no more than half of those that run."""
 READS_PER_SECOND = 20.0
 BATCH = 100
 
@@ -51,7 +56,7 @@ class _VirtualTime(asyncio.SelectorEventLoop):
 
 
 class _Cloud:
-    """Containers that run until they are told to end at some time."""
+    """Containers that run until the time in ``ends``."""
 
     describe_batch = BATCH
 
@@ -88,14 +93,14 @@ class _Cloud:
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
         raise NotImplementedError
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         raise NotImplementedError
 
     async def stop(self, handle: Handle, reason: str) -> None:
         raise NotImplementedError
 
     async def check(self) -> None:
-        """Say yes."""
+        """Pass."""
 
     untried = "launch"
 
@@ -104,7 +109,7 @@ class _Cloud:
 
 
 class _Outbox(deque[Report]):
-    """Notes when the end of a container was reported."""
+    """Records the time at which the end of a container is reported."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,23 +121,23 @@ class _Outbox(deque[Report]):
 
 
 def simulate(cell: Cell) -> Figures:
-    """Adopt ``running`` containers, sweep them some times, then let some end and see when that is noticed."""
+    """Adopt ``running`` containers, sweep them, then end some and measure when the engine reports it."""
     return anyio.run(_simulate, cell, backend_options={"loop_factory": _VirtualTime})
 
 
 async def _simulate(cell: Cell) -> Figures:
     cloud = _Cloud(cell.running, cell.latency)
-    ledger = Ledger(Rules(service="ECS", max_attempts=1))
+    ledger = Ledger(rules_from(ecs.SERVICE, Tuning(), max_attempts=1))
     outbox = ledger.outbox = _Outbox()
     async with _engine(cloud, ledger) as submit:
         begun = anyio.current_time()
         for index, identifier in enumerate(cloud.ids):
             launch = Launch(f"launch-{index}", ("dag", f"task_{index}"), None, 0, f"ti-{index}", EPOCH)
-            submit(Adopt(launch, Was.RUNNING, identifier))
+            submit(Adopt(launch, AirflowState.RUNNING, identifier))
         while len(ledger.active) < cell.running:  # noqa: ASYNC110 - in virtual time
             await anyio.sleep(0.5)
         resolved = anyio.current_time() - begun
-        # A sweep that adoption was in the middle of is not to be one of those that are measured.
+        # Let a sweep that began during the adoption end before the measurement.
         interval = max(1.0, cell.running / BATCH / (READS_PER_SECOND / 4))
         await anyio.sleep(2 * interval)
         gc.collect()
@@ -166,7 +171,7 @@ async def _engine(cloud: _Cloud, ledger: Ledger) -> AsyncIterator[Callable[[Comm
         backend=cloud,
         ledger=ledger,
         inbox=inbox,
-        render=_no_request,
+        rendering=Rendering(_no_request),
         options=Options(
             launch_rate=lambda _: 20.0,
             launch_burst=10,

@@ -1,9 +1,9 @@
 """
 ``python -m benchmarks.stub``: just enough of ECS, as fast as one asyncio process can be.
 
-The local ECS knows AWS's rules and takes a millisecond of CPU for each request; beside a client that needs half
-of that the measurement would be of the server. This one checks nothing but, if it is told to, rates. Its records
-have the members, and the size, that a Fargate task has on AWS.
+The local ECS checks AWS's rules and takes a millisecond of CPU for each request. Beside a client that needs half
+of that, a benchmark would measure the server. The stub checks nothing but rates, and those only on request. Its
+records have the members and the size of a Fargate task on AWS.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Stub:
             case "throttled":
                 return {"throttled": self._throttled}
             case "quotas":
-                # Anew, and full: as if nothing had been asked for before.
+                # New, full buckets: earlier calls do not count.
                 self._quotas = Buckets({name: Rate(*rate) for name, rate in data.items()})
             case "arrivals":
                 return {"arrivals": self._arrivals}

@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ecs_async_executor.settings import (
-    BATCH_SECTION,
-    BATCH_TUNING_SECTION,
-    ECS_SECTION,
-    TUNING_SECTION,
-    BatchTuning,
-    Option,
-    Tuning,
-    options,
-)
+from ecs_async_executor.settings import BatchSettings, BatchTuning, EcsSettings, Option, Tuning, describe
 
 _VERSION_ADDED: Final = "0.1.0"
 
@@ -36,9 +27,9 @@ def get_provider_info() -> dict[str, Any]:
         "executors": ["ecs_async_executor.AsyncEcsExecutor", "ecs_async_executor.AsyncBatchExecutor"],
         "cli": ["ecs_async_executor.cli.get_cli_commands"],
         "config": {
-            TUNING_SECTION: _config_section(Tuning, "AsyncEcsExecutor", ECS_SECTION, "AwsEcsExecutor"),
-            BATCH_TUNING_SECTION: _config_section(
-                BatchTuning, "AsyncBatchExecutor", BATCH_SECTION, "AwsBatchExecutor"
+            Tuning.section: _config_section(Tuning, "AsyncEcsExecutor", EcsSettings.section, "AwsEcsExecutor"),
+            BatchTuning.section: _config_section(
+                BatchTuning, "AsyncBatchExecutor", BatchSettings.section, "AwsBatchExecutor"
             ),
         },
     }
@@ -50,7 +41,7 @@ def _config_section(model: type[Tuning], executor: str, section: str, providers:
             f"How {executor} launches and watches containers. "
             f"What it launches is configured in ``[{section}]``, as for {providers}.\n"
         ),
-        "options": {option.name: _config_option(option) for option in options(model)},
+        "options": {option.name: _config_option(option) for option in describe(model)},
     }
 
 

@@ -1,7 +1,7 @@
 """
-Every difference between Airflow 3.1, 3.2, 3.3 and 3.4 that the executors meet, and nothing else.
+The differences between Airflow 3.1, 3.2, 3.3 and 3.4 that the executors meet, and nothing else.
 
-May import Airflow only. What can be decided by looking at the thing itself is not decided by version.
+May import Airflow only. A version decides only where the objects themselves cannot.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ __all__ = [
     "VersionedExecutor",
     "configured_executors",
     "forget_queued",
+    "jwt_expiry",
     "load_for_adoption",
     "lost_to_others",
     "queued_keys",
@@ -49,42 +50,43 @@ __all__ = [
     "stats",
     "take",
     "task_key",
-    "token_expiry",
     "unsupported",
     "uuid_of",
-    "with_fresh_token",
+    "with_fresh_jwt",
 ]
 
 Key: TypeAlias = Any
-"""What names a workload in ``running`` and in events: of another type in every version."""
+"""Names a workload in ``running`` and in events; its type differs by version."""
 
 AIRFLOW_VERSION: tuple[int, int] = cast(
     "tuple[int, int]", tuple(int(part) for part in airflow.__version__.split(".")[:2])
 )
 
 AirflowException: type[Exception] = importlib.import_module("airflow.exceptions").AirflowException
-"""Where it lives moves: this name for it is what all versions have."""
+"""Its module moves; all versions have it under this name."""
 
 ExecuteTask: Any = workloads.ExecuteTask
 ExecuteCallback: Any = getattr(workloads, "ExecuteCallback", ())
 """An empty tuple where Airflow has none (3.1): ``isinstance(x, ())`` is False."""
 
 _WorkloadType: Any = getattr(workloads, "WorkloadType", None)
-"""3.4: one dictionary of queues by type, where earlier versions have an attribute for each queue."""
+"""3.4 has one dictionary of queues by type; earlier versions have an attribute for each queue."""
 
 RETRIED_DATABASE_ERRORS = (DBAPIError, StaleDataError)
-"""What the scheduler repeats an adoption for."""
+"""Errors after which the scheduler repeats an adoption."""
 
 _TIS_PER_QUERY = 1000
 _HELD = frozenset({"queued", "running", "restarting"})
-"""States of a task instance whose container is its executor's business."""
+"""States in which the scheduler's executor is responsible for a task instance."""
 _job: Any = Job
 _LONGER_QUEUE = 16
-"""Times what is taken out of it: then it costs less to make the keys than to go through it."""
+"""A queue this many times longer than what is taken from it: making the keys costs less than reading them all."""
+_NEARLY_NEW = 0.05
+"""Of a JWT's life: one of no greater age is as good as a new one, which costs a signature."""
 
 
 def _find_stats() -> Any:
-    # 3.3 made the singleton a module; from 3.2 the SDK has one of its own, which nobody initialises here.
+    # 3.3 made the singleton a module. From 3.2 the SDK has a second one, which is not initialised here.
     if AIRFLOW_VERSION >= (3, 2):
         module = importlib.import_module("airflow.observability.stats")
         return module if hasattr(module, "gauge") else module.Stats
@@ -96,11 +98,11 @@ stats: Any = _find_stats()
 
 
 class VersionedExecutor(BaseExecutor):
-    """A ``BaseExecutor`` that declares what it can do, and orders its queue, in the running Airflow's way."""
+    """A ``BaseExecutor`` that declares its abilities, and orders its queue, in the running Airflow's way."""
 
     if _WorkloadType is not None:
         supported_workload_types = frozenset({_WorkloadType.EXECUTE_TASK, _WorkloadType.EXECUTE_CALLBACK})
-        # Events that carry the attempt's own id need no lookup, which can be ambiguous, by coordinates.
+        # An event with the id of the try is not ambiguous, as one with dag, task and run can be.
         supports_task_instance_uuid = True
     else:
         supports_callbacks = True
@@ -123,33 +125,33 @@ def _queues(executor: BaseExecutor) -> Iterator[dict[Any, Any]]:
 
 
 def queued_keys(executor: BaseExecutor) -> list[Any]:
-    """Return the keys of what Airflow queued and the executor has not taken yet."""
+    """Return the keys of the workloads that the executor has not taken yet."""
     return [key for queue in _queues(executor) for key in list(queue)]
 
 
 def queued_tasks(executor: BaseExecutor) -> dict[Any, UUID]:
-    """Return, by their keys, the ids of the task instances that the executor has not taken yet."""
+    """Return the ids, by key, of the task instances that the executor has not taken yet."""
     queued = [item for queue in _queues(executor) for item in list(queue.items())]
     return {key: workload.ti.id for key, workload in queued if isinstance(workload, ExecuteTask)}
 
 
 def uuid_of(ti: Any) -> UUID:
-    """Return the id of a task instance: 3.1's models have it as text, its workloads do not."""
+    """Return the id of a task instance as a UUID: 3.1's models have it as text, its workloads do not."""
     return ti.id if isinstance(ti.id, UUID) else UUID(ti.id)
 
 
 def task_key(executor: BaseExecutor, ti: Any) -> Key:
-    """Return the key that the executor's events name a task instance by (a workload's ``ti`` or a model)."""
+    """Return the key of a task instance (a workload's ``ti`` or a model) in the executor's events."""
     get_task_key = getattr(executor, "get_task_key", None)
     return ti.key if get_task_key is None else get_task_key(ti)
 
 
 def take(executor: BaseExecutor, workloads: Sequence[Any]) -> Iterator[tuple[Key, Any]]:
-    """Yield workloads with their keys, each removed from its queue, where it would be handed over again."""
+    """Yield workloads with their keys; remove each from its queue, or Airflow hands it over again."""
     queues = tuple(_queues(executor))
     known: dict[int, Key] = {}
     if sum(map(len, queues)) <= _LONGER_QUEUE * len(workloads):
-        # Making a key anew costs as much as all the rest that is done about a workload.
+        # Making a key costs as much as all else that is done with a workload.
         known = {id(workload): key for queue in queues for key, workload in queue.items()}
     for workload in workloads:
         key = known.get(id(workload))
@@ -170,13 +172,13 @@ def _workload_key(executor: BaseExecutor, workload: Any) -> Key:
 
 
 def forget_queued(executor: BaseExecutor, key: Key) -> None:
-    """Remove a key from whichever queue has it."""
+    """Remove a key from the queues."""
     for queue in _queues(executor):
         queue.pop(key, None)
 
 
 def unsupported(workload: Any) -> str | None:
-    """Say why a container of this Airflow version could not run a workload; None if it could."""
+    """Return why a container of this Airflow version cannot run a workload, or None if it can."""
     if isinstance(workload, ExecuteTask):
         return None
     if isinstance(workload, ExecuteCallback):
@@ -189,12 +191,8 @@ def unsupported(workload: Any) -> str | None:
     return f"This executor does not run workloads of type {type(workload).__name__}."
 
 
-_NEARLY_NEW = 0.05
-"""Of a token's life: with no more of it gone, Airflow's own is as good as another, which takes a signature."""
-
-
-def with_fresh_token(workload: Any, generator: Any) -> Any:
-    """Return a workload with a token that has nearly all of its life before it: Airflow's, or one minted now."""
+def with_fresh_jwt(workload: Any, generator: Any) -> Any:
+    """Return a workload with a JWT that has nearly all of its life left: Airflow's own, or a new one."""
     claims = _claims(workload.token)
     issued, expires = _moment(claims, "iat"), _moment(claims, "exp")
     if issued is not None and expires is not None:
@@ -209,8 +207,8 @@ def with_fresh_token(workload: Any, generator: Any) -> Any:
     return workload.model_copy(update={"token": token})
 
 
-def token_expiry(token: str) -> float | None:
-    """Return when a JWT expires, in wall-clock seconds: its lifetime differs by version and settings."""
+def jwt_expiry(token: str) -> float | None:
+    """Return when a JWT expires, in wall-clock seconds; its lifetime depends on version and settings."""
     return _moment(_claims(token), "exp")
 
 
@@ -229,11 +227,11 @@ def _moment(claims: Any, name: str) -> float | None:
 
 def load_for_adoption(tis: Sequence[Any]) -> Session | None:
     """
-    Load in one go what adoption needs of task instances.
+    Load what adoption needs of task instances, with few queries.
 
-    The scheduler loaded some columns only; each of the others would be a query for each task instance.
+    The scheduler loaded some columns only; each of the others would cost a query per task instance.
 
-    :returns: their session, if they have one
+    :returns: their session, or None if they have none
     """
     session = object_session(tis[0])
     if session is None:
@@ -258,13 +256,13 @@ def _has_id_of(ids: Iterable[UUID]) -> Any:
 
 def lost_to_others(ids: Sequence[UUID], job_id: int, fresh: float) -> set[UUID] | None:
     """
-    Read which task instances a scheduler holds no longer: another has adopted them, or they are past their launch.
+    Return which task instances a scheduler has lost: another has adopted them, or they are past their launch.
 
-    Others adopt only from a scheduler that looks dead. So this is final if its own row says that it lives, and if
-    nobody has locked the task instances' rows, as an adoption does.
+    Others adopt only from a scheduler that looks dead. So the answer is final if the scheduler's own row says that
+    it lives, and if no row of the task instances is locked, as an adoption locks them.
 
-    :param fresh: seconds since the scheduler's sign of life, within which nobody takes it for dead
-    :returns: None if that cannot be told yet
+    :param fresh: seconds; nobody adopts from a scheduler with a heartbeat younger than this
+    :returns: None if there is no final answer yet
     """
     with create_session(scoped=False) as session:
         job = session.execute(select(_job.state, _job.latest_heartbeat).where(_job.id == job_id)).one_or_none()
@@ -290,9 +288,9 @@ def _dag_run() -> Any:
 
 def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
     """
-    Make the workloads of task instances again, without tokens, after :func:`load_for_adoption`.
+    Make the workloads of task instances again, without JWTs, after :func:`load_for_adoption`.
 
-    :returns: by task instance id, the workload or the exception that says why there is none
+    :returns: by task instance id, the workload, or the exception that prevented it
     """
     built: dict[Any, Any] = {}
     contexts = _log_contexts(tis)
@@ -302,7 +300,7 @@ def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
             built[ti.id] = ExecuteTask.make(ti, **more)
         except RETRIED_DATABASE_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is about this one
+        except Exception as error:  # noqa: BLE001 - it is about this workload alone
             built[ti.id] = error
     return built
 
@@ -310,7 +308,7 @@ def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
 def _log_contexts(tis: Sequence[Any]) -> Mapping[Any, Any]:
     if _WorkloadType is None or not tis:
         return {}
-    # 3.4 asks the database for these, for each task instance unless they are given.
+    # Unless these are given, 3.4 queries the database for each task instance.
     from airflow.configuration import conf
 
     address = importlib.import_module("airflow.utils.log.task_log_address")
@@ -330,7 +328,7 @@ def _log_contexts(tis: Sequence[Any]) -> Mapping[Any, Any]:
 
 
 def configured_executors() -> list[type[BaseExecutor]]:
-    """Import the executors that are configured, of all teams."""
+    """Import the configured executors of all teams."""
     from airflow.executors.executor_loader import ExecutorLoader
 
     loader: Any = ExecutorLoader

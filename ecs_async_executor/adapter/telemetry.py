@@ -1,8 +1,8 @@
 """
-What the scheduler's thread says about the executor: log lines that can wait, and metrics.
+What the scheduler's thread says about the executor: log lines and metrics.
 
-May import ``engine`` (for its statistics) and ``compat``. Draining the outbox must make no system call:
-lines are collected there and written afterwards, some at a time.
+May import ``engine`` (for its statistics) and ``compat``. Draining the outbox must make no system call: it only
+collects log lines, and :meth:`LogLines.write` writes them afterwards, some at a time.
 """
 
 from __future__ import annotations
@@ -10,25 +10,35 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from ecs_async_executor.adapter.compat import stats
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 
 log = structlog.get_logger(__name__)
 
 METRICS_INTERVAL = 5.0
+"""Seconds."""
 LINES_KEPT = 10_000
 WRITING_BUDGET = 0.001
+"""Seconds of one ``sync()``."""
+
+
+def log_exception(event: str, error: Exception) -> None:
+    """Log an error with its traceback; raise nothing."""
+    # A log that cannot be written (disk, pipe) must not end the scheduler either.
+    with suppress(Exception):
+        log.error(event, exc_info=error)
 
 
 class LogLines:
     """
-    Log lines in waiting; of too many, the oldest are dropped, and that is said.
+    Log lines that wait to be written. Beyond ``LINES_KEPT`` the oldest are dropped, and a line says how many.
 
-    :param prefix: of their events
+    :param prefix: what the names of their events begin with
     """
 
     def __init__(self, prefix: str) -> None:
@@ -48,7 +58,7 @@ class LogLines:
 
     def write(self, budget: float = WRITING_BUDGET) -> None:
         """
-        Write lines for ``budget`` seconds, one at least.
+        Write lines for a while, at least one.
 
         :param budget: seconds
         """
@@ -68,9 +78,9 @@ class LogLines:
 
 class Metrics:
     """
-    The executor's metrics, from the engine's statistics, every few seconds.
+    The executor's metrics, from the engine's statistics, every ``METRICS_INTERVAL``.
 
-    :param prefix: of their names
+    :param prefix: what their names begin with
     :param team_name: becomes a tag
     """
 
@@ -84,11 +94,11 @@ class Metrics:
         self._last = Statistics()
 
     def timer(self, name: str) -> Any:
-        """Return a context manager that times what it encloses."""
+        """Return a context manager that times its block."""
         return stats.timer(f"{self._prefix}.{name}", tags=self._tags)
 
     def emit(self, statistics: Callable[[], Statistics]) -> None:
-        """Send them, if it is time to."""
+        """Send the metrics if they are due."""
         now = self._monotonic()
         if now < self._due:
             return

@@ -37,7 +37,7 @@ class LaunchSpec:
     :param scope: see :class:`Handle`
     :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
     :param bucket: the service's rate bucket that the request draws from
-    :param started_by: the mark by which :meth:`Backend.find` finds the container, None if the user set their own
+    :param started_by: the mark by which :meth:`Backend.search` finds the container, None if the user set their own
     :param own_mark: one that also tells its containers from those of other launches of the same workload, where
         the service has room for that
     :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
@@ -115,7 +115,6 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param reason: why it stopped, or why it does not start, as a sentence for people; empty if there is nothing
         to say
     :param stop_code: the service's code for why it stopped, or None
-    :param unusual: it stopped for a reason other than its own exit (host lost, spot, stopped by a person)
     :param by_hand: a person had it stopped, or what a person has configured for that; no executor did
     :param created_at: wall-clock seconds, None if unknown
     :param started_by: the mark it was started with, None if unknown
@@ -128,7 +127,6 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     started: bool = False
     reason: str = ""
     stop_code: str | None = None
-    unusual: bool = False
     by_hand: bool = False
     created_at: float | None = None
     started_by: str | None = None
@@ -176,7 +174,7 @@ class Backend(Protocol):
         """Say where containers are: one observation per id, MISSING ones included, in any order."""
         ...
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
         """List the containers, stopped ones included where the service can, that carry this mark."""
         ...
 
@@ -194,5 +192,5 @@ class Backend(Protocol):
 
     @property
     def untried(self) -> str:
-        """What of the rest is needed, for people."""
+        """The operations that :meth:`trials` leaves out, and why: the end of a sentence for people."""
         ...

@@ -1,8 +1,8 @@
 """
 The error taxonomy: what can go wrong, in the words that decisions are made in.
 
-May import nothing of this project. :mod:`ecs_async_executor.services.aws` is the one place that turns wire errors
-into these; :mod:`ecs_async_executor.core.policy` is the one place that decides what to do about them.
+May import nothing of this project. :mod:`ecs_async_executor.services.errors` is the one place that turns wire
+errors into these; :mod:`ecs_async_executor.core.policy` is the one place that decides what to do about them.
 """
 
 from __future__ import annotations
@@ -77,4 +77,4 @@ class BackendError(ExecutorError):
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
-        super().__init__(f"{code}: {message}")
+        super().__init__(code if message in {"", code} else f"{code}: {message}")

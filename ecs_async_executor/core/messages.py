@@ -44,8 +44,8 @@ class Launch:
         return self.label or str(self.key)
 
 
-class Was(enum.Enum):
-    """What an adopted workload was to Airflow when its scheduler died."""
+class AirflowState(enum.Enum):
+    """Airflow's state of a workload when its scheduler died."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -58,12 +58,12 @@ class Adopt:
     Command: find out about a launch that another scheduler made, and take it over.
 
     :param launch: what to launch should it turn out never to have been launched
-    :param was: Airflow's state of it
+    :param state: Airflow's state of it
     :param handle_id: the container's identifier if Airflow knows one; it can be that of an earlier queueing
     """
 
     launch: Launch
-    was: Was
+    state: AirflowState
     handle_id: str | None
 
 
@@ -105,7 +105,6 @@ class Finished:
 
     :param success: the container exited 0
     :param reason: why not, as a sentence for people; None on success
-    :param notable: worth an entry in Airflow's event log
     :param handle_id: the container, if there was one
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one
@@ -115,7 +114,6 @@ class Finished:
     key: Hashable
     success: bool
     reason: str | None = None
-    notable: bool = False
     handle_id: str | None = None
     exit_code: int | None = None
     stop_code: str | None = None

@@ -38,37 +38,37 @@ CREATED_MARGIN = 5.0
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    The limits that decisions are made within.
+    The limits of all decisions: the service's, those that users set, and five of our own.
 
     :param service: the service's name, for sentences that people read
-    :param max_attempts: containers that may be tried for one launch, as long as none of them started
-    :param missing_grace: seconds that the service may not know a new container
-    :param seen_missing_grace: seconds that it may not know one that was seen running; Airflow's own
-        heartbeat timeout (300 s by default) covers the same case from the other side
-    :param permanent_error_grace: seconds that a :attr:`Kind.REFUSED` may be mended in
-    :param capacity_timeout: seconds to wait for capacity, None for ever
-    :param resend_window: seconds after the first send in which the token may be sent again; well inside the
-        shortest time that a service remembers it for (AWS: one hour after the container stopped)
-    :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
-    :param relook_after: seconds after which a container that was not listed is looked for once more
     :param repeatable: see :class:`~ecs_async_executor.core.backend.Service`
     :param absent_grace: seconds for which a search has to have found nothing before a request that may have been
         carried out is made once more, where no token makes that harmless
+    :param max_attempts: containers that may be tried for one launch, as long as none of them started
+    :param missing_grace: seconds that the service may not know a new container
+    :param permanent_error_grace: seconds that a :attr:`Kind.REFUSED` may be mended in
+    :param capacity_timeout: seconds to wait for capacity, None for ever
+    :param seen_missing_grace: seconds that it may not know one that was seen running; Airflow's own
+        heartbeat timeout (300 s by default) covers the same case from the other side
+    :param resend_window: seconds after the first send in which the token may be sent again; well inside the
+        shortest time that a service remembers it for (AWS: one hour after the container stopped)
+    :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
+    :param search_interval: seconds from one search to the next
     :param created_margin: seconds that clocks may differ by, when a container's age is compared with Airflow's
     """
 
-    service: str = "The service"
-    max_attempts: int = 3
-    missing_grace: float = 60.0
+    service: str
+    repeatable: bool
+    absent_grace: float
+    max_attempts: int
+    missing_grace: float
+    permanent_error_grace: float
+    capacity_timeout: float | None
     seen_missing_grace: float = 300.0
-    permanent_error_grace: float = 120.0
-    capacity_timeout: float | None = None
     resend_window: float = RESEND_WINDOW
     predecessor_wait: float = 120.0
-    relook_after: float = 5.0
+    search_interval: float = 5.0
     created_margin: float = CREATED_MARGIN
-    repeatable: bool = True
-    absent_grace: float = 20.0
 
 
 def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False) -> Verdict:

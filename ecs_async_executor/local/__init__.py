@@ -1,10 +1,10 @@
 """
 A local ECS and Batch, for any client of theirs: boto3, aiobotocore, the AWS CLI, Terraform, an Airflow executor.
 
-moto's server with what moto lacks: tasks and jobs that really run (as processes) or live as a script says, AWS's
-own rules (idempotency tokens, MISSING, retry strategies, limits, paging, stop codes), HTTP keep-alive, faults,
-latency, rate limits, and a ledger of every container that was ever started. Everything else that moto has is
-served too. Needs the extra ``local``. In a test::
+moto's server with what moto lacks: tasks and jobs that really run (as processes) or follow a script, AWS's own
+rules (client tokens, MISSING, retry strategies, limits, paging, stop codes), HTTP keep-alive, faults, latency,
+rate limits, and a ledger of every container that was ever started. The rest of moto is served too. Needs the extra
+``local``. In a test::
 
     from ecs_async_executor.local import LocalEcs
 
@@ -19,8 +19,8 @@ served too. Needs the extra ``local``. In a test::
         ecs.wait_stopped()
         assert [entry.exit_code for entry in ecs.ledger.entries()] == [3]
 
-Batch is at the same address, and needs no preparation: there are a compute environment ``default``, a job queue
-``default``, and a job definition ``airflow`` with no command of its own::
+Batch is at the same address and needs no preparation: the compute environment ``default``, the job queue
+``default`` and the job definition ``airflow``, which has no command of its own, exist from the start::
 
     client = ecs.client("batch")
     job = client.submit_job(
@@ -33,31 +33,33 @@ Batch is at the same address, and needs no preparation: there are a compute envi
     ecs.wait_stopped()
     assert [a["container"]["exitCode"] for a in ecs.job(job["jobId"])["attempts"]] == [3, 3]
 
-Of Batch it plays single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
+It plays Batch's single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
 
-With ``runner="scripted"`` nothing is run: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
-says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` lets things go
-wrong (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` loses a host. ``groups={"asg": {"scale_out": 720}}`` puts
-an Auto Scaling group behind a capacity provider (:class:`ScalingGroup`). Where AWS may do a thing in more than one
-way there is a switch (:class:`Behaviour`); ``python -m ecs_async_executor.local.conformance`` asks AWS.
+With ``runner="scripted"`` no process runs: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
+says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` makes calls fail
+(:class:`Fault`), ``ecs.kill(arn, cause="spot")`` takes a task's host away. ``groups={"asg": {"scale_out":
+720}}`` puts an Auto Scaling group behind a capacity provider (:class:`ScalingGroup`). Where AWS may do a thing
+in more than one way there is a switch (:class:`Behaviour`), and ``python -m
+ecs_async_executor.local.conformance`` asks AWS.
 
 As a program: ``python -m ecs_async_executor.local --port 4566``, then point clients at it with
 ``AWS_ENDPOINT_URL=http://127.0.0.1:4566`` and any credentials. Its control path:
 
 ================================= =====================================================================
-``GET /_local/health``            is it up
+``GET /_local/health``            whether it is up
 ``GET /_local/ledger``            every container accepted; ``?started_by=`` narrows it
-``GET /_local/statistics``        calls, errors, concurrency per operation; connections; running, waiting
+``GET /_local/statistics``        calls, errors, concurrency by operation; connections; running, waiting
 ``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
-``PUT /_local/latency``           a number of seconds, a pair, or an object of these per operation
+``PUT /_local/latency``           seconds, a pair of seconds, or an object of these by operation
 ``PUT /_local/behaviour``         switches (:class:`Behaviour`), or the name of a preset; ``GET`` shows them
-``PUT /_local/script``            a list of rules for tasks and jobs that start from now on
+``PUT /_local/script``            a list of rules for the tasks and jobs that start from now on
 ``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
-``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: lose its host; jobs likewise
-``POST /_local/reset``            forget everything; what runs is killed
+``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: take its host away; jobs likewise
+``POST /_local/reset``            forget everything and kill every process
 ================================= =====================================================================
 
-It is no sandbox: the subprocess runner runs whatever it is sent, as you. It listens on 127.0.0.1.
+It is no sandbox: the subprocess runner runs every command that it is sent, with your rights. It listens on
+127.0.0.1.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ WAKE_SECONDS = 0.5
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local",
         description="Serve a local ECS and Batch (and the rest of moto). Point clients at it with "
@@ -38,16 +38,21 @@ def parser() -> argparse.ArgumentParser:
         type=_latency,
         default=0.0,
         metavar="SECONDS",
-        help='of every answer: a number, or JSON as in [0.05, 0.15] or {"RunTask": 0.1}',
+        help='latency of every answer: a number, or JSON such as [0.05, 0.15] or {"RunTask": 0.1}',
     )
-    add("--max-running", type=int, metavar="N", help="more tasks and jobs than N wait in PROVISIONING or RUNNABLE")
+    add(
+        "--max-running",
+        type=int,
+        metavar="N",
+        help="run N tasks and jobs at most; others wait in PROVISIONING or RUNNABLE",
+    )
     add(
         "--capacity",
         action="append",
         default=[],
         metavar="NAME=N",
-        help="beyond N tasks on a launch type or capacity provider RunTask answers with failures, beyond N jobs "
-        "in a job queue they wait in RUNNABLE; repeatable",
+        help="room for N tasks on a launch type or capacity provider, beyond which RunTask answers with failures, "
+        "or for N jobs in a job queue, beyond which they wait in RUNNABLE; repeatable",
     )
     add(
         "--groups",
@@ -69,51 +74,62 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="a new task or job is not described so long",
+        help="how long after its creation a task or job is not described (default: %(default)s)",
     )
-    add("--listed-after", type=float, metavar="SECONDS", help="and not listed so long (default: the same)")
-    add("--retention", type=float, default=3600.0, metavar="SECONDS", help="a stopped task is kept so long")
-    add("--job-retention", type=float, default=RETENTION, metavar="SECONDS", help="a finished job is kept so long")
-    add("--job-delay", type=float, default=0.0, metavar="SECONDS", help="from SubmitJob to RUNNABLE")
-    add("--start-delay", type=float, default=0.0, metavar="SECONDS", help="from placement to start")
-    add("--stop-timeout", type=float, default=30.0, metavar="SECONDS", help="from SIGTERM to SIGKILL")
+    add("--listed-after", type=float, metavar="SECONDS", help="how long it is not listed (default: the same)")
+    add("--retention", type=float, default=3600.0, metavar="SECONDS", help="how long a stopped task is kept")
+    add(
+        "--job-retention", type=float, default=RETENTION, metavar="SECONDS", help="how long a finished job is kept"
+    )
+    add("--job-delay", type=float, default=0.0, metavar="SECONDS", help="time from SubmitJob to RUNNABLE")
+    add("--start-delay", type=float, default=0.0, metavar="SECONDS", help="time from placement to start")
+    add("--stop-timeout", type=float, default=30.0, metavar="SECONDS", help="time from SIGTERM to SIGKILL")
     add(
         "--log-dir",
         type=Path,
         metavar="DIR",
-        help="for the processes' output, <task id>.log each; without it the output goes with the server",
+        help="write each process's output to DIR/<task id>.log (default: a folder that goes with the server)",
     )
-    add("--inherit-environment", action="store_true", help="processes get this process's whole environment")
-    add("--ledger", type=Path, metavar="FILE", help="append a JSON line per container accepted and ended")
-    add("--cluster", action="append", default=[], metavar="NAME", help="besides 'default'; repeatable")
+    add("--inherit-environment", action="store_true", help="give processes the server's whole environment")
+    add(
+        "--ledger", type=Path, metavar="FILE", help="append a JSON line for each container accepted and each ended"
+    )
+    add("--cluster", action="append", default=[], metavar="NAME", help="a cluster besides 'default'; repeatable")
     add(
         "--task-definition",
         action="append",
         default=[],
         type=Path,
         metavar="FILE.json",
-        help="register it at the start, given as RegisterTaskDefinition takes it; repeatable",
+        help="a task definition to register at the start, as RegisterTaskDefinition takes it; repeatable",
     )
-    add("--job-queue", action="append", default=[], metavar="NAME", help="besides 'default'; repeatable")
+    add(
+        "--job-queue",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a job queue besides 'default'; repeatable",
+    )
     add(
         "--job-definition",
         action="append",
         default=[],
         type=Path,
         metavar="FILE.json",
-        help="register it at the start, given as RegisterJobDefinition takes it, besides 'airflow'; repeatable",
+        help="a job definition to register at the start, as RegisterJobDefinition takes it, besides 'airflow'; "
+        "repeatable",
     )
     add(
         "--region",
         default=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        help="of clusters, queues and definitions made here (default: %(default)s)",
+        help="region of the clusters, queues and definitions made at the start (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes; give the exit code."""
+    """Serve until a signal comes; return the exit code."""
     options = parser().parse_args(argv)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,8 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.port_file is not None:
             _write(options.port_file, str(ecs.port))
         print(f"local ECS on {ecs.url}", flush=True)
-        # A signal may be taken by a thread that is just starting a process. That does not interrupt this one, and
-        # here is where Python acts on it.
+        # The operating system may deliver a signal to a thread that is starting a process. That does not interrupt
+        # this wait, and Python acts on the signal only in this thread: hence the timeout.
         while not stop.wait(WAKE_SECONDS):
             pass
     except AwsError as error:
@@ -185,7 +201,7 @@ def _latency(text: str) -> Latency:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file such that whoever waits for it never reads half of it."""
+    """Write a file so that no reader sees half of it."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text)
     temporary.replace(path)

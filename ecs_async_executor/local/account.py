@@ -28,7 +28,7 @@ _accounts_lock = threading.Lock()
 
 
 def acquire_account() -> str:
-    """Reserve an AWS account of moto's, so that servers in one process share nothing."""
+    """Reserve one of moto's AWS accounts, so that servers in one process share nothing."""
     with _accounts_lock:
         fixed = os.environ.get("MOTO_ACCOUNT_ID")
         if fixed:
@@ -40,7 +40,7 @@ def acquire_account() -> str:
 
 
 def release_account(account: str) -> None:
-    """Give an account back, and drop everything moto holds for it."""
+    """Release an account and drop everything that moto holds for it."""
     with _accounts_lock:
         _accounts.discard(account)
         wipe_account(account)
@@ -48,7 +48,7 @@ def release_account(account: str) -> None:
 
 def wipe_account(account: str) -> None:
     """Drop everything that moto holds for an account, in every service."""
-    # moto keeps no public list of its backends; this is the one that its own reset uses.
+    # moto has no public list of its backends; its own reset uses this one.
     for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
         dict.pop(backends, account, None)
 
@@ -57,9 +57,9 @@ class Service(Protocol):
     """
     One service of an account. Safe to use from any thread.
 
-    :param name: as in a client's credential scope: ``ecs``, ``batch``
-    :param operations: what it answers itself; everything else of the service is moto's
-    :param causes: ways to lose a host: stop code and reason
+    :param name: the name in a client's credential scope: ``ecs``, ``batch``
+    :param operations: the operations that it answers itself; moto answers the others
+    :param causes: ways to lose a host, each with its stop code and reason
     """
 
     name: str
@@ -67,68 +67,68 @@ class Service(Protocol):
     causes: Mapping[str, tuple[str, str]]
 
     def prepare(self, region: str) -> None:
-        """Put our backend in place of moto's, before moto answers a request of this service."""
+        """Replace moto's backend by ours before moto answers a request of this service."""
 
     def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
         """
-        Carry out an operation and give the reply's JSON.
+        Carry out an operation and return the reply's JSON.
 
-        :param fault: what is to become of the containers that it starts
+        :param fault: what happens to the containers that the operation starts
         :raises AwsError: if AWS would refuse it
         """
 
     def without(
         self, operation: str, kind: str, params: Mapping[str, Any], region: str, fault: Fault
     ) -> str | None:
-        """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
+        """Return the reply's JSON for a fault that replaces the work, None if the operation has no such fault."""
 
     def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
-        """Name the rate limits that a call counts against."""
+        """Return the names of the rate limits that a call counts against."""
 
     def throttled(self) -> AwsError:
-        """Make the error of a call that came too fast."""
+        """Return the error for a call above the rate limit."""
 
     def expired(self) -> AwsError:
-        """Make the error of a call with credentials that have expired."""
+        """Return the error for a call with expired credentials."""
 
     def knows(self, reference: str) -> bool:
-        """Tell whether a task or job, by id or ARN, is one of this service."""
+        """Return whether a task or job, by id or ARN, belongs to this service."""
 
     def show(self, reference: str) -> dict[str, Any]:
         """
-        Show a task or job as the service's API does.
+        Return a task or job as the service's API shows it.
 
         :raises KeyError: if there is no such task or job
         """
 
     def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
-        Let the host of a task or job vanish: no exit codes.
+        Take the host of a task or job away; its containers get no exit codes.
 
-        :param notice: seconds until it does
-        :return: False if nothing of it ran any more
+        :param notice: seconds until the host is gone
+        :return: False if no container of it ran any more
         :raises KeyError: if there is no such task or job
         """
 
     def ended(self, job: Job, at: float) -> None:
-        """Learn that nothing of a container group runs any more."""
+        """Note that no container of a group runs any more."""
 
     def expire(self, job: Job) -> None:
         """Forget a container group."""
 
     def reset(self) -> None:
-        """Forget everything; what runs is killed first."""
+        """Kill all running containers and forget everything."""
 
 
 class Account:
     """
-    What the services of one account share: the host, the ledger, and the numbering of containers.
+    The parts that the services of one account share: the host, the ledger, and the numbering of containers.
 
-    :param host: makes the host, given what to call when a job has ended and when it is to be forgotten
+    :param host: makes the host, given the functions to call when a job has ended and when it is to be forgotten
     :param visible_after: seconds after its creation during which a container is not described
-    :param listed_after: seconds after its creation during which it is not listed; None for the same
-    :param realistic: answers as large as AWS's
-    :param behaviour: what the services do where they can do it in more than one way; may be set at any time
+    :param listed_after: seconds after its creation during which it is not listed; None: as ``visible_after``
+    :param realistic: make answers as large as AWS's
+    :param behaviour: what the services do where AWS may do it in more than one way; may be set at any time
     """
 
     def __init__(
@@ -159,29 +159,29 @@ class Account:
         self._owners: dict[str, Service] = {}
 
     def number(self, mark: str, command: Sequence[str]) -> tuple[int, int]:
-        """Count a new container: of this account, and of those with its mark (without one: its command)."""
+        """Return a new container's number in this account, and among those with its mark (or else its command)."""
         identity = mark or digest(command)
         attempt = self._attempts[identity] = self._attempts.get(identity, 0) + 1
         return next(self._sequence), attempt
 
     def accept(self, owner: Service, record: Record) -> None:
-        """Write down a container that a service has accepted; it is told of its end."""
+        """Record a container that a service has accepted; the service is told of its end."""
         self._owners[record.job.id] = owner
         self.ledger.accept(record)
 
     def sight(self, now: float, fault: Fault | None) -> tuple[float, float]:
-        """Say from when on a container that is accepted now is described, and listed."""
+        """Return when a container that is accepted now begins to be described, and to be listed."""
         until = now + fault.seconds if fault is not None and fault.kind in ("hidden", "unlisted") else now
         hidden = until if fault is not None and fault.kind == "hidden" else now
         return max(hidden, now + self.visible_after), max(until, now + self.listed_after)
 
     def hold(self, now: float, fault: Fault | None) -> float:
-        """Say from when on a container that is accepted now may be placed."""
+        """Return when a container that is accepted now may be placed."""
         return now + fault.seconds if fault is not None and fault.kind == "stuck" else now
 
     def owner(self, reference: str) -> Service:
         """
-        Name the service of a task or job, by id or ARN.
+        Return the service of a task or job, by id or ARN.
 
         :raises KeyError: if there is no such task or job
         """
@@ -201,13 +201,13 @@ class Account:
         reason: str | None = None,
     ) -> bool:
         """
-        Let the host of a task or job vanish.
+        Take the host of a task or job away.
 
         :param cause: one of the service's causes
-        :param notice: seconds until it does; until then it runs on, but ECS shows its stop code
-        :param stop_code: instead of the cause's
-        :param reason: instead of the cause's
-        :return: False if nothing of it ran any more
+        :param notice: seconds until the host is gone; until then the task runs on, but ECS shows its stop code
+        :param stop_code: replaces that of the cause
+        :param reason: replaces that of the cause
+        :return: False if no container of it ran any more
         :raises KeyError: if there is no such task or job
         :raises ValueError: if there is no such cause
         """
@@ -220,7 +220,7 @@ class Account:
         return service.lose(reference, stop_code=stop_code or code, reason=reason or sentence, notice=notice)
 
     def reset(self) -> None:
-        """Forget every container; what runs is killed first."""
+        """Kill all running containers and forget every container."""
         with self.lock:
             for service in self.services.values():
                 service.reset()
@@ -228,7 +228,7 @@ class Account:
             self._clear()
 
     def wipe(self, region: str) -> None:
-        """Drop everything that moto holds for this account; runs where moto's requests run, between two."""
+        """Drop everything that moto holds for this account; call it in moto's thread, between two requests."""
         with self.lock:
             wipe_account(self.id)
             for service in self.services.values():

@@ -1,8 +1,8 @@
 """
-Where jobs run: places, a queue for what finds none, and the memory of what has stopped.
+The host that jobs run on: places, a queue of jobs without one, and a memory of stopped jobs.
 
-Knows no service. Every change of state is a moment in a heap that is looked at when somebody asks, not a
-timer: a place that became free a second ago was taken by the next job a second ago.
+Knows no service. Every change of state is a moment in a heap, which a caller's question brings up to date; there
+are no timers. A place that became free a second ago was taken by the next job a second ago.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Host:
     Runs jobs with a runner, at most ``max_running`` at a time. Safe to use from any thread.
 
     :param max_running: None for no limit; a job beyond it waits in PROVISIONING
-    :param pools: how many jobs run at a time in each pool, besides; a pool that is not named has no limit
+    :param pools: a further limit for each pool; a pool that is not named has none
     :param retention: seconds that a stopped job is remembered (ECS: an hour)
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
-    :param ended: called with a job and the moment when nothing of it runs any more; may :meth:`follow` it
-    :param expired: called with a job when it is to be forgotten
+    :param ended: called with a job and the moment at which its last container ended; may call :meth:`follow`
+    :param expired: called with a job when the host forgets it
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Host:
 
     @property
     def running(self) -> int:
-        """How many jobs have a place."""
+        """The number of jobs with a place."""
         with self.lock:
             self.settle()
             return self._placed
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a place."""
+        """The number of jobs that wait for a place."""
         with self.lock:
             self.settle()
             return sum(map(len, self._waiting.values()))
@@ -98,9 +98,9 @@ class Host:
         """
         Run a job as soon as there is a place for it.
 
-        :param pool: whose limit it counts against
-        :param not_before: it does nothing before this moment, though it may have its place
-        :param retention: seconds that it is remembered after its end; None for the usual
+        :param pool: the pool whose limit it counts against
+        :param not_before: the job may take its place but does nothing before this moment
+        :param retention: seconds that it is remembered after its end; None: as the host remembers others
         """
         with self.lock:
             now = self.settle()
@@ -108,13 +108,13 @@ class Host:
             self._fill(now)
 
     def follow(self, job: Job, life: Life, *, pool: str = "", not_before: float, retention: float | None) -> None:
-        """Let a job succeed one that has just ended; for ``ended`` to call."""
+        """Queue a job that succeeds one that has just ended; ``ended`` calls this."""
         self._enter(job, life, pool, not_before, retention)
 
     def reject(
         self, job: Job, life: Life, at: float, stop_code: str, reason: str, *, retention: float | None = None
     ) -> None:
-        """Take a job that will never have a place, and ends at this time."""
+        """Record a job that never gets a place and ends at this time."""
         with self.lock:
             self.settle()
             entry = self._entry(job, life, "", 0.0, retention)
@@ -122,7 +122,7 @@ class Host:
             self._push(entry)
 
     def stop(self, job: Job, stop_code: str, reason: str) -> None:
-        """Ask a job to end; without effect if it is on its way out already."""
+        """Ask a job to end; do nothing if its end is already decided."""
         with self.lock:
             now = self.settle()
             entry = self._entries.get(job.id)
@@ -137,10 +137,10 @@ class Host:
 
     def lose(self, job: Job, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
-        Let a job's host vanish, as if it had crashed or been taken away.
+        Take a job's host away, as a crash or a termination does.
 
-        :param notice: seconds until it does; until then the job runs on, but the verdict is visible
-        :return: False if nothing of the job ran any more
+        :param notice: seconds until the host is gone; until then the job runs on, but its stop code is visible
+        :return: False if no container of the job ran any more
         """
         with self.lock:
             now = self.settle()
@@ -182,7 +182,7 @@ class Host:
             heapq.heappush(self._heap, (at, number, "", 0))
 
     def settle(self) -> float:
-        """Let everything happen that has a moment in the past; give the time."""
+        """Carry out every change whose moment is in the past; return the present time."""
         now = self.clock()
         heap = self._heap
         while heap and heap[0][0] <= now:
@@ -202,7 +202,7 @@ class Host:
         return now
 
     def forget(self, job: Job) -> None:
-        """Drop a job at once; its end will not be reported."""
+        """Drop a job at once; its end is not reported."""
         with self.lock:
             entry = self._entries.pop(job.id, None)
             if entry is not None and entry.placed and not entry.ended:
@@ -210,7 +210,7 @@ class Host:
                 self._used[entry.pool] -= 1
 
     def close(self, timeout: float) -> None:
-        """End everything; on return no process is left."""
+        """End every job; on return no process is left."""
         with self.lock:
             now = self.settle()
             for waiting in self._waiting.values():
@@ -247,7 +247,7 @@ class Host:
                 waiting.remove(entry)
 
     def _fill(self, at: float) -> None:
-        """Place what has waited longest, as long as there is room."""
+        """Place the jobs that have waited longest, as long as there is room."""
         while self.max_running is None or self._placed < self.max_running:
             heads = [
                 waiting[0]

@@ -1,4 +1,4 @@
-"""Records from JSON objects, checked: what comes over HTTP or from a file must not fail later. Imports nothing."""
+"""Records made of JSON objects and checked at once, so that no bad value fails later. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 def from_json(record: type[T], data: object) -> T:
     """
-    Make a record (a dataclass) of a JSON object.
+    Return a record (a dataclass) made of a JSON object.
 
-    Where a tuple is wanted, a list or a single item does.
+    A list or a single item may stand for a tuple.
 
     :raises ValueError: if a member is unknown, missing or of the wrong type
     """
     name = record.__name__.lower()
     if not isinstance(data, Mapping):
         msg = f"a {name} must be an object, not {data!r}"
-        raise ValueError(msg)  # noqa: TRY004 - to callers it is one kind of mistake
+        raise ValueError(msg)  # noqa: TRY004 - callers handle one kind of error
     hints = get_type_hints(record)
     known = [f.name for f in fields(record)]  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(known))

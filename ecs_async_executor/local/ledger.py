@@ -1,5 +1,5 @@
 """
-The ledger: every container that was ever accepted, for tests that count containers per workload.
+The ledger: every container that was ever accepted, for tests that count the containers of a workload.
 
 Knows no service. Entries outlive the service's own memory of stopped containers.
 """
@@ -25,15 +25,15 @@ class Entry:
 
     :param service: ``ecs`` or ``batch``
     :param id: its identifier at the service (ECS: task ARN, Batch: job id)
-    :param token: the client's idempotency token; Batch has none
+    :param token: the client token of the request; Batch has none
     :param started_by: the client's mark (ECS: startedBy, Batch: the job's name or a part of it)
-    :param cluster: where it runs (ECS: cluster, Batch: job queue)
-    :param attempt: counts the containers with this mark: another attempt of a Batch job is another container
-    :param status: of the container, in ECS's words
-    :param command: of the main container
-    :param digest: of that command; equal digests mean equal commands
-    :param replays: how many further requests were answered with this container because of their token
-    :param exit_code: of the main container; None before its exit, and for ever if it never ran
+    :param cluster: the ECS cluster, or the Batch job queue
+    :param attempt: its number among the containers with this mark; each attempt of a Batch job is a container
+    :param status: the container's status, in ECS's words
+    :param command: the main container's command
+    :param digest: a digest of that command; equal digests mean equal commands
+    :param replays: how many further requests got this container for an answer because of their client token
+    :param exit_code: the main container's exit code; None before its exit, and for ever if it never ran
     """
 
     service: str
@@ -60,7 +60,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Record:
-    """What an :class:`Entry` is made from."""
+    """The live data that an :class:`Entry` is made of."""
 
     service: str
     id: str
@@ -74,7 +74,7 @@ class Record:
 
 
 def digest(command: Sequence[str]) -> str:
-    """Digest a command: equal digests mean equal commands."""
+    """Return a digest of a command; equal digests mean equal commands."""
     return hashlib.sha256(json.dumps(list(command)).encode()).hexdigest()[:16]
 
 
@@ -82,7 +82,7 @@ class Ledger:
     """
     Every container that was accepted, in order. Safe to read from any thread.
 
-    :param path: a file to append a JSON line to whenever a container is accepted or has ended
+    :param path: a file that gets a JSON line whenever a container is accepted or has ended
     """
 
     def __init__(
@@ -104,35 +104,35 @@ class Ledger:
             return len(self._records)
 
     def accept(self, record: Record) -> None:
-        """Write down a container that was accepted."""
+        """Record a container that was accepted."""
         self._records.append(record)
         self._by_job[record.job.id] = record
         self._write("accepted", record)
 
     def replayed(self, job: Job) -> None:
-        """Write down that a request was answered with a container that was there already."""
+        """Record that a request got an existing container for an answer."""
         record = self._by_job.get(job.id)
         if record is not None:
             record.replays += 1
 
     def ended(self, job: Job) -> None:
-        """Write down that nothing of a container runs any more."""
+        """Record that a container has ended."""
         record = self._by_job.get(job.id)
         if record is not None:
             self._write("ended", record)
 
     def entries(self, *, started_by: str | None = None) -> list[Entry]:
-        """Read everything, or what carries one mark."""
+        """Return all entries, or those with one mark."""
         with self._lock:
             now = self._settle()
             return [_entry(r, now) for r in self._records if started_by is None or r.job.started_by == started_by]
 
     def by_started_by(self) -> dict[str, list[Entry]]:
-        """Read everything, grouped by the client's mark."""
+        """Return all entries, grouped by the client's mark."""
         return self._grouped(lambda e: e.started_by)
 
     def by_command(self) -> dict[tuple[str, ...], list[Entry]]:
-        """Read everything, grouped by command."""
+        """Return all entries, grouped by command."""
         return self._grouped(lambda e: e.command)
 
     def clear(self) -> None:
@@ -142,7 +142,7 @@ class Ledger:
             self._by_job.clear()
 
     def close(self) -> None:
-        """Close the file; what is in memory stays readable."""
+        """Close the file; the entries in memory stay readable."""
         with self._lock:
             if self._file is not None:
                 self._file.close()

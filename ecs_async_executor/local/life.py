@@ -1,8 +1,8 @@
 """
-A container group's life as a list of moments: whatever has a moment in the past has happened.
+The life of a container group as a list of moments: a change whose moment is in the past has happened.
 
-Knows no service: what ECS calls a task and Batch a job is a :class:`Job` here. Since a status is derived
-from the moments when somebody asks, thousands of running jobs need neither timers nor threads.
+Knows no service: a task of ECS and a job of Batch are both a :class:`Job` here. A status is derived from the
+moments on request, so thousands of running jobs need neither timers nor threads.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Container:
     One container of a job, overrides already applied.
 
     :param name: its name in the definition
-    :param command: entry point and command; empty if only the image knows
+    :param command: entry point and command; empty if the image brings its own
     :param environment: its variables
-    :param essential: the job ends when it does
+    :param essential: the job ends when this container does
     :param directory: its working directory, None for the runner's choice
     :param stop_timeout: seconds between SIGTERM and SIGKILL, None for the runner's choice
     """
@@ -36,16 +36,16 @@ class Container:
 @dataclass(frozen=True, slots=True)
 class Job:
     """
-    What a runner is asked to run.
+    A container group for a runner to run.
 
     :param id: unique, usable in a file name
-    :param definition: ``family:revision`` of what it was made from
+    :param definition: ``family:revision`` of its definition
     :param started_by: the client's mark, or empty
     :param containers: at least one
     :param main: the name of the container that does the work
     :param number: 1 for the first job of this server, and so on
     :param attempt: 1 for the first job with this mark (without a mark: this command), and so on
-    :param time_limit: seconds from its start after which it is stopped, None for no limit
+    :param time_limit: seconds after its start at which it is stopped, None for no limit
     """
 
     id: str
@@ -68,8 +68,8 @@ class Exit:
     """
     The end of one container.
 
-    :param at: when, in wall-clock seconds
-    :param code: None if it never ran or its host was lost
+    :param at: the time, in wall-clock seconds
+    :param code: the exit code, None if the container never ran or its host was lost
     :param reason: the container's own reason, if there is one
     """
 
@@ -81,17 +81,17 @@ class Exit:
 @dataclass(slots=True)
 class Life:
     """
-    The moments of a job, in wall-clock seconds; None = not known to come.
+    The moments of a job, in wall-clock seconds; None: not known to come.
 
-    Whoever changes one calls :meth:`touch` afterwards.
+    Code that changes a moment calls :meth:`touch` afterwards.
 
     :param provisioned_at: PROVISIONING becomes PENDING
     :param started_at: PENDING becomes RUNNING
-    :param doomed_at: its end is decided and visible, though it may still run (spot notice, stop requested)
+    :param doomed_at: its end is decided and visible, but it may still run (spot notice, stop requested)
     :param stopping_at: RUNNING becomes STOPPING
-    :param ended_at: nothing of it runs any more; its place is free
+    :param ended_at: its last container has ended; its place is free
     :param stopped_at: STOPPED
-    :param waiting_reason: what is said of a job that has not been provisioned
+    :param waiting_reason: why it waits, shown while it is not provisioned
     """
 
     created_at: float
@@ -112,7 +112,7 @@ class Life:
         self.changes += 1
 
     def status(self, now: float) -> str:
-        """Name the state at a time, in ECS's words."""
+        """Return the status at a time, in ECS's words."""
         for moment, name in (
             (self.stopped_at, "STOPPED"),
             (self.ended_at, "DEPROVISIONING"),
@@ -125,22 +125,22 @@ class Life:
         return "PROVISIONING"
 
     def doomed(self, now: float) -> bool:
-        """Tell whether its end is decided."""
+        """Return whether its end is decided."""
         return any(
             moment is not None and moment <= now
             for moment in (self.doomed_at, self.stopping_at, self.ended_at, self.stopped_at)
         )
 
     def started(self, now: float) -> bool:
-        """Tell whether its containers have run."""
+        """Return whether its containers have started."""
         return self.started_at is not None and self.started_at <= now
 
     def ended(self, now: float) -> bool:
-        """Tell whether nothing of it runs any more."""
+        """Return whether its last container has ended."""
         return self.ended_at is not None and self.ended_at <= now
 
     def next_change(self, now: float) -> float:
-        """Give the next moment after ``now`` at which something visible changes, infinity if none is known."""
+        """Return the next moment after ``now`` at which its appearance changes, infinity if none is known."""
         moments = (
             self.provisioned_at,
             self.started_at,
@@ -153,7 +153,7 @@ class Life:
         return min((m for m in moments if m is not None and m > now), default=math.inf)
 
     def end(self, at: float, stop_code: str, reason: str, lag: float = 0.0) -> None:
-        """End it at once, with whatever exits it has; what had not started by then never will."""
+        """End it at this time with the exits that it has by then; a start after that never happens."""
         self.provisioned_at = _past(self.provisioned_at, at)
         self.started_at = _past(self.started_at, at)
         self.doomed_at = min(at, self.doomed_at) if self.doomed_at is not None else at

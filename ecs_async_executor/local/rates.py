@@ -1,7 +1,7 @@
 """
-AWS's rate limits of ECS and Batch as token buckets, for :class:`~ecs_async_executor.local.LocalEcs` to enforce.
+AWS's rate limits of ECS and Batch as token buckets, which :class:`~ecs_async_executor.local.LocalEcs` can enforce.
 
-Imports nothing of this package. The figures are AWS's documented defaults per account and Region.
+Imports nothing of this package. The figures are AWS's documented defaults for an account and Region.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MODIFIES = frozenset({"RunTask", "StartTask", "StopTask"})
 @dataclass(frozen=True, slots=True)
 class Rate:
     """
-    One limit.
+    One rate limit.
 
-    :param per_second: sustained
-    :param burst: how much can be had at once
+    :param per_second: calls per second, sustained
+    :param burst: calls that may come at once
     """
 
     per_second: float
@@ -62,9 +62,9 @@ low: the rates for those that read (``batch_read``) and change (``batch_modify``
 
 class Buckets:
     """
-    Token buckets that refuse what comes too fast.
+    Token buckets that refuse calls above their rate.
 
-    :param rates: per bucket; what has no rate is not limited
+    :param rates: the rate of each bucket; a bucket without a rate is not limited
     """
 
     def __init__(self, rates: Mapping[str, Rate]) -> None:
@@ -72,7 +72,7 @@ class Buckets:
         self._levels: dict[tuple[str, str], tuple[float, float]] = {}
 
     def take(self, region: str, names: tuple[str, ...], now: float) -> bool:
-        """Take one token of each bucket, or none at all if one of them is empty."""
+        """Take one token from each bucket, or none if one of them is empty; return whether tokens were taken."""
         levels = {}
         for name in names:
             rate = self.rates.get(name)

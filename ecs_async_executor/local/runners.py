@@ -1,7 +1,7 @@
 """
-What makes containers run: the ``Runner`` protocol, and the runner that starts real processes.
+Runners run containers: the ``Runner`` protocol, and the runner that starts real processes.
 
-Knows no service. A runner gets jobs that have a place to run, and writes their moments into their
+Knows no service. A runner gets jobs that have a place, and writes their moments into their
 :class:`~ecs_async_executor.local.life.Life`, always under the lock that it was opened with.
 """
 
@@ -26,21 +26,21 @@ EXITED = ("EssentialContainerExited", "Essential container in task exited")
 NOT_STARTED = "TaskFailedToStart"
 TIMED_OUT = ("TimedOut", "Job attempt duration exceeded timeout")
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
-"""What a process gets of the server's own environment unless it is told to get all: an image's defaults."""
+"""Variables of the server that a process gets by default, in place of those that an image sets."""
 
 KILL_ROUNDS = 200
-"""How often a session is looked through for survivors, a millisecond apart: forks can win the first rounds."""
+"""How often to search a session for survivors, a millisecond apart: forks can win the first rounds."""
 
 
 class Runner(Protocol):
-    """What runs jobs. Called with the lock held; never blocks."""
+    """Runs jobs. Methods are called with the lock held and never block."""
 
     def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
-        """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
+        """Keep the lock that guards every ``Life``, the clock, and the function to call after changing a life."""
         ...
 
     def start(self, job: Job, life: Life, at: float) -> None:
-        """Run a job from this time on, which may be to come; its place is taken from now on."""
+        """Run a job from this time on, which may be in the future; its place is taken from now on."""
         ...
 
     def stop(self, job: Job, life: Life, at: float) -> None:
@@ -48,15 +48,15 @@ class Runner(Protocol):
         ...
 
     def lose(self, job: Job, life: Life, at: float) -> None:
-        """Let a job vanish with its host at this time, now or later: no exit code; ``life`` says why."""
+        """End a job with its host at this time, now or later, without exit codes; ``life`` already says why."""
         ...
 
     def forget(self, job: Job) -> None:
-        """Drop what is held for a job that has ended."""
+        """Drop the data of a job that has ended."""
         ...
 
     def close(self, timeout: float) -> None:
-        """End everything that runs, within this many seconds. Called without the lock."""
+        """End all jobs within this many seconds. Called without the lock."""
         ...
 
 
@@ -64,17 +64,17 @@ class SubprocessRunner:
     """
     Runs each container as a process in a session of its own, and writes its output to a file.
 
-    A stop sends SIGTERM to the container's first process, and SIGKILL to everything in it after the
-    container's stop timeout. When the first process exits, whatever it left behind is killed, as in a
-    real container. Containers without a command in a job that has others (sidecars whose image knows what
-    to do) idle until the job ends. A process that starts a session of its own escapes.
+    A stop sends SIGTERM to the container's first process, and SIGKILL to all its processes after the container's
+    stop timeout. When the first process exits, the processes that it left behind are killed, as in a real
+    container. In a job with several containers, one without a command (a sidecar whose image brings its own) idles
+    until the job ends. A process that starts a session of its own escapes.
 
-    :param log_dir: where the files ``<job id>.log`` go; None for a temporary directory while this is open
+    :param log_dir: the folder of the files ``<job id>.log``; None for a temporary one while the runner is open
     :param start_delay: seconds from placement to start
     :param stop_lag: seconds from the end of the last process to STOPPED
-    :param stop_timeout: seconds between SIGTERM and SIGKILL where the container does not say (AWS: 30)
-    :param environment: variables for every process, below its own
-    :param inherit_environment: give processes everything of this process's environment
+    :param stop_timeout: seconds between SIGTERM and SIGKILL if the container sets none (AWS: 30)
+    :param environment: variables for every process; the container's own win
+    :param inherit_environment: give processes the whole environment of this process
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SubprocessRunner:
         self._closed = False
 
     def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
-        """Take the lock that guards every ``Life``, the clock, and what to call after changing a life."""
+        """Keep the lock that guards every ``Life``, the clock, and the function to call after changing a life."""
         self.lock = lock
         self.clock = clock
         self.changed = changed
@@ -110,7 +110,7 @@ class SubprocessRunner:
 
     @property
     def log_dir(self) -> Path:
-        """Where the output of the processes is."""
+        """The folder of the processes' output."""
         if self._given_log_dir is not None:
             return self._given_log_dir
         if self._temporary is None:
@@ -119,11 +119,11 @@ class SubprocessRunner:
         return Path(self._temporary.name)
 
     def log_path(self, job_id: str) -> Path:
-        """Name the file with the output of a job."""
+        """Return the path of the file with a job's output."""
         return self.log_dir / f"{job_id}.log"
 
     def pids(self, job_id: str) -> list[int]:
-        """List the first processes of a job's containers that are alive."""
+        """Return the living first processes of a job's containers."""
         with self.lock:
             group = self._groups.get(job_id)
             return [p.pid for p in group.processes.values() if not p.gone] if group else []
@@ -145,7 +145,7 @@ class SubprocessRunner:
             group.stop(at)
 
     def lose(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
-        """Kill everything of a job, and say nothing about exit codes."""
+        """Kill all processes of a job and record no exit codes."""
         group = self._groups.get(job.id)
         if group is not None:
             group.lose(at)
@@ -171,7 +171,7 @@ class SubprocessRunner:
             self._temporary.cleanup()
 
     def forget(self, job: Job) -> None:
-        """Drop what is held for a job that has ended."""
+        """Drop the data of a job that has ended."""
         self._groups.pop(job.id, None)
 
 
@@ -228,7 +228,7 @@ class _Group:
             process.kill()
 
     def _run(self) -> None:
-        """Start the containers, wait for all of them, and write down what became of the job."""
+        """Start the containers, wait for all of them, and write down how the job ended."""
         self.cancelled.wait(self.delay)
         with self.runner.lock:
             if not self.cancelled.is_set():
@@ -310,7 +310,7 @@ class _Group:
 
 
 class _Process:
-    """The first process of a container; not reaped before :meth:`reap`, so that no signal can go astray."""
+    """The first process of a container; only :meth:`reap` reaps it, so no signal can hit another process."""
 
     def __init__(self, runner: SubprocessRunner, job: Job, container: Container) -> None:
         if not container.command:
@@ -359,12 +359,12 @@ class _Process:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log file such that several writers can append to it."""
+    """Open a log file so that several writers can append to it."""
     return path.open("ab", buffering=0)
 
 
 def session_members(session: int) -> list[int]:
-    """List the living processes of a session, zombies left out."""
+    """Return the living processes of a session, without zombies."""
     members = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):

@@ -1,8 +1,8 @@
 """
-The runner that runs nothing: jobs live as rules say, at the cost of a few numbers each.
+The runner without processes: jobs follow rules, at the cost of a few numbers each.
 
-Knows no service. All moments of a job are written down when it starts, so that ten thousand running jobs
-need no timer. A script is a list of rules, the first that matches a job decides; as JSON::
+Knows no service. It writes down all moments of a job when the job starts, so ten thousand running jobs need no
+timer. A script is a list of rules; the first that matches a job decides. As JSON::
 
     [{"command": "flaky", "attempt": 1, "starts": false, "stopped_reason": "ResourceInitializationError: ..."},
      {"definition": "slow", "pending": [20, 40], "duration": 600},
@@ -25,7 +25,7 @@ from ecs_async_executor.local.life import Exit, Job, Life
 from ecs_async_executor.local.runners import EXITED, NOT_STARTED, TIMED_OUT
 
 Seconds: TypeAlias = float | tuple[float, float]
-"""A duration, or the bounds that it is drawn from."""
+"""A duration, or the bounds of a random one."""
 
 UNPROVISIONED = ("PROVISIONING", "RUNNABLE")
 UNSTARTED = ("PENDING", "STARTING")
@@ -34,30 +34,30 @@ UNSTARTED = ("PENDING", "STARTING")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """
-    How jobs live that match; with no condition, every job matches.
+    The life of the jobs that match; a rule without conditions matches every job.
 
     :param command: a regular expression found in the main container's command, words joined by spaces
     :param started_by: a regular expression found in the client's mark (ECS: startedBy, Batch: the job's name or a
         part of it)
     :param definition: a regular expression found in ``family:revision``
-    :param launch: which jobs of this server, counted from 1
-    :param attempt: which jobs with the same mark (without a mark: the same command), counted from 1
-    :param probability: the rule matches that often, drawn from the seed
-    :param provisioning: seconds PROVISIONING (Batch: RUNNABLE)
-    :param pending: seconds PENDING (Batch: STARTING)
-    :param starts: False: it never starts, and stops as TaskFailedToStart where it would have started
-    :param stuck: ``PROVISIONING`` (Batch: ``RUNNABLE``) or ``PENDING`` (``STARTING``): it stays there until it
-        is stopped
-    :param waiting_reason: what Batch says of it while it is RUNNABLE
-    :param duration: seconds from start to the main container's exit, None for "until stopped"
-    :param exit_code: of the main container
+    :param launch: numbers of the jobs of this server, counted from 1
+    :param attempt: numbers among the jobs with the same mark (without a mark: the same command), counted from 1
+    :param probability: share of the matching jobs that the rule applies to, drawn with the seed
+    :param provisioning: seconds in PROVISIONING (Batch: RUNNABLE)
+    :param pending: seconds in PENDING (Batch: STARTING)
+    :param starts: False: the job never starts, and stops as TaskFailedToStart at the moment of its start
+    :param stuck: ``PROVISIONING`` (Batch: ``RUNNABLE``) or ``PENDING`` (``STARTING``): the status in which the job
+        stays until it is stopped
+    :param waiting_reason: the reason that Batch gives while the job is RUNNABLE
+    :param duration: seconds from start to the main container's exit, None: until it is stopped
+    :param exit_code: exit code of the main container
     :param container_reason: the main container's reason
-    :param stop_code: why it stopped; None for the usual
-    :param stopped_reason: why it stopped, as a sentence; None for the usual
+    :param stop_code: the stop code; None for the usual one
+    :param stopped_reason: the reason of the stop, as a sentence; None for the usual one
     :param stopping: seconds from the main container's exit to the end of the last container
     :param deprovisioning: seconds from there to STOPPED
     :param stop_delay: seconds that the main container takes to obey a stop
-    :param stop_exit_code: its exit code then
+    :param stop_exit_code: the main container's exit code after a stop
     """
 
     command: str | None = None
@@ -96,14 +96,14 @@ class Rule:
     @classmethod
     def from_json(cls, data: object) -> Rule:
         """
-        Make a rule of a JSON object; a pair of seconds stands for bounds.
+        Return a rule made of a JSON object; a pair of seconds stands for bounds.
 
         :raises ValueError: if a member is unknown or of the wrong type, or an expression is malformed
         """
         return from_json(cls, data)
 
     def matches(self, job: Job, random: Random) -> bool:
-        """Tell whether this rule decides about a job."""
+        """Return whether this rule applies to a job."""
         return (
             (self.launch is None or job.number in self.launch)
             and (self.attempt is None or job.attempt in self.attempt)
@@ -119,10 +119,10 @@ DEFAULT = Rule()
 
 class ScriptedRunner:
     """
-    Lets jobs live as rules say.
+    Runs jobs as rules say.
 
-    :param rules: the first that matches a job decides; a job that none matches exits 0 at once
-    :param seed: what is drawn depends only on this and on the job's number
+    :param rules: the first that matches a job decides; a job without a matching rule exits 0 at once
+    :param seed: random numbers depend only on this and on the job's number
     """
 
     def __init__(self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, seed: int = 0) -> None:
@@ -135,10 +135,10 @@ class ScriptedRunner:
         self.rules: Sequence[Rule] = tuple(r if isinstance(r, Rule) else Rule.from_json(r) for r in rules)
 
     def open(self, lock: threading.RLock, clock: Callable[[], float], changed: Callable[[Job], None]) -> None:
-        """Take what a runner with threads needs; this one has none."""
+        """Do nothing: a runner without threads needs none of this."""
 
     def start(self, job: Job, life: Life, at: float) -> None:
-        """Write down the whole life of a job."""
+        """Write down the moments of a whole life."""
         random = Random(f"{self.seed}:{job.number}")  # noqa: S311
         rule = next((r for r in self.rules if r.matches(job, random)), DEFAULT)
         self._rules[job.id] = rule
@@ -172,7 +172,7 @@ class ScriptedRunner:
         _finish(job, life, exited, exited + stopping, exited + stopping + deprovisioning, rule.exit_code)
 
     def stop(self, job: Job, life: Life, at: float) -> None:
-        """Let the main container obey a stop, unless it exits by itself before."""
+        """End the main container as its rule says, unless it exits by itself before."""
         rule = self._rules.get(job.id, DEFAULT)
         random = Random(f"{self.seed}:{job.number}:stop")  # noqa: S311
         lag = _draw(rule.deprovisioning, random)
@@ -189,17 +189,17 @@ class ScriptedRunner:
         life.touch()
 
     def lose(self, job: Job, life: Life, at: float) -> None:  # noqa: ARG002
-        """Cut a life short, unless it is over by itself before."""
+        """Cut a life short, unless it ends by itself before."""
         if life.ended_at is not None and life.ended_at <= at:
             return
         life.end(at, life.stop_code or NOT_STARTED, life.stopped_reason or "")
 
     def forget(self, job: Job) -> None:
-        """Drop what is held for a job that has ended."""
+        """Drop the data of a job that has ended."""
         self._rules.pop(job.id, None)
 
     def close(self, timeout: float) -> None:
-        """Nothing runs, so there is nothing to end."""
+        """Do nothing: there are no processes to end."""
 
 
 def _finish(job: Job, life: Life, stopping: float, ended: float, stopped: float, sidecar_code: int | None) -> None:

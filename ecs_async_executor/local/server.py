@@ -1,8 +1,8 @@
 """
-The front: HTTP with keep-alive on an asyncio loop, faults, and the way to a service of ours or to moto.
+The HTTP server: keep-alive on an asyncio loop, faults, and the way to a service of ours or to moto.
 
-Requests for tasks and jobs go to the services of the :class:`~ecs_async_executor.local.account.Account` on the
-loop itself, everything else to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
+Requests about tasks and jobs go to the services of the :class:`~ecs_async_executor.local.account.Account`, on the
+loop itself. All others go to moto's WSGI application in one worker thread. ``/_local/`` is the control path.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
 
 Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
-"""Seconds, bounds to draw from, or either of them per operation (``*`` for the rest)."""
+"""Seconds, bounds of random ones, or either by operation (``*`` for the others)."""
 
 
 @dataclass(slots=True)
 class OperationStatistics:
     """
-    What one operation has seen.
+    The figures of one operation.
 
-    :param calls: requests that came in
-    :param errors: replies per error code, and ``HTTP <status>`` where there is no code
+    :param calls: requests received
+    :param errors: replies by error code, or by ``HTTP <status>`` if there is no code
     :param in_flight: requests being answered now
-    :param peak: the most that were answered at a time
+    :param peak: the most requests that were being answered at a time
     :param items: the number of tasks or jobs asked for, added up (DescribeTasks, DescribeJobs)
     :param first_at: wall-clock seconds of the first call
     :param last_at: wall-clock seconds of the last call
@@ -76,17 +76,17 @@ class OperationStatistics:
 @dataclass(slots=True)
 class Statistics:
     """
-    What the server has seen.
+    The figures of the server.
 
     :param connections: TCP connections accepted
-    :param operations: per operation
+    :param operations: the figures of each operation
     """
 
     connections: int = 0
     operations: dict[str, OperationStatistics] = field(default_factory=dict)
 
     def operation(self, name: str) -> OperationStatistics:
-        """Give the figures of one operation, zeros if it was never called."""
+        """Return the figures of one operation, zeros if it was never called."""
         return self.operations.setdefault(name, OperationStatistics())
 
 
@@ -94,7 +94,7 @@ class Front:
     """
     Answers requests. All methods but :meth:`call_moto` run on the loop.
 
-    :param latency: how long every answer takes at least
+    :param latency: seconds that every answer takes at least
     :param limits: rate limits to enforce, None for none
     """
 
@@ -121,7 +121,7 @@ class Front:
         self._setup: Callable[[], None] | None = None
 
     def server(self) -> web.Server:
-        """Make the aiohttp server that speaks HTTP for this."""
+        """Return the aiohttp server that passes requests to this object."""
         loop = asyncio.get_running_loop()
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -136,7 +136,7 @@ class Front:
         )
 
     def close(self) -> None:
-        """Let the worker thread end."""
+        """End the worker thread."""
         self._moto.shutdown(wait=True)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -148,7 +148,7 @@ class Front:
         if request.path.startswith("/_local/"):
             return await self._control(request, body)
         if request.path == "/moto-api/reset":
-            # moto's own would reset every account in this process.
+            # moto's own reset would cover every account in this process.
             await asyncio.get_running_loop().run_in_executor(None, self.reset)
             return web.json_response({"status": "ok"})
         name, operation = operation_of(request, body)
@@ -223,7 +223,7 @@ class Front:
         try:
             return json_reply(service.call(operation, params, region, fault), service=service)
         except (AttributeError, KeyError, TypeError) as error:
-            # The client libraries check types before they send; whoever does not gets AWS's answer.
+            # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
 
     def _limit(self, service: Service, operation: str, params: Mapping[str, Any], region: str) -> None:
@@ -236,7 +236,7 @@ class Front:
     async def _before(
         self, request: web.BaseRequest, service: Service | None, operation: str, fault: Fault, body: bytes
     ) -> web.Response | None:
-        """Do what a fault does instead of the work; None if the work is to be done."""
+        """Return the answer of a fault that replaces the work, or None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
             raise service.throttled() if service is not None else AwsError("ThrottlingException", "Rate exceeded")
@@ -263,7 +263,7 @@ class Front:
     async def _after(
         self, request: web.BaseRequest, service: Service | None, fault: Fault, response: web.Response
     ) -> web.StreamResponse:
-        """Do what a fault does to the answer."""
+        """Return the answer as a fault changes it."""
         kind = fault.kind
         if kind == "error_after":
             return error_reply(AwsError(fault.code, fault.message, fault.status), service)
@@ -291,7 +291,7 @@ class Front:
         return break_off(request, reset=True)
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
-        """Let moto answer."""
+        """Have moto answer a request."""
         headers = {k: v for k, v in request.headers.items() if k.lower() != "x-moto-account-id"}
         environ = self._environ(request.method, request.raw_path, headers, body)
         loop = asyncio.get_running_loop()
@@ -307,7 +307,7 @@ class Front:
 
     def call_moto(self, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Make a call of the API of one of our services from this process, in any thread but the loop's.
+        Call one of our services from this process, in any thread but the loop's.
 
         :raises AwsError: if moto refuses it
         """
@@ -330,7 +330,7 @@ class Front:
         return reply
 
     def in_moto(self, what: Callable[[], None]) -> None:
-        """Do something to moto's models where moto's requests run, between two of them; not for the loop."""
+        """Run a function in moto's thread, between two requests; do not call it on the loop."""
         self._moto.submit(what).result()
 
     def _environ(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -434,7 +434,7 @@ class Front:
         raise KeyError("/".join(["_local", *path]))
 
     def figures(self) -> dict[str, Any]:
-        """Give the statistics as plain data, with what runs and waits now."""
+        """Return the statistics as plain data, with the numbers of running and waiting jobs."""
         return asdict(self.statistics) | {
             "running": self.account.host.running,
             "waiting": self.account.host.waiting,
@@ -442,14 +442,14 @@ class Front:
         }
 
     def on_reset(self, setup: Callable[[], None]) -> None:
-        """Say how to make a fresh server usable: called after a reset."""
+        """Register the function that prepares an empty server; it is called after a reset."""
         self._setup = setup
 
     def reset(self) -> None:
         """
-        Forget everything; what runs is killed.
+        Kill all running containers and forget everything.
 
-        Not for the loop's thread: moto's part is done in the worker thread, and waited for.
+        Do not call it in the loop's thread: it waits for moto's part, which the worker thread does.
         """
         self.faults.clear()
         self.account.reset()
@@ -472,7 +472,7 @@ class _Server(web.Server):
 
 def parse_latency(data: Any) -> Latency:
     """
-    Read a latency from JSON.
+    Return a latency read from JSON.
 
     :raises ValueError: if it is neither a number, nor a pair, nor an object of these
     """

@@ -45,12 +45,12 @@ BATCH_OPERATIONS = {
         "UpdateSchedulingPolicy",
     )
 }
-"""The operations of Batch by the last part of their path: a client names them nowhere else."""
+"""The operations of Batch by the last part of their path, the only place where a client names them."""
 JSON_TYPES = {"ecs": "application/x-amz-json-1.1", "batch": "application/json"}
 
 
 def operation_of(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
-    """Tell the service, if it is one of ours, and the operation."""
+    """Return the service, or an empty text if it is none of ours, and the operation."""
     target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
     if operation:
         return ("ecs" if target == TARGET else ""), operation
@@ -66,7 +66,7 @@ def operation_of(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
 
 def params_of(body: bytes) -> dict[str, Any]:
     """
-    Read the parameters of a request.
+    Return the parameters of a request.
 
     :raises AwsError: if they are not a JSON object
     """
@@ -97,7 +97,7 @@ def json_reply(text: str, status: int = 200, *, service: Service | None = None) 
 
 
 def error_reply(error: AwsError, service: Service | None) -> web.Response:
-    """Word an error as the service's protocol does: Batch has the code in a header."""
+    """Return an error in the service's format: Batch has the code in a header."""
     fields = {"message": error.message, **error.fields}
     if service is not None and service.name == "batch":
         response = json_reply(json.dumps(fields), error.status, service=service)
@@ -107,7 +107,7 @@ def error_reply(error: AwsError, service: Service | None) -> web.Response:
 
 
 def spoilt(response: web.Response, kind: str) -> web.Response:
-    """Make an answer that tells of tasks or jobs hard to believe."""
+    """Return an answer with implausible tasks or jobs."""
     content = json.loads(response.body) if isinstance(response.body, bytes) else {}
     status = "lastStatus" if "tasks" in content else "status"
     records = content.get("tasks") or content.get("jobs") or content.get("jobSummaryList") or []
@@ -136,7 +136,7 @@ def code_of(response: web.Response) -> str:
 
 
 def break_off(request: web.BaseRequest, *, reset: bool) -> web.Response:
-    """End the connection without an answer; aiohttp drops the response that is returned for form's sake."""
+    """End the connection without an answer; aiohttp drops the response returned here."""
     transport = request.transport
     if transport is not None:
         if reset:

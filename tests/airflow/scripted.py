@@ -21,7 +21,7 @@ from ecs_async_executor.core.messages import (
     Stop,
 )
 from ecs_async_executor.engine.bridge import Bridge
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from ecs_async_executor.settings import Tuning
 
 
@@ -57,8 +57,8 @@ class ScriptedBridge(Bridge):
         finally:
             self.draining = False
 
-    def beat(self, *, may_launch: bool = True) -> None:
-        self.calls.append("beat" if may_launch else "beat, launching nothing")
+    def heartbeat(self, *, may_launch: bool = True) -> None:
+        self.calls.append("heartbeat" if may_launch else "heartbeat, launching nothing")
         self.silent = self.silent and not may_launch
 
     def is_silent(self) -> bool:
@@ -75,7 +75,7 @@ class ScriptedBridge(Bridge):
 
     def report(self, *reports: Report) -> None:
         """Put reports into the outbox."""
-        self._ledger.outbox.extend(reports)
+        self.ledger.outbox.extend(reports)
 
     @property
     def launches(self) -> list[Launch]:

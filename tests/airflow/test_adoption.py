@@ -14,8 +14,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter.executor import Placed
-from ecs_async_executor.core.messages import Adopt, Stop, Was
+from ecs_async_executor.adapter.workloads import AdoptedWorkload
+from ecs_async_executor.core.messages import Adopt, AirflowState, Stop
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
 from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
@@ -50,11 +50,11 @@ def test_what_is_adopted_occupies_slots_and_keeps_its_states(executor: Any, data
 
     found = adopted(executor, database)
 
-    assert [(one.was, one.handle_id) for one in found] == [
-        (Was.QUEUED, None),
-        (Was.RUNNING, ARN),
-        (Was.RESTARTING, ARN),
-        (Was.QUEUED, None),
+    assert [(one.state, one.handle_id) for one in found] == [
+        (AirflowState.QUEUED, None),
+        (AirflowState.RUNNING, ARN),
+        (AirflowState.RESTARTING, ARN),
+        (AirflowState.QUEUED, None),
     ]
     assert [one.launch.started_by for one in found] == [assigned, *(str(ti_id) for ti_id in ids[1:])]
     assert found[0].launch.launch_id == assigned
@@ -72,14 +72,14 @@ def test_an_identity_that_is_older_than_the_service_remembers_tokens_is_looked_f
     (one,) = adopted(executor, database)
     assert (one.launch.launch_id, one.launch.started_by) == (assigned, assigned)
     assert not one.launch.tokened
-    assert assigned in executor._spent
+    assert not executor.tracking.spend(assigned)
 
 
 def test_only_what_could_be_launched_again_has_a_workload(executor: Any, database: Metadata) -> None:
     database.orphan("queued", "running", external_ids=[None, ARN])
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
-    assert running.launch.workload == Placed("queue", {"cpu": "1"})
+    assert running.launch.workload == AdoptedWorkload("queue", {"cpu": "1"})
     assert "task_0" in str(queued.launch)
 
 
@@ -87,7 +87,7 @@ def test_an_adopted_launch_gets_a_token_when_it_is_launched(executor: Any, datab
     database.orphan("queued")
     (one,) = adopted(executor, database)
     assert one.launch.workload.token == ""
-    command = executor._render(one.launch).request["overrides"]["containerOverrides"][0]["command"]
+    command = executor.workloads.render(one.launch).request["overrides"]["containerOverrides"][0]["command"]
     assert '"token":"eyJ' in command[-1]
 
 
@@ -101,7 +101,7 @@ def test_a_rebuilt_workload_is_the_one_that_airflow_made(executor: Any, database
     assert made.ti.executor_config == {"cpu": "0"}
     assert one.launch.priority == 1
     assert one.launch.queued_at == pytest.approx(ti.queued_dttm.timestamp())
-    assert executor._render(one.launch).request["cpu"] == "0"
+    assert executor.workloads.render(one.launch).request["cpu"] == "0"
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
@@ -194,7 +194,7 @@ def test_a_task_instance_that_adopting_raises_for_is_given_back_alone(
             raise ValueError("what is this?")
         return external_id
 
-    monkeypatch.setattr(executor, "_handle_id", handle_id)
+    monkeypatch.setattr(executor.adapter, "handle_id", handle_id)
     database.orphan(state, state, state, external_ids=[ARN, "odd", ARN])
     with database.session() as session:
         tis = _as_the_scheduler_loads_them(session, 3)
@@ -249,7 +249,7 @@ def test_what_a_repeated_adoption_no_longer_names_is_never_launched(executor: An
     executor.sync()
     assert [adopt.launch.workload.ti.task_id for adopt in executor.scripted.adoptions] == [two.task_id]
     assert len(executor.running) == 1
-    assert len(executor._launches) == 1
+    assert len(executor.tracking.launches) == 1
 
 
 def test_an_adoption_that_is_rolled_back_and_not_repeated_is_forgotten(executor: Any, database: Metadata) -> None:
@@ -260,7 +260,7 @@ def test_an_adoption_that_is_rolled_back_and_not_repeated_is_forgotten(executor:
     executor.sync()
     assert executor.scripted.commands == []
     assert executor.running == set()
-    assert executor._launches == {}
+    assert executor.tracking.launches == {}
 
 
 def test_a_rollback_after_the_commit_takes_nothing_back(executor: Any, database: Metadata) -> None:
@@ -316,8 +316,8 @@ def test_what_we_queued_ourselves_keeps_its_record(executor: Any, database: Meta
 def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, database: Metadata) -> None:
     database.orphan("running", external_ids=[ARN])
     (first,) = adopted(executor, database)
-    key, tracked = next(iter(executor._launches.items()))
-    executor._launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4(), tracked.queued_at)
+    key, tracked = next(iter(executor.tracking.launches.items()))
+    executor.tracking.launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4(), tracked.queued_at)
     database.orphan("queued")
     second = next(one for one in adopted(executor, database) if one is not first)
     assert second.launch.launch_id != first.launch.launch_id

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
 from ecs_async_executor.adapter import compat, telemetry
-from ecs_async_executor.adapter.executor import Placed, _Tracked
+from ecs_async_executor.adapter.workloads import AdoptedWorkload
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.core.messages import Adopt, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState
 from ecs_async_executor.services import batch
 from ecs_async_executor.settings import BatchTuning
 from tests.airflow.metadata import Metadata, adopt
@@ -69,7 +69,12 @@ def test_an_adopted_task_instance_is_looked_for_by_its_job_and_its_own_id(
         adopt(executor, session)
     executor.heartbeat()
     queued, running = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
-    assert (queued.was, queued.handle_id, running.was, running.handle_id) == (Was.QUEUED, None, Was.RUNNING, JOB)
+    assert (queued.state, queued.handle_id, running.state, running.handle_id) == (
+        AirflowState.QUEUED,
+        None,
+        AirflowState.RUNNING,
+        JOB,
+    )
     assert [one.launch.started_by for one in (queued, running)] == [str(one) for one in ids]
     assert running.launch.launch_id != JOB
 
@@ -86,7 +91,7 @@ def test_the_job_of_a_running_task_instance_is_looked_for_in_the_job_queue_of_it
         adopt(executor, session)
     executor.heartbeat()
     (adoption,) = executor.scripted.adoptions
-    spec = executor._render(adoption.launch)
+    spec = executor.workloads.render(adoption.launch)
     assert (spec.scope, spec.started_by) == ("gpu", f"own-{ti_id}")
 
 
@@ -119,7 +124,7 @@ def test_a_hook_that_reads_the_command_says_where_a_running_job_is(
         assert adopt(executor, session) == 0
     executor.heartbeat()
     (adoption,) = executor.scripted.adoptions
-    assert executor._render(adoption.launch).scope == "adopted-task_0-1-queue"
+    assert executor.workloads.render(adoption.launch).scope == "adopted-task_0-1-queue"
 
 
 @pytest.mark.slow
@@ -133,8 +138,8 @@ def test_the_whole_command_of_a_running_task_instance_is_there_where_its_job_has
         adopt(executor, session)
     executor.heartbeat()
     sought, known = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
-    assert sought.launch.workload == Placed("queue", {}, made)
-    assert known.launch.workload == Placed("queue", {})
+    assert sought.launch.workload == AdoptedWorkload("queue", {}, made)
+    assert known.launch.workload == AdoptedWorkload("queue", {})
 
 
 # --- requests ------------------------------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def test_the_whole_command_of_a_running_task_instance_is_there_where_its_job_has
 def rendered(executor: Any, workload: Any) -> Any:
     queue(executor, workload)
     executor.heartbeat()
-    return executor._render(executor.scripted.launches[-1])
+    return executor.workloads.render(executor.scripted.launches[-1])
 
 
 def test_a_launch_becomes_a_job_whose_name_leads_back_to_the_task_instance(executor: Any) -> None:
@@ -216,8 +221,8 @@ def test_a_hook_that_takes_something_out_of_executor_config_finds_it_there_again
     queue(executor, workload)
     executor.heartbeat()
     (launch,) = executor.scripted.launches
-    for one in (launch, launch, replace(launch, workload=Placed("default", config))):
-        spec = executor._render(one)
+    for one in (launch, launch, replace(launch, workload=AdoptedWorkload("default", config))):
+        spec = executor.workloads.render(one)
         assert (spec.scope, spec.request["jobDefinition"]) == ("gpu", "data")
     assert config == workload.ti.executor_config == {"tier": "gpu", "tags": {"team": "data"}}
 
@@ -235,7 +240,7 @@ def test_an_executor_config_that_cannot_be_copied_for_a_hook_fails_its_workload_
     executor.heartbeat()
     (launch,) = executor.scripted.launches
     with pytest.raises(Rejected, match=r"^executor_config cannot be copied: ValueError$"):
-        executor._render(replace(launch, workload=Placed("default", {"tags": Secretive()})))
+        executor.workloads.render(replace(launch, workload=AdoptedWorkload("default", {"tags": Secretive()})))
 
 
 @pytest.mark.slow
@@ -248,9 +253,9 @@ def test_the_search_for_a_job_goes_where_a_hook_that_changes_executor_config_has
         jobName=f"airflow-{workload.ti.id}-0badcafe-1", jobQueue="gpu", jobDefinition="airflow:1"
     )
     executor = started(Popping)
-    launch, subject = executor._new_launch(workload.ti.key, workload, time.time())
-    executor._launches[launch.key] = _Tracked(launch.launch_id, subject, launch.queued_at)
-    executor._bridge.submit(Adopt(launch, Was.QUEUED, None))
+    launch, subject = executor.workloads.new_launch(workload.ti.key, workload, time.time())
+    executor.tracking.add(launch.key, launch, subject)
+    executor._bridge.submit(Adopt(launch, AirflowState.QUEUED, None))
     events = beat_until(executor, bool)
     assert events["task"][0] == ("running", by_the_one_before["jobId"])
     assert len(server.ledger.entries()) == 1
@@ -304,8 +309,9 @@ def test_each_method_of_the_providers_is_here_or_known_as_never_called(ours: Any
         for one, value in vars(theirs).items()
         if (callable(value) or isinstance(value, property)) and not one.startswith(("__", f"_{name}__"))
     }
-    assert {one for one in methods if not hasattr(ours, one)} <= ours.never_called.keys()
-    assert not any(one in vars(base) for base in ours.__mro__[:2] for one in ours.never_called)
+    never_called = ours().adapter.never_called
+    assert {one for one in methods if not hasattr(ours, one)} <= never_called.keys()
+    assert not any(one in vars(base) for base in ours.__mro__[:2] for one in never_called)
 
 
 def test_a_launch_that_came_to_nothing_is_called_in_the_event_log_as_by_the_provider(executor: Any) -> None:
@@ -314,7 +320,7 @@ def test_a_launch_that_came_to_nothing_is_called_in_the_event_log_as_by_the_prov
     queue(executor, make_workload())
     executor.heartbeat()
     (launch,) = executor.scripted.launches
-    executor.scripted.report(failed(launch, "executor_config is bad", notable=True))
+    executor.scripted.report(failed(launch, "executor_config is bad"))
     executor.heartbeat()
     assert events == ["batch job submit failure"]
 
@@ -391,7 +397,7 @@ def test_start_names_every_problem_of_both_sections(
         make_executor(ScriptedBatchExecutor)
     assert [problem.partition(" =")[0] for problem in caught.value.problems] == [
         "[batch_async_executor] launch_burst",
-        "[aws_batch_executor] job_queue is not set: it must be the name or ARN of a job queue",
+        "[aws_batch_executor] job_queue is not set: set it to the name or ARN of a job queue",
     ]
 
 

@@ -19,7 +19,7 @@ from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from tests.airflow.interrupted import interrupted_at
 from tests.airflow.scripted import (
     ScriptedBridge,
@@ -178,7 +178,7 @@ def test_taking_workloads_builds_no_request(executor: Any, bridge: ScriptedBridg
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("this is the loop thread's work")
 
-    executor._jwt = executor._run_task_kwargs = executor._serialize_workload_to_command = refuse
+    executor.workloads.jwt_generator = executor._run_task_kwargs = executor._serialize_workload_to_command = refuse
     executor.parallelism = 3000
     queue(executor, *(make_workload(f"task-{n}") for n in range(1000)))
 
@@ -235,7 +235,7 @@ def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
     queue(executor, make_callback())
     executor.heartbeat()
     named, unnamed = executor.scripted.launches
-    assert (executor._render(named).scope, executor._render(unnamed).scope) == ("gpu", "main")
+    assert (executor.workloads.render(named).scope, executor.workloads.render(unnamed).scope) == ("gpu", "main")
     assert (named.route, unnamed.route) == ("gpu", None)
 
 
@@ -245,7 +245,7 @@ def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge:
     queue(executor, make_callback())
     executor.heartbeat()
     (launch,) = bridge.launches
-    bridge.report(launched(launch), failed(launch, "ECS container exited 1", notable=True, handle_id="arn:1"))
+    bridge.report(launched(launch), failed(launch, "ECS container exited 1", handle_id="arn:1"))
     executor.heartbeat()
     (event,) = states(executor).values()
     assert event == ("failed", "ECS container exited 1")
@@ -257,7 +257,7 @@ def test_a_callback_ends_like_a_task_without_an_event_log(executor: Any, bridge:
 
     executor._run_task_kwargs = note
     with pytest.raises(Rejected):
-        executor._render(launch)
+        executor.workloads.render(launch)
     assert spec_queue_and_config == [None, {}]
 
 
@@ -277,7 +277,7 @@ def test_a_workload_that_cannot_be_taken_fails_alone(
             raise ValueError("no route for this")
         return "route"
 
-    monkeypatch.setattr(executor, "_route", refuse)
+    monkeypatch.setattr(executor.workloads, "route", refuse)
     queue(executor, make_workload("bad"), make_workload("good"))
 
     executor.heartbeat()
@@ -349,7 +349,7 @@ def test_a_resumed_task_is_not_mixed_up_with_its_container_that_still_stops(
     executor.heartbeat()
     assert states(executor) == {"task": ("success", None)}
     assert executor.running == set()
-    assert executor._launches == {}
+    assert executor.tracking.launches == {}
 
 
 # --- events ----------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_a_report_that_comes_twice_makes_one_event(executor: Any, bridge: Script
 def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     reason = "ECS container exited 137: OutOfMemoryError: Container killed due to memory usage"
-    bridge.report(failed(launch, reason, notable=True, handle_id="arn:1", exit_code=137))
+    bridge.report(failed(launch, reason, handle_id="arn:1", exit_code=137))
     executor.heartbeat()
     assert states(executor) == {"task": ("failed", reason)}
     assert event_logs(executor) == [("ecs container failure", reason)]
@@ -396,7 +396,7 @@ def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bri
 
 def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
-    bridge.report(failed(launch, "executor_config is bad", notable=True))
+    bridge.report(failed(launch, "executor_config is bad"))
     executor.heartbeat()
     assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
 
@@ -410,7 +410,7 @@ def test_an_outcome_is_told_although_the_event_log_cannot_be_written(executor: A
         raise RuntimeError("a bug")
 
     executor.log_task_event = broken
-    bridge.report(failed(bridge.launches[0], notable=True))
+    bridge.report(failed(bridge.launches[0]))
     executor.heartbeat()
     assert states(executor) == {"a": ("failed", "ECS container exited 1")}
 
@@ -448,7 +448,7 @@ def test_a_report_that_cannot_be_applied_holds_up_no_other(executor: Any, bridge
     executor.heartbeat()
 
     assert states(executor) == {"good": ("failed", "ECS container exited 1")}
-    assert not bridge._ledger.outbox
+    assert not bridge.ledger.outbox
     assert executor.running == set()
 
 
@@ -460,18 +460,18 @@ def test_the_beat_is_the_last_thing_of_a_sync(executor: Any, bridge: ScriptedBri
     bridge.report(failed(launch))
     bridge.calls.clear()
     executor.sync()
-    assert bridge.calls == ["beat"]
+    assert bridge.calls == ["heartbeat"]
     assert states(executor)
 
 
-@pytest.mark.parametrize("part", ["drain", "statistics", "beat"])
+@pytest.mark.parametrize("part", ["drain", "statistics", "heartbeat"])
 def test_sync_never_raises(executor: Any, bridge: ScriptedBridge, part: str) -> None:
     def fail(*_: object) -> None:
         raise OSError("no credentials")
 
     setattr(bridge, part, fail)
     executor.heartbeat()
-    assert part == "beat" or "beat" in bridge.calls
+    assert part == "heartbeat" or "heartbeat" in bridge.calls
 
 
 def test_sync_never_raises_when_the_log_cannot_be_written(
@@ -487,7 +487,7 @@ def test_sync_never_raises_when_the_log_cannot_be_written(
     bridge.report(failed(launch))
     executor.sync()
     assert states(executor)["task"][0] == "failed"
-    assert bridge.calls[-1] == "beat"
+    assert bridge.calls[-1] == "heartbeat"
 
 
 def test_draining_writes_no_log_line(
@@ -502,7 +502,7 @@ def test_draining_writes_no_log_line(
     monkeypatch.setattr(telemetry, "log", Recorder())
     monkeypatch.setattr("ecs_async_executor.adapter.executor.log", Recorder())
     launch = launch_one(executor)
-    bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, notable=True, handle_id="arn:1"))
+    bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, handle_id="arn:1"))
     for _ in range(3):
         executor.sync()
     assert written == [("ecs_executor.notice", False), ("ecs_executor.container.failed", False)]
@@ -526,7 +526,7 @@ def test_sync_does_no_io_however_much_there_is(executor: Any, bridge: ScriptedBr
         bridge.report(launched(launch), succeeded(launch))
     _watching = []
     try:
-        while bridge._ledger.outbox:
+        while bridge.ledger.outbox:
             executor.sync()
         seen = _watching
     finally:
@@ -542,14 +542,14 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         executor = make_executor()
         one, two = launch_one(executor, task_id="one"), launch_one(executor, task_id="two")
         executor.scripted.report(
-            launched(one), failed(one, "why", notable=True), launched(two), notice(two, "text"), succeeded(two)
+            launched(one), failed(one, "why"), launched(two), notice(two, "text"), succeeded(two)
         )
         if not interrupted_at(line, executor.sync):
             break
         executor.end()
         assert states(executor) == {"one": ("failed", "why"), "two": ("success", None)}, f"line {line}"
         assert executor.running == set()
-        assert executor._launches == {}
+        assert executor.tracking.launches == {}
         assert executor.scripted.stops == []
     assert line > 50
 
@@ -565,9 +565,9 @@ def test_a_system_exit_while_workloads_are_taken_leaves_none_launched_that_is_no
         if not interrupted_at(line, executor.heartbeat):
             break
         # Whatever was handed over is known, so that its end is told and a revocation finds it.
-        known = {tracked.launch_id for tracked in executor._launches.values()}
+        known = {tracked.launch_id for tracked in executor.tracking.launches.values()}
         assert {launch.launch_id for launch in executor.scripted.launches} <= known, f"line {line}"
-        assert set(executor._launches) <= executor.running, f"line {line}"
+        assert set(executor.tracking.launches) <= executor.running, f"line {line}"
         executor.scripted.report(*(succeeded(launch) for launch in executor.scripted.launches))
         executor.end()
         told = states(executor)
@@ -596,7 +596,7 @@ def test_a_system_exit_while_one_is_revoked_is_mended_by_revoking_it_again(
         assert [stop.launch_id for stop in executor.scripted.stops][:1] == [launch.launch_id], f"line {line}"
         assert states(executor) == {}, f"line {line}"
         assert executor.running == set()
-        assert executor._launches == {}
+        assert executor.tracking.launches == {}
     assert line > 5
 
 
@@ -617,7 +617,7 @@ def test_a_system_exit_at_any_statement_of_the_end_loses_no_event_once_it_is_rep
         executor.heartbeat()
         assert executor.scripted.launches == [launch], f"line {line}"
         assert states(executor) == {"one": ("success", None)}, f"line {line}"
-        assert executor._launches == {}
+        assert executor.tracking.launches == {}
         assert executor.scripted.stopped_with
     assert line > 20
 
@@ -743,13 +743,13 @@ def command_of(spec: Any) -> list[str]:
 
 def test_a_request_carries_a_fresh_token(executor: Any) -> None:
     launch = launch_one(executor)
-    spec = executor._render(launch)
+    spec = executor.workloads.render(launch)
     command = command_of(spec)
     sent = json.loads(command[-1])
     assert command[:4] == ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
     assert sent["ti"]["id"] == str(launch.workload.ti.id)
     assert sent["token"] not in {"", launch.workload.token}
-    assert spec.expires_at == compat.token_expiry(sent["token"])
+    assert spec.expires_at == compat.jwt_expiry(sent["token"])
     assert spec.started_by == launch.started_by
     assert sent["token"] not in repr(spec)
 
@@ -758,9 +758,9 @@ def test_a_request_carries_airflows_token_if_that_is_nearly_new(executor: Any) -
     minted = executor.jwt_generator.generate({"sub": "the task instance"})
     queue(executor, make_workload().model_copy(update={"token": minted}))
     executor.heartbeat()
-    spec = executor._render(executor.scripted.launches[-1])
+    spec = executor.workloads.render(executor.scripted.launches[-1])
     assert json.loads(command_of(spec)[-1])["token"] == minted
-    assert spec.expires_at == compat.token_expiry(minted)
+    assert spec.expires_at == compat.jwt_expiry(minted)
 
 
 @pytest.mark.parametrize(
@@ -784,10 +784,10 @@ def test_a_token_is_minted_anew_unless_nearly_all_of_its_life_is_left(
     claims = json.dumps({name: moment for name, moment in times.items() if moment is not None})
     token = f"eyJ.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.signature"
     workload = make_workload().model_copy(update={"token": token})
-    fresh = compat.with_fresh_token(workload, executor.jwt_generator)
+    fresh = compat.with_fresh_jwt(workload, executor.jwt_generator)
     assert (fresh.token == token) is kept
     assert workload.token == token, "the workload itself is never changed"
-    remaining = compat.token_expiry(fresh.token)
+    remaining = compat.jwt_expiry(fresh.token)
     assert remaining is not None
     assert remaining > now
 
@@ -797,8 +797,8 @@ def test_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: 
     executor.heartbeat()
     rendered = {launch.workload.ti.task_id: launch for launch in bridge.launches}
     with pytest.raises(Rejected, match='must never override "name" or "command"'):
-        executor._render(rendered["bad"])
-    assert executor._render(rendered["good"]).scope == "main"
+        executor.workloads.render(rendered["bad"])
+    assert executor.workloads.render(rendered["good"]).scope == "main"
 
 
 def test_an_executor_config_that_cannot_be_shown_is_launched_like_any_other(executor: Any) -> None:
@@ -807,7 +807,7 @@ def test_an_executor_config_that_cannot_be_shown_is_launched_like_any_other(exec
             raise RuntimeError("there are no words for it")
 
     launch = launch_one(executor, executor_config=Unspeakable(overrides={"cpu": "512"}))
-    assert executor._render(launch).request["overrides"]["cpu"] == "512"
+    assert executor.workloads.render(launch).request["overrides"]["cpu"] == "512"
 
 
 def test_an_executor_config_is_never_changed(executor: Any) -> None:
@@ -817,8 +817,8 @@ def test_an_executor_config_is_never_changed(executor: Any) -> None:
     given = copy.deepcopy(config)
     base = copy.deepcopy(executor.run_task_kwargs)
     launch = launch_one(executor, executor_config=config)
-    executor._render(launch)
-    again = executor._render(launch)
+    executor.workloads.render(launch)
+    again = executor.workloads.render(launch)
     assert launch.workload.ti.executor_config == given
     assert executor.run_task_kwargs == base
     environment = again.request["overrides"]["containerOverrides"][0]["environment"]
@@ -828,8 +828,8 @@ def test_an_executor_config_is_never_changed(executor: Any) -> None:
 def test_a_queue_brings_its_overrides(make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps({"gpu": {"cluster": "gpus"}}))
     executor = make_executor()
-    assert executor._render(launch_one(executor, queue="gpu")).scope == "gpus"
-    assert executor._render(launch_one(executor, queue="default", task_id="b")).scope == "main"
+    assert executor.workloads.render(launch_one(executor, queue="gpu")).scope == "gpus"
+    assert executor.workloads.render(launch_one(executor, queue="default", task_id="b")).scope == "main"
 
 
 def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callable[..., Any]) -> None:
@@ -847,7 +847,7 @@ def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callabl
     executor = make_executor(Tagging)
     assert executor.scripted.arguments["render_in_thread"] is True
     launch = launch_one(executor)
-    spec = executor._render(launch)
+    spec = executor.workloads.render(launch)
     assert spec.request["tags"] == [{"key": "task", "value": str(launch.key)}]
     assert spec.request["overrides"]["containerOverrides"][0]["memory"] == 512
     assert "tags" not in executor.run_task_kwargs
@@ -882,7 +882,7 @@ def test_what_subclasses_of_the_provider_use_can_be_read_and_set(make_executor: 
 
     executor = make_executor(Custom)
     assert (executor.cluster, executor.container_name) == ("main-2", "airflow")
-    assert executor._render(launch_one(executor)).request["enableECSManagedTags"] is True
+    assert executor.workloads.render(launch_one(executor)).request["enableECSManagedTags"] is True
 
 
 def test_a_hook_may_change_the_executor_config_that_it_is_given(make_executor: Callable[..., Any]) -> None:
@@ -893,7 +893,7 @@ def test_a_hook_may_change_the_executor_config_that_it_is_given(make_executor: C
 
     executor = make_executor(Popping)
     launch = launch_one(executor, executor_config={"place": "gpu"})
-    assert [executor._render(launch).scope for _ in range(2)] == ["gpu", "gpu"]
+    assert [executor.workloads.render(launch).scope for _ in range(2)] == ["gpu", "gpu"]
 
 
 @pytest.mark.parametrize(
@@ -913,7 +913,7 @@ def test_an_error_of_a_hook_fails_its_workload_with_its_words(
 
     executor = make_executor(Raising)
     with pytest.raises(Rejected) as caught:
-        executor._render(launch_one(executor))
+        executor.workloads.render(launch_one(executor))
     assert caught.value.reason.endswith(reason)
 
 
@@ -924,7 +924,7 @@ def test_a_reason_never_shows_the_token_or_the_whole_command(make_executor: Call
 
     executor = make_executor(Leaking)
     with pytest.raises(Rejected) as caught:
-        executor._render(launch_one(executor))
+        executor.workloads.render(launch_one(executor))
     assert "eyJ" not in caught.value.reason
     assert len(caught.value.reason) < 600
     assert caught.value.__cause__ is None
@@ -938,7 +938,7 @@ def test_a_hook_that_returns_no_request_fails_its_workload(make_executor: Callab
 
     executor = make_executor(Forgetful)
     with pytest.raises(Rejected, match="returned NoneType, not a dict"):
-        executor._render(launch_one(executor))
+        executor.workloads.render(launch_one(executor))
 
 
 # --- ending ----------------------------------------------------------------------------------------------------
@@ -951,7 +951,7 @@ def test_end_leaves_the_containers_and_waits_no_longer_than_it_may(executor: Any
     (stop,) = bridge.stopped_with
     assert stop["stop_containers"] is False
     assert stop["timeout"] == 20.0
-    assert list(executor._launches) == [launch.key]
+    assert list(executor.tracking.launches) == [launch.key]
     executor.end()
 
 

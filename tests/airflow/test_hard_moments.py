@@ -95,7 +95,7 @@ def test_an_overridden_run_task_kwargs_that_blocks_holds_up_neither_heartbeats_n
 
         began = time.monotonic()
         executor.end()
-        assert time.monotonic() - began < executor.tuning.shutdown_timeout + 1
+        assert time.monotonic() - began < executor.adapter.tuning.shutdown_timeout + 1
     finally:
         Blocking.release.set()
     time.sleep(0.2)

@@ -15,7 +15,7 @@ from ecs_async_executor.adapter import compat
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Command, Launch
-from ecs_async_executor.engine.engine import Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from tests.airflow.metadata import Metadata, look_for_stuck
 from tests.airflow.scripted import ScriptedBridge, ScriptedExecutor, queue
 from tests.engine.cloud import FakeCloud
@@ -39,7 +39,7 @@ class VirtualBridge(ScriptedBridge):
 
     def lead_to(self, harness: Harness) -> None:
         self.harness = harness
-        self._ledger = harness.ledger
+        self.ledger = harness.ledger
 
     def submit(self, command: Command) -> None:
         super().submit(command)

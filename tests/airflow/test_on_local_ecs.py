@@ -15,6 +15,7 @@ pytest.importorskip("moto", reason="needs the extra 'local'")
 
 from ecs_async_executor import AsyncEcsExecutor, cli
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.local import LocalEcs
 from tests.airflow.scripted import make_workload, queue
@@ -207,10 +208,10 @@ def test_the_check_fails_for_a_job_queue_that_there_is_not(
 
 
 def test_the_check_says_in_a_line_why_no_client_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: AsyncEcsExecutor) -> None:
+    def broken(_: EcsAdapter) -> None:
         raise ImportError("no module named aiobotocore")
 
-    monkeypatch.setattr(AsyncEcsExecutor, "_make_backend", broken)
+    monkeypatch.setattr(EcsAdapter, "make_backend", broken)
     with pytest.raises(SystemExit, match=r"^ECS: ImportError: no module named aiobotocore$"):
         check("ecs")
 

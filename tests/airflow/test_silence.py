@@ -11,8 +11,7 @@ import pytest
 from airflow import settings as airflow_settings
 from structlog.testing import capture_logs
 
-from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter import executor as executor_module
+from ecs_async_executor.adapter import compat, ownership
 from ecs_async_executor.core.messages import Release
 from tests.airflow.metadata import Job, Metadata, adopt
 from tests.airflow.scripted import ScriptedBatchExecutor, ScriptedExecutor, launched, queue, states
@@ -26,7 +25,7 @@ SERVICES = pytest.mark.parametrize("cls", [ScriptedExecutor, ScriptedBatchExecut
 def of_airflow(database: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is Airflow's own, and it may be asked with every heartbeat."""
     monkeypatch.setattr(airflow_settings, "NonScopedSession", database.sessions)
-    monkeypatch.setattr(executor_module, "WHOSE_INTERVAL", 0.0)
+    monkeypatch.setattr(ownership, "CHECK_INTERVAL", 0.0)
 
 
 def queued_by_us(executor: Any, database: Metadata, number: int) -> list[Any]:
@@ -80,7 +79,7 @@ def test_what_another_has_adopted_is_let_go_and_the_rest_is_launched(
     assert {by_id[one.launch_id] for one in executor.scripted.releases} == set(ids[2:])
     assert executor.running == {keys[one] for one in ids[:2]}
     assert executor.slots_occupied == 2
-    assert executor.scripted.calls[-1] == "beat"
+    assert executor.scripted.calls[-1] == "heartbeat"
     assert executor.scripted.stops == []
 
 
@@ -110,12 +109,12 @@ def test_nothing_is_launched_as_long_as_others_can_take_this_scheduler_for_dead(
     sign_of_life(executor, database, state=state, age=age)
     for _ in range(3):
         executor.heartbeat()
-        assert executor.scripted.calls[-1] == "beat, launching nothing"
+        assert executor.scripted.calls[-1] == "heartbeat, launching nothing"
     peer_adopts(make_executor, database)
     sign_of_life(executor, database)
     executor.heartbeat()
     assert len(executor.scripted.releases) == 3
-    assert executor.scripted.calls[-1] == "beat"
+    assert executor.scripted.calls[-1] == "heartbeat"
 
 
 def test_what_was_waiting_for_a_slot_is_forgotten_if_another_has_adopted_it(
@@ -159,7 +158,7 @@ def test_what_runs_is_not_asked_for(executor: Any, make_executor: Callable[..., 
     database.statements.clear()
     executor.heartbeat()
     assert database.statements == []
-    assert executor.scripted.calls[-1] == "beat"
+    assert executor.scripted.calls[-1] == "heartbeat"
     assert len(executor.running) == 1
 
 
@@ -175,9 +174,12 @@ def test_a_database_without_an_answer_is_asked_for_a_while_and_then_what_is_held
     executor.scripted.silent = True
     executor.scripted.calls.clear()
     with capture_logs() as lines:
-        for _ in range(executor_module.WHOSE_TRIES):
+        for _ in range(ownership.CHECK_TRIES):
             executor.heartbeat()
-    assert executor.scripted.calls == ["beat, launching nothing"] * (executor_module.WHOSE_TRIES - 1) + ["beat"]
+    assert executor.scripted.calls == [
+        *["heartbeat, launching nothing"] * (ownership.CHECK_TRIES - 1),
+        "heartbeat",
+    ]
     assert executor.scripted.releases == []
     assert {line["event"] for line in lines} == {"ecs_executor.ownership.unknown"}
 
@@ -185,7 +187,7 @@ def test_a_database_without_an_answer_is_asked_for_a_while_and_then_what_is_held
 def test_the_database_is_asked_once_a_second_at_most(
     executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "WHOSE_INTERVAL", 3600.0)
+    monkeypatch.setattr(ownership, "CHECK_INTERVAL", 3600.0)
     queued_by_us(executor, database, 1)
     executor.scripted.silent = True
     sign_of_life(executor, database, age=60.0)
@@ -193,7 +195,7 @@ def test_the_database_is_asked_once_a_second_at_most(
     for _ in range(5):
         executor.heartbeat()
     assert len(database.statements) == 1
-    assert executor.scripted.calls[-1] == "beat, launching nothing"
+    assert executor.scripted.calls[-1] == "heartbeat, launching nothing"
 
 
 def test_a_heartbeat_after_no_silence_asks_the_database_nothing(executor: Any, database: Metadata) -> None:
@@ -228,7 +230,7 @@ def test_a_scheduler_whose_loops_take_25_s_launches(executor: Any, database: Met
         executor.scripted.silent = True
         sign_of_life(executor, database, age=25.0)
         executor.heartbeat()
-    assert executor.scripted.calls == ["beat"] * 5
+    assert executor.scripted.calls == ["heartbeat"] * 5
 
 
 def test_a_scheduler_whose_loops_take_40_s_launches_half_a_minute_after_it_asked(
@@ -244,4 +246,4 @@ def test_a_scheduler_whose_loops_take_40_s_launches_half_a_minute_after_it_asked
         now += 40.0
         sign_of_life(executor, database, age=40.0)
         executor.heartbeat()
-    assert "beat" in executor.scripted.calls
+    assert "heartbeat" in executor.scripted.calls

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ecs_async_executor import AsyncEcsExecutor, cli
-from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter import executor as executor_module
+from ecs_async_executor.adapter import compat, task_log
+from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.core.backend import Handle, Observation, Seen, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
 
@@ -70,7 +70,7 @@ class Ti:
 def looking_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observation | Exception | None], AsyncEcsExecutor]:
     def make(answer: Observation | Exception | None) -> AsyncEcsExecutor:
         backend = Backend(answer)
-        monkeypatch.setattr(AsyncEcsExecutor, "_make_backend", lambda _: backend)
+        monkeypatch.setattr(EcsAdapter, "make_backend", lambda _: backend)
         return AsyncEcsExecutor()
 
     return make
@@ -122,7 +122,7 @@ def test_the_task_log_never_raises(looking_at: Callable[..., AsyncEcsExecutor]) 
 def test_the_task_log_waits_for_no_slow_service(
     looking_at: Callable[..., AsyncEcsExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "TASK_LOG_TIMEOUT", 0.05)
+    monkeypatch.setattr(task_log, "TASK_LOG_TIMEOUT", 0.05)
     before = time.monotonic()
     messages, _ = looking_at(None).get_task_log(Ti(ARN), 1)
     assert messages == ["The status of the ECS container could not be read: no answer within 0.05 s"]
@@ -204,7 +204,7 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
     ("config", "said"),
     [
         ({"count": 2}, "count must be 1: one workload is one container"),
-        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a text, not int"),
+        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a string, not int"),
         ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
         ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
     ],
@@ -221,7 +221,7 @@ def test_show_request_blames_the_settings_of_the_queue_for_what_they_do(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"startedBy": "not a mark"}}')
     with pytest.raises(
-        SystemExit, match=r"^A task with what queues sets for queue 'gpu' would fail: startedBy must"
+        SystemExit, match=r"^A task with the setting queues for queue 'gpu' would fail: startedBy must"
     ):
         cli.show_request(with_arguments(queue="gpu", executor_config=config))
     cli.show_request(with_arguments(queue="gpu", executor_config={"startedBy": "a-mark"}))

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: workloads through every fault, schedulers killed meanwhile: 0 lost, 0 twice."""
+"""``python -m tests.chaos``: every fault, schedulers killed meanwhile; none lost, none twice."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ SHOWN = 20
 
 
 def main() -> int:
-    """Run, show, and give the exit code."""
+    """Run, print the result, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     add = parser.add_argument
     add("--workloads", type=int, default=10_000, help="default: %(default)s")
     add("--service", choices=sorted(CLOUDS), default="ecs", help="default: %(default)s")
-    add("--seed", type=int, help="of every fault, every life and every kill; drawn if it is not given")
-    add("--incarnations", type=int, help="of the scheduler; all but the last are killed, or asked to end")
-    add("--parallelism", type=int, default=500, help="task instances queued or running (default: %(default)s)")
+    add("--seed", type=int, help="seed of every fault, life and kill (default: a random one)")
+    add("--incarnations", type=int, help="number of schedulers; all but the last are killed or asked to end")
+    add(
+        "--parallelism",
+        type=int,
+        default=500,
+        help="task instances queued or running at a time (default: %(default)s)",
+    )
     add("--timeout", type=float, default=1800.0, metavar="SECONDS", help="default: %(default)s")
     add("--keep", type=Path, metavar="DIR", help="keep the database, the ledger and the logs in a new directory")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     console = Console()
     again = f"python -m tests.chaos --service {options.service} --workloads {options.workloads} --seed {seed}"
-    console.print(f"seed {seed}; the same again: {again}", highlight=False)
+    console.print(f"seed {seed}; to repeat it: {again}", highlight=False)
     with Live(console=console, transient=True, refresh_per_second=2) as live:
 
         def progress(seconds: float, result: Run, states: dict[str, int]) -> None:
@@ -53,12 +58,12 @@ def main() -> int:
     for problem in [*result.crashes, *result.left, *result.audit.problems][:SHOWN]:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     if not result.finished:
-        console.print("not everything ended in time", style="red")
+        console.print("not all task instances ended in time", style="red")
     return 0 if result.kept else 1
 
 
 def table(result: Run) -> Table:
-    """Sum a run up."""
+    """Return a summary of a run."""
     seen = result.audit
     summary = Table(
         title=f"{result.workloads:,} workloads on {result.service}, seed {result.seed}", title_justify="left"
@@ -72,7 +77,7 @@ def table(result: Run) -> Table:
         ("outcomes", seen.successes + seen.failures, _parts(seen.why)),
         ("lost", len(seen.lost), ""),
         ("twice", len(seen.twice), ""),
-        ("wrong", len(seen.wrong), "an outcome that the container does not bear out"),
+        ("wrong", len(seen.wrong), "outcomes that no container bears out"),
         ("schedulers", result.deaths.total(), _parts(result.deaths)),
         ("loop threads replaced", result.loops_replaced, ""),
         ("adoptions", result.adopted, ""),

@@ -1,4 +1,4 @@
-"""What Airflow's database would know: task instances, their queueings, and the outcomes that were committed."""
+"""The part of Airflow's database that matters: task instances, their queueings, and committed outcomes."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class TaskInstance:
     """
     A row of the table of task instances.
 
-    :param pre_assigns: this Airflow assigns an identity with the queueing, as 3.3 does; 3.1 does not
-    :param queueing: how many times it was queued
-    :param external_id: the assigned UUID, once a container is known its ARN, or what an earlier queueing left
+    :param pre_assigns: Airflow assigns an identity with the queueing, as 3.3 does and 3.1 does not
+    :param queueing: number of its queueings so far
+    :param external_id: the assigned UUID, the ARN of its container, or the value that an earlier queueing left
     """
 
     key: str
@@ -80,7 +80,7 @@ _COLUMNS = tuple(column.name for column in fields(TaskInstance))
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one launch came to, as it was committed."""
+    """The outcome of one launch, as it was committed."""
 
     key: str
     queueing: int
@@ -92,7 +92,7 @@ class Outcome:
 
 class Database:
     """
-    SQLite in a file: what was committed survives a SIGKILL, what was not is gone.
+    SQLite in a file: commits survive a SIGKILL, open transactions do not.
 
     :param path: the file; made by :meth:`create`
     """
@@ -107,9 +107,9 @@ class Database:
     @classmethod
     def create(cls, path: Path, workloads: int, seed: int, *, assigns: bool = True) -> None:
         """
-        Make the task instances, all of them due.
+        Make the task instances, all due at once.
 
-        :param assigns: most of them are of an Airflow that assigns an identity with the queueing
+        :param assigns: for most of them Airflow assigns an identity with the queueing
         """
         draw = random.Random(f"{seed}:workloads")
         lives, weights = zip(*((life.name, life.weight) for life in LIVES), strict=True)
@@ -131,13 +131,13 @@ class Database:
                 ),
             )
 
-    # --- what a scheduler does -------------------------------------------------------------------------------
+    # --- the scheduler's calls ------------------------------------------------------------------------------
 
     def enroll(self, scheduler: int) -> None:
         self._db.execute("INSERT INTO scheduler (number) VALUES (?)", (scheduler,))
 
     def enrolled(self, scheduler: int) -> bool:
-        """Tell if a scheduler has begun to work."""
+        """Return whether a scheduler has begun to work."""
         found = self._db.execute("SELECT 1 FROM scheduler WHERE number = ?", (scheduler,)).fetchone()
         return found is not None
 
@@ -148,14 +148,14 @@ class Database:
         )
 
     def adopt(self, scheduler: int) -> list[TaskInstance]:
-        """Make what is queued at a scheduler that is gone this one's."""
+        """Give this scheduler the queued task instances of dead ones; return them."""
         with self._transaction():
             rows = self._select("WHERE state = 'queued' AND scheduler != ?", scheduler)
             self._db.execute("UPDATE ti SET scheduler = ? WHERE state = 'queued'", (scheduler,))
         return rows
 
     def queue(self, scheduler: int, limit: int, now: float) -> list[TaskInstance]:
-        """Queue what is due, as far as there is room, with an identity where this Airflow assigns one."""
+        """Queue due task instances while there is room, with an identity if Airflow assigns one; return them."""
         (due_now,) = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM ti WHERE state = 'scheduled' OR state = 'deferred' AND resume_at <= ?)",
             (now,),
@@ -181,7 +181,7 @@ class Database:
     def commit_events(
         self, launched: Iterable[tuple[str, str]], outcomes: Sequence[Outcome], resume_at: float
     ) -> None:
-        """Process an executor's events: all of them or, if the process is killed, none."""
+        """Commit an executor's events: all of them or, if the process is killed, none."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE ti SET external_id = ? WHERE key = ? AND state = 'queued'",
@@ -209,18 +209,18 @@ class Database:
         return self._select("WHERE state = 'queued' AND queued_at < ?", then)
 
     def revoke(self, ti: TaskInstance, resume_at: float) -> None:
-        """Take a queued one back, to be queued again."""
+        """Take a queued task instance back; it is queued again later."""
         with self._transaction():
             self._db.execute("UPDATE ti SET state = 'deferred', resume_at = ? WHERE key = ?", (resume_at, ti.key))
             self._db.execute("UPDATE queueing SET revoked = 1 WHERE key = ? AND number = ?", (ti.key, ti.queueing))
 
-    # --- what the audit reads --------------------------------------------------------------------------------
+    # --- the audit's reads -----------------------------------------------------------------------------------
 
     def states(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT state, COUNT(*) FROM ti GROUP BY state"))
 
     def queueings(self) -> dict[tuple[str, int], bool]:
-        """Every queueing that was committed, and whether it was revoked."""
+        """Return every committed queueing, and whether it was revoked."""
         rows = self._db.execute("SELECT key, number, revoked FROM queueing")
         return {(key, number): bool(revoked) for key, number, revoked in rows}
 
@@ -231,7 +231,7 @@ class Database:
         ]
 
     def figures(self) -> tuple[int, int, float]:
-        """Adoptions, replaced loop threads, and seconds of the slowest heartbeat, over all schedulers."""
+        """Return adoptions, replaced loop threads, and the slowest heartbeat in seconds, over all schedulers."""
         found: tuple[int, int, float] = self._db.execute(
             "SELECT COALESCE(SUM(adopted), 0), COALESCE(SUM(restarts), 0), COALESCE(MAX(slowest_beat), 0)"
             " FROM scheduler"

@@ -1,4 +1,4 @@
-"""The comparison: what the local ECS ran, against what Airflow was told."""
+"""The audit: compares the containers that the local service ran with the outcomes that Airflow got."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Entry = Mapping[str, Any]
 @dataclass
 class Audit:
     """
-    What came of a run.
+    The result of a run.
 
     :param lost: launches without an outcome that were not revoked
     :param twice: launches with more than one outcome, or whose user code began more than once
     :param wrong: outcomes that their containers do not bear out
-    :param stray: containers that nothing asked for
+    :param stray: containers of launches that Airflow never asked for
     """
 
     launches: int = 0
@@ -42,7 +42,7 @@ class Audit:
 
     @property
     def problems(self) -> list[str]:
-        """Every broken promise, in words."""
+        """Return every broken promise, in words."""
         return [
             f"{kind}: {text}"
             for kind, texts in (
@@ -59,11 +59,11 @@ def audit(
     queueings: Mapping[tuple[str, int], bool], outcomes: Iterable[Outcome], entries: Iterable[Entry]
 ) -> Audit:
     """
-    Compare.
+    Compare the outcomes with the containers.
 
-    :param queueings: every launch that Airflow asked for, and whether it took it back
-    :param outcomes: what was committed
-    :param entries: the local ECS's ledger
+    :param queueings: every launch that Airflow asked for, and whether it was revoked
+    :param outcomes: the committed outcomes
+    :param entries: the local service's ledger
     """
     result = Audit(launches=len(queueings), revoked=sum(queueings.values()))
     containers: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
@@ -99,7 +99,7 @@ def audit(
 
 
 def _justification(outcome: Outcome, containers: list[Entry], began: list[Entry]) -> str | None:
-    """Say what bears an outcome out, or None."""
+    """Return the fact that bears an outcome out, or None."""
     by_id = {entry["id"]: entry for entry in containers}
     decided = by_id.get(outcome.handle_id or "")
     if outcome.success:

@@ -1,4 +1,4 @@
-"""The services that a storm can pass over: what the adapter knows of each, and what can go wrong there."""
+"""The services that a storm can hit: the adapter's part of each, and the faults that it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import AWS_RATES, Rate
 from ecs_async_executor.services import batch, ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 
 TUNING = Tuning(
@@ -45,15 +45,15 @@ class Cloud:
     One service.
 
     :param spec: makes the request of a launch from a command and a placement
-    :param assigns: Airflow assigns an identity with the queueing, where its version does
+    :param assigns: Airflow assigns an identity with the queueing, if its version does so
     :param launch: the operation that starts a container
-    :param describe: the one that says how it is
-    :param every: a pattern for those that matter
-    :param placed: what is in the body of a request for a placement
-    :param stuck: the status in which a container waits to be given a place
-    :param limits: the service's own limits, made larger so that a run takes minutes; the proportions are its own
-    :param no_capacity: ways to have no room, as faults of the operation that starts a container
-    :param concurrent: it refuses when too many containers are started at once
+    :param describe: the operation that describes containers
+    :param every: a pattern for all operations that matter
+    :param placed: text in the body of a request for a placement
+    :param stuck: the status of a container without a place
+    :param limits: the service's rate limits, larger but in its proportions, so a run takes minutes
+    :param no_capacity: lacks of capacity, as faults of the operation that starts a container
+    :param concurrent: the service refuses when too many containers are started at once
     """
 
     service: Service
@@ -70,14 +70,14 @@ class Cloud:
     concurrent: bool
 
     def identity(self, external_id: str | None) -> str | None:
-        """Return what Airflow assigned, if that is what it has."""
+        """Return the identity that Airflow assigned, None if the value is something else."""
         try:
             return str(uuid.UUID(external_id or "")) if self.assigns else None
         except ValueError:
             return None
 
     def handle_id(self, external_id: str | None) -> str | None:
-        """Return a container's identifier, if that is what Airflow has."""
+        """Return the identifier of a container, None if the value is something else."""
         return external_id if external_id and self.identity(external_id) is None else None
 
 
@@ -98,7 +98,7 @@ def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpe
 CLOUDS: Mapping[str, Cloud] = {
     "ecs": Cloud(
         service=ecs.SERVICE,
-        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS, TUNING),
+        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS),
         spec=_ecs_spec,
         assigns=True,
         launch="RunTask",

@@ -1,8 +1,8 @@
 """
-One incarnation of the scheduler: its process, to be killed at any instant.
+One incarnation of the scheduler: a process that can be killed at any instant.
 
-It does what Airflow's scheduler and the executor's adapter do between them, in the same order: queue and commit,
-hand over, take reports, commit those, look after what is stuck; and adopt at the start what its predecessor left.
+It does the work of Airflow's scheduler and the executor's adapter in the same order: queue and commit, hand over,
+take reports, commit those, revoke stuck task instances. At its start it adopts the launches of its predecessor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from ecs_async_executor.core.backend import LaunchSpec
-from ecs_async_executor.core.messages import Adopt, Finished, Launch, Launched, Report, Stop, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Launched, Report, Stop
 from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
@@ -33,21 +33,21 @@ TICK = 0.02
 STALL_TIMEOUT = 20.0
 LOOK_AROUND = 4.0
 RESUME_AFTER = 8.0
-"""Seconds from a deferral or a revocation to the next queueing: more than clocks may differ by. Where Airflow
-assigns no identity, a container's age is all that tells two queueings apart."""
+"""Seconds from a deferral or a revoke to the next queueing, more than clocks may differ by. Where Airflow assigns
+no identity, only the age of a container tells two queueings apart."""
 ROW_LOCKED = 0.03
-"""How often Airflow finds the row of a launched one locked, and drops that event."""
+"""Share of launches whose row Airflow finds locked, so that it drops the event."""
 LOOP_DIES = 0.25
 LOOP_DEATHS = 2
-"""How often the loop thread ends when the scheduler looks around, and how often in all."""
+"""Chance that the loop thread dies when the scheduler looks for stuck task instances, and deaths at most."""
 DEATHS = ("anywhere", "queued", "drained", "adopted", "asked")
-"""Instants at which an incarnation ends: any (from outside), by SIGKILL after queueing and before the hand-over,
-after draining and before the commit, in mid-adoption; by SIGTERM."""
+"""Ends of an incarnation. By SIGKILL: anywhere (from outside), after queueing and before the hand-over, after
+draining and before the commit, in mid-adoption. By SIGTERM: asked."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """When and how an incarnation ends, drawn from the seed. The last one lives until everything is done."""
+    """Time and manner of an incarnation's end, drawn from the seed. The last one lives until all is done."""
 
     lifetime: float
     death: str
@@ -63,10 +63,10 @@ class Scheduler:
     """
     A scheduler.
 
-    :param parallelism: how many task instances may be queued or running
-    :param queued_timeout: one that is queued for so long, and whose container has not begun, is revoked and
-        queued again
-    :param endpoint: of the local service
+    :param parallelism: the most task instances that may be queued or running
+    :param queued_timeout: seconds after which a queued task instance whose container has not started is revoked
+        and queued again
+    :param endpoint: address of the local service
     :param cloud: the service
     """
 
@@ -108,7 +108,7 @@ class Scheduler:
         )
 
     def run(self) -> None:
-        """Work until told to end."""
+        """Work until asked to end."""
         self.database.enroll(self.number)
         self.bridge.start()
         self._adopt()
@@ -120,7 +120,7 @@ class Scheduler:
             for ti in queued:
                 self._launch(ti)
             self.bridge.drain(self.events.append)
-            self.bridge.beat()
+            self.bridge.heartbeat()
             self.slowest_beat = max(self.slowest_beat, time.monotonic() - beat_began)
             self._die_if("drained", self.events)
             self._process_events()
@@ -129,13 +129,13 @@ class Scheduler:
                 self._revoke_stuck()
                 if self.loop_deaths < LOOP_DEATHS and self.draw.random() < LOOP_DIES:
                     self.loop_deaths += 1
-                    self.bridge._tell(die)
+                    self.bridge.loop_thread.tell(die)
                 self._note()
             time.sleep(max(0.0, TICK - (time.monotonic() - started)))
-        # What this still reports does not reach the database any more.
+        # Reports from here on no longer reach the database.
         self.bridge.stop(TUNING.shutdown_timeout, stop_containers=False, reason="the scheduler ends")
         self._note()
-        for record in self.bridge.records():
+        for record in self.bridge.shown_launches():
             sys.stderr.write(f"left behind: {json.dumps(record)}\n")
 
     def _die_if(self, death: str, in_hand: object) -> None:
@@ -151,7 +151,7 @@ class Scheduler:
         )
 
     def _render(self, launch: Launch) -> LaunchSpec:
-        """Make a request that is never the same twice, as its token of Airflow's makes the real one."""
+        """Return a request that differs each time, as the JWT makes real ones differ."""
         ti: TaskInstance = launch.workload
         command = [ti.life, ti.key, str(ti.queueing), uuid.uuid4().hex]
         return self.cloud.spec(launch, command, ti.placement)
@@ -175,15 +175,15 @@ class Scheduler:
         self.bridge.submit(launch)
 
     def _adopt(self) -> None:
-        """Take over what an earlier incarnation left; Airflow knows which ones' user code has begun."""
+        """Adopt the launches of earlier incarnations; Airflow knows whose user code has begun."""
         orphans = self.database.adopt(self.number)
         begun = started(self.endpoint)
         for ti in orphans:
             if self.plan.death == "adopted" and math.isfinite(self.plan.lifetime) and self.draw.random() < 1 / 200:
                 os.kill(os.getpid(), signal.SIGKILL)
-            was = Was.QUEUED
+            was = AirflowState.QUEUED
             if (ti.key, ti.queueing) in begun:
-                was = Was.RESTARTING if self.draw.random() < 0.05 else Was.RUNNING
+                was = AirflowState.RESTARTING if self.draw.random() < 0.05 else AirflowState.RUNNING
             assigned = self.cloud.identity(ti.external_id)
             launch = Launch(
                 launch_id=assigned or str(uuid.uuid4()),
@@ -203,7 +203,7 @@ class Scheduler:
     # --- reports ---------------------------------------------------------------------------------------------
 
     def _process_events(self) -> None:
-        # A launch is tracked beyond its end: should the engine report it twice, the audit has to see that.
+        # A launch stays tracked after its end, so the audit sees a second report of the engine.
         launched: list[tuple[str, str]] = []
         outcomes: list[Outcome] = []
         for report in self.events:
@@ -235,12 +235,12 @@ class Scheduler:
 
 
 def die(_: object) -> None:
-    """End the loop thread in mid-work; the bridge has to notice, and go on with another over the same ledger."""
+    """End the loop thread in mid-work; the bridge has to replace it over the same ledger."""
     raise SystemExit
 
 
 def started(endpoint: str) -> set[tuple[str, int]]:
-    """Ask the local ECS which launches' user code has begun: that is when a task instance becomes RUNNING."""
+    """Return the launches whose user code has begun, by the service's ledger: those are RUNNING to Airflow."""
     found = set()
     for entry in ledger(endpoint):
         if entry["started_at"] is not None:
@@ -255,7 +255,7 @@ def ledger(endpoint: str) -> list[dict[str, Any]]:
 
 
 def launch_of(entry: dict[str, Any]) -> tuple[str, int]:
-    """Name the launch that a container belongs to."""
+    """Return the launch that a container belongs to."""
     _, key, queueing, _ = entry["command"]
     return key, int(queueing)
 
@@ -271,7 +271,7 @@ def main(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
-    # Importing Airflow for its AWS connections takes seconds, and an incarnation lives for seconds.
+    # Importing Airflow for its AWS connections would take longer than many incarnations live.
     sys.modules["airflow"] = None  # type: ignore[assignment]
     scheduler = Scheduler(
         Database(path),

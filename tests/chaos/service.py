@@ -1,4 +1,4 @@
-"""The local service in a process of its own: it survives every scheduler, and its ledger is the judge."""
+"""The local service in a process of its own: it outlives every scheduler, and the audit reads its ledger."""
 
 from __future__ import annotations
 

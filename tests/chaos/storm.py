@@ -1,4 +1,4 @@
-"""A run: the local service, one scheduler after the other, storms, and the audit."""
+"""A run: the local service, one scheduler after another, storms, and the audit."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ STARTED_WITHIN = 60.0
 ENDED_WITHIN = 30.0
 POLL = 0.05
 INSTANT_WITHIN = 2.0
-"""If the instant at which a scheduler is to kill itself does not come for so long, it is killed where it is."""
+"""Seconds to wait for the instant at which a scheduler kills itself; then it is killed from outside."""
 UNENDING = frozenset({"PROVISIONING"})
 
 
 @dataclass
 class Run:
     """
-    What happened.
+    The figures of a run.
 
-    :param deaths: how the schedulers ended
-    :param struck: how often each kind of fault was felt
-    :param calls: per operation
-    :param errors: error replies, by code
-    :param finished: every task instance reached its end in time
+    :param deaths: ends of schedulers, by kind
+    :param struck: how often each kind of fault struck
+    :param calls: calls by operation
+    :param errors: error replies by code
+    :param finished: every task instance ended in time
     """
 
     seed: int
@@ -101,15 +101,16 @@ def run(
     progress: Callable[[float, Run, dict[str, int]], None] = lambda seconds, run, states: None,
 ) -> Run:
     """
-    Let so many workloads go through the storm.
+    Send this number of workloads through the storm.
 
-    :param directory: for the database, the ledger and the logs, which are kept then
-    :param timeout: seconds after which what has not ended counts as lost
-    :param incarnations: of the scheduler; None: as many as keep dying until nearly everything is done
-    :param parallelism: how many task instances may be queued or running at a time
-    :param queued_timeout: seconds after which one whose container has not begun is revoked and queued again
+    :param directory: folder in which to keep the database, the ledger and the logs
+    :param timeout: seconds after which a launch without an end counts as lost
+    :param incarnations: number of schedulers; None: so many that they keep dying until nearly all is done
+    :param parallelism: the most task instances that may be queued or running at a time
+    :param queued_timeout: seconds after which a queued task instance whose container has not started is revoked
+        and queued again
     :param service: one of :data:`~tests.chaos.cloud.CLOUDS`
-    :param progress: called now and then with the seconds, what happened, and the states of task instances
+    :param progress: called now and then with the seconds, the figures so far, and the states of task instances
     """
     if incarnations is None:
         incarnations = 4 + workloads // 250
@@ -213,8 +214,8 @@ def _watch(
     timeout: float,
     progress: Callable[[float, Run, dict[str, int]], None],
 ) -> None:
-    """Let one scheduler work until its time has come or everything is done."""
-    born = math.inf  # its start-up does not count: that takes longer than its life where there is other work
+    """Let one scheduler work until its planned end or until all is done."""
+    born = math.inf  # start-up does not count: on a busy machine it takes longer than the planned life
     while scheduler.poll() is None:
         now = time.monotonic()
         weather.turn(now)
@@ -228,7 +229,7 @@ def _watch(
             _ask_to_end(scheduler)
             return
         if now > began + timeout:
-            _ask_to_end(scheduler)  # it says what it could not bring to an end
+            _ask_to_end(scheduler)  # it names the launches that it could not end
             return
         if now - born > plan.lifetime:
             if plan.death == "anywhere" or now - born > plan.lifetime + INSTANT_WITHIN:
@@ -251,7 +252,7 @@ def _ask_to_end(scheduler: subprocess.Popen[bytes]) -> None:
 
 
 class _Weather:
-    """Lets the storms come up when they are due, scheduler or not."""
+    """Begins storms when they are due, whether or not a scheduler lives."""
 
     def __init__(self, control: Control, seed: int, cloud: Cloud, accepted: IO[str], result: Run) -> None:
         self._control = control
@@ -288,7 +289,7 @@ class _Weather:
 
 
 def _settled(control: Control) -> list[dict[str, Any]]:
-    """Read the ledger once nothing runs any more but what is stuck for ever."""
+    """Return the ledger once only containers that are stuck for ever are left running."""
     while True:
         entries = ledger(control.url)
         if all(entry["status"] in (*UNENDING, "STOPPED") for entry in entries):

@@ -1,4 +1,4 @@
-"""A small storm in every run of the tests, and the proof that the audit would see what it is there to see."""
+"""A small storm, and tests that the audit sees every broken promise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
     return audit({LAUNCH: revoked}, outcomes, containers)
 
 
-@pytest.mark.e2e  # the checks run larger ones: nox -s chaos
+@pytest.mark.e2e  # nox -s chaos runs larger ones
 @pytest.mark.slow
 @pytest.mark.parametrize("service", sorted(CLOUDS))
 def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(service: str) -> None:

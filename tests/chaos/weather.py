@@ -1,4 +1,4 @@
-"""What goes wrong: how containers live, the faults that are always in force, and the storms, all from a seed."""
+"""The weather, all from a seed: lives of containers, faults that are always in force, and storms."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ecs_async_executor.local import Fault, Rule
 from tests.chaos.cloud import Cloud
 
 PLACEMENTS = ("256", "512", "1024", "2048", "4096", "8192")
-"""Amounts of CPU or memory: each has a capacity gate of its own."""
+"""Amounts of CPU or memory; each is a placement with a gate of its own."""
 
 VISIBLE_AFTER = 1.0
-"""A new container is MISSING for so long."""
+"""Seconds for which a new container is MISSING."""
 
 
 @dataclass(frozen=True)
 class Life:
-    """How the containers of a workload go, and how common that is."""
+    """A kind of life of a workload's containers, and how common it is."""
 
     name: str
     weight: float
@@ -54,8 +54,8 @@ LIVES = (
     Life("stuck", 2, _SHORT),
     Life("defers", 4, _SHORT),
 )
-"""``flaky``: every second container never starts. ``stuck``: the first queueing's waits for its place until it
-is stopped. ``defers``: it succeeds, and is queued again."""
+"""``flaky``: every second container never starts. ``stuck``: the first queueing's container waits for a place
+until it is stopped. ``defers``: the workload succeeds and is queued again."""
 
 DENIED: dict[str, Any] = {
     "kind": "error",
@@ -65,7 +65,7 @@ DENIED: dict[str, Any] = {
 
 
 def script(cloud: Cloud) -> list[Rule]:
-    """Make the rules that containers live by; a command is ``<life> <key> <queueing> <nonce>``."""
+    """Return the rules of the containers' lives; a command is ``<life> <key> <queueing> <nonce>``."""
     failure: dict[str, Any] = {"pending": 0.5, "starts": False, "stopped_reason": "ResourceInitializationError"}
     return [
         Rule(command=r"^stuck \S+ 1 ", stuck=cloud.stuck),
@@ -76,7 +76,7 @@ def script(cloud: Cloud) -> list[Rule]:
 
 
 def climate(cloud: Cloud) -> list[Fault]:
-    """Make the faults that may strike any request at any time."""
+    """Return the faults that can strike any request at any time."""
     every, run, read = cloud.every, cloud.launch, cloud.describe
     concurrent = Fault(
         kind="error",
@@ -108,10 +108,11 @@ def climate(cloud: Cloud) -> list[Fault]:
 @dataclass(frozen=True)
 class Storm:
     """
-    What comes up, that many seconds after the one before.
+    One storm.
 
-    :param faults: to put in force
-    :param hosts: how many of the latest containers lose their hosts
+    :param after: seconds after the storm before
+    :param faults: faults that it puts in force
+    :param hosts: number of the latest containers that lose their hosts
     """
 
     after: float
@@ -121,7 +122,7 @@ class Storm:
 
 
 def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
-    """Draw what comes up, without end."""
+    """Yield storms without end."""
     draw = random.Random(f"{seed}:storms")
     kinds = {"throttles": 5, "no capacity": 3, "denied": 2, "credentials": 1, "outage": 1, "hosts lost": 5}
     while True:

@@ -29,5 +29,5 @@ for identity in identities:
     bridge.submit(Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True))
 while True:
     bridge.drain(lambda report: None)
-    bridge.beat()
+    bridge.heartbeat()
     time.sleep(0.02)

@@ -14,7 +14,7 @@ from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs, Rule
 from ecs_async_executor.services import batch, ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
 from tests.engine.cloud import FakeCloud, Plan
 
@@ -153,12 +153,12 @@ class LocalEcsService(Local):
     operations: ClassVar = {
         "launch": "RunTask",
         "describe": "DescribeTasks",
-        "find": "ListTasks",
+        "search": "ListTasks",
         "stop": "StopTask",
     }
 
     def backend(self) -> Backend:
-        return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS, TUNING)
+        return ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, TUNING), SETTINGS)
 
     def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
         request = ecs.workload_request(ecs.base_request(SETTINGS), None, None, "main", [life, jwt])
@@ -176,7 +176,7 @@ class LocalBatchService(Local):
     operations: ClassVar = {
         "launch": "SubmitJob",
         "describe": "DescribeJobs",
-        "find": "ListJobs",
+        "search": "ListJobs",
         "stop": "TerminateJob",
     }
 

@@ -206,8 +206,8 @@ def test_find_lists_what_carries_the_mark_stopped_ones_included(service: Service
         stopped = (await backend.launch(service.spec("quick", started_by=one), token())).handle
         await backend.launch(service.spec("long", started_by=other), token())
         await seen(backend, stopped, lambda o: o.seen is Seen.STOPPED)
-        assert set(await backend.find(running.scope, one)) == {running, stopped}
-        assert list(await backend.find(running.scope, mark())) == []
+        assert set(await backend.search(running.scope, one)) == {running, stopped}
+        assert list(await backend.search(running.scope, mark())) == []
 
     within(service, main)
 
@@ -284,10 +284,10 @@ def test_a_reply_lost_after_the_work_was_done_is_found_by_the_mark(service: Serv
         with pytest.raises(BackendError):
             await backend.launch(spec, token())
         assert spec.started_by is not None
-        found = await backend.find(spec.scope, spec.started_by)
+        found = await backend.search(spec.scope, spec.started_by)
         assert len(found) == 1
         # As one who does not know the request looks for it.
-        assert list(await backend.find(backend.scope_of(None), me)) == list(found)
+        assert list(await backend.search(backend.scope_of(None), me)) == list(found)
         [observation] = await backend.describe(spec.scope, [found[0].id])
         assert observation.started_by == me
 

@@ -13,7 +13,7 @@ import pytest
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice
 from ecs_async_executor.engine.bridge import Bridge
-from ecs_async_executor.services import batch
+from ecs_async_executor.services.batch.names import mark_in
 from tests.contract.services import TUNING, Local, local
 from tests.contract.test_engine_over_services import Scheduler
 
@@ -55,7 +55,7 @@ def test_a_job_that_does_not_start_is_submitted_under_another_name(service: Loca
         "(container 3 of 3, none of them started)"
     )
     assert [name.rpartition("-")[2] for name in names(service)] == ["1", "2", "3"]
-    assert len({batch.mark_in(name) for name in names(service)}) == 1
+    assert len({mark_in(name) for name in names(service)}) == 1
 
 
 def test_the_job_definitions_retries_do_not_start_the_container_again(service: Local) -> None:
@@ -72,7 +72,7 @@ def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(se
             return replace(spec, request={**spec.request, "retryStrategy": {"attempts": 2}})
 
     finished = run_one(Retrying(service, life="fails"))
-    assert finished.reason == "Batch container exited 3 after 2 attempts of Batch's own"
+    assert finished.reason == "Batch container exited 3 after 2 attempts by Batch"
     assert service.containers() == 2
 
 

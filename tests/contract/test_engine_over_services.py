@@ -13,7 +13,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Kind
-from ecs_async_executor.core.messages import Adopt, Finished, Launch, Launched, Report, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Launched, Report
 from ecs_async_executor.engine.bridge import Bridge
 from tests.contract.services import LOCAL, TUNING, Local, local
 
@@ -53,7 +53,7 @@ class Scheduler:
         for launch in launches:
             self.bridge.submit(launch)
         self.bridge.drain(self.reports.append)
-        self.bridge.beat()
+        self.bridge.heartbeat()
 
     def run_until_finished(self, count: int, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
@@ -124,7 +124,7 @@ def test_a_killed_schedulers_burst_is_adopted_and_each_runs_once(service: Local)
         scheduler.send_signal(signal.SIGKILL)
         scheduler.wait()
     for launch in launches:
-        successor.bridge.submit(Adopt(launch, Was.QUEUED, None))
+        successor.bridge.submit(Adopt(launch, AirflowState.QUEUED, None))
     while sum(isinstance(r, Launched) for r in successor.reports) < 200:
         assert time.monotonic() < deadline, successor.bridge.statistics()
         successor.heartbeat()

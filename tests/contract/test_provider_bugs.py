@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ecs_async_executor.core.messages import Adopt, Finished, Was
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished
 from ecs_async_executor.local import Fault
-from ecs_async_executor.services.ecs import observation
+from ecs_async_executor.services.ecs.replies import observation
 from tests.contract.services import Local, local
 from tests.contract.test_engine_over_services import Scheduler
 
@@ -81,8 +81,8 @@ def test_a_sidecars_exit_code_decides_nothing() -> None:
         "stopCode": "EssentialContainerExited",
         "containers": [{"name": "logs", "exitCode": 137}, {"name": "main", "exitCode": 0}],
     }
-    assert observation(task, "main").exit_code == 0
-    assert observation(task, "logs").exit_code == 137
+    assert observation(task, "main", "default").exit_code == 0
+    assert observation(task, "logs", "default").exit_code == 137
 
 
 def test_a_container_that_failed_is_not_launched_again(service: Local) -> None:
@@ -101,7 +101,7 @@ def test_an_answer_without_sense_loses_nothing_and_starts_nothing_twice(service:
 def test_an_adopted_launch_has_all_its_attempts(service: Local) -> None:
     scheduler = Scheduler(service, life="never-starts")
     [launch] = scheduler.launches(1)
-    scheduler.bridge.submit(Adopt(launch, Was.QUEUED, None))
+    scheduler.bridge.submit(Adopt(launch, AirflowState.QUEUED, None))
     scheduler.run_until_finished(1)
     assert scheduler.stop()
     [finished] = scheduler.outcomes()

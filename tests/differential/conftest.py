@@ -22,7 +22,7 @@ if "airflow" not in sys.modules:  # or it would write its files to the home dire
 from ecs_async_executor import settings
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.services import batch, ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 
 COMMAND = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", "{}"]
 SECTION = "AIRFLOW__AWS_ECS_EXECUTOR__"
@@ -134,7 +134,7 @@ class Duel:
     def settings(self) -> settings.EcsSettings:
         from airflow.configuration import conf
 
-        return settings.load_ecs(conf)
+        return settings.load(conf, ecs.wrong_parameters).ecs
 
     def spec(self, executor_config: Any = None) -> LaunchSpec:
         options = self.settings()
@@ -158,7 +158,7 @@ class Duel:
         options, tuning = self.settings(), settings.Tuning()
 
         async def use() -> Any:
-            backend = ecs.EcsBackend(ClientFactory.from_settings(options, tuning), options, tuning)
+            backend = ecs.EcsBackend(ClientFactory.from_settings(options, tuning), options)
             async with backend.open():
                 return await work(backend)
 
@@ -195,7 +195,7 @@ class BatchDuel:
     def settings(self) -> settings.BatchSettings:
         from airflow.configuration import conf
 
-        return settings.load_batch(conf)
+        return settings.load_for_batch(conf, batch.wrong_parameters).batch
 
     def spec(self, executor_config: Any = None) -> LaunchSpec:
         request = batch.workload_request(batch.base_request(self.settings()), None, executor_config, COMMAND)

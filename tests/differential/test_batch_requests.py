@@ -20,6 +20,7 @@ from botocore.exceptions import ParamValidationError
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.services import batch
+from ecs_async_executor.services.batch.names import mark_in
 
 # Of the fixtures' module, which cannot be imported.
 MARK = "0199c0de-1111-7222-8333-444455556666"
@@ -211,7 +212,7 @@ def test_ours_is_right_where_the_providers_is_not(batch_duel: Any, name: str) ->
 @pytest.mark.parametrize("option", ["node_override", "eks_properties_override"])
 def test_jobs_that_cannot_be_given_the_command_are_refused_on_start(batch_duel: Any, option: str) -> None:
     batch_duel.configure({**BASE, option: '{"podProperties": {}}'})
-    with pytest.raises(ConfigurationError, match=rf"{option} = \(not shown\): must be unset"):
+    with pytest.raises(ConfigurationError, match=rf"{option} \(value not shown\) is not valid: unset it"):
         batch_duel.of_ours()
     with pytest.raises(ParamValidationError):  # of every job, as what it sends is no parameter, or only a text
         batch_duel.of_provider()
@@ -222,7 +223,7 @@ def test_jobs_that_cannot_be_given_the_command_are_refused_in_kwargs_in_any_spel
     batch_duel: Any, key: str
 ) -> None:
     batch_duel.configure(kwargs(BASE, **{key: {}}))
-    with pytest.raises(ConfigurationError, match=r"submit_job_kwargs = \(not shown\).* cannot be set"):
+    with pytest.raises(ConfigurationError, match=r"submit_job_kwargs \(value not shown\) .* cannot be set"):
         batch_duel.of_ours()
     if key == "nodeOverrides":
         with pytest.raises(KeyError, match="Multi-node jobs are not currently supported"):
@@ -281,7 +282,7 @@ def test_attempts_can_be_told_apart_and_found_by_their_launch(batch_duel: Any) -
     batch_duel.run(twice)
     names = {call.body["jobName"] for call in batch_duel.recorder.of("submitjob")}
     assert names == {f"airflow{SUFFIX}", f"airflow{SUFFIX[:-1]}2"}
-    assert {batch.mark_in(name) for name in names} == {MARK}
+    assert {mark_in(name) for name in names} == {MARK}
 
     executor = batch_duel.provider()
     assert {batch_duel.of_provider(executor=executor)["jobName"] for _ in range(2)} == {"airflow"}
@@ -309,19 +310,25 @@ def test_the_health_check_is_the_providers(batch_duel: Any) -> None:
     assert (ours.operation, ours.body) == (theirs.operation, theirs.body) == ("describejobs", {"jobs": ["a" * 32]})
 
 
+KWARGS = r"submit_job_kwargs \(value not shown\) is not valid: it must be a JSON object"
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"job_name": ""}, "job_name is not set"),
         ({"job_queue": ""}, "job_queue is not set"),
-        ({"job_name": "a b"}, "job_name = 'a b': must be up to 128 letters"),
-        ({"max_submit_job_attempts": "0"}, "max_submit_job_attempts = '0': must be a whole number from 1 to 100"),
-        ({"check_health_on_startup": "perhaps"}, "check_health_on_startup = 'perhaps': must be true or false"),
-        ({"submit_job_kwargs": "{"}, r"submit_job_kwargs = \(not shown\): must be a JSON object \(it is not JSON"),
-        ({"submit_job_kwargs": "[]"}, r"submit_job_kwargs = \(not shown\): must be a JSON object"),
+        ({"job_name": "a b"}, "job_name = 'a b' is not valid: it must be 1 to 128 letters"),
+        (
+            {"max_submit_job_attempts": "0"},
+            "max_submit_job_attempts = '0' is not valid: it must be a whole",
+        ),
+        ({"check_health_on_startup": "perhaps"}, "check_health_on_startup = 'perhaps' is not valid: "),
+        ({"submit_job_kwargs": "{"}, rf"{KWARGS}, but it is not JSON: "),
+        ({"submit_job_kwargs": "[]"}, rf"{KWARGS}$"),
         (
             {"submit_job_kwargs": '{"job_name": "a b"}'},
-            r"job_name = 'a b' \(from submit_job_kwargs\): must be up to 128 letters",
+            r"job_name = 'a b' \(from submit_job_kwargs\) is not valid: it must be 1 to 128 letters",
         ),
     ],
 )

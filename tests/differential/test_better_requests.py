@@ -20,7 +20,7 @@ from botocore.exceptions import ParamValidationError
 from ecs_async_executor.core.backend import Handle
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.services import ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import Tuning
 
 BASE = {"cluster": "c", "container_name": "airflow", "task_definition": "family:3", "region_name": "eu-west-1"}
@@ -343,7 +343,7 @@ def test_the_cluster_is_asked_for_its_default_once(duel: Any) -> None:
 
 
 def test_without_the_provider_the_default_chain_is_used(duel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecs_async_executor.services.aws._hook_class", lambda: None)
+    monkeypatch.setattr("ecs_async_executor.services.credentials._hook_class", lambda: None)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://?endpoint_url=http%3A%2F%2F127.0.0.1%3A9")
     duel.configure({**FARGATE, "conn_id": ""})
     assert duel.of_ours()["cluster"] == "c"

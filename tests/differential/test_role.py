@@ -14,7 +14,7 @@ pytest.importorskip("airflow.providers.amazon")
 
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import ecs
-from ecs_async_executor.services.aws import ClientFactory
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import EcsSettings, Tuning
 
 SETTINGS = EcsSettings(cluster="c", container_name="a", conn_id="role", region_name="eu-west-1")
@@ -75,7 +75,7 @@ def use(aws_of: Any, monkeypatch: pytest.MonkeyPatch, work: Any) -> Any:
     async def run() -> Any:
         aws = aws_of()
         runner = await serve(aws, monkeypatch)
-        backend = ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, Tuning()), SETTINGS, Tuning())
+        backend = ecs.EcsBackend(ClientFactory.from_settings(SETTINGS, Tuning()), SETTINGS)
         try:
             async with backend.open():
                 return await work(aws, backend)
@@ -102,7 +102,7 @@ def test_a_role_is_renewed_while_requests_go_on_with_what_there_is(monkeypatch: 
         aws.lifetime = timedelta(hours=1)
         aws.asked.clear()
         aws.go.clear()
-        current: Any = backend._call._session._credentials[0]._current
+        current: Any = backend._call._clients._credentials[0]._current
         current._not_before = 0.0
         try:
             await backend._list("c")

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
 import anyio
 
@@ -77,20 +76,34 @@ class Container:
     def observe(self, now: float) -> Observation:
         if self.unknown(now):
             return Observation(self.handle, Seen.MISSING, status="MISSING")
-        started = self.ran_user_code(now)
-        observed = partial(
-            Observation, self.handle, created_at=EPOCH + self.created, started_by=self.started_by, started=started
-        )
-        if now < self.ends_at:
-            seen = Seen.RUNNING if now >= self.starts_at and self.plan.starts else Seen.PENDING
-            return observed(seen, status=seen.name)
+        created_at, ends_at = EPOCH + self.created, self.ends_at
+        starts_at = self.created + self.plan.start_after
+        started = self.plan.starts and starts_at <= now and starts_at < ends_at
+        if now < ends_at:
+            seen = Seen.RUNNING if started else Seen.PENDING
+            return Observation(
+                self.handle,
+                seen,
+                status=seen.name,
+                created_at=created_at,
+                started_by=self.started_by,
+                started=started,
+            )
         exit_code = None
         if started:
             natural = self.stopped is None or self.stopped >= self.starts_at + self.plan.duration
             exit_code = self.plan.exit_code if natural else 143
-        seen = Seen.PENDING if now < self.ends_at + self.plan.lingers else Seen.STOPPED
-        reason = f"The container exited {exit_code}" if exit_code is not None else "It stopped"
-        return observed(seen, status="STOPPED", exit_code=exit_code, reason=reason, by_hand=self.by_hand)
+        return Observation(
+            self.handle,
+            Seen.PENDING if now < ends_at + self.plan.lingers else Seen.STOPPED,
+            status="STOPPED",
+            exit_code=exit_code,
+            reason=f"The container exited {exit_code}" if exit_code is not None else "It stopped",
+            by_hand=self.by_hand,
+            created_at=created_at,
+            started_by=self.started_by,
+            started=started,
+        )
 
     def stop_by_hand(self) -> None:
         """Do what a person does with the service's own tools."""
@@ -130,6 +143,7 @@ class FakeCloud:
         self.repeatable = repeatable
         self.containers: dict[str, Container] = {}
         self.by_token: dict[str, Container] = {}
+        self.by_label: defaultdict[str, list[Container]] = defaultdict(list)
         self.parameters: dict[str, object] = {}
         self.unreadable: Callable[[Container], bool] = lambda container: False
         self.unlisted: Callable[[Container], bool] = lambda container: False
@@ -142,7 +156,7 @@ class FakeCloud:
 
     def of(self, label: str) -> list[Container]:
         """Every container that a workload ever had."""
-        return [c for c in self.containers.values() if c.label == label]
+        return list(self.by_label[label])
 
     def scope_of(self, handle_id: str | None) -> str:
         return "default"
@@ -180,6 +194,7 @@ class FakeCloud:
             plan = self.plan(label, len(self.of(label)) + 1)
             container = Container(handle, label, token, spec.started_by, spec.own_mark, now, plan)
             self.containers[handle.id] = self.by_token[token] = container
+            self.by_label[label].append(container)
             self.parameters[token] = spec.request
         return Observation(handle, Seen.PENDING, status="PROVISIONING", created_at=EPOCH + now)
 
@@ -195,8 +210,8 @@ class FakeCloud:
                 if i not in self.containers or not self.unreadable(self.containers[i])
             ]
 
-    async def find(self, scope: str, started_by: str) -> Sequence[Handle]:
-        async with self._call("find"):
+    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+        async with self._call("search"):
             return [
                 c.handle
                 for c in self.containers.values()

@@ -1,4 +1,4 @@
-"""Sensors in reschedule mode: the same key is queued every few seconds, while containers take a minute to stop."""
+"""Sensors in reschedule mode: Airflow queues the same key every few seconds; containers take a minute to stop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import anyio
 import pytest
 
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Was
+from ecs_async_executor.core.messages import AirflowState
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import Harness, make_launch
-from tests.engine.test_engine import in_virtual_time
 from tests.engine.virtual_time import wall
 
+pytestmark = pytest.mark.anyio
 SENSORS = 30
 POKES = 6
 POKE_INTERVAL = 5.0
@@ -80,7 +80,6 @@ class Sensor:
 
 @pytest.mark.parametrize("assigned", [True, False], ids=["assigned", "no identity"])
 @pytest.mark.parametrize("exit_shows", [True, False], ids=["exit shows at once", "exit shows when stopped"])
-@in_virtual_time
 async def test_every_poke_of_a_rescheduled_sensor_has_one_container_though_the_earlier_ones_still_stop(
     exit_shows: bool, assigned: bool
 ) -> None:
@@ -92,7 +91,7 @@ async def test_every_poke_of_a_rescheduled_sensor_has_one_container_though_the_e
             for sensor in sensors:
                 tasks.start_soon(sensor.sense, pool)
         assert any(notice for s in sensors for notice in harness.notices(s.label)), "the cluster never was full"
-        await harness.until(lambda: not harness.ledger.records)
+        await harness.until_idle()
         await anyio.sleep(400)
 
         for sensor in sensors:
@@ -114,7 +113,6 @@ async def test_every_poke_of_a_rescheduled_sensor_has_one_container_though_the_e
 
 
 @pytest.mark.parametrize("assigned", [True, False], ids=["assigned", "no identity"])
-@in_virtual_time
 async def test_a_sensor_that_was_queued_when_its_scheduler_died_is_launched_though_earlier_containers_still_stop(
     assigned: bool,
 ) -> None:
@@ -136,10 +134,10 @@ async def test_a_sensor_that_was_queued_when_its_scheduler_died_is_launched_thou
                 tokened=assigned,
                 queued_at=wall(),
             ),
-            Was.QUEUED,
+            AirflowState.QUEUED,
             None if assigned else known,
         )
-        await second.until(lambda: second.finished(sensor.label))
+        await second.until_finished(sensor.label)
     [launched] = second.launched(sensor.label)
     [finished] = second.finished(sensor.label)
     assert len(cloud.of(sensor.label)) == 4

@@ -1,4 +1,4 @@
-"""A scheduler that was silent for so long that another has adopted its launches, and then goes on."""
+"""A scheduler that did not call for so long that another has adopted its launches, and then goes on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,47 @@ import pytest
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.lifecycle import Phase
-from ecs_async_executor.core.messages import Launch, Release, Was
-from ecs_async_executor.engine.engine import Options
+from ecs_async_executor.core.messages import AirflowState, Launch
+from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.options import Options
 from tests.engine.cloud import FakeCloud, Plan
-from tests.engine.harness import OPTIONS, RULES, Harness, launch_id, make_launch
-from tests.engine.test_engine import NO_MEMORY, TIMED_OUT, failing, in_virtual_time
+from tests.engine.faults import (
+    NO_MEMORY,
+    TIMED_OUT,
+    failing,
+)
+from tests.engine.harness import OPTIONS, RULES, STALL, Harness, make_launch, under_a_new_id
 
-STALL = 20.0
+pytestmark = pytest.mark.anyio
 LAUNCHES = 500
+
+
+async def test_a_silent_scheduler_launches_nothing() -> None:
+    cloud = FakeCloud()
+    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=20.0)).running() as harness:
+        harness.silence = 25.0
+        harness.launch("a")
+        await anyio.sleep(60)
+        assert cloud.calls["launch"] == 0
+        assert harness.snapshots[-1].paused
+        harness.silence = 0.0
+        await harness.until_finished("a")
+
+
+async def test_a_scheduler_that_fell_silent_while_a_request_was_built_does_not_send_it() -> None:
+    def render(launch: Launch) -> LaunchSpec:
+        harness.silence = 25.0
+        return harness.default_render(launch)
+
+    cloud = FakeCloud()
+    harness = Harness(cloud, options=replace(OPTIONS, stall_timeout=20.0), render=render)
+    async with harness.running():
+        harness.launch("a")
+        await anyio.sleep(60)
+        assert cloud.calls["launch"] == 0
+        harness.render = harness.default_render
+        harness.silence = 0.0
+        await harness.until_finished("a")
 
 
 def at_a_rate_of(rate: float) -> Options:
@@ -34,11 +66,6 @@ def at_a_rate_of(rate: float) -> Options:
     )
 
 
-def adopted_without_its_identity(launch: Launch) -> Launch:
-    return replace(launch, launch_id=launch_id())
-
-
-@in_virtual_time
 @pytest.mark.parametrize("why", ["backlog", "capacity"])
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, repeatable: bool) -> None:
@@ -58,7 +85,7 @@ async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, rep
         sleeper.silence = STALL + 1
         await anyio.sleep(10)
         for launch in launches:
-            peer.adopt(adopted_without_its_identity(launch), Was.QUEUED)
+            peer.adopt(under_a_new_id(launch), AirflowState.QUEUED)
         await anyio.sleep(10)
         assert len(cloud.containers) < LAUNCHES, "nothing was left that both could launch"
         sleeper.release(*launches)  # as the database says
@@ -66,103 +93,47 @@ async def test_what_the_adopter_has_not_launched_yet_is_left_to_it(why: str, rep
         await anyio.sleep(1500)
     assert {len(cloud.of(launch.label)) for launch in launches} == {1}
     assert not any(container.stop_reasons for container in cloud.containers.values())
-    assert not sleeper.ledger.records
+    assert sleeper.is_idle()
     assert sleeper.finished() == []
 
 
-@in_virtual_time
-async def test_what_is_released_as_the_scheduler_calls_again_is_not_launched_before_that_is_read() -> None:
-    cloud = FakeCloud()
-    async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL)).running() as engine:
-        engine.silence = STALL + 1
-        first = make_launch("a", tokened=True)
-        engine.submit(first)
-        await anyio.sleep(1)
-        # The lanes' order is chance: nobody but the launching one is told.
-        engine.inbox.append(Release(first.launch_id))
-        engine.silence = 0.0
-        engine.engine._launch_kick.set()
-        await anyio.sleep(60)
-    assert cloud.calls["launch"] == 0
-    assert not engine.ledger.records
+@pytest.mark.parametrize("repeatable", [True, False])
+@pytest.mark.parametrize("tokened", [True, False])
+@pytest.mark.parametrize("adopted", [True, False])
+async def test_who_wakes_up_does_not_launch_what_another_has_adopted_and_launched(
+    adopted: bool, tokened: bool, repeatable: bool
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=20.0), rules=rules)
+    peer = Harness(cloud, rules=rules)
+    async with sleeper.running(), peer.running():
+        sleeper.silence = 30.0
+        launch = make_launch("a", started_by="ti", tokened=tokened)
+        if tokened:
+            launch = replace(launch, started_by=launch.launch_id)
+        sleeper.submit(launch)
+        await anyio.sleep(5)
+        if adopted:
+            peer.rendered.append("make the JWT differ")
+            peer.adopt(launch if tokened else under_a_new_id(launch), AirflowState.QUEUED)
+            await peer.until_launched("a")
+        sleeper.silence = 0.0
+        await sleeper.until_finished("a")
+    assert len(cloud.containers) == 1
 
 
-@in_virtual_time
-@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.AMBIGUOUS, Phase.UNRESOLVED, Phase.ACTIVE])
-async def test_what_is_released_says_nothing_more_and_its_container_runs_on(phase: Phase) -> None:
-    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=30, duration=1e5), latency=2.0)
-    if phase in (Phase.AMBIGUOUS, Phase.UNRESOLVED):
-        cloud.fault = failing("launch:after", TIMED_OUT)
-    rules = replace(RULES, repeatable=phase is not Phase.UNRESOLVED)
-    async with Harness(cloud, rules=rules).running() as engine:
-        launch = make_launch("a")
-        engine.submit(launch)
-        await engine.until(lambda: [record.phase for record in engine.ledger.records.values()] == [phase])
-        await engine.until(lambda: cloud.of("a"))
-        assert [record.phase for record in engine.ledger.records.values()] == [phase]
-        engine.take()
-        engine.reports.clear()
-        engine.release(launch)
-        await anyio.sleep(600)
-    assert engine.take() == []
-    assert [container.stop_reasons for container in cloud.of("a")] == [[]]
-    assert len(cloud.of("a")) == 1
-
-
-@in_virtual_time
-async def test_a_revoked_launch_is_stopped_although_it_is_released() -> None:
-    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5), latency=2.0)
-    async with Harness(cloud).running() as engine:
-        launch = make_launch("a")
-        engine.submit(launch)
-        await anyio.sleep(0.5)
-        engine.stop(launch.launch_id)
-        engine.release(launch)
-        await engine.until(lambda: not engine.ledger.records)
-    assert [container.stop_reasons for container in cloud.of("a")] == [["revoked"]]
-
-
-@in_virtual_time
-async def test_what_is_released_in_flight_is_not_stopped_with_everything_else() -> None:
-    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5), latency=2.0)
-    async with Harness(cloud).running() as engine:
-        released, other = make_launch("a"), make_launch("b")
-        engine.submit(released, other)
-        await engine.until(lambda: cloud.of("a") and cloud.of("b"))
-        engine.release(released)
-        await engine.until(lambda: engine.launched("b"))
-        engine.engine.drain("terminated")
-        await engine.until(lambda: cloud.of("b")[0].stop_reasons)
-        await anyio.sleep(10)
-    assert [container.stop_reasons for container in cloud.of("a")] == [[]]
-
-
-@in_virtual_time
-async def test_what_is_released_in_flight_and_adopted_back_keeps_its_container() -> None:
-    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1e4, duration=1e5), latency=2.0)
-    async with Harness(cloud).running() as engine:
-        launch = make_launch("a", tokened=True)
-        engine.submit(launch)
-        await engine.until(lambda: cloud.of("a"))
-        engine.release(launch)
-        await engine.until(lambda: not engine.ledger.records)
-        engine.adopt(launch, Was.QUEUED)
-        await engine.until(lambda: engine.launched("a"))
-    assert len(cloud.of("a")) == 1
-
-
-@in_virtual_time
 async def test_a_silence_in_which_the_loop_did_nothing_either_is_noticed_when_it_is_over() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
     sleeper = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
     peer = Harness(cloud)
     async with sleeper.running(), peer.running():
         launch = make_launch("a", started_by="ti")
-        peer.submit(adopted_without_its_identity(launch))
-        await peer.until(lambda: peer.launched("a"))
+        peer.submit(under_a_new_id(launch))
+        await peer.until_launched("a")
         sleeper.inbox.append(launch)
         sleeper.silences += 1  # a process that was stopped: the scheduler's thread was the first to go on
-        await sleeper.until(lambda: sleeper.finished("a"))
+        await sleeper.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 
@@ -174,7 +145,6 @@ class Reticent(FakeCloud):
         return [msgspec.structs.replace(o, reason="") if o.seen is Seen.PENDING else o for o in seen]
 
 
-@in_virtual_time
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_container_before(
     repeatable: bool,
@@ -196,31 +166,27 @@ async def test_a_silence_is_noticed_although_all_that_is_held_waits_for_the_cont
         await anyio.sleep(5)
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
-        peer.adopt(adopted_without_its_identity(again), Was.QUEUED)
-        await peer.until(lambda: peer.launched("a"))
+        peer.adopt(under_a_new_id(again), AirflowState.QUEUED)
+        await peer.until_launched("a")
         await anyio.sleep(10)
         sleeper.silence = 0.0
         await anyio.sleep(300)
         assert sum(container.alive(anyio.current_time()) for container in cloud.of("a")) == 1
 
 
-@in_virtual_time
-async def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
-    cloud = FakeCloud()
-    engine = Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL))
-    engine.silence = STALL + 1
+def test_a_silence_that_ends_as_the_engine_looks_is_noticed() -> None:
+    age, silences = STALL + 1, 0
 
     def ends() -> int:
-        known = engine.silences
-        if not known:
-            engine.silences, engine.silence = 1, 0.0
+        nonlocal age, silences
+        known = silences
+        age, silences = 0.0, 1
         return known
 
-    engine.engine._silences = ends
-    assert engine.engine._notes_silence()
+    watch = SilenceWatch(STALL, lambda: age, ends)
+    assert watch.notices()
 
 
-@in_virtual_time
 async def test_what_comes_long_after_a_silence_is_launched_without_a_search() -> None:
     cloud = FakeCloud(repeatable=False)
     rules = replace(RULES, repeatable=False)
@@ -231,8 +197,8 @@ async def test_what_comes_long_after_a_silence_is_launched_without_a_search() ->
         engine.silences += 1
         await anyio.sleep(600)
         engine.launch("a")
-        await engine.until(lambda: engine.launched("a"), timeout=1.0)
-    assert cloud.calls["find"] == 0
+        await engine.until_launched("a", timeout=1.0)
+    assert cloud.calls["search"] == 0
 
 
 class SlowToStop(FakeCloud):
@@ -243,14 +209,13 @@ class SlowToStop(FakeCloud):
         self.containers[handle.id].stopped = anyio.current_time() + 100.0
 
 
-@in_virtual_time
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_what_waits_for_the_container_before_does_so_after_a_silence_too(repeatable: bool) -> None:
     cloud = SlowToStop(plan=lambda label, nth: Plan(duration=1e5), repeatable=repeatable)
     rules = replace(RULES, repeatable=repeatable)
     async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL), rules=rules).running() as engine:
         first = engine.launch("a", started_by="ti")
-        await engine.until(lambda: engine.launched("a"))
+        await engine.until_launched("a")
         await anyio.sleep(60)
         engine.stop(first)
         engine.launch("a", started_by="ti")
@@ -264,7 +229,37 @@ async def test_what_waits_for_the_container_before_does_so_after_a_silence_too(r
     assert after.created >= before.stopped
 
 
-@in_virtual_time
+@pytest.mark.parametrize("dies", [False, True])
+async def test_what_waits_for_a_revoked_container_after_a_silence_does_so_although_the_loop_dies(
+    dies: bool,
+) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e4, lingers=60))
+    cloud.fault = lambda operation, cloud: TIMED_OUT if operation == "stop" else None
+    engine = Harness(cloud)
+    engine.options = replace(engine.options, stall_timeout=20.0)
+    engine.new_loop()
+    async with engine.running():
+        first = make_launch("a", started_by="ti-1")
+        engine.submit(first)
+        await engine.until_launched("a")
+        await anyio.sleep(20)
+        engine.stop(first.launch_id)
+        engine.launch("a", started_by="ti-1")
+        await anyio.sleep(1)
+        engine.silent_since = anyio.current_time() - 30
+        await anyio.sleep(2)
+        engine.silent_since = None
+        engine.silences += 1
+        await anyio.sleep(3)
+        if not dies:
+            await engine.until(lambda: len(cloud.of("a")) == 2)
+    if dies:
+        engine.new_loop()
+        async with engine.running():
+            await engine.until(lambda: len(cloud.of("a")) == 2)
+    assert cloud.of("a")[1].created >= 20 + RULES.predecessor_wait
+
+
 async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> None:
     released = anyio.Event()
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
@@ -276,22 +271,21 @@ async def test_a_silence_is_noticed_although_a_hook_blocks_the_launching() -> No
         return sleeper.default_render(launch)
 
     async with sleeper.running(), peer.running():
-        sleeper.engine._rendered = rendered  # type: ignore[method-assign]
+        sleeper.render_with(rendered)
         launch = make_launch("a", started_by="ti")
         sleeper.submit(launch)
         await anyio.sleep(1)
         sleeper.silence = STALL + 1
         await anyio.sleep(15)
-        peer.adopt(adopted_without_its_identity(launch), Was.QUEUED)
-        await peer.until(lambda: peer.launched("a"))
+        peer.adopt(under_a_new_id(launch), AirflowState.QUEUED)
+        await peer.until_launched("a")
         sleeper.silence = 0.0
         await anyio.sleep(1)
         released.set()
-        await sleeper.until(lambda: sleeper.finished("a"))
+        await sleeper.until_finished("a")
     assert len(cloud.of("a")) == 1
 
 
-@in_virtual_time
 async def test_a_gate_stays_closed_during_a_silence_for_those_that_were_never_sent() -> None:
     cloud = FakeCloud(fault=failing("launch", NO_MEMORY))
     async with Harness(cloud, options=replace(OPTIONS, stall_timeout=STALL)).running() as engine:

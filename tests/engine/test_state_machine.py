@@ -14,10 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
-from ecs_async_executor.core.lifecycle import Phase
-from ecs_async_executor.core.messages import Finished, Was
-from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.core.messages import AirflowState, Finished
 from tests.engine.cloud import Container
+from tests.engine.harness import RULES
 from tests.engine.walk import Instance, Walk
 
 
@@ -35,9 +34,8 @@ class ExactlyOnceWithoutTokens(Walk):
 class ShortGraces(Walk):
     """With graces that run out: what cannot be known is failed, and in words that say so."""
 
-    RULES = Rules(
-        service="ECS",
-        max_attempts=3,
+    RULES = replace(
+        RULES,
         missing_grace=20.0,
         seen_missing_grace=60.0,
         permanent_error_grace=40.0,
@@ -77,7 +75,7 @@ class SharedMark(Walk):
         super().__init__()
 
     def queue(self, key: str) -> None:
-        if any(r.launch.key == key and r.phase is Phase.SENDING for r in self.harness.ledger.records.values()):
+        if "sending" in self.harness.phases(key):
             self.pass_time(2 * self.cloud.latency)  # it may make a container yet
         made = [c.created for c in self.cloud.of(key)]
         if made and self.loop.time() - max(made) < self.MARGIN:
@@ -106,7 +104,7 @@ class SharedMark(Walk):
     def will_be_stopped(self, instance: Instance) -> None:
         self.revoked_once.add(instance.launch.label)
 
-    def adopt(self, instance: Instance, was: Was) -> None:
+    def adopt(self, instance: Instance, was: AirflowState) -> None:
         assert isinstance(instance, Queueing)
         now = self.loop.time()
         ended = [c for c in self.containers_of(instance) if c.ran_user_code(now) and not c.alive(now)]

@@ -20,14 +20,40 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self._moment = 0
+        self._observers: list[tuple[asyncio.Future[int], int]] = []
 
     def time(self) -> float:
         return self._now
 
+    async def settled(self, seen: int = -1) -> int:
+        """
+        Wait until everything due by now has been done, before the clock moves on; return the moment's number.
+
+        :param seen: the moment that the caller has looked at already: wait for the next one
+        """
+        observer = self.create_future()
+        self._observers.append((observer, seen))
+        moment: int = await observer
+        return moment
+
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+        if not self._ready and not self._wake_observers() and self._scheduled:  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+            self._moment += 1
         super()._run_once()  # type: ignore[misc]
+
+    def _wake_observers(self) -> bool:
+        """Tell those that have not seen this moment yet; return whether there were any."""
+        if not self._observers:
+            return False
+        due = [observer for observer, seen in self._observers if seen != self._moment and not observer.done()]
+        self._observers = [
+            (observer, seen) for observer, seen in self._observers if seen == self._moment and not observer.done()
+        ]
+        for observer in due:
+            observer.set_result(self._moment)
+        return bool(due)
 
 
 def wall() -> float:

@@ -22,10 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Finished, Launch, Launched, Stop, Was
-from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched, Stop
 from tests.engine.cloud import Container, FakeCloud, Plan
-from tests.engine.harness import OPTIONS, Harness, make_launch
+from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.virtual_time import VirtualTimeLoop, wall
 
 MAX_LAUNCHES, MAX_DESCRIBES, RATE = 5, 2, 20.0
@@ -42,7 +41,7 @@ WALK_OPTIONS = replace(
     max_concurrent_describes=MAX_DESCRIBES,
     stall_timeout=STALL,
 )
-PATIENT = Rules(service="ECS", max_attempts=3, missing_grace=1000.0, permanent_error_grace=1e5)
+PATIENT = replace(RULES, missing_grace=1000.0, permanent_error_grace=1e5)
 """No grace runs out while anything is wrong: nothing fails but what has failed."""
 
 ERRORS = {
@@ -246,7 +245,7 @@ class Walk(RuleBasedStateMachine):
         self.pass_time(seconds)
 
     @rule(
-        operation=st.sampled_from(["launch", "launch:after", "describe", "find", "stop", "stop:after"]),
+        operation=st.sampled_from(["launch", "launch:after", "describe", "search", "stop", "stop:after"]),
         error=st.sampled_from(sorted(ERRORS)),
         probability=st.sampled_from([0.1, 0.5, 1.0]),
         seconds=st.sampled_from([1.0, 30.0, 300.0]),
@@ -350,7 +349,7 @@ class Walk(RuleBasedStateMachine):
             if stop_containers and instance.open:
                 self.will_be_stopped(instance)
         for _ in range(1 + again):
-            self.harness.engine.drain("The scheduler was terminated" if stop_containers else None)
+            self.harness.drain("The scheduler was terminated" if stop_containers else None)
         self.loop.run_until_complete(self.finished(limit))
         if not self.stragglers:
             assert max(self.cloud.call_times["launch"], default=0.0) <= drained_at
@@ -383,9 +382,9 @@ class Walk(RuleBasedStateMachine):
             if not instance.open:
                 continue
             running = any(c.ran_user_code(now) for c in self.containers_of(instance))
-            self.adopt(instance, Was.RUNNING if running else Was.QUEUED)
+            self.adopt(instance, AirflowState.RUNNING if running else AirflowState.QUEUED)
 
-    def adopt(self, instance: Instance, was: Was) -> None:
+    def adopt(self, instance: Instance, was: AirflowState) -> None:
         self.harness.adopt(instance.launch, was, instance.arn)
 
     # --- what has to hold ------------------------------------------------------------------------------------
@@ -470,10 +469,10 @@ class Walk(RuleBasedStateMachine):
             self.pass_time(4500.0)
             self.apply_reports()
             lost = [i for i in self.each() if i.open]
-            assert not lost, f"no outcome: {lost[:3]}, {self.harness.ledger.records}"
+            assert not lost, f"no outcome: {lost[:3]}, {self.harness.records()}"
             for harness in (self.harness, *(straggler.harness for straggler in self.stragglers)):
-                assert not harness.ledger.records
-                assert not harness.ledger.stops
+                assert harness.is_idle()
+                assert not harness.owes_stops()
             self.nothing_is_launched_after_drain()
         finally:
             for task in (self.engine_task, *(straggler.engine_task for straggler in self.stragglers)):
@@ -494,7 +493,7 @@ class Walk(RuleBasedStateMachine):
         self.queue_new([Plan()], 8)
         self.pass_time(0.02)
         self.drained_at = self.loop.time()
-        self.harness.engine.drain(None)
+        self.harness.drain()
         self.queue("late")
         self.loop.run_until_complete(self.engine_task)
         assert not self.cloud.of("late")

@@ -30,7 +30,7 @@ ASKED = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local.conformance",
         description="Ask an ECS and a Batch whether what is believed of them is so. Without --endpoint or --real, "

@@ -1,0 +1,52 @@
+"""
+The commands of ``airflow ecs-async``.
+
+May import Airflow and everything else of this package. Every ``airflow`` command loads this module, so a command's
+own imports wait until it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+_arg: Any = Arg  # untyped in Airflow
+
+_TEAM = _arg(("--team",), help="Use the configuration of this team", default=None)
+_SERVICE = _arg(
+    ("--service",),
+    help="Use the executor for this service; the default is the first configured one, else that for ECS",
+    choices=("ecs", "batch"),
+    default=None,
+)
+_TIMEOUT = _arg(("--timeout",), help="Seconds to wait for the service", type=float, default=15.0)
+_QUEUE = _arg(("--queue",), help="The Airflow queue of the example task", default=None)
+_EXECUTOR_CONFIG = _arg(
+    ("--executor-config",), help="The executor_config of the example task, as JSON", type=json.loads, default=None
+)
+
+
+def get_cli_commands() -> list[GroupCommand]:
+    """Return the command group, for the provider info and for Airflow 3.1's executors."""
+    return [
+        GroupCommand(
+            name="ecs-async",
+            help="Check the asynchronous executors for ECS and Batch",
+            subcommands=(
+                ActionCommand(
+                    name="check",
+                    help="Check the settings, and make every request that starts no container",
+                    func=lazy_load_command("ecs_async_executor.cli.check"),
+                    args=(_TEAM, _SERVICE, _TIMEOUT),
+                ),
+                ActionCommand(
+                    name="show-request",
+                    help="Show the request that would launch a task, without its secrets",
+                    func=lazy_load_command("ecs_async_executor.cli.show_request"),
+                    args=(_TEAM, _SERVICE, _QUEUE, _EXECUTOR_CONFIG),
+                ),
+            ),
+        )
+    ]

@@ -1,0 +1,111 @@
+"""
+The engine's reports become Airflow's events, and errors become words.
+
+May import ``compat``, ``core`` and the service-free adapter. Main thread only, inside ``sync()``: no system call,
+and every statement can be followed by SystemExit, after which the same report is applied again.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ecs_async_executor.adapter.compat import Key, VersionedExecutor
+from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.telemetry import LogLines
+from ecs_async_executor.adapter.tracking import Tracking
+from ecs_async_executor.core.errors import BackendError, Rejected
+from ecs_async_executor.core.messages import Finished, Launched, Notice, Report, Unfollowed
+from ecs_async_executor.services.redaction import redacted
+
+
+class Reports:
+    """
+    Applies reports to an executor.
+
+    :ivar applying: the key whose outcome is being set: a change of its state is the executor's own
+    """
+
+    def __init__(
+        self, executor: VersionedExecutor, adapter: ServiceAdapter, tracking: Tracking, lines: LogLines
+    ) -> None:
+        self._executor = executor
+        self._adapter = adapter
+        self._tracking = tracking
+        self._lines = lines
+        self.applying: Key | None = None
+
+    def apply(self, report: Report) -> None:
+        """Apply a report, at most once per launch and to no other launch of its key; raise nothing."""
+        try:
+            self._apply(report)
+        except Exception as error:  # noqa: BLE001 - every sync() would meet it again, before all other reports
+            self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
+            if isinstance(report, Finished | Unfollowed):
+                self._executor.running.discard(cast("Key", report.key))
+                self._tracking.forget(report.key)
+
+    def _apply(self, report: Report) -> None:
+        key: Key = report.key
+        tracking = self._tracking
+        tracked = tracking.launches.get(key)
+        if tracked is None or tracked.launch_id != report.launch_id:
+            return
+        executor = self._executor
+        if isinstance(report, Finished):
+            self._explain(report)
+            self.applying = key
+            try:
+                if report.success:
+                    executor.success(key)
+                else:
+                    executor.fail(key, report.reason)
+            finally:
+                self.applying = None
+            # Last: a SystemExit before this has the report applied again, to the same effect.
+            tracking.forget(key)
+        elif isinstance(report, Launched):
+            tracking.has_container(report.launch_id)
+            executor.running_state(key, report.handle_id)
+        elif isinstance(report, Notice):
+            if report.unlaunched:
+                tracking.waits_for_capacity(report.launch_id)
+            self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
+            executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
+        elif isinstance(report, Unfollowed):
+            self._lines.add("warning", "container.unfollowed", key=str(key), reason=report.reason)
+            executor.log_task_event(event="container not followed", extra=report.reason, ti_key=key)
+            executor.running.discard(key)
+            tracking.forget(key)
+
+    def _explain(self, report: Finished) -> None:
+        """Put a failure into the log, and into Airflow's event log; raise nothing."""
+        if report.success:
+            return
+        try:
+            what = "container" if report.handle_id else "launch"
+            self._lines.add(
+                "warning",
+                f"{what}.failed",
+                key=str(report.key),
+                launch_id=report.launch_id,
+                reason=report.reason,
+                handle_id=report.handle_id,
+                exit_code=report.exit_code,
+                stop_code=report.stop_code,
+            )
+            event = "container failure" if report.handle_id else self._adapter.launch_failure
+            self._executor.log_task_event(
+                event=f"{self._adapter.service.name.lower()} {event}",
+                extra=report.reason or "",
+                ti_key=cast("Key", report.key),
+            )
+        except Exception as error:  # noqa: BLE001 - the outcome matters more than its explanation
+            self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's words, safe to show."""
+    text = redacted(str(error))
+    if isinstance(error, BackendError | TimeoutError | Rejected):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

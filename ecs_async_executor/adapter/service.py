@@ -1,0 +1,117 @@
+"""
+What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
+
+May import ``compat``, ``core`` and ``settings``. A third service needs one class that meets the protocol, and an
+executor class that makes it and carries the methods which users override.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.settings import Tuning
+
+
+class ServiceAdapter(Protocol):
+    """
+    One service, as configured for one executor, and the methods of that executor which users override.
+
+    Making one reads no settings: Airflow's api-server makes executors for :meth:`get_task_log` alone. Properties
+    that read them raise :class:`~ecs_async_executor.core.errors.ConfigurationError`, which names every problem.
+    """
+
+    @property
+    def service(self) -> Service:
+        """What is known of the service without asking it."""
+        ...
+
+    @property
+    def launch_failure(self) -> str:
+        """The provider's event name, after the service's name, for a launch without a container."""
+        ...
+
+    @property
+    def never_called(self) -> Mapping[str, str]:
+        """Methods of the provider's executor that this package never calls, each with what to do instead."""
+        ...
+
+    @property
+    def tuning(self) -> Tuning:
+        """The settings of the engine."""
+        ...
+
+    @property
+    def max_attempts(self) -> int:
+        """How many containers one launch may try as long as none of them started."""
+        ...
+
+    @property
+    def destination(self) -> str:
+        """Where containers go by default, for people."""
+        ...
+
+    @property
+    def check_health_on_startup(self) -> bool:
+        """Whether ``start()`` makes a test call and raises if the service refuses it."""
+        ...
+
+    def prepare(self) -> None:
+        """
+        Build what every request starts from, on the main thread.
+
+        :raises ConfigurationError: if the settings cannot be used
+        """
+        ...
+
+    def make_backend(self) -> Backend:
+        """Make the client of the service, unopened."""
+        ...
+
+    def handle_id(self, external_executor_id: str) -> str | None:
+        """Return Airflow's ``external_executor_id`` if it is a container's identifier, else None."""
+        ...
+
+    def has_overridden_hooks(self) -> bool:
+        """Return whether a subclass or the instance overrides a method that shapes requests."""
+        ...
+
+    def command(self, workload: Any) -> list[str]:
+        """Return the command that runs a workload in a container; it holds the workload's JWT."""
+        ...
+
+    def request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
+        """Return the request for a workload; this can run a user's code, which may block or raise anything."""
+        ...
+
+    def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
+        """
+        Make a request ready to be sent.
+
+        :param expires_at: wall-clock seconds after which the request's JWT is of no use
+        :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        """Name what the SDK would refuse in a request."""
+        ...
+
+
+def is_overridden(executor: object, base: type, *names: str) -> bool:
+    """Return whether a subclass of ``base``, or the instance itself, replaces one of these methods."""
+    cls = type(executor)
+    return any(getattr(cls, name) is not getattr(base, name) or name in vars(executor) for name in names)
+
+
+def ignored_methods(executor: object, never_called: Mapping[str, str]) -> dict[str, str]:
+    """Return those of ``never_called`` which a user's class defines."""
+    users = [vars(cls) for cls in type(executor).__mro__ if not _is_airflows_or_ours(cls)]
+    return {name: instead for name, instead in never_called.items() if any(name in one for one in users)}
+
+
+def _is_airflows_or_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in {"airflow", "ecs_async_executor"}

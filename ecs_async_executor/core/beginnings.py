@@ -1,0 +1,35 @@
+"""
+How a launch begins: queued by this scheduler, or adopted from another.
+
+May import ``messages`` and ``phases``.
+"""
+
+from __future__ import annotations
+
+from ecs_async_executor.core.messages import AirflowState
+from ecs_async_executor.core.phases import Checking, Doubt, InDoubt, Searching, Waiting, Why
+
+
+def queued(not_before: float) -> Waiting:
+    """Begin a launch of this scheduler's own."""
+    return Waiting(not_before)
+
+
+def adopted(
+    state: AirflowState, handle_id: str | None, *, tokened: bool, now: float, not_before: float
+) -> InDoubt | Checking | Searching:
+    """
+    Begin to find out about a launch of another scheduler's.
+
+    A queued workload whose ``launch_id`` was assigned by Airflow needs no search: its client tokens are the
+    ones that the other scheduler used, so that the launch request itself says whether there is a container,
+    without the delay of a listing.
+
+    :param handle_id: the container's identifier if Airflow knows one
+    :param tokened: the other scheduler launched it, if at all, under this ``launch_id``
+    """
+    if handle_id is not None:
+        return Checking(handle_id, Why.NAMED, state, not_before)
+    if state is AirflowState.QUEUED and tokened:
+        return InDoubt(not_before, Doubt(since=now, inherited=True))
+    return Searching(None, state, not_before)

@@ -1,0 +1,202 @@
+"""
+What the service says of a launch's container: observed, missing, held, gone.
+
+May import the other decisions of ``core``, but not ``table``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msgspec.structs import replace
+
+from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.events import Effect, Emit, Observed, SendStop, StopTargetMissing
+from ecs_async_executor.core.grace import NOT_YET, Grace
+from ecs_async_executor.core.messages import Finished, Launched
+from ecs_async_executor.core.notices import container_waits
+from ecs_async_executor.core.phases import (
+    LOCATED,
+    Doubt,
+    InDoubt,
+    Located,
+    Revoked,
+    Running,
+    Starting,
+    Tracked,
+    Waiting,
+)
+from ecs_async_executor.core.policy import Rules, relaunch_delay
+from ecs_async_executor.core.settling import end, enter, fail
+
+
+def claim(
+    tracked: Tracked,
+    handle: Handle,
+    now: float,
+    *,
+    inherited: bool = False,
+    runs: bool = False,
+    missing: Grace = NOT_YET,
+) -> list[Effect]:
+    """
+    Give the launch its container.
+
+    :param inherited: the scheduler before us may have launched it
+    :param runs: Airflow says that user code runs in it
+    :param missing: how long the service has not known it
+    """
+    phase: Located = (
+        Running(handle, now, confirmed=False, missing=missing)
+        if runs
+        else Starting(handle, now, inherited=inherited, missing=missing)
+    )
+    effects = enter(tracked, phase, now)
+    if tracked.wanted:
+        launch = tracked.launch
+        effects.append(Emit(Launched(launch.launch_id, launch.key, handle.id)))
+    return effects
+
+
+def is_news(phase: Located, observation: Observation) -> bool:
+    """Return whether an observation can change anything; that of a container that simply runs on cannot."""
+    seen = observation.seen
+    if isinstance(phase, Running):
+        unseen, started = not phase.confirmed, False
+    else:
+        unseen, started = not phase.seen, observation.started
+    return (
+        unseen
+        or started
+        or phase.missing.last_at is not None
+        or observation.exit_code is not None
+        or not (seen is Seen.RUNNING or seen is Seen.PENDING)
+        or (seen is Seen.PENDING and (bool(observation.reason) or phase.held.last_at is not None))
+    )
+
+
+def observed(tracked: Tracked, phase: Located, event: Observed, now: float, rules: Rules) -> list[Effect]:
+    """Let a description change a launch that has its container."""
+    observation = event.observation
+    if observation.seen is Seen.MISSING:
+        return _missing(tracked, phase, event.pause, now, rules)
+    phase = tracked.phase = _known(tracked, phase, observation)
+    if observation.exit_code == 0:
+        return _succeeded(tracked, observation)
+    if observation.exit_code is not None:
+        return _failed(tracked, observation)
+    if observation.seen is Seen.PENDING:
+        return _waits(tracked, phase, event, now, rules)
+    if observation.seen is not Seen.STOPPED:
+        return []
+    if isinstance(phase, Running):
+        return _failed(tracked, observation)
+    return _never_started(tracked, phase, event, now, rules)
+
+
+def _known(tracked: Tracked, phase: Located, observation: Observation) -> Located:
+    """Return the phase now that the service has told of the container."""
+    if isinstance(phase, Running):
+        return replace(phase, confirmed=True, missing=NOT_YET)
+    if not observation.started:
+        return replace(phase, seen=True, missing=NOT_YET)
+    # It is never launched again, and there can be tens of thousands of these.
+    tracked.launch = dataclasses.replace(tracked.launch, workload=None)
+    return Running(phase.handle, phase.since, held=phase.held)
+
+
+def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
+    launch = tracked.launch
+    report = Finished(
+        launch.launch_id,
+        launch.key,
+        success=True,
+        handle_id=observation.handle.id,
+        exit_code=0,
+        stop_code=observation.stop_code,
+    )
+    return end(tracked, report)
+
+
+def _failed(tracked: Tracked, observation: Observation, note: str = "") -> list[Effect]:
+    status = f"The container stopped without an exit code (status {observation.status})"
+    return fail(
+        tracked,
+        (observation.reason or status) + note,
+        handle_id=_handle_id(tracked),
+        exit_code=observation.exit_code,
+        stop_code=observation.stop_code,
+    )
+
+
+def _handle_id(tracked: Tracked) -> str:
+    assert isinstance(tracked.phase, LOCATED)
+    return tracked.phase.handle.id
+
+
+def _never_started(tracked: Tracked, phase: Starting, event: Observed, now: float, rules: Rules) -> list[Effect]:
+    """Launch again: user code did not run, so that nothing runs twice."""
+    observation, attempt = event.observation, tracked.attempt
+    if not tracked.wanted:
+        return end(tracked)
+    if observation.by_hand:
+        return _failed(tracked, observation)  # a person who stops this container does not want the next one
+    if attempt >= rules.max_attempts:
+        return _failed(
+            tracked, observation, f" (container {attempt} of {rules.max_attempts}, none of them started)"
+        )
+    tracked.attempt += 1
+    tracked.past += (observation.handle.id,)
+    tracked.told = ()  # what the next one waits for is news
+    not_before = now + relaunch_delay(attempt, event.jitter)
+    if phase.inherited:
+        # The scheduler before us may have gone on to this attempt, too.
+        return enter(tracked, InDoubt(not_before, Doubt(tracked.since, inherited=True)), now)
+    return enter(tracked, Waiting(not_before), now)
+
+
+def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules: Rules) -> list[Effect]:
+    """Say what a container waits for, as nothing else would; it may wait for ever, unless there is a limit."""
+    reason = event.observation.reason
+    if not reason or not tracked.wanted:
+        tracked.phase = replace(phase, held=NOT_YET)
+        return []
+    held = phase.held.answered(now, event.pause)
+    tracked.phase = phase = replace(phase, held=held)
+    limit = rules.capacity_timeout
+    if limit is not None and held.counted >= limit and isinstance(phase, Starting):
+        why = f"{rules.service} let the container wait for {held.counted:.0f} s: {reason}"
+        stop = SendStop(phase.handle, "It waited for too long")
+        return [stop, *fail(tracked, why, handle_id=phase.handle.id)]
+    return container_waits(tracked, rules.service, reason)
+
+
+def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: Rules) -> list[Effect]:
+    """Fail a launch whose container the service has not known for too long."""
+    revoked = isinstance(tracked.demand, Revoked)
+    # That an adopted one runs is Airflow's word, until the service has told of it.
+    ran = isinstance(phase, Running) and phase.confirmed
+    grace = rules.seen_missing_grace if ran and not revoked else rules.missing_grace
+    missing = phase.missing.answered(now, pause)
+    tracked.phase = replace(phase, missing=missing)
+    if missing.counted < grace:
+        return []
+    handle = phase.handle
+    known = "no longer knows" if isinstance(phase, Running) or phase.seen else "does not know"
+    # It cannot be proven that nothing runs: ask for it to be stopped before Airflow may start another.
+    told = "Airflow was told that it failed" if tracked.wanted else "Nobody waits for it"
+    stops: list[Effect] = [SendStop(handle, f"Its state could not be found out. {told}")]
+    why = f"{rules.service} {known} the container {handle.id} (MISSING for {grace:.0f} s)"
+    return [*([] if revoked else stops), *fail(tracked, why, handle_id=handle.id)]
+
+
+def stop_target_missing(
+    tracked: Tracked, phase: Located, _: StopTargetMissing, now: float, rules: Rules
+) -> list[Effect]:
+    """The service knows no such container to stop: no longer, or, right after its launch, not yet."""
+    seen = phase.confirmed if isinstance(phase, Running) else phase.seen
+    if not tracked.wanted and (seen or now - phase.since >= rules.missing_grace):
+        return end(tracked)
+    if phase.missing.last_at is None:
+        tracked.phase = replace(phase, missing=phase.missing.answered(now, 0.0))
+    return []

@@ -1,0 +1,56 @@
+"""
+What Airflow's event log is told of a launch that has to wait.
+
+May import ``errors``, ``events``, ``messages``, ``phases`` and ``policy``. The same reason is told once,
+however often the service gives it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.events import Effect, Emit
+from ecs_async_executor.core.messages import Notice
+from ecs_async_executor.core.phases import Tracked
+
+NOTICES_PER_CONTAINER = 8
+"""A service whose reasons have no code could word each of them differently."""
+
+_END_OF_CODE = re.compile(r" - |: ")
+_DIGITS = re.compile(r"\d+")
+_WAITS_FOR = {
+    Kind.REFUSED: ("refused", "refuses it"),
+    Kind.CAPACITY: ("no capacity", "has no capacity for it"),
+    Kind.AMBIGUOUS: ("no answer", "gives no answer"),
+}
+"""Why a request has to wait: in a topic, and in a sentence."""
+
+
+def topic(how: str, reason: str) -> str:
+    """
+    Return what a reason for waiting is about, without what differs each time that it is given.
+
+    :param how: who keeps the launch waiting: the same code can be said of a request and of the container
+    """
+    return f"{how}: {_DIGITS.sub('', _END_OF_CODE.split(reason, maxsplit=1)[0])}"
+
+
+def request_waits(tracked: Tracked, service: str, kind: Kind, reason: str) -> list[Effect]:
+    """Say once why a launch cannot get a container for now."""
+    how, what = _WAITS_FOR[kind]
+    about = how if kind is Kind.AMBIGUOUS else topic(how, reason)
+    return _tell(tracked, about, f"The container waits: {service} {what}: {reason}", unlaunched=True)
+
+
+def container_waits(tracked: Tracked, service: str, reason: str) -> list[Effect]:
+    """Say once what a container waits for that the service has taken and does not start."""
+    return _tell(tracked, topic("waits", reason), f"The container waits: {service}: {reason}", unlaunched=False)
+
+
+def _tell(tracked: Tracked, about: str, text: str, *, unlaunched: bool) -> list[Effect]:
+    if not tracked.wanted or about in tracked.told or len(tracked.told) >= NOTICES_PER_CONTAINER:
+        return []
+    tracked.told += (about,)
+    launch = tracked.launch
+    return [Emit(Notice(launch.launch_id, launch.key, "container waits", text, unlaunched=unlaunched))]

@@ -1,0 +1,331 @@
+"""
+The lane that launches: the most urgent launch that may be sent is rendered, sent, and its answer taken in.
+
+May import ``core``, ``dispatcher``, ``intake``, ``options``, ``rendering``, ``session``, ``wakeup``,
+anyio and structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials
+work, a request may be in flight, the gate of the placement lets it pass and the rate has room for it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+import structlog
+from anyio.abc import TaskGroup
+
+from ecs_async_executor.core.attempts import is_too_old
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
+from ecs_async_executor.core.events import (
+    Because,
+    Doubted,
+    LookInstead,
+    Refused,
+    Replied,
+    Requested,
+    Unrenderable,
+)
+from ecs_async_executor.core.gates import Gate
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
+from ecs_async_executor.core.placements import Placements
+from ecs_async_executor.core.queue import LaunchQueue
+from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
+from ecs_async_executor.engine.intake import Intake
+from ecs_async_executor.engine.options import Options
+from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.session import Session
+from ecs_async_executor.engine.wakeup import IDLE, Wakeup
+
+log = structlog.get_logger(__name__)
+
+RENDERINGS_PER_YIELD = 16
+"""A rendering takes some hundred microseconds; after so many in a row the other lanes get their turn."""
+LOOK_AGAIN_SECONDS = 1.0
+"""A silence or a closed gate is looked at again after so long at most."""
+FRESH_SECONDS = 60.0
+"""A rendered request that expires in less is rendered again."""
+
+
+class _NotToBeSent(Exception):
+    """The launch that was rendered is not sent now."""
+
+
+class Launching:
+    """
+    Sends the requests of launches.
+
+    :param wall: the wall clock, for the expiry of requests only
+    :param random_source: the jitter of repeated requests
+    :param tasks: where each request runs
+    :param answered: called after each answer
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        session: Session,
+        limiter: Limiter,
+        placements: Placements,
+        silence: SilenceWatch,
+        intake: Intake,
+        rendering: Rendering,
+        dispatcher: Dispatcher,
+        options: Options,
+        wall: Callable[[], float],
+        random_source: random.Random,
+        tasks: TaskGroup,
+        wakeup: Wakeup,
+        answered: Callable[[], None],
+        event: Callable[[str], str],
+    ) -> None:
+        self._ledger = ledger
+        self._session = session
+        self._limiter = limiter
+        self._placements = placements
+        self._silence = silence
+        self._intake = intake
+        self._rendering = rendering
+        self._dispatcher = dispatcher
+        self._max_in_flight = options.max_concurrent_launches
+        self._wall = wall
+        self._random = random_source
+        self._tasks = tasks
+        self._wakeup = wakeup
+        self._answered = answered
+        self._event = event
+        self._buckets: set[str] = set()
+        self._draining = False
+        self.in_flight = 0
+
+    def wake(self) -> None:
+        """Have the launch queues looked at."""
+        self._wakeup.set()
+
+    def drain(self) -> None:
+        """Launch nothing any more."""
+        self._draining = True
+        self.wake()
+
+    def rate(self) -> float:
+        """Return the launches per second that rates and rendering allow at present."""
+        rates = sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",))
+        return min(rates, self._rendering.rate)
+
+    async def run(self) -> None:
+        """Launch until :meth:`drain` is called."""
+        rendered = 0
+        while not self._draining:
+            now = anyio.current_time()
+            self._ledger.advance(now)
+            queue, wake_at = self.choose(now)
+            if queue is None:
+                await self._wakeup.wait_until(wake_at)
+                continue
+            tracked = self._ledger.queues.head(queue)
+            assert tracked is not None
+            self._ledger.queues.pop(queue)
+            try:
+                await self._launch(tracked)
+            except Exception as error:
+                log.exception(self._event("launch.failed"), workload=str(tracked))
+                self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
+            rendered += 1
+            if rendered % RENDERINGS_PER_YIELD == 0:
+                await anyio.lowlevel.checkpoint()
+
+    # --- which launch is next --------------------------------------------------------------------------------
+
+    def choose(self, now: float) -> tuple[LaunchQueue | None, float]:
+        """Return the queue with the most urgent launch that may be sent now, or when to look again."""
+        ledger = self._ledger
+        wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
+        if self._silence.notices():
+            # Another scheduler may be adopting launches of this one, which must not launch behind its back.
+            if self._silence.is_silent():
+                return None, now + LOOK_AGAIN_SECONDS
+            if self._intake.is_behind():  # the inbox says what the other has adopted
+                self._intake.wake()
+                return None, now + LOOK_AGAIN_SECONDS
+            self._doubt(now)
+            self._silence.looked_after()
+        if not self._session.may_call(now):
+            return None, self._session.next_probe_at or wake_at
+        if self.in_flight >= self._max_in_flight:
+            return None, wake_at  # a reply wakes
+        self._review_closed_placements(now)
+        queues = list(ledger.queues.queues.values())
+        self._limiter.launches_waiting(sum(len(queue.heap) for queue in queues))
+        best: LaunchQueue | None = None
+        for queue in queues:
+            if ledger.queues.head(queue) is None:
+                ledger.queues.drop(queue)
+                continue
+            if queue.placement is not None and queue.bucket is not None:
+                gate = self._placements.gate(queue.placement)
+                if not gate.may_pass(now):
+                    wake_at = min(wake_at, gate.next_probe_at or wake_at, now + LOOK_AGAIN_SECONDS)
+                    continue
+                ready_at = self._limiter.launch_ready_at(queue.bucket, now)
+                if ready_at > now:
+                    wake_at = min(wake_at, ready_at)
+                    continue
+            if best is None or queue.heap[0] < best.heap[0]:
+                best = queue
+        return best, wake_at
+
+    def _doubt(self, now: float) -> None:
+        """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
+        repeatable = self._ledger.rules.repeatable
+        for tracked in list(self._ledger.unsettled.values()):
+            if not (repeatable and tracked.launch.tokened):
+                self._dispatcher.apply(tracked, Doubted(), now)
+        self._dispatcher.wake_lanes()
+
+    def _review_closed_placements(self, now: float) -> None:
+        """Tell the launches at closed gates why they wait, and end the waits that have been long enough."""
+        if not self._placements.begins_review(now):
+            return
+        queues = self._ledger.queues
+        for queue in list(queues.queues.values()):
+            if queue.placement is None or (barred := self._placements.barred(queue.placement)) is None:
+                continue
+            for tracked in queues.members(queue):
+                self._dispatcher.apply(tracked, barred, now)
+        self._dispatcher.wake_lanes()
+
+    def forget_gates(self, now: float) -> None:
+        """Forget the closed gates at which no launch waits any more."""
+        for placement in self._placements.forget(self._needed_placements, now):
+            log.info(self._event("gate.forgotten"), placement=placement)
+
+    def _needed_placements(self) -> set[str]:
+        return self._ledger.queues.needed_placements(self._ledger.unsettled.values())
+
+    # --- one launch ------------------------------------------------------------------------------------------
+
+    async def _launch(self, tracked: Tracked) -> None:
+        now = anyio.current_time()
+        spec = None
+        if isinstance(tracked.phase, InDoubt):
+            if is_too_old(tracked.phase.doubt, now, self._ledger.rules):
+                self._dispatcher.dispatch(tracked, LookInstead(Because.TOO_OLD), now)
+                return
+            spec = tracked.phase.doubt.spec
+        if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + FRESH_SECONDS):
+            try:
+                spec = await self._rendered(tracked)
+            except _NotToBeSent:
+                return
+            now = anyio.current_time()
+        queues = self._ledger.queues
+        queues.learn_route(tracked, spec.placement, spec.bucket)
+        self._buckets.add(spec.bucket)
+        gate = self._placements.gate(spec.placement)
+        if (
+            self._draining
+            or self._silence.notices()
+            or not gate.may_pass(now)
+            or self._limiter.launch_ready_at(spec.bucket, now) > now
+            or not self._session.begins_call(now)
+        ):
+            queues.add(tracked, now)
+            return
+        self._limiter.take_launch(spec.bucket, now)
+        gate.probe_started(now)
+        self._dispatcher.apply(tracked, Requested(spec), now)
+        if not isinstance(tracked.phase, Sending):
+            return  # a bug has ended it
+        self.in_flight += 1
+        self._tasks.start_soon(self._send, tracked, spec, gate, not gate.is_open)
+
+    async def _rendered(self, tracked: Tracked) -> LaunchSpec:
+        """
+        Render a launch.
+
+        :raises _NotToBeSent: if the request must not be sent; the launch has had the event for it
+        """
+        queues = self._ledger.queues
+        ticket = queues.ticket(tracked)
+        try:
+            spec = await self._rendering.render(tracked.launch)
+        except Rejected as rejected:
+            self._not_rendered(tracked, ticket, rejected.reason)
+            raise _NotToBeSent from None
+        except Exception as error:
+            log.exception(self._event("launch.render_failed"), workload=str(tracked))
+            self._not_rendered(tracked, ticket, f"The request could not be built: {type(error).__name__}")
+            raise _NotToBeSent from None
+        if not queues.is_current(tracked, ticket):
+            raise _NotToBeSent  # revoked or superseded while user code ran
+        phase = tracked.phase
+        earlier = phase.doubt.spec if isinstance(phase, InDoubt) else None
+        if earlier is not None and earlier.scope != spec.scope:
+            # A client token holds at one place: search where the earlier request may have been carried out.
+            self._dispatcher.dispatch(tracked, LookInstead(Because.ELSEWHERE), anyio.current_time())
+            raise _NotToBeSent
+        return spec
+
+    def _not_rendered(self, tracked: Tracked, ticket: int | None, reason: str) -> None:
+        if self._ledger.queues.is_current(tracked, ticket):  # user code may have taken its time before it failed
+            self._dispatcher.dispatch(tracked, Unrenderable(reason), anyio.current_time())
+
+    async def _send(self, tracked: Tracked, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
+        try:
+            observation = await self._session.launch(spec, tracked.client_token(spec))
+        except BackendError as error:
+            self._refused(tracked, spec, gate, error, probes=probes)
+        else:
+            now = anyio.current_time()
+            self._limiter.launch_succeeded(spec.bucket)
+            if probes:
+                self._placements.succeeded(spec.placement, gate)
+                log.info(self._event("gate.opened"), placement=spec.placement)
+            if isinstance(tracked.phase, Ended):
+                # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
+                self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
+            self._dispatcher.dispatch(tracked, Replied(observation), now)
+        finally:
+            self.in_flight -= 1
+            if self._ledger.has_queued():
+                self.wake()
+            self._answered()
+
+    def _refused(
+        self, tracked: Tracked, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
+    ) -> None:
+        now = anyio.current_time()
+        if error.kind in (Kind.CAPACITY, Kind.REFUSED):
+            if gate.is_open:
+                log.warning(
+                    self._event("gate.closed"),
+                    placement=spec.placement,
+                    code=error.code,
+                    reason=error.message,
+                )
+            # A request that left before the gate closed says nothing about the probe that may be out.
+            if probes or gate.is_open:
+                self._placements.refused(spec.placement, gate, error.kind, str(error), now)
+        else:
+            if probes:
+                gate.undecided(now)
+            if error.kind is Kind.THROTTLED:
+                self._limiter.launch_throttled(spec.bucket, now)
+            log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
+        refused = Refused(
+            error,
+            self._random.random(),
+            # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
+            pause=gate.pause if probes else gate.most_delay,
+            probe=probes,
+            unanswered=self._session.is_unanswered(now),
+        )
+        self._dispatcher.dispatch(tracked, refused, now)

@@ -1,0 +1,135 @@
+"""
+The lanes that poll: describe every container again and again, and the young ones more often.
+
+May import ``core``, ``describing``, ``dispatcher`` and anyio.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from ecs_async_executor.core.containers import is_news
+from ecs_async_executor.core.events import Observed
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.limiter import Limiter, PollPacer
+from ecs_async_executor.core.phases import LOCATED, Tracked
+from ecs_async_executor.engine.describing import Describing
+from ecs_async_executor.engine.dispatcher import Dispatcher
+
+YOUNG_SECONDS = 120.0
+"""A container is young for so long after it was learnt."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Batch:
+    """Launches that one call describes; also the borrower of that call's place."""
+
+    launches: Sequence[Tracked]
+
+
+class Polling:
+    """
+    Sweeps over the containers. Time is what wakes it.
+
+    :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
+    :param random_source: the jitter of relaunches
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        limiter: Limiter,
+        describing: Describing,
+        dispatcher: Dispatcher,
+        poll_interval: float,
+        random_source: random.Random,
+    ) -> None:
+        self._ledger = ledger
+        self._limiter = limiter
+        self._describing = describing
+        self._dispatcher = dispatcher
+        self._poll_interval = poll_interval
+        self._random = random_source
+        self._pacer = PollPacer(poll_interval)
+        self._calls = 0
+
+    async def run(self) -> None:
+        """Sweep over all containers."""
+        while True:
+            started_at = anyio.current_time()
+            self._calls = await self.sweep(self._ledger.active.values(), self._interval(self._calls))
+            await anyio.sleep_until(started_at + self._interval(self._calls))
+
+    async def run_young(self) -> None:
+        """
+        Sweep over the young containers in between, where a whole sweep takes long.
+
+        Most containers end young. These sweeps get as much of the read budget as whole ones.
+        """
+        calls = 0
+        while True:
+            started_at = anyio.current_time()
+            if self._interval(self._calls) > 2.0 * self._poll_interval:
+                young = self._ledger.active_since(started_at - YOUNG_SECONDS)
+                calls = await self.sweep(young, self._interval(calls))
+            else:
+                calls = 0
+            await anyio.sleep_until(started_at + self._interval(calls))
+
+    async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
+        """
+        Describe the containers of launches once; return the number of calls.
+
+        :param pause: seconds that were meant to pass since the sweep before
+        """
+        batches = list(self._batches(launches))
+        async with anyio.create_task_group() as calls:
+            for scope, batch in batches:
+                await self._describing.wait_for_read()
+                await self._describing.places.acquire_on_behalf_of(batch)
+                calls.start_soon(self._describe, scope, batch, pause)
+        return len(batches)
+
+    def _interval(self, calls: int) -> float:
+        return self._pacer.interval(calls, self._limiter.read_rate)
+
+    def _batches(self, launches: Iterable[Tracked]) -> Iterable[tuple[str, _Batch]]:
+        by_scope: defaultdict[str, list[Tracked]] = defaultdict(list)
+        for tracked in launches:
+            handle = tracked.handle
+            if handle is not None:
+                by_scope[handle.scope].append(tracked)
+        for scope, members in by_scope.items():
+            for batch in self._describing.in_batches(members):
+                yield scope, _Batch(batch)
+
+    async def _describe(self, scope: str, batch: _Batch, pause: float) -> None:
+        try:
+            by_id: defaultdict[str, list[Tracked]] = defaultdict(list)
+            for tracked in batch.launches:
+                handle = tracked.handle
+                if handle is not None:
+                    by_id[handle.id].append(tracked)
+            observations = await self._describing.describe(scope, list(by_id))
+            now, news = anyio.current_time(), False
+            for observation in observations:
+                for tracked in by_id.get(observation.handle.id, ()):
+                    phase = tracked.phase
+                    if (
+                        isinstance(phase, LOCATED)
+                        and phase.handle == observation.handle
+                        and is_news(phase, observation)
+                    ):
+                        news = True
+                        event = Observed(observation, self._random.random(), pause)
+                        self._dispatcher.apply(tracked, event, now)
+            if news:
+                self._dispatcher.wake_lanes()
+        finally:
+            self._describing.places.release_on_behalf_of(batch)

@@ -1,0 +1,174 @@
+"""
+The session with the service: every call of the backend goes through it, and it keeps the books on them.
+
+May import ``core``, ``statistics``, anyio and structlog. It decides nothing about a launch: it counts, times,
+pauses all calls while the credentials are refused, and remembers since when launches get no answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import anyio
+import structlog
+
+from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.gates import Gate
+from ecs_async_executor.engine.statistics import Counters
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+UNANSWERED_SECONDS = 60.0
+"""After so long without an answer to any launch, none is taken from the scheduler and none given back."""
+LATENCIES_KEPT = 256
+_UNDECIDED = (Kind.AMBIGUOUS, Kind.THROTTLED, Kind.CONCURRENT)
+"""Errors that do not show whether the credentials are good."""
+
+
+class Session:
+    """
+    One backend, with one gate for the credentials that all calls share.
+
+    Every call raises :class:`~ecs_async_executor.core.errors.BackendError` as the backend does; any other
+    exception of the backend becomes one of :attr:`Kind.AMBIGUOUS`: there was no answer.
+
+    :param counters: totals that outlive this session
+    :param event: makes the full name of a log event
+    :param resumed: called when the credentials work again
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        counters: Counters,
+        *,
+        event: Callable[[str], str],
+        resumed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._backend = backend
+        self._event = event
+        self._resumed = resumed
+        self._credentials = Gate(5.0, 30.0)
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._unanswered_since: float | None = None
+        self.counters = counters
+
+    # --- whether to call -------------------------------------------------------------------------------------
+
+    def may_call(self, now: float) -> bool:
+        """Return whether the credentials allow a call."""
+        return self._credentials.may_pass(now)
+
+    def begins_call(self, now: float) -> bool:
+        """Return whether the credentials allow a call; if they are refused at present, this call is the probe."""
+        if not self._credentials.may_pass(now):
+            return False
+        self._credentials.probe_started(now)
+        return True
+
+    @property
+    def next_probe_at(self) -> float | None:
+        """When :meth:`may_call` allows the next call, or None if the credentials are not refused."""
+        return self._credentials.next_probe_at
+
+    @property
+    def paused(self) -> str | None:
+        """Why the credentials allow no call, or None."""
+        return None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
+
+    def is_unanswered(self, now: float) -> bool:
+        """Return whether launches have had no answer of any kind for :data:`UNANSWERED_SECONDS`."""
+        return self._unanswered_since is not None and now >= self._unanswered_since + UNANSWERED_SECONDS
+
+    def latencies(self) -> tuple[float | None, float | None]:
+        """Return median and 95th percentile of the latest calls in seconds, or None before the first."""
+        latest = sorted(self._latencies)
+        if not latest:
+            return None, None
+        return latest[len(latest) // 2], latest[int(len(latest) * 0.95)]
+
+    # --- the calls -------------------------------------------------------------------------------------------
+
+    @property
+    def describe_batch(self) -> int:
+        """See :attr:`~ecs_async_executor.core.backend.Backend.describe_batch`."""
+        return self._backend.describe_batch
+
+    def scope_of(self, handle_id: str | None) -> str:
+        """See :meth:`~ecs_async_executor.core.backend.Backend.scope_of`."""
+        return self._backend.scope_of(handle_id)
+
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
+        """Start one container, and note whether launches get an answer."""
+        try:
+            observation = await self._call(self._backend.launch(spec, client_token))
+        except BackendError as error:
+            if error.kind is not Kind.AMBIGUOUS:
+                self._unanswered_since = None
+            elif self._unanswered_since is None:
+                self._unanswered_since = anyio.current_time()
+            raise
+        self._unanswered_since = None
+        self.counters.launches += 1
+        return observation
+
+    async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
+        """Describe containers."""
+        return await self._call(self._backend.describe(scope, ids))
+
+    async def search(self, scope: str, mark: str) -> Sequence[Handle]:
+        """List the containers that carry a mark."""
+        return await self._call(self._backend.search(scope, mark))
+
+    async def stop(self, handle: Handle, reason: str) -> None:
+        """Ask for a container to be stopped."""
+        await self._call(self._backend.stop(handle, reason))
+
+    async def check(self) -> None:
+        """Make one harmless call."""
+        await self._call(self._backend.check())
+
+    async def _call(self, operation: Awaitable[T]) -> T:
+        counters = self.counters
+        counters.api_calls += 1
+        start = anyio.current_time()
+        try:
+            result = await operation
+        except BackendError as error:
+            counters.api_errors += 1
+            if error.kind is Kind.THROTTLED:
+                counters.throttles += 1
+            if error.kind is Kind.CREDENTIALS:
+                self._pause(error)
+            elif error.kind in _UNDECIDED:
+                self._credentials.undecided(anyio.current_time())
+            else:
+                self._resume()  # the service authenticated the caller before it refused: the credentials work
+            raise
+        except Exception as error:
+            counters.api_errors += 1
+            self._credentials.undecided(anyio.current_time())
+            log.exception(self._event("backend.unexpected_error"))
+            raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
+        else:
+            self._resume()
+            return result
+        finally:
+            self._latencies.append(anyio.current_time() - start)
+
+    def _pause(self, error: BackendError) -> None:
+        if self._credentials.is_open:
+            log.error(self._event("credentials.paused"), code=error.code, reason=error.message)
+        self._credentials.refused(anyio.current_time(), str(error))
+
+    def _resume(self) -> None:
+        paused = not self._credentials.is_open
+        self._credentials.succeeded()
+        if paused and self._credentials.is_open:
+            log.info(self._event("credentials.resumed"))
+            self._resumed()

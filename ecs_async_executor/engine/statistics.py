@@ -1,0 +1,128 @@
+"""
+What the engine shows of itself: a snapshot for metrics and people, and the totals in it.
+
+May import ``core``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ecs_async_executor.core.phases import InDoubt, Patience, Revoked, Sending, Tracked, Waiting
+
+SILENT = "the scheduler does not call the executor"
+"""The :attr:`Statistics.paused` of a silence. The next heartbeat ends it, so it is no reason to take less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """
+    A snapshot of the engine. Counts are of launches, times in seconds, totals since ``start()``.
+
+    :param pending: waiting for a container, those in the inbox included
+    :param launching: requests in flight
+    :param in_doubt: of the pending ones, those whose request may have been carried out
+    :param searching: it is not known yet whether they have a container
+    :param active: have a container
+    :param stopping: stop requests that are still owed
+    :param oldest_pending_age: how long the oldest pending launch has waited
+    :param launch_rate: launches per second that the limits allow at present
+    :param paused: why nothing can be launched at all, or None
+    :param closed_gates: placements that wait for capacity or for a refusal to be mended
+    :param api_latency_p50: of the latest calls; None before the first
+    :param loop_lag: how late the loop served its latest timer
+    :param outbox: reports that the executor has not taken yet
+    """
+
+    pending: int = 0
+    launching: int = 0
+    in_doubt: int = 0
+    searching: int = 0
+    active: int = 0
+    stopping: int = 0
+    oldest_pending_age: float = 0.0
+    launch_rate: float = 0.0
+    paused: str | None = None
+    closed_gates: int = 0
+    launches: int = 0
+    throttles: int = 0
+    api_calls: int = 0
+    api_errors: int = 0
+    api_latency_p50: float | None = None
+    api_latency_p95: float | None = None
+    loop_lag: float = 0.0
+    restarts: int = 0
+    outbox: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals that outlive the loop thread."""
+
+    launches: int = 0
+    api_calls: int = 0
+    api_errors: int = 0
+    throttles: int = 0
+
+
+@dataclass(slots=True)
+class Backlog:
+    """
+    The launches without a container, by what they wait for.
+
+    :param since: when the oldest of those that wait or are in doubt first wanted a container; now if none is
+    """
+
+    since: float
+    waiting: int = 0
+    in_doubt: int = 0
+    sending: int = 0
+    searched_for: int = 0
+
+
+def backlog_of(unsettled: Iterable[Tracked], now: float) -> Backlog:
+    """Count the launches without a container."""
+    backlog = Backlog(since=now)
+    for tracked in unsettled:
+        phase = tracked.phase
+        if isinstance(phase, Sending):
+            backlog.sending += 1
+        elif isinstance(phase, Waiting | InDoubt):
+            if isinstance(phase, InDoubt) and phase.doubt.ours:
+                backlog.in_doubt += 1
+            else:
+                backlog.waiting += 1
+            backlog.since = min(backlog.since, tracked.since)
+        else:
+            backlog.searched_for += 1
+    return backlog
+
+
+PHASE_NAMES = {
+    "Waiting": "waiting",
+    "InDoubt": "in doubt",
+    "Sending": "sending",
+    "Checking": "checking",
+    "Searching": "searching",
+    "Starting": "starting",
+    "Running": "running",
+    "Ended": "ended",
+}
+
+
+def shown(tracked: Tracked, now: float) -> dict[str, object]:
+    """Return what the engine knows of a launch, for people: no command, no secret."""
+    phase, demand, handle = tracked.phase, tracked.demand, tracked.handle
+    patience: Patience | None = getattr(phase, "patience", None)
+    not_before: float = getattr(phase, "not_before", now)
+    return {
+        "launch_id": tracked.launch.launch_id,
+        "workload": str(tracked),
+        "phase": PHASE_NAMES[type(phase).__name__],
+        "attempt": tracked.attempt,
+        "errors": patience.errors if patience is not None else 0,
+        "handle_id": handle.id if handle else None,
+        "waits_for": round(max(0.0, not_before - now), 1),
+        "stop_reason": demand.reason if isinstance(demand, Revoked) else None,
+    }

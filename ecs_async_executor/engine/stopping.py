@@ -1,0 +1,150 @@
+"""
+The lane that stops containers. Stops never queue behind launches.
+
+May import ``core``, ``dispatcher``, ``session``, ``wakeup``, anyio and structlog.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.events import StopTargetMissing
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.dispatcher import Dispatcher
+from ecs_async_executor.engine.session import Session
+from ecs_async_executor.engine.wakeup import Wakeup
+
+log = structlog.get_logger(__name__)
+
+CONCURRENCY = 8
+TRIES = 6
+"""Refusals (of the right to stop, or of the form) after which a stop is given up, if its launch has ended."""
+DELAY_MAX = 60.0
+PAUSED_DELAY = 1.0
+
+
+class Stopping:
+    """
+    Sends the stop requests that are owed.
+
+    :param permission: what stopping a container takes, for people
+    :param random_source: the jitter of repeated requests
+    :param tasks: where each request runs
+    :param answered: called after each request
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        session: Session,
+        limiter: Limiter,
+        dispatcher: Dispatcher,
+        permission: str,
+        random_source: random.Random,
+        tasks: TaskGroup,
+        wakeup: Wakeup,
+        answered: Callable[[], None],
+        event: Callable[[str], str],
+    ) -> None:
+        self._ledger = ledger
+        self._session = session
+        self._limiter = limiter
+        self._dispatcher = dispatcher
+        self._permission = permission
+        self._random = random_source
+        self._tasks = tasks
+        self._wakeup = wakeup
+        self._answered = answered
+        self._event = event
+        self._in_flight = 0
+
+    def wake(self) -> None:
+        """Have the stops that are due sent."""
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Send stops as they become due."""
+        while True:
+            now = anyio.current_time()
+            wake_at = self.next_at(now)
+            if wake_at > now:
+                await self._wakeup.wait_until(wake_at)
+                continue
+            self._limiter.take_stop(now)
+            self._in_flight += 1
+            self._tasks.start_soon(self._send, self._ledger.stops.take())
+
+    def next_at(self, now: float) -> float:
+        """Return when the next stop may be sent, as far as that is known; ``now`` if one may be sent."""
+        due_at = self._ledger.stops.next_at()
+        due = due_at is not None and due_at <= now
+        self._limiter.stops_waiting(int(due))
+        if due_at is None or not due:
+            return math.inf if due_at is None else due_at
+        if self._in_flight >= CONCURRENCY:
+            return math.inf  # a reply wakes
+        if not self._session.may_call(now):
+            return self._session.next_probe_at or math.inf
+        return self._limiter.stop_ready_at(now)
+
+    async def _send(self, request: StopRequest) -> None:
+        try:
+            if self._session.begins_call(anyio.current_time()):
+                await self._session.stop(request.handle, request.reason)
+                self._limiter.stop_succeeded()
+                self._ledger.stops.done(request)
+            else:
+                self._again(request, PAUSED_DELAY)
+        except BackendError as error:
+            self._refused(request, error)
+        finally:
+            self._in_flight -= 1
+            self.wake()
+            self._answered()
+
+    def _refused(self, request: StopRequest, error: BackendError) -> None:
+        now = anyio.current_time()
+        if error.kind is Kind.NOT_FOUND:
+            self._dispatcher.dispatch(request.tracked, StopTargetMissing(), now)
+            if request.tracked.handle is None:
+                self._ledger.stops.done(request)
+                return
+            # It was launched a moment ago, and the service does not know it everywhere yet.
+        if error.kind is Kind.THROTTLED:
+            self._limiter.stop_throttled(now)
+        else:
+            request.tries += 1
+        if error.kind in (Kind.REFUSED, Kind.INVALID):
+            request.refusals += 1
+            if request.refusals >= TRIES and request.tracked.handle is None:
+                self._log(log.error, "gave_up", request, error)
+                self._ledger.stops.done(request)
+                return
+            if request.refusals == 1:
+                self._log(log.warning, "refused", request, error)
+        self._again(request, min(DELAY_MAX, 0.5 * 2.0 ** min(request.tries, 10)))
+
+    def _again(self, request: StopRequest, delay: float) -> None:
+        request.not_before = anyio.current_time() + delay * (0.5 + 0.5 * self._random.random())
+        self._ledger.stops.add(request)
+
+    def _log(self, write: Callable[..., object], what: str, request: StopRequest, error: BackendError) -> None:
+        needs = {"permission": self._permission} if error.kind is Kind.REFUSED else {}
+        write(
+            self._event(f"stop.{what}"),
+            workload=str(request.tracked),
+            handle=request.handle.id,
+            code=error.code,
+            reason=error.message,
+            **needs,
+        )

@@ -1,0 +1,9 @@
+"""AWS Batch: requests, replies, and the backend that the engine works with."""
+
+from ecs_async_executor.services.batch.backend import SERVICE as SERVICE
+from ecs_async_executor.services.batch.backend import BatchBackend as BatchBackend
+from ecs_async_executor.services.batch.names import job_name as job_name
+from ecs_async_executor.services.batch.requests import base_request as base_request
+from ecs_async_executor.services.batch.requests import launch_spec as launch_spec
+from ecs_async_executor.services.batch.requests import workload_request as workload_request
+from ecs_async_executor.services.batch.requests import wrong_parameters as wrong_parameters

@@ -1,0 +1,188 @@
+"""
+Replies of Batch: decoders, and what jobs mean. Pure functions.
+
+Imports ``core``, ``names`` and ``requests`` beside it, and ``parsing`` and ``requests`` of the folder above.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict
+
+from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.services.batch.names import mark_in
+from ecs_async_executor.services.batch.requests import containers_of
+from ecs_async_executor.services.parsing import decoder_of, text
+from ecs_async_executor.services.requests import EXECUTOR_MARK, is_from_executor
+
+# --- decoding -----------------------------------------------------------------------------------------------
+
+
+class _Container(TypedDict, total=False):
+    exitCode: int | None
+    reason: str | None
+
+
+class _Variable(TypedDict, total=False):
+    name: str
+
+
+class _OneOfSeveral(_Container, total=False):
+    environment: list[_Variable] | None
+
+
+class _Task(TypedDict, total=False):
+    containers: list[_OneOfSeveral] | None
+
+
+class _EcsProperties(TypedDict, total=False):
+    taskProperties: list[_Task] | None
+
+
+class _Attempt(TypedDict, total=False):
+    container: _Container | None
+    startedAt: float | None
+    statusReason: str | None
+
+
+class _Job(TypedDict, total=False):
+    jobId: str
+    jobName: str
+    status: str
+    statusReason: str | None
+    isCancelled: bool | None
+    isTerminated: bool | None
+    createdAt: float | None
+    startedAt: float | None
+    container: _Container | None
+    ecsProperties: _EcsProperties | None
+    attempts: list[_Attempt] | None
+
+
+class _Submitted(TypedDict, total=False):
+    jobId: str
+
+
+class _Described(TypedDict, total=False):
+    jobs: list[_Job]
+
+
+DECODERS: Final = {"SubmitJobResponse": decoder_of(_Submitted), "DescribeJobsResponse": decoder_of(_Described)}
+
+# --- jobs ---------------------------------------------------------------------------------------------------
+
+_SEEN: Final = {"RUNNING": Seen.RUNNING, "SUCCEEDED": Seen.STOPPED, "FAILED": Seen.STOPPED}
+"""What a job's status means; with any other status the job waits."""
+_USUAL: Final = "Essential container in task exited"
+_WAITS: Final = re.compile(r"[A-Z][A-Z0-9_]*(:[A-Z0-9_]+)?( - |$)")
+"""How Batch's reasons for a job that stays RUNNABLE begin: with a code, ``CAPACITY:...`` or ``UNDETERMINED``."""
+_NEVER_STARTED: Final = "Task failed to start"
+
+
+def observation(job: Mapping[str, Any], scope: str) -> Observation:
+    """
+    Return what a record of DescribeJobs means.
+
+    Batch can try a job several times: as long as the job is not over, the end of an attempt decides nothing.
+
+    :param scope: the job queue, as it is named in requests
+    :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
+    """
+    status = text(job["status"])
+    container = _ran_airflow(job)
+    attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
+    seen = _SEEN.get(status, Seen.PENDING)
+    started = status in {"RUNNING", "SUCCEEDED"} or any(map(_has_started, [*attempts, job]))
+    exit_code = None
+    if status == "SUCCEEDED":
+        exit_code = int(container.get("exitCode") or 0)
+    elif status == "FAILED" and container.get("exitCode") is not None:
+        exit_code = int(container["exitCode"])
+    status_reason = text(job.get("statusReason") or "")
+    reason = ""
+    if seen is Seen.STOPPED:
+        container_reason = text(container.get("reason") or "")
+        tries = len(attempts)
+        if exit_code is not None:
+            reason = _exit_reason(exit_code, container_reason, status_reason, tries)
+        else:
+            reason = _end_reason(container_reason, status_reason, tries, started=started)
+    elif seen is Seen.PENDING and (not attempts or _WAITS.match(status_reason)):
+        reason = status_reason  # without a code, after an attempt, it can be the reason for that attempt's end
+    return Observation(
+        handle=Handle(scope, text(job["jobId"])),
+        seen=seen,
+        status=status,
+        exit_code=exit_code,
+        started=started,
+        reason=reason,
+        by_hand=bool(job.get("isTerminated") or job.get("isCancelled")) and not is_from_executor(status_reason),
+        created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
+        started_by=mark_in(job.get("jobName")),
+    )
+
+
+def _ran_airflow(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the container with Airflow's command; among several, the one with our mark in its environment."""
+    if (single := job.get("container")) or not (several := job.get("ecsProperties")):
+        return single or {}
+    containers = containers_of(several)
+    mark = EXECUTOR_MARK["name"]
+    found = [one for one in containers if any(v.get("name") == mark for v in one.get("environment") or ())]
+    found = found or containers
+    return found[0] if len(found) == 1 else {}
+
+
+def _has_started(attempt: Mapping[str, Any]) -> bool:
+    """Return whether user code can have run: there was a container, and Batch did not give up before it ran."""
+    if (attempt.get("container") or {}).get("exitCode") is not None:
+        return True
+    return attempt.get("startedAt") is not None and attempt.get("statusReason") != _NEVER_STARTED
+
+
+def _exit_reason(exit_code: int, container_reason: str, status_reason: str, tries: int) -> str:
+    """Return what there is to say about a container that has exited."""
+    if exit_code == 0:
+        return ""
+    said = f"Batch container exited {exit_code}{_after(tries)}"
+    if container_reason:
+        said += f" ({container_reason})"
+    return said if status_reason in {"", _USUAL, container_reason} else f"{said}: {status_reason}"
+
+
+def _end_reason(container_reason: str, status_reason: str, tries: int, *, started: bool) -> str:
+    """Return what there is to say about a job that has failed without an exit code."""
+    end = "without an exit code from its container" if started else "before its container ran"
+    if container_reason and status_reason == _NEVER_STARTED:
+        status_reason = ""  # the sentence says it already
+    whys = "; ".join(dict.fromkeys(one for one in (status_reason, container_reason) if one))
+    said = f"Batch job failed {end}{_after(tries)}"
+    return f"{said}: {whys}" if whys else said
+
+
+def _after(tries: int) -> str:
+    return f" after {tries} attempts by Batch" if tries > 1 else ""
+
+
+def missing(scope: str, job_id: str) -> Observation:
+    """Return what it means that DescribeJobs left out a job that was asked for."""
+    return Observation(
+        handle=Handle(scope, job_id), seen=Seen.MISSING, status="MISSING", reason="Batch does not know the job"
+    )
+
+
+# --- launches -----------------------------------------------------------------------------------------------
+
+
+def launched(reply: Mapping[str, Any], scope: str) -> Observation:
+    """
+    Return the job in SubmitJob's reply.
+
+    :raises BackendError: if there is none
+    """
+    job_id = reply.get("jobId")
+    if not isinstance(job_id, str) or not job_id:
+        raise BackendError(Kind.AMBIGUOUS, "MalformedReply", "SubmitJob answered without a job identifier")
+    return Observation(Handle(scope, job_id), Seen.PENDING, status="SUBMITTED")

@@ -1,0 +1,194 @@
+"""
+Requests to Batch: SubmitJob's parameters, from the settings to the finished spec. Pure functions.
+
+Imports ``core``, the settings, ``names`` beside it, and ``parameters`` and ``requests`` of the folder above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.services import parameters as sdk
+from ecs_async_executor.services.batch.names import name_prefix, own_prefix
+from ecs_async_executor.services.requests import (
+    checked_parameters,
+    merge,
+    overlaid,
+    placement_name,
+    put_command,
+    sealed,
+    type_name,
+)
+from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
+
+ONE_ATTEMPT: Final = {"attempts": 1}
+"""
+The retry strategy of a request that names none, instead of the job definition's.
+
+Batch's own retries start the container again within one try of Airflow's, and Airflow refuses to run a task there
+a second time: such a retry only delays the news of the failure and hides its reason.
+"""
+
+_BUCKET: Final = "SubmitJob"
+_SINGLE, _SEVERAL = CONTAINER_FORMS
+
+# --- what all workloads share -------------------------------------------------------------------------------
+
+
+def base_request(settings: BatchSettings) -> dict[str, Any]:
+    """Return the parameters that all workloads share, as the provider's executor does from the same options."""
+    request: dict[str, Any] = {"jobName": settings.job_name, "jobQueue": settings.job_queue}
+    if settings.job_definition:
+        request["jobDefinition"] = settings.job_definition
+    request = _overlay(request, settings.submit_job_kwargs)
+    if _SEVERAL not in request:
+        request.setdefault(_SINGLE, {})["command"] = []
+    return request
+
+
+def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each parameter that the SDK would refuse in a SubmitJob request made of these."""
+    return sdk.wrong_parameters("batch", "SubmitJob", _with_tags(parameters))
+
+
+def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge; an override of a single container replaces that of several containers, and the other way round."""
+    for form, other in ((_SINGLE, _SEVERAL), (_SEVERAL, _SINGLE)):
+        if form in overrides and other in request:
+            request = {key: value for key, value in request.items() if key != other}
+    return merge(request, _with_tags(overrides))
+
+
+def _with_tags(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(tags := overrides.get("tags"), (list, tuple)):
+        return {**overrides, "tags": _tag_map(tags)}
+    return overrides
+
+
+def _tag_map(tags: Sequence[Any]) -> Any:
+    """Turn ``[{"Key": "team", "Value": "data"}]``, other services' form, into Batch's."""
+    found = {}
+    for tag in tags:
+        lower = {str(key).lower(): value for key, value in tag.items()} if isinstance(tag, Mapping) else {}
+        if lower.keys() != {"key", "value"} or not isinstance(lower["key"], str):
+            return list(tags)  # for botocore to refuse
+        found[lower["key"]] = lower["value"]
+    return found
+
+
+# --- one workload -------------------------------------------------------------------------------------------
+
+
+def workload_request(
+    base: Mapping[str, Any],
+    queue_overrides: Mapping[str, Any] | None,
+    executor_config: Any,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """
+    Return the parameters of one workload's request.
+
+    :param base: the parameters that all workloads share; see :func:`base_request`
+    :param queue_overrides: the changes of the workload's queue
+    :param executor_config: the changes of the workload itself, as the DAG's author wrote them
+    :param command: the container's
+    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
+    """
+    changes = checked_parameters(executor_config, "SubmitJob")
+    if "command" in changes:
+        raise Rejected('executor_config must never override "command"')
+    request = overlaid(base, queue_overrides, changes, _overlay)
+    _check_single(request)
+    if _SEVERAL not in request:
+        container = request.setdefault(_SINGLE, {})
+        if not isinstance(container, dict):
+            raise Rejected(f"{_SINGLE} must be a dictionary, not {type_name(container)}")
+        put_command(container, command, _SINGLE)
+    elif _SINGLE in request:
+        raise Rejected(f"{_SINGLE} and {_SEVERAL} exclude each other")
+    else:
+        # A job definition of several containers takes no override of a single one.
+        put_command(_first_of_several(request[_SEVERAL]), command, f"the first container of {_SEVERAL}")
+    return request
+
+
+def _first_of_several(override: object) -> dict[str, Any]:
+    if not isinstance(override, dict):
+        raise Rejected(f"{_SEVERAL} must be a dictionary, not {type_name(override)}")
+    found: dict[str, Any] = override
+    for key in ("taskProperties", "containers"):
+        members = found[key] = found.get(key) or [{}]
+        if not isinstance(members, list) or not isinstance(members[0], dict):
+            raise Rejected(f"{key} must be a list of dictionaries")
+        found = members[0]
+    return found
+
+
+def launch_spec(
+    request: Mapping[str, Any],
+    *,
+    started_by: str,
+    launch_id: str | None = None,
+    expires_at: float | None = None,
+) -> LaunchSpec:
+    """
+    Check a finished request, mark its name, and return it with the names of the limits that it falls under.
+
+    The marks of the result are beginnings of job names: ``started_by`` of all the workload's jobs, ``own_mark`` of
+    this launch's only. Each attempt adds its own end; see :mod:`~ecs_async_executor.services.batch.names`.
+
+    :param started_by: our mark
+    :param launch_id: the launch's, for a mark of its own
+    :param expires_at: wall-clock seconds after which the container could not use its command any more
+    :raises Rejected: if Batch would certainly refuse the request
+    """
+    _check_single(request)
+    for key, option in (("jobName", "job_name"), ("jobQueue", "job_queue"), ("jobDefinition", "job_definition")):
+        value = request.get(key)
+        if value and not isinstance(value, str):
+            raise Rejected(f"{key} must be a string, not {type_name(value)}")
+        if not value:
+            raise Rejected(f"no {key}: set [aws_batch_executor] {option}, or {key} in executor_config")
+    if not JOB_NAME.fullmatch(request["jobName"]):
+        raise Rejected(
+            "jobName must have 1 to 128 letters, digits, hyphens and underscores, a letter or digit first"
+        )
+    whole = sealed(request, _SEVERAL if _SEVERAL in request else _SINGLE)
+    whole.setdefault("retryStrategy", dict(ONE_ATTEMPT))
+    prefix = whole["jobName"] = name_prefix(whole["jobName"], started_by)
+    own_mark = own_prefix(prefix, launch_id) if launch_id else prefix
+    return LaunchSpec(
+        request=whole,
+        scope=whole["jobQueue"],
+        placement=_placement(whole),
+        bucket=_BUCKET,
+        started_by=prefix,
+        expires_at=expires_at,
+        own_mark=own_mark if own_mark != prefix else None,
+    )
+
+
+def _check_single(request: Mapping[str, Any]) -> None:
+    for key, why in MORE_THAN_A_CONTAINER.items():
+        if request.get(key) is not None:
+            raise Rejected(f"{key} must not be set: {why}")
+
+
+def _placement(request: Mapping[str, Any]) -> str:
+    """Return the name of the capacity that the request competes for."""
+    container = request.get(_SINGLE) or {}
+    parts = {"queue": request["jobQueue"], "definition": request["jobDefinition"]}
+    for key in ("vcpus", "memory", "instanceType", "resourceRequirements"):
+        parts[key] = container.get(key)
+    if isinstance(several := request.get(_SEVERAL), Mapping):
+        needs = [one.get("resourceRequirements") for one in containers_of(several)]
+        parts["resourceRequirements"] = needs if any(needs) else None
+    return placement_name(parts)
+
+
+def containers_of(several: Mapping[str, Any]) -> list[Any]:
+    """Return the containers in the properties, or the override, of a job of several containers."""
+    return [one for task in several.get("taskProperties") or () for one in task.get("containers") or ()]

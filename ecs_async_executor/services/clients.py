@@ -1,0 +1,124 @@
+"""
+Clients: aiobotocore's clients, with our credentials, time-outs, parsers and pool.
+
+Imports the settings, ``credentials``, ``parsing`` and ``redaction``; aiobotocore when a client is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from ecs_async_executor.services.credentials import Connection, ReloadedCredentials
+from ecs_async_executor.services.parsing import Decoder, ParserFactory
+from ecs_async_executor.services.redaction import install_log_filter
+from ecs_async_executor.settings import ECS_SECTION, AwsSettings, Tuning
+
+_STOP_CONNECTIONS: Final = 16
+_SPARE_CONNECTIONS: Final = 8
+
+
+class ClientFactory:
+    """
+    Makes AWS clients.
+
+    The factory itself does nothing: an Airflow connection is resolved when a client is opened, in a thread.
+
+    :param conn_id: see :class:`~ecs_async_executor.services.credentials.Connection`
+    :param region_name: None: the connection's, or that of AWS's own configuration
+    :param section: the section of the configuration, for people
+    :param connect_timeout: seconds
+    :param read_timeout: seconds
+    :param connections: how many requests a client can have under way at once
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str | None = None,
+        region_name: str | None = None,
+        section: str = ECS_SECTION,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 10.0,
+        connections: int = 100,
+    ) -> None:
+        self._connection = Connection(
+            conn_id, region_name, section=section, connect_timeout=connect_timeout, read_timeout=read_timeout
+        )
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._connections = connections
+        self._credentials: list[ReloadedCredentials] = []
+
+    @classmethod
+    def from_settings(cls, aws: AwsSettings, tuning: Tuning) -> ClientFactory:
+        """Return a factory whose clients have a connection for each request that can be under way at once."""
+        return cls(
+            conn_id=aws.conn_id,
+            region_name=aws.region_name,
+            section=aws.section,
+            connect_timeout=tuning.connect_timeout,
+            read_timeout=tuning.read_timeout,
+            connections=tuning.max_concurrent_launches
+            + tuning.max_concurrent_describes
+            + _STOP_CONNECTIONS
+            + _SPARE_CONNECTIONS,
+        )
+
+    def forget_credentials(self) -> None:
+        """Load the credentials of all open clients again: AWS has refused them."""
+        for credentials in self._credentials:
+            credentials.forget()
+
+    @asynccontextmanager
+    async def client(self, service: str, decoders: Mapping[str, Decoder] | None = None) -> AsyncIterator[Any]:
+        """
+        Open a client of a service; it belongs to the running loop.
+
+        :param service: the service's name in the SDK
+        :param decoders: by the name of a reply's shape in the SDK, the decoder that reads it instead of botocore
+        :raises ConfigurationError: if a connection is configured and the amazon provider is not installed
+        """
+        from aiobotocore.session import AioSession
+
+        install_log_filter()
+        defaults = await asyncio.to_thread(self._connection.resolve, service)
+        session = AioSession()
+        if defaults.profile_name:
+            session.set_config_variable("profile", defaults.profile_name)
+        session.register_component("response_parser_factory", ParserFactory(decoders or {}))
+        credentials = ReloadedCredentials(defaults.load_credentials)
+        session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
+        # The service's description is most of what a new client reads from disk.
+        await asyncio.to_thread(session.get_component("data_loader").load_service_model, service, "service-2")
+        self._credentials.append(credentials)
+        try:
+            async with session.create_client(
+                service,
+                region_name=defaults.region_name,
+                endpoint_url=defaults.endpoint_url,
+                verify=defaults.verify,
+                config=self._config(defaults.config, session.user_agent()),
+            ) as client:
+                yield client
+        finally:
+            self._credentials.remove(credentials)
+
+    def _config(self, inherited: Any, user_agent: str) -> Any:
+        from aiobotocore.config import AioConfig
+
+        if inherited is not None and inherited.user_agent is not None:
+            user_agent = inherited.user_agent
+        ours = AioConfig(
+            # The engine decides about retries: exactly one attempt.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=self._connections,
+            connect_timeout=self._connect_timeout,
+            read_timeout=self._read_timeout,
+            tcp_keepalive=True,
+            # Without it botocore builds one for each request, at a sixth of the request's cost.
+            user_agent=user_agent,
+        )
+        return ours if inherited is None else AioConfig().merge(inherited).merge(ours)

@@ -1,0 +1,9 @@
+"""Amazon ECS: requests, replies, and the backend that the engine works with."""
+
+from ecs_async_executor.services.ecs.backend import SERVICE as SERVICE
+from ecs_async_executor.services.ecs.backend import EcsBackend as EcsBackend
+from ecs_async_executor.services.ecs.requests import base_request as base_request
+from ecs_async_executor.services.ecs.requests import container_for as container_for
+from ecs_async_executor.services.ecs.requests import launch_spec as launch_spec
+from ecs_async_executor.services.ecs.requests import workload_request as workload_request
+from ecs_async_executor.services.ecs.requests import wrong_parameters as wrong_parameters

@@ -1,0 +1,207 @@
+"""
+Replies of ECS: decoders, and what tasks and failures mean. Pure functions.
+
+Imports ``core``, and ``errors``, ``parsing``, ``redaction`` and ``requests`` of the folder above.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypedDict
+
+from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.services.errors import kind_of_failure
+from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, text
+from ecs_async_executor.services.redaction import redacted
+from ecs_async_executor.services.requests import is_from_executor
+
+# --- decoding -----------------------------------------------------------------------------------------------
+
+
+class _Container(TypedDict, total=False):
+    name: str
+    lastStatus: str
+    exitCode: int | None
+    reason: str | None
+
+
+class _Task(TypedDict, total=False):
+    taskArn: str
+    lastStatus: str
+    createdAt: float | None
+    startedAt: float | None
+    startedBy: str | None
+    stopCode: str | None
+    stoppedReason: str | None
+    containers: list[_Container]
+
+
+class _Failure(TypedDict, total=False):
+    arn: str | None
+    reason: str | None
+    detail: str | None
+
+
+class _Reply(TypedDict, total=False):
+    tasks: list[_Task]
+    failures: list[_Failure]
+
+
+_decode: Final = decoder_of(_Reply)
+DECODERS: Final = {"RunTaskResponse": _decode, "DescribeTasksResponse": _decode}
+
+# --- tasks --------------------------------------------------------------------------------------------------
+
+_BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
+_OVER: Final = frozenset({"STOPPED", "DELETED"})
+_USUAL_STOP: Final = "EssentialContainerExited"
+_STOPPED_BY_REQUEST: Final = "UserInitiated"
+_HOST_LOST: Final = ("Host EC2 ", "Container instance deregistration")
+"""A person may have taken the host away, but that is no decision about the tasks on it."""
+
+
+def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Observation:
+    """
+    Return what a Task record of RunTask or DescribeTasks means.
+
+    The exit code of the Airflow container decides as soon as there is one: the other containers, and the task
+    itself, can take much longer to end.
+
+    :param scope: the cluster, as it is named in requests
+    :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
+    """
+    status = text(task["lastStatus"])
+    containers = task.get("containers") or ()
+    airflow: Mapping[str, Any] = next((one for one in containers if one.get("name") == container_name), {})
+    exit_code = airflow.get("exitCode")
+    if exit_code is not None:
+        exit_code = int(exit_code)
+    started = (
+        exit_code is not None
+        or task.get("startedAt") is not None
+        or status == "RUNNING"
+        or airflow.get("lastStatus") == "RUNNING"
+    )
+    if status in _OVER:
+        seen = Seen.STOPPED
+    elif started and status not in _BEFORE_START:
+        seen = Seen.RUNNING
+    else:
+        seen = Seen.PENDING
+    stop_code = task.get("stopCode")
+    stopped_reason = text(task.get("stoppedReason") or "")
+    container_reason = text(airflow.get("reason") or "")
+    reason = ""
+    if exit_code is not None:
+        reason = _exit_reason(exit_code, container_reason, stopped_reason, stop_code)
+    elif seen is Seen.STOPPED:
+        reason = _stop_reason(container_reason, stopped_reason or stop_code or "", started=started)
+    return Observation(
+        handle=Handle(scope, text(task["taskArn"])),
+        seen=seen,
+        status=status,
+        exit_code=exit_code,
+        started=started,
+        reason=reason,
+        stop_code=stop_code,
+        by_hand=stop_code == _STOPPED_BY_REQUEST
+        and not stopped_reason.startswith(_HOST_LOST)
+        and not is_from_executor(stopped_reason),
+        created_at=_seconds(task.get("createdAt")),
+        started_by=task.get("startedBy"),
+    )
+
+
+def _exit_reason(exit_code: int, container_reason: str, stopped_reason: str, stop_code: str | None) -> str:
+    """Return what there is to say about a container that has exited."""
+    if exit_code == 0:
+        return ""
+    said = f"ECS container exited {exit_code}"
+    if container_reason:
+        said += f" ({container_reason})"
+    why = stopped_reason or stop_code
+    if stop_code not in {None, _USUAL_STOP} and why != container_reason:
+        said += f": {why}"
+    return said
+
+
+def _stop_reason(container_reason: str, task_reason: str, *, started: bool) -> str:
+    """Return what there is to say about a task that has stopped without an exit code."""
+    end = "without an exit code from its container" if started else "before its container ran"
+    if container_reason in task_reason:
+        why = task_reason
+    elif task_reason in container_reason:
+        why = container_reason
+    else:
+        why = f"{container_reason}; {task_reason}"
+    return f"ECS task stopped {end}: {why}" if why else f"ECS task stopped {end}"
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    return value.timestamp() if isinstance(value, datetime) else float(value)
+
+
+# --- failures -----------------------------------------------------------------------------------------------
+
+_FAILURE_CODE = re.compile(r"[A-Z_]+(:[A-Z_]+)*")
+
+
+def missing(scope: str, task_id: str, failure: Mapping[str, Any]) -> Observation:
+    """Return what an entry in the ``failures[]`` of DescribeTasks means for the task that was asked for."""
+    reason = str(failure.get("reason") or "unknown")
+    detail = f" ({failure['detail']})" if failure.get("detail") else ""
+    return Observation(
+        handle=Handle(scope, task_id),
+        seen=Seen.MISSING,
+        status=reason,
+        reason=f"ECS does not know the task: {reason}{detail}",
+    )
+
+
+def failure_error(failures: Sequence[Mapping[str, Any]]) -> BackendError:
+    """Return what the ``failures[]`` of RunTask mean; a new reason goes into ``services/errors.py``."""
+    first = failures[0]
+    reason, detail = str(first.get("reason") or "unknown"), first.get("detail")
+    if _FAILURE_CODE.fullmatch(reason):
+        return BackendError(kind_of_failure(reason), reason, redacted(str(detail or reason)))
+    words = f"{reason} ({detail})" if detail else reason
+    return BackendError(kind_of_failure(reason), "RunTaskFailure", redacted(words))
+
+
+# --- launches -----------------------------------------------------------------------------------------------
+
+
+def launched(reply: Mapping[str, Any], container_name: str, scope: str) -> Observation:
+    """
+    Return the task in RunTask's reply.
+
+    An hour after a task has stopped, ECS answers a repeated client token with its ARN and status only. Such a
+    record is reported as PENDING: DescribeTasks says what became of the task.
+
+    :param scope: the cluster, as it is named in requests
+    :raises BackendError: if there is none, or its record is malformed
+    """
+    try:
+        tasks, failures = reply.get("tasks") or [], reply.get("failures") or []
+        if tasks:
+            seen = observation(tasks[0], container_name, scope)
+            if seen.seen is Seen.STOPPED and seen.exit_code is None and "containers" not in tasks[0]:
+                return Observation(
+                    seen.handle,
+                    Seen.PENDING,
+                    status=seen.status,
+                    created_at=seen.created_at,
+                    started_by=seen.started_by,
+                )
+            return seen
+        error = failure_error(failures) if failures else None
+    except UNREADABLE as problem:
+        raise BackendError(
+            Kind.AMBIGUOUS, "MalformedReply", f"RunTask answered with a malformed record: {type(problem).__name__}"
+        ) from None
+    raise error or BackendError(Kind.AMBIGUOUS, "EmptyReply", "RunTask answered with neither tasks nor failures")

@@ -1,0 +1,253 @@
+"""
+Requests to ECS: RunTask's parameters, from the settings to the finished spec. Pure functions.
+
+Imports ``core``, the settings, and ``parameters`` and ``requests`` of the folder above.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.services import parameters as sdk
+from ecs_async_executor.services.requests import (
+    checked_parameters,
+    merge,
+    overlaid,
+    placement_name,
+    put_command,
+    sealed,
+    type_name,
+)
+from ecs_async_executor.settings import EcsSettings
+
+DEFAULT_CLUSTER: Final = "default"
+FARGATE_PROVIDERS: Final = frozenset({"FARGATE", "FARGATE_SPOT"})
+
+_REPEATABLE: Final = (
+    "clientToken must not be set: the executor sets it, to repeat a launch without starting a second container"
+)
+_EXCLUSIVE: Final = "launchType and capacityProviderStrategy are mutually exclusive"
+_STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
+
+# --- what all workloads share -------------------------------------------------------------------------------
+
+
+def base_request(settings: EcsSettings) -> dict[str, Any]:
+    """
+    Return the parameters that all workloads share, as the provider's executor does from the same options.
+
+    Without launch type and capacity provider strategy the result has neither: the cluster's default applies, and
+    :class:`~ecs_async_executor.services.ecs.EcsBackend` adds it.
+    """
+    request: dict[str, Any] = {"cluster": settings.cluster, "count": 1}
+    if settings.task_definition:
+        request["taskDefinition"] = settings.task_definition
+    if settings.launch_type:
+        request["launchType"] = settings.launch_type
+    if settings.capacity_provider_strategy:
+        request["capacityProviderStrategy"] = list(settings.capacity_provider_strategy)
+    request["platformVersion"] = settings.platform_version
+    if settings.subnets or settings.security_groups or settings.assign_public_ip:
+        request["networkConfiguration"] = {"awsvpcConfiguration": _network(settings)}
+    request = _overlay(request, {**settings.run_task_kwargs, "count": 1})
+    overrides = request.setdefault("overrides", {})
+    if not overrides.get("containerOverrides"):
+        overrides["containerOverrides"] = [{}]
+    containers: list[dict[str, Any]] = overrides["containerOverrides"]
+    # The provider takes the first container for Airflow's, whatever its name, and configurations rely on that. But
+    # where one already has the right name, renaming the first would address it twice.
+    named = [container for container in containers if container.get("name") == settings.container_name]
+    container = named[0] if named else containers[0]
+    container["name"] = settings.container_name
+    container["command"] = []
+    return request
+
+
+def _network(settings: EcsSettings) -> dict[str, Any]:
+    network: dict[str, Any] = {}
+    if settings.subnets:
+        network["subnets"] = list(settings.subnets)
+    if settings.security_groups:
+        network["securityGroups"] = list(settings.security_groups)
+    if settings.launch_type != "EC2":  # which does not take it
+        network["assignPublicIp"] = "ENABLED" if settings.assign_public_ip else "DISABLED"
+    return network
+
+
+def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each parameter that the SDK would refuse in a RunTask request made of these."""
+    sent = {key: value for key, value in parameters.items() if key != "startedBy" or value is not None}
+    return sdk.wrong_parameters("ecs", "RunTask", _with_tags(sent))
+
+
+def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge, and keep the parameters consistent that exclude or need each other."""
+    base = dict(request)
+    if "launchType" in overrides:
+        base.pop("capacityProviderStrategy", None)
+    if "capacityProviderStrategy" in overrides:
+        base.pop("launchType", None)
+    result = merge(base, _with_tags(overrides))
+    if not _takes_platform_version(result):
+        result.pop("platformVersion", None)
+    return result
+
+
+def _with_tags(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(tags := overrides.get("tags"), Mapping):
+        return {**overrides, "tags": _tag_list(tags)}
+    return overrides
+
+
+def _tag_list(tags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn ``{"team": "data"}`` into the API's form; ``{"key": "team", "value": "data"}`` is one tag."""
+    if tags.keys() == {"key", "value"}:
+        return [dict(tags)]
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def providers_in(request: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in a request's capacity provider strategy."""
+    strategy = request.get("capacityProviderStrategy")
+    if not isinstance(strategy, (list, tuple)):
+        return ()
+    return tuple(
+        str(item.get("capacityProvider")) if isinstance(item, Mapping) else str(item) for item in strategy
+    )
+
+
+def _takes_platform_version(request: Mapping[str, Any]) -> bool:
+    """Return whether the request is for Fargate, or may become one: only Fargate has platform versions."""
+    if (launch_type := request.get("launchType")) is not None:
+        return bool(launch_type == "FARGATE")
+    return FARGATE_PROVIDERS.issuperset(providers_in(request))
+
+
+# --- one workload -------------------------------------------------------------------------------------------
+
+
+def container_for(request: Mapping[str, Any], container_name: str) -> dict[str, Any]:
+    """
+    Return the override of the Airflow container in a request.
+
+    :raises Rejected: if the request has none, or its overrides do not have the API's form
+    """
+    overrides = request.get("overrides")
+    if not isinstance(overrides, Mapping):
+        raise Rejected(f"overrides must be a dictionary, not {type_name(overrides)}")
+    containers = overrides.get("containerOverrides")
+    if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        raise Rejected("overrides.containerOverrides must be a list of dictionaries")
+    for container in containers:
+        if "name" not in container:
+            raise Rejected('container "name" must be provided in each of overrides.containerOverrides')
+        if container["name"] == container_name:
+            found: dict[str, Any] = container
+            return found
+    raise Rejected(f"overrides.containerOverrides has no container named {container_name!r}")
+
+
+def workload_request(
+    base: Mapping[str, Any],
+    queue_overrides: Mapping[str, Any] | None,
+    executor_config: Any,
+    container_name: str,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """
+    Return the parameters of one workload's request.
+
+    :param base: the parameters that all workloads share; see :func:`base_request`
+    :param queue_overrides: the changes of the workload's queue
+    :param executor_config: the changes of the workload itself, as the DAG's author wrote them
+    :param command: the Airflow container's
+    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
+    """
+    changes = checked_parameters(executor_config, "RunTask")
+    if "name" in changes or "command" in changes:
+        raise Rejected('executor_config must never override "name" or "command"')
+    if "clientToken" in changes:
+        raise Rejected(f"executor_config: {_REPEATABLE}")
+    if "launchType" in changes and "capacityProviderStrategy" in changes:
+        raise Rejected(f"executor_config: {_EXCLUSIVE}")
+    request = overlaid(base, queue_overrides, changes, _overlay)
+    _check_count(request)
+    container = container_for(request, container_name)
+    put_command(container, command, f"container {container_name!r}")
+    return request
+
+
+def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: float | None = None) -> LaunchSpec:
+    """
+    Check a finished request, mark it, and return it with the names of the limits that it falls under.
+
+    :param started_by: our mark; a mark that the request already has stays, and the task cannot be searched by it
+    :param expires_at: wall-clock seconds after which the container could not use its command any more
+    :raises Rejected: if ECS would certainly refuse the request
+    """
+    _check_count(request)
+    if "clientToken" in request:
+        raise Rejected(_REPEATABLE)
+    if not request.get("taskDefinition"):
+        raise Rejected(
+            "no task definition: set [aws_ecs_executor] task_definition, or taskDefinition in executor_config"
+        )
+    if request.get("launchType") and request.get("capacityProviderStrategy"):
+        raise Rejected(_EXCLUSIVE)
+    whole = sealed(request, "overrides")
+    mark: str | None = None
+    if whole.get("startedBy") is None:
+        mark = whole["startedBy"] = started_by
+    if not isinstance(whole["startedBy"], str) or not _STARTED_BY.fullmatch(whole["startedBy"]):
+        raise Rejected("startedBy must have 1 to 128 letters, digits, hyphens, underscores or slashes")
+    return LaunchSpec(
+        request=whole,
+        scope=str(whole.get("cluster") or DEFAULT_CLUSTER),
+        placement=_placement(whole),
+        bucket=_bucket(whole),
+        started_by=mark,
+        expires_at=expires_at,
+    )
+
+
+def _check_count(request: Mapping[str, Any]) -> None:
+    count = request.get("count", 1)
+    if isinstance(count, bool) or count != 1:
+        raise Rejected("count must be 1: one workload is one container")
+
+
+def _bucket(request: Mapping[str, Any]) -> str:
+    """Return the rate limit that AWS counts the request in; without a kind of capacity it counts as Fargate."""
+    providers = frozenset(providers_in(request))
+    if not providers:
+        return str(request.get("launchType") or "FARGATE")
+    if providers == {"FARGATE_SPOT"}:
+        return "FARGATE_SPOT"
+    return "FARGATE" if providers <= FARGATE_PROVIDERS else "EC2"
+
+
+def _placement(request: Mapping[str, Any]) -> str:
+    """Return the name of the capacity that the request competes for."""
+    overrides = request.get("overrides") or {}
+    parts = {
+        "cluster": request.get("cluster") or DEFAULT_CLUSTER,
+        "capacity": "+".join(providers_in(request)) or request.get("launchType") or "default",
+        "task": request.get("taskDefinition"),
+        "constraints": request.get("placementConstraints"),
+        "cpu": overrides.get("cpu"),
+        "memory": overrides.get("memory"),
+        # Roles and network are not capacity, but a role can be refused and a subnet be full: that must not close
+        # the gate of the requests that name others.
+        "taskRole": overrides.get("taskRoleArn"),
+        "executionRole": overrides.get("executionRoleArn"),
+        "network": request.get("networkConfiguration"),
+    }
+    for container in overrides.get("containerOverrides") or ():
+        for key in ("cpu", "memory", "memoryReservation", "resourceRequirements"):
+            if key in container:
+                parts[f"{container.get('name')}.{key}"] = container[key]
+    return placement_name(parts)

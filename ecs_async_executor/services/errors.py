@@ -1,0 +1,216 @@
+"""
+Errors: what AWS's errors mean. THE ONE PLACE where a new error code or text of AWS's is added.
+
+- An error *code*: into the set of its kind under "codes".
+- The *text* of an error whose code says too little: into a pattern under "texts".
+- A *reason* in RunTask's ``failures[]``: into a pattern under "reasons of failures".
+
+Then add a line to the tables in tests/services/test_errors.py. The kinds, and the consequence of each, are in
+:mod:`ecs_async_executor.core.errors`. Imports that, ``redaction`` and ``parameters``, and botocore when there is
+an error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
+from ecs_async_executor.services.parameters import refused_parameters
+from ecs_async_executor.services.redaction import redacted
+
+# --- codes --------------------------------------------------------------------------------------------------
+
+_THROTTLES: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_NO_CREDENTIALS: Final = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_SERVER_FAULTS: Final = frozenset(
+    {"InternalError", "InternalFailure", "ServerException", "ServiceUnavailable", "ServiceUnavailableException"}
+)
+_MALFORMED: Final = frozenset(
+    {
+        "ClientException",
+        "InvalidAction",
+        "InvalidParameterException",
+        "MalformedQueryString",
+        "PlatformTaskDefinitionIncompatibilityException",
+        "PlatformUnknownException",
+        "SerializationException",
+        "UnsupportedFeatureException",
+        "ValidationError",
+        "ValidationException",
+    }
+)
+"""INVALID, unless the text says something else: see below."""
+_NO_CREDENTIALS_EXCEPTIONS: Final = (
+    # botocore's exceptions, by name because not every supported botocore has all of them.
+    "CredentialRetrievalError",
+    "InfiniteLoopConfigError",
+    "InvalidConfigError",
+    "LoginError",
+    "MetadataRetrievalError",
+    "NoAuthTokenError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "RefreshWithMFAUnsupportedError",
+    "SSOError",
+    "TokenRetrievalError",
+    "UnknownCredentialError",
+)
+_TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
+
+# --- texts --------------------------------------------------------------------------------------------------
+
+_TOO_MANY_AT_ONCE = re.compile(r"too many concurrent attempts", re.IGNORECASE)
+_WRAPPED_THROTTLE = re.compile(
+    r"rate exceeded|ErrorCode: (Throttling|RequestLimitExceeded)|request limit exceeded", re.IGNORECASE
+)
+"""ECS reports a throttle of EC2, which it asks itself, as the caller's mistake."""
+_MENDABLE = re.compile(
+    r"cluster (was |is )?(inactive|not found)"
+    r"|task ?definition (is |was )?(inactive|not found)"
+    r"|(unable to (find|describe)|no such) (the )?task ?definition"
+    r"|job[ -]?(queue|definition)\b.*\b(not found|does(n't| not) exist|inactive|disabled|invalid|is not)"
+    r"|\b(inactive|disabled|invalid) job[ -]?(queue|definition)\b",
+    re.IGNORECASE,
+)
+_NO_SUCH_CONTAINER = re.compile(
+    r"task was not found|\bjob\b(?![ -]?(queue|definition)).*\b(not found|does(n't| not) exist)", re.IGNORECASE
+)
+_NO_CAPACITY = re.compile(
+    r"capacity is unavailable|no container instances were found|reached the limit on the number of"
+    r"|\bPROVISIONING\b.*\b(limit|quota|exceed\w*|maximum)|\b(limit|quota|exceed\w*|maximum)\b.*\bPROVISIONING\b",
+    re.IGNORECASE,
+)
+_TEXTS_OF_MALFORMED: Final = (
+    (_MENDABLE, Kind.REFUSED),  # first: the name of a queue or a definition can contain "job"
+    (_NO_SUCH_CONTAINER, Kind.NOT_FOUND),
+    (_NO_CAPACITY, Kind.CAPACITY),
+)
+
+# --- reasons of failures ------------------------------------------------------------------------------------
+
+_NO_CAPACITY_REASON = re.compile(
+    r"^(RESOURCE|AGENT|INACTIVE)\b|capacity|reached the limit on the number of|placement constraint unsatisfied",
+    re.IGNORECASE,
+)
+_IMPOSSIBLE_REASON = re.compile(r"^(ATTRIBUTE|LOCATION)\b")
+"""No instance has what this request asks for. As REFUSED it would hold up the other launches in the cluster."""
+
+
+def kind_of_failure(reason: str) -> Kind:
+    """
+    Return what the reason of an entry in RunTask's ``failures[]`` means.
+
+    An unknown reason is REFUSED: nothing was done, and it may pass.
+    """
+    if _NO_CAPACITY_REASON.search(reason):
+        return Kind.CAPACITY
+    return Kind.INVALID if _IMPOSSIBLE_REASON.search(reason) else Kind.REFUSED
+
+
+# --- from exceptions to kinds -------------------------------------------------------------------------------
+
+
+def classify(exception: BaseException, operation: str) -> BackendError:
+    """
+    Return what an exception of a call to AWS means.
+
+    An unknown exception is AMBIGUOUS: the request may or may not have been carried out. The result holds nothing
+    of the request, and no value of a refused parameter.
+
+    :param operation: the called operation's name in the API
+    """
+    from botocore import exceptions as boto
+
+    if isinstance(exception, BackendError):
+        return exception
+    name = type(exception).__name__
+    if isinstance(exception, ConfigurationError):
+        return BackendError(Kind.REFUSED, name, str(exception))
+    if isinstance(exception, boto.ClientError):
+        return _classify_reply(exception, operation)
+    if isinstance(exception, boto.ParamValidationError):
+        return BackendError(Kind.INVALID, name, refused_parameters(str(exception)))
+    if any(parent.__name__ in _NO_CREDENTIALS_EXCEPTIONS for parent in type(exception).__mro__):
+        return BackendError(Kind.CREDENTIALS, name, redacted(str(exception)))
+    if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)):
+        return BackendError(Kind.AMBIGUOUS, name, redacted(str(exception)))
+    if isinstance(exception, boto.BotoCoreError):
+        # The rest of botocore's exceptions come before anything is sent: no region, an unusable endpoint.
+        return BackendError(Kind.REFUSED, name, redacted(str(exception)))
+    # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
+    return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
+
+
+def _classify_reply(exception: Any, operation: str) -> BackendError:
+    error = exception.response.get("Error") or {}
+    code = str(error.get("Code") or "")
+    message = str(error.get("Message") or "")
+    status = (exception.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
+    resources = exception.response.get("resourceIds") or ()
+    called = getattr(exception, "operation_name", operation) or operation
+    # Codes can come as "prefix#Code" or "Code:url".
+    code = code.rpartition("#")[2].partition(":")[0]
+    if called == operation:
+        kind = _kind(code, message, int(status))
+    else:
+        # STS or SSO, which the SDK called to get credentials for our call.
+        kind = Kind.CREDENTIALS
+        message = f"{called}: {message}"
+    return BackendError(
+        kind,
+        redacted(code, 100) or f"HTTP {status}",
+        redacted(message),
+        [str(one) for one in resources] if kind is Kind.CONFLICT else (),
+    )
+
+
+def _kind(code: str, message: str, status: int) -> Kind:
+    if _TOO_MANY_AT_ONCE.search(message):
+        return Kind.CONCURRENT
+    if code in _THROTTLES or status == _TOO_MANY_REQUESTS or _WRAPPED_THROTTLE.search(message):
+        return Kind.THROTTLED
+    if code == "ConflictException":
+        return Kind.CONFLICT
+    if code in _NO_CREDENTIALS:
+        return Kind.CREDENTIALS
+    nameless = code == "Unknown" or not re.search("[A-Za-z]", code)
+    if status >= _SERVER_ERROR or code in _SERVER_FAULTS or nameless:
+        return Kind.AMBIGUOUS
+    if code in _MALFORMED:
+        return next((kind for text, kind in _TEXTS_OF_MALFORMED if text.search(message)), Kind.INVALID)
+    # A definite no that a person may be mending (AccessDeniedException, ClusterNotFoundException). An unknown
+    # code deserves the same patience.
+    return Kind.REFUSED

@@ -1,0 +1,138 @@
+"""
+Parameters: which of a request's the SDK would refuse, or has refused. Values are never shown.
+
+Imports :mod:`~ecs_async_executor.services.redaction`, and botocore when a request is checked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ecs_async_executor.services.redaction import redacted
+
+# --- before a request is sent: by the SDK's description of the operation ---------------------------------------
+
+
+def wrong_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """
+    Yield a sentence for each parameter whose name or type the SDK would refuse.
+
+    :param service: the service's name in the SDK
+    :param operation: the operation's name in the API
+    """
+    if not parameters:
+        return
+    whole = _input_shape(service, operation)
+    for path, shape, value in _mismatches(whole, parameters, ""):
+        if not _fits(shape, value):
+            given = "nothing" if value is None else type(value).__name__
+            yield f"{path} must be {_SDK_TYPES[shape.type_name][0]}, not {given}"
+            continue
+        parent, _, name = path.rpartition(".")
+        members = list(shape.members)
+        meant = difflib.get_close_matches(name, members, 1)
+        if not meant and shape is whole:
+            meant = [f"{place}.{name}" for place in _places(whole, name)][:1]
+        way_out = f"did you mean {meant[0]}?" if meant else f"{parent or 'it'} takes {', '.join(members)}"
+        yield f"{operation} has no {path}; {way_out}"
+
+
+@functools.cache
+def _input_shape(service: str, operation: str) -> Any:
+    from botocore.session import get_session
+
+    return get_session().get_service_model(service).operation_model(operation).input_shape
+
+
+_SDK_TYPES: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    "boolean": ("true or false", (bool,)),
+    "double": ("a number", (float, int)),
+    "float": ("a number", (float, int)),
+    "integer": ("a whole number", (int,)),
+    "list": ("a list", (list, tuple)),
+    "long": ("a whole number", (int,)),
+    "map": ("an object", (Mapping,)),
+    "string": ("a string", (str,)),
+    "structure": ("an object", (Mapping,)),
+}
+"""The SDK's names of types, with the words for people and the Python types that it accepts."""
+
+
+def _fits(shape: Any, value: Any) -> bool:
+    if shape.type_name not in _SDK_TYPES:
+        return True
+    if isinstance(value, bool):
+        return bool(shape.type_name == "boolean")
+    return isinstance(value, _SDK_TYPES[shape.type_name][1])
+
+
+def _mismatches(shape: Any, value: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """
+    Yield the path of each member that does not fit, with a shape and a value.
+
+    For a wrong type these are the member's own, for an unknown name those of the structure around it.
+    """
+    if not _fits(shape, value):
+        yield path, shape, value
+    elif shape.type_name == "structure":
+        for key, member in value.items():
+            below = f"{path}.{key}" if path else str(key)
+            if key in shape.members:
+                yield from _mismatches(shape.members[key], member, below)
+            else:
+                yield below, shape, value
+    elif shape.type_name == "list":
+        for index, member in enumerate(value):
+            yield from _mismatches(shape.member, member, f"{path}[{index}]")
+    elif shape.type_name == "map":
+        for key, member in value.items():
+            yield from _mismatches(shape.value, member, f"{path}.{key}")
+
+
+def _places(shape: Any, name: str) -> Iterator[str]:
+    """Yield the structures of a request that have a member of this name; lists are not searched."""
+    for key, member in shape.members.items():
+        if member.type_name == "structure":
+            if name in member.members:
+                yield key
+            yield from (f"{key}.{place}" for place in _places(member, name))
+
+
+# --- after the SDK has refused a request: by its report --------------------------------------------------------
+
+_PATH: Final = r"[\w.\[\]-]+"
+_TYPES: Final = r"<class '[\w.]+'>(?:, <class '[\w.]+'>)*"
+_WRONG_TYPE = re.compile(
+    rf"^Invalid type for parameter ({_PATH}), value: .*?, type: <class '([\w.]+)'>, valid types: ({_TYPES})$",
+    re.MULTILINE | re.DOTALL,
+)
+_OUT_OF_BOUNDS = re.compile(rf"^Invalid (length|range) for parameter ({_PATH}), value: ", re.MULTILINE)
+_MISSING = re.compile(rf"^Missing required parameter in ({_PATH}): \"(\w+)\"$", re.MULTILINE)
+_UNKNOWN = re.compile(rf"^Unknown parameter in ({_PATH}): \"(\w{{1,64}})\", must be one of: ", re.MULTILINE)
+
+
+def refused_parameters(report: str) -> str:
+    """
+    Return a sentence with the parameters that botocore has refused, and their types.
+
+    :param report: the text of botocore's ParamValidationError, which quotes values
+    """
+    found = [
+        f"{path} must be {_type_names(valid)}, not {actual}" for path, actual, valid in _WRONG_TYPE.findall(report)
+    ]
+    found += [f"{path} has the wrong {what}" for what, path in _OUT_OF_BOUNDS.findall(report)]
+    found += [f"{name} is missing in {_structure(path)}" for path, name in _MISSING.findall(report)]
+    found += [f"{name} is no parameter of {_structure(path)}" for path, name in _UNKNOWN.findall(report)]
+    return redacted("the request is malformed: " + ("; ".join(found) or "a parameter has a wrong name or type"))
+
+
+def _structure(path: str) -> str:
+    return "the request" if path == "input" else path
+
+
+def _type_names(types: str) -> str:
+    return " or ".join(re.findall(r"'([\w.]+)'", types))

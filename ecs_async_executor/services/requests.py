@@ -1,0 +1,161 @@
+"""
+Requests: the parts that ECS and Batch have in common, as pure functions.
+
+Imports :mod:`ecs_async_executor.core.errors` only. No Airflow.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from ecs_async_executor.core.errors import Rejected
+
+EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
+"""The variable that tells Airflow in a container of an executor; the provider's executors set the same."""
+OVERRIDES_LIMIT: Final = 8192
+"""Characters of ``overrides`` that RunTask takes, JSON punctuation included. Batch runs its jobs through ECS."""
+NO_SUCH_ID: Final = "a" * 32
+"""The identifier of a task or job that cannot exist, for harmless requests."""
+
+_UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None)})
+
+# --- merging ------------------------------------------------------------------------------------------------
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return ``base`` updated by ``overrides``: dictionaries recursively, everything else replaced, lists too.
+
+    The arguments stay unchanged, and the result shares nothing changeable with them.
+    """
+    result: dict[str, Any] = {}
+    for key, value in base.items():
+        if key not in overrides:
+            result[key] = copied(value)
+    for key, value in overrides.items():
+        below = base.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = copied(value)
+    return result
+
+
+def copied(value: Any) -> Any:
+    """Return what ``copy.deepcopy`` does, several times as fast for the values that requests are made of."""
+    kind = type(value)
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind is list:
+        return [copied(item) for item in value]
+    return value if kind in _UNCHANGEABLE else copy.deepcopy(value)
+
+
+# --- one workload's request ---------------------------------------------------------------------------------
+
+
+def checked_parameters(executor_config: Any, operation: str) -> Mapping[str, Any]:
+    """
+    Return an ``executor_config``, which has to be request parameters.
+
+    :param operation: the operation that the parameters are for, for people
+    :raises Rejected: if it is something else; the reason holds none of its values
+    """
+    if executor_config is None:
+        return {}
+    if not isinstance(executor_config, Mapping) or not all(isinstance(key, str) for key in executor_config):
+        raise Rejected(
+            f"executor_config must be a dictionary of {operation} parameters, not {type_name(executor_config)}"
+        )
+    return executor_config
+
+
+def overlaid(
+    base: Mapping[str, Any],
+    queue_overrides: Mapping[str, Any] | None,
+    parameters: Mapping[str, Any],
+    overlay: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """
+    Return the parameters of a workload's request.
+
+    :param base: the parameters that all workloads share
+    :param queue_overrides: the changes of the workload's queue
+    :param parameters: the changes of the workload's ``executor_config``
+    :param overlay: the service's way to merge
+    :raises Rejected: if the ``executor_config`` cannot be copied; the reason holds none of its values
+    """
+    request = overlay(base, queue_overrides) if queue_overrides else base
+    try:
+        return overlay(request, parameters)
+    except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
+        raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
+
+
+def put_command(container: dict[str, Any], command: Collection[str], name: str) -> None:
+    """
+    Give a container's override its command and the mark of an executor.
+
+    :param name: the container's, for people
+    :raises Rejected: if its environment does not have the form that the API wants
+    """
+    environment = container.setdefault("environment", [])
+    if not isinstance(environment, list):
+        raise Rejected(f"environment of {name} must be a list of names and values, not {type_name(environment)}")
+    container["command"] = list(command)
+    environment.append(dict(EXECUTOR_MARK))
+
+
+def sealed(request: Mapping[str, Any], overrides: str) -> dict[str, Any]:
+    """
+    Return a copy of a finished request that shares nothing with it.
+
+    :param overrides: the parameter with the command, which has to be JSON and short enough
+    :raises Rejected: if it is not
+    """
+    try:
+        whole: dict[str, Any] = copied(dict(request))
+        size = len(json.dumps(whole.get(overrides, {}), separators=(",", ":"), ensure_ascii=False))
+    except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
+        raise Rejected(f"{overrides} cannot be sent as JSON: {type(error).__name__}") from None
+    if size > OVERRIDES_LIMIT:
+        raise Rejected(
+            f"{overrides} has {size} characters, the command included, and ECS takes at most {OVERRIDES_LIMIT}: "
+            "make the environment or other parts of executor_config smaller"
+        )
+    return whole
+
+
+def placement_name(parts: Mapping[str, Any]) -> str:
+    """Return the name of a placement, for people too; parts that are None are left out."""
+    return " ".join(
+        f"{name}={value if isinstance(value, (str, int)) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in parts.items()
+        if value is not None
+    )
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type, for people."""
+    return "nothing" if value is None else type(value).__name__
+
+
+# --- stops --------------------------------------------------------------------------------------------------
+
+_STOP_REASON_LIMIT: Final = 255
+_SIGNATURE: Final = " (by ecs-async-executor)"
+_UNSIGNED: Final = ("Airflow Executor received a SIGTERM", "The Airflow scheduler that started it ")
+"""Reasons of the provider's executors, and of this one before it signed them."""
+
+
+def stop_reason(reason: str) -> str:
+    """Return the reason to send with a stop: signed, so that it can be told from a person's."""
+    return reason[: _STOP_REASON_LIMIT - len(_SIGNATURE)] + _SIGNATURE
+
+
+def is_from_executor(reason: str) -> bool:
+    """Return whether an executor, of this scheduler or another, gave this reason for a stop."""
+    return _SIGNATURE in reason or reason.startswith(_UNSIGNED)

@@ -1,0 +1,79 @@
+"""
+The options in words: for Airflow's provider info, for error messages, and for the README's tables.
+
+May import :mod:`.options` and :mod:`.tuning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ecs_async_executor.settings.options import Section
+from ecs_async_executor.settings.tuning import BatchTuning, Tuning
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """
+    The description of an option.
+
+    :param default: as text for ``airflow.cfg``; None if the option is unset by default
+    :param kind: Airflow's name of its type: string, integer, float or boolean
+    :param allowed: the values that it takes, as a noun
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    example: str
+    description: str
+    allowed: str
+
+
+def describe_option(model: type[Section], name: str) -> Option:
+    """Describe one option of a section."""
+    field = model.model_fields[name]
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    default: str | None
+    if field.is_required() or field.default in (None, (), {}):
+        # Empty objects too: Airflow expands variables in defaults, and fails at braces.
+        default = None
+    elif isinstance(field.default, float):
+        default = f"{field.default:g}"
+    else:
+        default = str(field.default)
+    return Option(
+        name=name,
+        kind=str(extra["kind"]),
+        default=default,
+        example=str(extra["example"]),
+        description=field.description or "",
+        allowed=str(extra["allowed"]),
+    )
+
+
+def describe(model: type[Section]) -> tuple[Option, ...]:
+    """Describe every option of a section, in the order of declaration."""
+    return tuple(describe_option(model, name) for name in model.model_fields)
+
+
+def settings_table() -> str:
+    """Return the options of ``[ecs_async_executor]`` as a Markdown table."""
+    return _table(describe(Tuning))
+
+
+def batch_differences() -> str:
+    """Return the options of ``[batch_async_executor]`` that differ from those, as a Markdown table."""
+    same = describe(Tuning)
+    return _table(tuple(option for option in describe(BatchTuning) if option not in same))
+
+
+def _table(rows: tuple[Option, ...]) -> str:
+    lines = ["| Option | Default | Allowed | What it does | Example |", "| --- | --- | --- | --- | --- |"]
+    for option in rows:
+        default = "unset" if option.default is None else f"`{option.default}`"
+        lines.append(
+            f"| `{option.name}` | {default} | {option.allowed} | {option.description} | `{option.example}` |"
+        )
+    return "\n".join(lines) + "\n"

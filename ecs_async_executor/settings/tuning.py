@@ -1,0 +1,222 @@
+"""
+The options of our own sections: how the engine launches and watches containers.
+
+May import :mod:`.options` and :mod:`.values`. Here, and only here, stand the defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from ecs_async_executor.settings.options import Conflict, Section, flag, option, per_second, seconds, whole
+from ecs_async_executor.settings.values import BatchQueues, Queues
+
+_SHUTDOWN_MARGIN: Final = 2.0
+"""Seconds that a shutdown needs besides the longest possible request."""
+_SHUTDOWN_MAX: Final = 29.9
+"""Below 30, the default of Airflow's ``scheduler_health_check_threshold``: from then on others adopt."""
+
+_PERMANENT_ERROR_GRACE: Final = 120.0
+
+
+def _permanent_error_grace(mendable: str) -> Any:
+    return seconds(
+        f"How long AWS may refuse launches for something that a person can fix ({mendable}). After that, the "
+        "workloads concerned fail with AWS's words.",
+        example="300",
+        low=0,
+        high=86400,
+    )
+
+
+def _queues(operation: str, parameters: str, *, example: str) -> Any:
+    return option(
+        f"{operation} parameters for each Airflow queue. They win over `{parameters}`, and a task's "
+        "`executor_config` wins over them. Airflow's callbacks have no queue.",
+        example=example,
+        allowed="a JSON object that gives each queue an object of request parameters",
+    )
+
+
+class Tuning(Section):
+    """The options of ``[ecs_async_executor]``; ``Tuning()`` has the defaults."""
+
+    section = "ecs_async_executor"
+    unset_words = {"capacity_timeout": {"", "off", "none"}, "launch_rate": {"", "off", "none"}}
+
+    max_concurrent_launches: Annotated[
+        int,
+        whole(
+            "How many launch requests may be in flight at once. Also sizes the connection pool.",
+            example="128",
+            low=1,
+            high=1000,
+        ),
+    ] = 64
+    launch_rate: Annotated[
+        float | None,
+        per_second(
+            "Launch requests per second at the start; the rate adapts from there. Unset: AWS's default quota for "
+            "the launch type (20 for Fargate, 40 for EC2), approached from a quarter of it.",
+            example="20",
+        ),
+    ] = None
+    launch_burst: Annotated[
+        int,
+        whole(
+            "How many launch requests may be sent at once after a pause. Large bursts collide where several "
+            "schedulers share an account's quota.",
+            example="20",
+            low=1,
+            high=100,
+        ),
+    ] = 10
+    launch_rate_max: Annotated[
+        float, per_second("The highest launch rate that the executor adapts to.", example="50")
+    ] = 100.0
+    max_concurrent_describes: Annotated[
+        int,
+        whole(
+            "How many status requests may be in flight at once. Each asks for up to 100 containers.",
+            example="16",
+            low=1,
+            high=100,
+        ),
+    ] = 8
+    describe_rate: Annotated[
+        float,
+        per_second("Status requests per second. AWS's default quota is 20 for a whole account.", example="40"),
+    ] = 20.0
+    poll_interval: Annotated[
+        float,
+        seconds(
+            "Pause between two status checks of a container. It grows when checks would take more than a quarter "
+            "of `describe_rate`.",
+            example="5",
+            low=0.01,
+            high=300,
+        ),
+    ] = 1.0
+    missing_grace: Annotated[
+        float,
+        seconds(
+            "How long AWS may answer that it does not know a container that it has just started. After that, the "
+            "container counts as lost.",
+            example="120",
+            low=0,
+            high=3600,
+        ),
+    ] = 60.0
+    permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, cluster, task definition")] = (
+        _PERMANENT_ERROR_GRACE
+    )
+    capacity_timeout: Annotated[
+        float | None,
+        seconds(
+            "How long a workload waits for capacity. After that, it fails with AWS's reason, so that Airflow's "
+            "retries apply. Unset or `off`: it waits without a limit.",
+            example="900",
+            low=1,
+            high=86400,
+            off=True,
+        ),
+    ] = None
+    shutdown_timeout: Annotated[
+        float,
+        seconds(
+            "How long a scheduler that ends waits for requests in flight and for stops that it still has to send. "
+            f"At least `connect_timeout` + `read_timeout` + {_SHUTDOWN_MARGIN:g}, and below 30: from then on "
+            "other schedulers adopt its task instances.",
+            example="25",
+            low=0.1,
+            high=_SHUTDOWN_MAX,
+        ),
+    ] = 20.0
+    adopt_task_instances: Annotated[
+        bool,
+        flag(
+            "Whether a scheduler that ends leaves its running containers to the next one. False: it stops them.",
+            example="False",
+        ),
+    ] = True
+    connect_timeout: Annotated[
+        float,
+        seconds("How long it may take to open a connection to AWS.", example="3", low=0.1, high=_SHUTDOWN_MAX),
+    ] = 5.0
+    read_timeout: Annotated[
+        float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
+    ] = 10.0
+    queues: Annotated[
+        Queues,
+        _queues(
+            "RunTask",
+            "run_task_kwargs",
+            example='{"gpu": {"cluster": "gpu", "taskDefinition": "airflow-gpu"}}',
+        ),
+    ] = {}
+
+    def conflicts(self) -> list[Conflict]:
+        """Return a shutdown that is too short for a request, and a start above the highest rate."""
+        found: list[Conflict] = []
+        least = self.connect_timeout + self.read_timeout + _SHUTDOWN_MARGIN
+        if self.shutdown_timeout < least:
+            found.append(
+                Conflict(
+                    ("connect_timeout", "read_timeout", "shutdown_timeout"),
+                    f"shutdown_timeout = {self.shutdown_timeout:g} is below connect_timeout + read_timeout + "
+                    f"{_SHUTDOWN_MARGIN:g} = {least:g}: lower connect_timeout or read_timeout, or raise "
+                    f"shutdown_timeout (to at most {_SHUTDOWN_MAX:g})",
+                )
+            )
+        if self.launch_rate is not None and self.launch_rate > self.launch_rate_max:
+            found.append(
+                Conflict(
+                    ("launch_rate", "launch_rate_max"),
+                    f"launch_rate = {self.launch_rate:g} is above launch_rate_max = {self.launch_rate_max:g}: "
+                    "lower launch_rate or raise launch_rate_max",
+                )
+            )
+        return found
+
+
+class BatchTuning(Tuning):
+    """The options of ``[batch_async_executor]``: the same, for the quotas and parameters of AWS Batch."""
+
+    section = "batch_async_executor"
+
+    launch_rate: Annotated[
+        float | None,
+        per_second(
+            "Launch requests per second at the start; the rate adapts from there. Unset: 25, approached from a "
+            "quarter of it. That is half of the 50 requests per second, of any kind, that AWS Batch allows an "
+            "account.",
+            example="20",
+        ),
+    ] = None
+    launch_rate_max: Annotated[
+        float,
+        per_second(
+            "The highest launch rate that the executor adapts to. AWS Batch allows an account 50 requests per "
+            "second, of any kind.",
+            example="30",
+        ),
+    ] = 40.0
+    describe_rate: Annotated[
+        float,
+        per_second(
+            "Status requests per second. They count towards the 50 requests per second that AWS Batch allows an "
+            "account.",
+            example="10",
+        ),
+    ] = 20.0
+    permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, job queue, job definition")] = (
+        _PERMANENT_ERROR_GRACE
+    )
+    queues: Annotated[
+        BatchQueues,
+        _queues(
+            "SubmitJob",
+            "submit_job_kwargs",
+            example='{"gpu": {"jobQueue": "gpu", "jobDefinition": "airflow-gpu"}}',
+        ),
+    ] = {}

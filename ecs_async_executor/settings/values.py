@@ -1,0 +1,259 @@
+"""
+The types of options: how their text is read, and which values are refused.
+
+May import pydantic only. A validator raises ``PydanticCustomError``; its type tells :mod:`.reading` how to put the
+error into a sentence.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+# The types of errors.
+UNREADABLE: Final = "unreadable"
+"""The text cannot be read at all: continues "it must be ..., but"."""
+RULE: Final = "rule"
+"""The value breaks a rule: a sentence of its own."""
+QUEUE: Final = "queue"
+"""The value of one queue breaks a rule: continues "is not valid for"."""
+
+LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES")
+
+JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""What AWS Batch accepts as the name of a job."""
+JOB_NAME_RULE: Final = "1 to 128 letters, digits, hyphens and underscores, starting with a letter or a digit"
+
+CONTAINER_FORMS: Final = ("containerOverrides", "ecsPropertiesOverride")
+"""Parameters of SubmitJob for job definitions with one container, and with several: a request has one of them."""
+
+MORE_THAN_A_CONTAINER: Final = {
+    "arrayProperties": "one workload is one container, and an array job has many",
+    "eksPropertiesOverride": "jobs on EKS are not supported",
+    "nodeOverrides": "one workload is one container, and a multi-node job has many",
+}
+"""Parameters of SubmitJob for jobs that cannot run Airflow's command, or would run it many times."""
+
+_UNSETTABLE: Final = {
+    "clientToken": "the executor sets it, so that a launch can be repeated safely",
+    "count": "one workload is one container",
+}
+
+
+def _refuse(kind: str, text: str) -> PydanticCustomError:
+    # As a value of the template, because the text can have braces.
+    return PydanticCustomError(kind, "{text}", {"text": text})
+
+
+# --- reading text -------------------------------------------------------------------------------------------
+
+
+def _names(value: Any) -> Any:
+    """Split ``a, b`` at its commas; drop spaces and empty parts."""
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+def read_json(value: Any) -> Any:
+    """Read JSON, or Python's notation: the amazon provider documents its examples in that."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            line, column = getattr(error, "lineno", "?"), getattr(error, "colno", "?")
+            text = f"it is not JSON: the error is in line {line}, column {column}"
+            raise _refuse(UNREADABLE, text) from None
+
+
+_DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def read_json_or_import(value: Any) -> Any:
+    """Read JSON, or import the dictionary that a dotted path names."""
+    if not isinstance(value, str) or not _DOTTED.fullmatch(value.strip()):
+        return read_json(value)
+    module, _, name = value.strip().rpartition(".")
+    try:
+        return copy.deepcopy(getattr(importlib.import_module(module), name))
+    except Exception as error:  # noqa: BLE001 - the module is the user's, it can raise anything
+        raise _refuse(UNREADABLE, f"importing it raised {type(error).__name__}: {error}") from None
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _enabled(value: Any) -> Any:
+    """Read the API's words for a boolean, which run_task_kwargs may have."""
+    return {"ENABLED": True, "DISABLED": False}.get(value.upper(), value) if isinstance(value, str) else value
+
+
+# --- spelling -----------------------------------------------------------------------------------------------
+
+_IRREGULAR: Final = {
+    "enable_ecs_managed_tags": "enableECSManagedTags",
+    "managed_ebs_volume": "managedEBSVolume",
+    "size_in_gib": "sizeInGiB",
+}
+
+_KEYS_OF_THE_USER: Final = frozenset({"parameters", "tags"})
+"""Objects in requests whose keys are names of the user's, not parameters."""
+
+
+def camelize(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """
+    Return a request with the API's spelling of ``snake_case`` keys, as the amazon provider does.
+
+    Lists stay as they are, and so do keys of the user's own (``tags``) and keys that are spelled right already.
+    """
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            result[key] = value  # for botocore to refuse
+            continue
+        name = _IRREGULAR.get(key.lower())
+        if name is None:
+            name = re.sub(r"(?<!^)_(.)", lambda match: match.group(1).upper(), key)
+            name = name[:1].lower() + name[1:]
+        if isinstance(value, Mapping) and name not in _KEYS_OF_THE_USER:
+            value = camelize(value)  # noqa: PLW2901
+        result[name] = value
+    return result
+
+
+def _camelize_items(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(camelize(item) if isinstance(item, Mapping) else item for item in value)
+    return value
+
+
+def _camelize_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {queue: camelize(overrides) for queue, overrides in value.items()}
+
+
+# --- refusing values ----------------------------------------------------------------------------------------
+
+
+def _check_launch_type(value: str) -> str:
+    if value not in LAUNCH_TYPES:
+        raise PydanticCustomError("launch_type", "no launch type")
+    return value
+
+
+def _check_strategy(value: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+    for item in value or ():
+        if not (isinstance(item.get("capacityProvider"), str) and item["capacityProvider"]):
+            raise _refuse(RULE, "each item needs a capacityProvider, the name of one")
+        if item.keys() - {"capacityProvider", "weight", "base"}:
+            raise _refuse(RULE, "an item can have capacityProvider, weight and base, nothing else")
+        if any(type(item.get(key, 0)) is not int for key in ("weight", "base")):
+            raise _refuse(RULE, "weight and base must be whole numbers")
+    return value
+
+
+def _check_job_name(value: str) -> str:
+    if not JOB_NAME.fullmatch(value):
+        raise PydanticCustomError("job_name", "no name of a job")
+    return value
+
+
+def _check_unset(value: Any) -> Any:
+    if value is not None:
+        raise _refuse(RULE, "unset it, because only jobs with one container on ECS are supported")
+    return value
+
+
+def _check_run_task(value: dict[str, Any]) -> dict[str, Any]:
+    if "clientToken" in value:
+        raise _refuse(RULE, f"clientToken cannot be set, because {_UNSETTABLE['clientToken']}")
+    overrides = value.get("overrides", {})
+    if not isinstance(overrides, dict):
+        raise _refuse(RULE, "overrides must be an object")
+    containers = overrides.get("containerOverrides", [])
+    if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        raise _refuse(RULE, "overrides.containerOverrides must be a list of objects")
+    return value
+
+
+def _check_submit_job(value: dict[str, Any]) -> dict[str, Any]:
+    for key, why in MORE_THAN_A_CONTAINER.items():
+        if key in value:
+            raise _refuse(RULE, f"{key} cannot be set, because {why}")
+    if not isinstance(value.get("containerOverrides", {}), dict):
+        raise _refuse(RULE, "containerOverrides must be an object")
+    if value.keys() >= set(CONTAINER_FORMS):
+        raise _refuse(RULE, f"{' and '.join(CONTAINER_FORMS)} exclude each other; remove one of them")
+    return value
+
+
+def _check_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return _without(value, _UNSETTABLE)
+
+
+def _check_batch_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for queue, overrides in value.items():
+        name = overrides.get("jobName")
+        if isinstance(name, str) and not JOB_NAME.fullmatch(name):
+            raise _refuse(QUEUE, f"queue {queue}: jobName must be {JOB_NAME_RULE}")
+        if overrides.keys() >= set(CONTAINER_FORMS):
+            forms = " and ".join(CONTAINER_FORMS)
+            raise _refuse(QUEUE, f"queue {queue}: {forms} exclude each other; remove one of them")
+    return _without(value, MORE_THAN_A_CONTAINER)
+
+
+def _without(value: dict[str, dict[str, Any]], unsettable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    for queue, overrides in value.items():
+        for key, why in unsettable.items():
+            if overrides.get(key, 1) != 1:
+                raise _refuse(QUEUE, f"queue {queue}: {key} cannot be set, because {why}")
+    return value
+
+
+# --- the types ----------------------------------------------------------------------------------------------
+# Of the validators of a type, pydantic runs those "before" its own check from the last to the first. What has
+# ``repr=False`` may hold secrets: neither a repr nor a message shows its value.
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
+LaunchType: TypeAlias = Annotated[str, AfterValidator(_check_launch_type), BeforeValidator(_upper)]
+Strategy: TypeAlias = Annotated[
+    tuple[dict[str, Any], ...] | None,
+    AfterValidator(_check_strategy),
+    BeforeValidator(_camelize_items),
+    BeforeValidator(read_json),
+]
+Enabled: TypeAlias = Annotated[bool, BeforeValidator(_enabled)]
+JobName: TypeAlias = Annotated[str, AfterValidator(_check_job_name)]
+Unset: TypeAlias = Annotated[Any, AfterValidator(_check_unset), Field(repr=False)]
+RunTaskParameters: TypeAlias = Annotated[
+    dict[str, Any], BeforeValidator(read_json_or_import), AfterValidator(_check_run_task), Field(repr=False)
+]
+SubmitJobParameters: TypeAlias = Annotated[
+    dict[str, Any], BeforeValidator(read_json), AfterValidator(_check_submit_job), Field(repr=False)
+]
+Queues: TypeAlias = Annotated[
+    dict[str, dict[str, Any]],
+    BeforeValidator(read_json),
+    AfterValidator(_camelize_queues),
+    AfterValidator(_check_queues),
+    Field(repr=False),
+]
+BatchQueues: TypeAlias = Annotated[
+    dict[str, dict[str, Any]],
+    BeforeValidator(read_json),
+    AfterValidator(_camelize_queues),
+    AfterValidator(_check_batch_queues),
+    Field(repr=False),
+]

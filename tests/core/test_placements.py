@@ -1,0 +1,79 @@
+"""Placements whose launches are refused: why they are closed, when they are reviewed, when they are forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.events import Barred
+from ecs_async_executor.core.placements import Placements
+
+
+def refused(placements: Placements, now: float, kind: Kind = Kind.CAPACITY, reason: str = "AGENT") -> None:
+    gate = placements.gate("main")
+    gate.probe_started(now)
+    placements.refused("main", gate, kind, reason, now)
+
+
+def test_an_open_placement_has_no_reason() -> None:
+    placements = Placements()
+    assert placements.barred("main") is None
+    assert len(placements) == 0
+
+
+def test_a_closed_placement_says_since_when_why_and_when_it_was_refused_last() -> None:
+    placements = Placements()
+    refused(placements, 10.0)
+    refused(placements, 20.0, reason="RESOURCE:CPU")
+    assert placements.barred("main") == Barred(Kind.CAPACITY, "RESOURCE:CPU", 10.0, 20.0, 5.0)
+    assert len(placements) == 1
+
+
+def test_another_kind_of_refusal_begins_anew_while_the_gate_stays_closed() -> None:
+    placements = Placements()
+    refused(placements, 10.0)
+    refused(placements, 20.0, Kind.REFUSED, "AccessDenied")
+    refused(placements, 30.0, Kind.REFUSED, "AccessDenied")
+    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 20.0, 30.0, 10.0)
+
+
+def test_a_probe_that_succeeds_opens_the_placement_and_forgets_the_reason() -> None:
+    placements = Placements()
+    refused(placements, 10.0, Kind.REFUSED)
+    gate = placements.gate("main")
+    gate.probe_started(15.0)
+    placements.succeeded("main", gate)
+    assert placements.barred("main") is None
+    refused(placements, 30.0)
+    closed = placements.barred("main")
+    assert closed is not None
+    assert (closed.kind, closed.since) == (Kind.CAPACITY, 30.0)
+
+
+def test_a_review_begins_once_a_second_and_only_while_something_is_closed() -> None:
+    placements = Placements()
+    assert not placements.begins_review(0.0)
+    refused(placements, 0.0)
+    assert [placements.begins_review(now) for now in (0.0, 0.5, 1.0, 1.9, 2.0)] == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(("needed_until", "forgotten_at"), [(-1.0, 60.0), (30.0, 90.0)])
+def test_a_closed_gate_is_forgotten_a_minute_after_its_last_launch(
+    needed_until: float, forgotten_at: float
+) -> None:
+    placements = Placements()
+    refused(placements, 0.0)
+    for second in range(121):
+        now = float(second)
+        gone = placements.forget(lambda: {"main"} if now <= needed_until else set(), now)  # noqa: B023
+        assert gone == (["main"] if now == forgotten_at else [])
+    assert placements.barred("main") is None
+    refused(placements, 200.0)
+    assert placements.forget(set, 200.0) == [], "the time before counts for the forgotten gate only"
+
+
+def test_who_needs_the_gates_is_asked_only_while_one_is_closed() -> None:
+    def needed() -> set[str | None]:
+        raise AssertionError("asked")
+
+    assert Placements().forget(needed, 100.0) == []

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services import batch as batch_service
+from ecs_async_executor.services import ecs as ecs_service
+from ecs_async_executor.settings import load, load_for_batch
+from tests.settings.conf import BatchConf, Conf
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"task_defintion": "g"}, "RunTask has no taskDefintion; did you mean taskDefinition?"),
+        (
+            {"subnets": ["s"]},
+            "RunTask has no subnets; did you mean networkConfiguration.awsvpcConfiguration.subnets?",
+        ),
+        ({"zone": "a"}, "RunTask has no zone; it takes capacityProviderStrategy, cluster, count, "),
+        (
+            {"overrides": {"containerOverrides": [{"name": "airflow"}, {"name": "log", "memry": 1}]}},
+            "RunTask has no overrides.containerOverrides[1].memry; did you mean memory?",
+        ),
+    ],
+)
+def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
+    overrides: dict[str, Any], said: str
+) -> None:
+    conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})}, {"cluster": "c"})
+    with pytest.raises(ConfigurationError) as caught:
+        load(conf, ecs_service.wrong_parameters)
+    first, second = caught.value.problems
+    assert first.startswith(f"[ecs_async_executor] queues (value not shown) is not valid for queue gpu: {said}")
+    assert second.startswith("[aws_ecs_executor] container_name is not set")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"cluster": 5}, "cluster must be a string, not int"),
+        ({"cluster": None}, "cluster must be a string, not nothing"),
+        ({"overrides": []}, "overrides must be an object, not list"),
+        (
+            {"overrides": {"containerOverrides": [{"memory": "1"}]}},
+            "overrides.containerOverrides[0].memory must be a whole number, not str",
+        ),
+        (
+            {"overrides": {"containerOverrides": [{"memory": True}]}},
+            "overrides.containerOverrides[0].memory must be a whole number, not bool",
+        ),
+        (
+            {"overrides": {"containerOverrides": ["log"]}},
+            "overrides.containerOverrides[0] must be an object, not str",
+        ),
+        ({"enableExecuteCommand": "yes"}, "enableExecuteCommand must be true or false, not str"),
+        ({"tags": {"team": 5}}, "tags[0].value must be a string, not int"),
+        ({"tags": "team"}, "tags must be a list, not str"),
+    ],
+)
+def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[str, Any], said: str) -> None:
+    conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})})
+    with pytest.raises(ConfigurationError) as caught:
+        load(conf, ecs_service.wrong_parameters)
+    (problem,) = caught.value.problems
+    assert problem == f"[ecs_async_executor] queues (value not shown) is not valid for queue gpu: {said}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
+        ({"containerOverrides": None}, "containerOverrides must be an object, not nothing"),
+        ({"containerOverrides": []}, "containerOverrides must be an object, not list"),
+        ({"retryStrategy": None}, "retryStrategy must be an object, not nothing"),
+        ({"retryStrategy": {"attempts": "3"}}, "retryStrategy.attempts must be a whole number, not str"),
+        (
+            {"ecsPropertiesOverride": {"taskProperties": {}}},
+            "ecsPropertiesOverride.taskProperties must be a list, not dict",
+        ),
+        ({"parameters": {"size": 5}}, "parameters.size must be a string, not int"),
+        ({"tags": [{"Key": "team", "Value": 5}]}, "tags.team must be a string, not int"),
+        ({"tags": [{"team": "data"}]}, "tags must be an object, not list"),
+    ],
+)
+def test_a_parameter_of_another_type_than_submit_jobs_is_refused(overrides: dict[str, Any], said: str) -> None:
+    conf = BatchConf({"queues": json.dumps({"fine": {"jobQueue": "q"}, "gpu": overrides})})
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(conf, batch_service.wrong_parameters)
+    (problem,) = caught.value.problems
+    assert problem == f"[batch_async_executor] queues (value not shown) is not valid for queue gpu: {said}"
+
+
+def test_a_queue_may_give_launches_their_own_mark_back() -> None:
+    queues = {"q": {"startedBy": None}}
+    found = load(Conf({"queues": json.dumps(queues)}), ecs_service.wrong_parameters)
+    request = ecs_service.workload_request(
+        {**ecs_service.base_request(found.ecs), "startedBy": "theirs", "taskDefinition": "t"},
+        found.tuning.queues["q"],
+        None,
+        found.ecs.container_name,
+        ["run"],
+    )
+    assert ecs_service.launch_spec(request, started_by="ours").request["startedBy"] == "ours"
+
+
+def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
+    queues = {
+        "gpu": {
+            "cluster": "gpu",
+            "capacity_provider_strategy": [{"capacityProvider": "g", "weight": 1}],
+            "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"], "assign_public_ip": "ENABLED"}},
+            "overrides": {"containerOverrides": [{"name": "airflow", "memory": 1, "environment": []}]},
+            "tags": {"cost_center": "1"},
+            "enable_ecs_managed_tags": True,
+        },
+        "listed": {"tags": [{"key": "cost_center", "value": "1"}]},
+    }
+    found = load(Conf({"queues": json.dumps(queues)}), ecs_service.wrong_parameters)
+    assert found.tuning.queues.keys() == queues.keys()
+
+
+def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
+    queues = {
+        "gpu": {
+            "job_queue": "gpu",
+            "job_definition": "airflow-gpu",
+            "container_overrides": {"resource_requirements": [{"type": "GPU", "value": "1"}]},
+            "parameters": {"some_name": "x"},
+            "tags": [{"Key": "team", "Value": "data"}],
+        }
+    }
+    conf = BatchConf({"queues": json.dumps(queues)})
+    assert load_for_batch(conf, batch_service.wrong_parameters).tuning.queues == {
+        "gpu": {
+            "jobQueue": "gpu",
+            "jobDefinition": "airflow-gpu",
+            "containerOverrides": {"resourceRequirements": [{"type": "GPU", "value": "1"}]},
+            "parameters": {"some_name": "x"},
+            "tags": [{"Key": "team", "Value": "data"}],
+        }
+    }
+
+
+def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
+    queues = {
+        "gpu": {"jobQeue": "gpu", "vcpus": 2},
+        "night": {"containerOverrides": {"enviroment": [{"name": "P", "value": "hunter2"}]}},
+        "listed": {"containerOverrides": {"environment": [{"Name": "P", "value": "hunter2"}]}},
+    }
+    conf = BatchConf({"queues": json.dumps(queues)})
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(conf, batch_service.wrong_parameters)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.problems == tuple(
+        f"[batch_async_executor] queues (value not shown) is not valid for queue {problem}"
+        for problem in (
+            "gpu: SubmitJob has no jobQeue; did you mean jobQueue?",
+            "gpu: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
+            "night: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
+            "listed: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
+        )
+    )

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ecs_async_executor.settings import Tuning
+from tests.settings.conf import OURS, problems_of, problems_of_batch, tuning
+
+
+def test_an_empty_configuration_gives_the_defaults() -> None:
+    assert tuning() == Tuning()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max_concurrent_launches", " 128 ", 128),
+        ("launch_rate", "2.5", 2.5),
+        ("launch_rate", "", None),
+        ("launch_rate", "none", None),
+        ("capacity_timeout", "900", 900.0),
+        ("capacity_timeout", "off", None),
+        ("capacity_timeout", "Off", None),
+        ("capacity_timeout", "", None),
+        ("poll_interval", "", 1.0),
+        ("shutdown_timeout", "29.5", 29.5),
+        *[
+            ("adopt_task_instances", text, True)
+            for text in ("true", "True", "TRUE", "1", "yes", "YES", "on", " On ")
+        ],
+        *[("adopt_task_instances", text, False) for text in ("false", "False", "FALSE", "0", "no", "No", "off")],
+        ("queues", '{"gpu": {"cluster": "g", "overrides": {}}}', {"gpu": {"cluster": "g", "overrides": {}}}),
+        ("queues", "", {}),
+    ],
+)
+def test_an_option_is_read_from_text(key: str, text: str, value: object) -> None:
+    assert getattr(tuning(**{key: text}), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "allowed"),
+    [
+        ("max_concurrent_launches", "0", "a whole number from 1 to 1000"),
+        ("max_concurrent_launches", "many", "a whole number from 1 to 1000"),
+        ("max_concurrent_launches", "1.5", "a whole number from 1 to 1000"),
+        ("launch_rate", "-1", "a number of requests per second, above 0 and at most 1000"),
+        ("launch_rate", "0", "above 0"),
+        ("launch_burst", "1000", "from 1 to 100"),
+        ("describe_rate", "inf", "requests per second"),
+        ("poll_interval", "nan", "seconds from 0.01 to 300"),
+        ("missing_grace", "-1", "seconds from 0 to 3600"),
+        ("capacity_timeout", "0", "seconds from 1 to 86400, or `off`"),
+        ("shutdown_timeout", "30", "seconds from 0.1 to 29.9"),
+        ("adopt_task_instances", "perhaps", "true or false"),
+        ("read_timeout", "soon", "seconds"),
+    ],
+)
+def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(key: str, text: str, allowed: str) -> None:
+    (problem,) = problems_of({key: text})
+    assert problem.startswith(f"[{OURS}] {key} = {text!r} is not valid: it must be ")
+    assert allowed in problem
+
+
+def test_a_shutdown_has_to_outlast_a_request() -> None:
+    assert problems_of({"connect_timeout": "9", "read_timeout": "9.5"}) == (
+        (
+            "[ecs_async_executor] shutdown_timeout = 20 is below connect_timeout + read_timeout + 2 = 20.5: lower "
+            "connect_timeout or read_timeout, or raise shutdown_timeout (to at most 29.9)"
+        ),
+    )
+    assert tuning(connect_timeout="9", read_timeout="9").shutdown_timeout == 20
+
+
+def test_the_rate_cannot_begin_above_its_maximum() -> None:
+    assert problems_of({"launch_rate": "20", "launch_rate_max": "10"}) == (
+        (
+            "[ecs_async_executor] launch_rate = 20 is above launch_rate_max = 10: lower launch_rate or raise "
+            "launch_rate_max"
+        ),
+    )
+
+
+QUEUES = "it must be a JSON object that gives each queue an object of request parameters"
+
+
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        ('{"a": 1}', f": {QUEUES} (at a: Input should be a valid dictionary)"),
+        ("[1]", f": {QUEUES}"),
+        ('{"a": {', f": {QUEUES}, but it is not JSON: the error is in line 1, column 8"),
+        (
+            '{"a": {"count": 2}}',
+            " for queue a: count cannot be set, because one workload is one container",
+        ),
+        ('{"a": {"clientToken": "t"}}', " for queue a: clientToken cannot be set, because the executor sets it"),
+    ],
+)
+def test_bad_queues_are_named_without_their_values(queues: str, said: str) -> None:
+    (problem,) = problems_of({"queues": queues})
+    assert problem.startswith(f"[ecs_async_executor] queues (value not shown) is not valid{said}")
+
+
+def test_queues_are_spelled_as_run_task_kwargs_may_be() -> None:
+    queues = {"gpu": {"task_definition": "g", "overrides": {"task_role_arn": "r"}, "tags": {"cost_center": "1"}}}
+    assert tuning(queues=json.dumps(queues)).queues == {
+        "gpu": {"taskDefinition": "g", "overrides": {"taskRoleArn": "r"}, "tags": {"cost_center": "1"}}
+    }
+
+
+@pytest.mark.parametrize("key", ["client_token", "ClientToken"])
+def test_what_a_queue_cannot_set_it_cannot_set_in_another_spelling(key: str) -> None:
+    (problem,) = problems_of({"queues": json.dumps({"a": {key: "t"}})})
+    assert "for queue a: clientToken cannot be set" in problem
+
+
+@pytest.mark.parametrize("key", ["arrayProperties", "nodeOverrides", "eksPropertiesOverride"])
+def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
+    for spelling in (key, re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)):
+        (problem,) = problems_of_batch({"queues": json.dumps({"a": {spelling: {}}})})
+        assert f"for queue a: {key} cannot be set, because " in problem
+
+
+def test_a_queue_of_batchs_cannot_name_jobs_as_batch_does_not() -> None:
+    assert problems_of_batch({"queues": '{"a": {"job_name": "a b"}}'}) == (
+        (
+            "[batch_async_executor] queues (value not shown) is not valid for queue a: jobName must be 1 to 128 "
+            "letters, digits, hyphens and underscores, starting with a letter or a digit"
+        ),
+    )
