@@ -1,5 +1,5 @@
 """
-What the service says of a launch's container: observed, missing, held, gone.
+The service's answers about a launch's container: observed, missing, waiting, no target for a stop.
 
 May import the other decisions of ``core``, but not ``table``.
 """
@@ -156,7 +156,7 @@ def _never_started(tracked: Tracked, phase: Starting, event: Observed, now: floa
 
 
 def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules: Rules) -> list[Effect]:
-    """Say what a container waits for, as nothing else would; it may wait for ever, unless there is a limit."""
+    """Tell the event log what a container waits for, and end the wait at the limit, if there is one."""
     reason = event.observation.reason
     if not reason or not tracked.wanted:
         tracked.phase = replace(phase, held=NOT_YET)
