@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
 
 
 RESEND_WINDOW = 3000.0
-"""Seconds after which a client token is not sent again; ECS remembers one for an hour at least."""
+"""Seconds after which a client token is not sent again; a service remembers one for an hour at least."""
 CREATED_MARGIN = 5.0
 """Seconds that the clocks of a scheduler, of its database and of the service may differ by."""
 
