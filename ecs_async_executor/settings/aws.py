@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from ecs_async_executor.settings.options import Conflict, Section, flag, option, whole
@@ -41,6 +41,8 @@ class AwsSettings(Section):
     A request parameter that also has an option is moved from the parameters to that option, which it wins over. So
     the fields hold what applies, and the parameters hold the rest, in the API's spelling.
     """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # as in all other parameters
 
     parameters_option: ClassVar[str]
     """The option that holds request parameters."""

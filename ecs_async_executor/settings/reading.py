@@ -59,7 +59,7 @@ def load(conf: ConfReader, wrong: WrongParameters) -> Settings:
     """
     Read both sections for ECS.
 
-    :param wrong: checks the RunTask parameters of each queue
+    :param wrong: checks the RunTask parameters of all launches, and those of each queue
     :raises ConfigurationError: if any option of either section is not valid; names them all
     """
     return Settings(*_load(conf, Tuning, EcsSettings, wrong))
@@ -69,7 +69,7 @@ def load_for_batch(conf: ConfReader, wrong: WrongParameters) -> SettingsForBatch
     """
     Read both sections for Batch.
 
-    :param wrong: checks the SubmitJob parameters of each queue
+    :param wrong: checks the SubmitJob parameters of all launches, and those of each queue
     :raises ConfigurationError: if any option of either section is not valid; names them all
     """
     return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong))
@@ -93,6 +93,10 @@ def _load(
         ]
     aws, more = _read(conf, aws_model)
     problems += more
+    if aws is not None:
+        subject = _subject(aws_model, aws_model.parameters_option, "")
+        wrongs = wrong(getattr(aws, aws_model.parameters_option))
+        problems += [f"{subject} is not valid: {problem}" for problem in wrongs]
     conn_id = conf.get(aws_model.section, "conn_id", fallback=None)
     if conn_id and not _amazon_provider_is_installed():
         problems.append(
