@@ -79,6 +79,10 @@ class AwsSettings(Section):
         moved = {name: rest.pop(key) for key, name in cls.options_of_parameters.items() if key in rest}
         return {**cls.make_room(data, moved), **moved, cls.parameters_option: rest}
 
+    def doubts(self) -> list[str]:
+        """Return what is hardly meant as it is; unlike a conflict, it may work."""
+        return []
+
     @staticmethod
     def read_parameters(value: Any) -> Any:
         """Read the option that holds request parameters."""
@@ -181,6 +185,13 @@ class EcsSettings(AwsSettings):
                 )
             )
         return found
+
+    def doubts(self) -> list[str]:
+        """Return a launch on Fargate without subnets; ``queues`` or each ``executor_config`` may have them."""
+        if self.launch_type != "FARGATE" or self.subnets or self._has_own_subnets():
+            return []
+        doubt = "launch_type = 'FARGATE', but subnets is not set: a task fails unless its queue or executor_config"
+        return [f"{doubt} has a networkConfiguration"]
 
     def _has_own_subnets(self) -> bool:
         network = self.run_task_kwargs.get("networkConfiguration")
