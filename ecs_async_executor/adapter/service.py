@@ -7,7 +7,7 @@ executor class that makes it and carries the methods which users override.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
@@ -42,6 +42,11 @@ class ServiceAdapter(Protocol):
     @property
     def tuning(self) -> Tuning:
         """The settings of the engine."""
+        ...
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        """Sentences about settings that can be used, though hardly as they are meant."""
         ...
 
     @property

@@ -173,10 +173,7 @@ def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules:
 
 def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: Rules) -> list[Effect]:
     """Fail a launch whose container the service has not known for too long."""
-    revoked = isinstance(tracked.demand, Revoked)
-    # That an adopted one runs is Airflow's word, until the service has told of it.
-    ran = isinstance(phase, Running) and phase.confirmed
-    grace = rules.seen_missing_grace if ran and not revoked else rules.missing_grace
+    revoked, grace = isinstance(tracked.demand, Revoked), grace_for_missing(tracked, phase, rules)
     missing = phase.missing.answered(now, pause)
     tracked.phase = replace(phase, missing=missing)
     if missing.counted < grace:
@@ -188,6 +185,13 @@ def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: 
     stops: list[Effect] = [SendStop(handle, f"Its state could not be found out. {told}")]
     why = f"{rules.service} {known} the container {handle.id} (MISSING for {grace:.0f} s)"
     return [*([] if revoked else stops), *fail(tracked, why, handle_id=handle.id)]
+
+
+def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:
+    """Return the seconds for which the service may not know a container."""
+    # That an adopted one runs is Airflow's word, until the service has told of it.
+    ran = isinstance(phase, Running) and phase.confirmed
+    return rules.lost_container_grace if ran and not isinstance(tracked.demand, Revoked) else rules.missing_grace
 
 
 def stop_target_missing(

@@ -38,7 +38,7 @@ CREATED_MARGIN = 5.0
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    The limits of all decisions: the service's, those that users set, and five of our own.
+    The limits of all decisions: the service's, those that users set, and four of our own.
 
     :param service: the service's name, for sentences that people read
     :param repeatable: see :class:`~ecs_async_executor.core.backend.Service`
@@ -46,10 +46,10 @@ class Rules:
         carried out is made again, where no client token makes that harmless
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param missing_grace: seconds for which the service may not know a new container
+    :param lost_container_grace: seconds for which it may not know one that was seen running; Airflow's own
+        heartbeat timeout (300 s by default) covers the same case from the other side
     :param permanent_error_grace: seconds for which a :attr:`Kind.REFUSED` may last, as a person may be mending it
     :param capacity_timeout: seconds to wait for capacity, None for ever
-    :param seen_missing_grace: seconds for which it may not know one that was seen running; Airflow's own
-        heartbeat timeout (300 s by default) covers the same case from the other side
     :param resend_window: seconds after the first send in which the client token may be sent again; well inside
         the shortest time for which a service remembers it (AWS: one hour after the container stopped)
     :param predecessor_wait: seconds to wait for a revoked container of the same key to stop
@@ -62,9 +62,9 @@ class Rules:
     absent_grace: float
     max_attempts: int
     missing_grace: float
+    lost_container_grace: float
     permanent_error_grace: float
     capacity_timeout: float | None
-    seen_missing_grace: float = 300.0
     resend_window: float = RESEND_WINDOW
     predecessor_wait: float = 120.0
     search_interval: float = 5.0

@@ -37,7 +37,7 @@ class ShortGraces(Walk):
     RULES = replace(
         RULES,
         missing_grace=20.0,
-        seen_missing_grace=60.0,
+        lost_container_grace=60.0,
         permanent_error_grace=40.0,
         capacity_timeout=80.0,
     )

@@ -28,6 +28,8 @@ def check(args: argparse.Namespace) -> None:
     """
     adapter = executor_of(args).adapter
     name = adapter.service.name
+    for doubt in adapter.doubts:
+        sys.stdout.write(f"Warning: {doubt}\n")
     sys.stdout.write(f"Settings: good ({adapter.destination}).\n")
     try:
         backend = adapter.make_backend()
