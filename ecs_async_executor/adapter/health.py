@@ -11,12 +11,12 @@ import structlog
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.core.backend import Service
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.engine.bridge import Bridge
 
 log = structlog.get_logger(__name__)
 
-_TRANSIENT = frozenset({Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY})
+_TRANSIENT = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT, Kind.CAPACITY}
 """Errors that may be over by the first launch."""
 
 

@@ -20,6 +20,8 @@ class Kind(enum.Enum):
     """Too many changes at once to one resource; nothing was done. Only this request has to wait."""
     AMBIGUOUS = "ambiguous"
     """No definite answer (timeout, reset, 5xx, garbage, empty reply): it may or may not have been done."""
+    UNSENT = "unsent"
+    """No answer either, but nothing was done: the request did not leave, because there was no connection."""
     CAPACITY = "capacity"
     """There is no room for the container just now; nothing was done."""
     CREDENTIALS = "credentials"
@@ -32,6 +34,10 @@ class Kind(enum.Enum):
     """The token was used before with other parameters; ``resource_ids`` names what exists, if anything."""
     NOT_FOUND = "not found"
     """The named container does not exist (any more)."""
+
+
+NO_ANSWER = frozenset({Kind.AMBIGUOUS, Kind.UNSENT})
+"""The service has said nothing, neither yes nor no."""
 
 
 class ExecutorError(Exception):

@@ -97,8 +97,8 @@ def delay(kind: Kind, nth: int, jitter: float) -> float:
     """
     Say how long one launch waits before it is tried again.
 
-    A throttle needs little: the rate limit holds everybody back already. What is ambiguous grows to half a
-    minute, so that an outage is not hammered.
+    A throttle needs little: the rate limit holds everybody back already. Without an answer the delay grows to half
+    a minute, so that an outage is not hammered.
 
     :param nth: how many times in a row this happened, from 1
     :param jitter: 0 to 1

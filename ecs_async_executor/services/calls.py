@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.services.errors import classify
 from ecs_async_executor.services.redaction import unlogged
 
@@ -125,7 +125,7 @@ class Calls:
             try:
                 return await self(operation, **parameters)
             except BackendError as error:
-                if error.kind not in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                if error.kind not in NO_ANSWER and error.kind is not Kind.THROTTLED:
                     raise
             await anyio.sleep(pause)
         return await self(operation, **parameters)

@@ -165,6 +165,8 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return BackendError(Kind.INVALID, name, refused_parameters(str(exception)))
     if any(parent.__name__ in _NO_CREDENTIALS_EXCEPTIONS for parent in type(exception).__mro__):
         return BackendError(Kind.CREDENTIALS, name, redacted(str(exception)))
+    if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError)) and _never_connected(exception):
+        return BackendError(Kind.UNSENT, name, redacted(str(exception)))
     if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)):
         return BackendError(Kind.AMBIGUOUS, name, redacted(str(exception)))
     if isinstance(exception, boto.BotoCoreError):
@@ -172,6 +174,22 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return BackendError(Kind.REFUSED, name, redacted(str(exception)))
     # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
     return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
+
+
+def _never_connected(exception: Any) -> bool:
+    """
+    Return whether there was no connection for the request.
+
+    A name is not found, a connection refused, a TLS handshake fails, a proxy lets nothing through. aiobotocore
+    reports a reset connection as it does a refused one; what aiohttp has said tells them apart.
+    """
+    import aiohttp
+    from botocore import exceptions as boto
+
+    error = exception.kwargs.get("error")
+    if isinstance(exception, boto.ConnectTimeoutError):
+        return isinstance(error, aiohttp.ServerTimeoutError)
+    return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError))
 
 
 def _classify_reply(exception: Any, operation: str) -> BackendError:
