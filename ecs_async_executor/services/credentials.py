@@ -2,7 +2,7 @@
 Credentials: from an Airflow connection if the amazon provider is installed, else from AWS's default chain.
 
 The only module of this folder that imports anything of Airflow's: the provider's hook, when a client is opened.
-Imports ``core.errors`` and ``redaction``; aiobotocore and botocore when a client is opened.
+Imports ``core.errors``, ``redaction`` and ``unusable``; aiobotocore and botocore when a client is opened.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import structlog
 
 from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services.redaction import redacted
+from ecs_async_executor.services.unusable import unusable_keys
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class ThreadedCredentials:
     """
 
     def __init__(self, credentials: Any, executor: str) -> None:
+        self.method = str(getattr(credentials, "method", ""))
         self._credentials = credentials
         self._executor = executor
         self._frozen: Any = None
@@ -117,13 +119,16 @@ class ReloadedCredentials:
             if self._refused:
                 async with self._lock:
                     await self._reload()
-            return None if self._current is None else await self._current.get_frozen_credentials()
+            frozen = None if self._current is None else await self._current.get_frozen_credentials()
         except CredentialRetrievalError:
             raise
         except Exception as error:  # noqa: BLE001 - from STS, files, a database
             raise CredentialRetrievalError(
                 provider=self.method, error_msg=redacted(f"{type(error).__name__}: {error}")
             ) from None
+        if frozen is not None and (problem := unusable_keys(frozen, getattr(self._current, "method", ""))):
+            raise CredentialRetrievalError(provider=self.method, error_msg=problem)
+        return frozen
 
     async def _reload(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -19,6 +19,9 @@ from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kin
 from ecs_async_executor.services.parameters import refused_parameters
 from ecs_async_executor.services.redaction import redacted
 
+CREATE_CLIENT: Final = "CreateClient"
+"""In place of an operation's name, before there is a client: nothing was sent."""
+
 # --- codes --------------------------------------------------------------------------------------------------
 
 _THROTTLES: Final = frozenset(
@@ -150,7 +153,7 @@ def classify(exception: BaseException, operation: str) -> BackendError:
     An unknown exception is AMBIGUOUS: the request may or may not have been carried out. The result holds nothing
     of the request, and no value of a refused parameter.
 
-    :param operation: the called operation's name in the API
+    :param operation: the called operation's name in the API, or :data:`CREATE_CLIENT`
     """
     from botocore import exceptions as boto
 
@@ -158,7 +161,7 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return exception
     name = type(exception).__name__
     if isinstance(exception, ConfigurationError):
-        return BackendError(Kind.REFUSED, name, str(exception))
+        return BackendError(Kind.REFUSED, name, redacted("; ".join(exception.problems)))
     if isinstance(exception, boto.ClientError):
         return _classify_reply(exception, operation)
     if isinstance(exception, boto.ParamValidationError):
@@ -171,6 +174,8 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return BackendError(Kind.AMBIGUOUS, name, redacted(str(exception)))
     if isinstance(exception, boto.BotoCoreError):
         # The rest of botocore's exceptions come before anything is sent: no region, an unusable endpoint.
+        return BackendError(Kind.REFUSED, name, redacted(str(exception)))
+    if operation == CREATE_CLIENT:
         return BackendError(Kind.REFUSED, name, redacted(str(exception)))
     # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
     return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
