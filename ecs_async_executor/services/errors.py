@@ -57,7 +57,15 @@ _NO_CREDENTIALS: Final = frozenset(
     }
 )
 _SERVER_FAULTS: Final = frozenset(
-    {"InternalError", "InternalFailure", "ServerException", "ServiceUnavailable", "ServiceUnavailableException"}
+    {
+        "InternalError",
+        "InternalFailure",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServerException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+    }
 )
 _MALFORMED: Final = frozenset(
     {
@@ -90,6 +98,7 @@ _NO_CREDENTIALS_EXCEPTIONS: Final = (
     "TokenRetrievalError",
     "UnknownCredentialError",
 )
+_REQUEST_TIMEOUT: Final = 408
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 
@@ -99,13 +108,20 @@ _TOO_MANY_AT_ONCE = re.compile(r"too many concurrent attempts", re.IGNORECASE)
 _WRAPPED_THROTTLE = re.compile(
     r"rate exceeded|ErrorCode: (Throttling|RequestLimitExceeded)|request limit exceeded", re.IGNORECASE
 )
-"""ECS reports a throttle of EC2, which it asks itself, as the caller's mistake."""
+_WRAPPED_SERVER_FAULT = re.compile(
+    r"ErrorCode: (Unavailable|ServiceUnavailable|InternalError|InternalFailure)\b|\bconnect timed out",
+    re.IGNORECASE,
+)
+"""ECS reports what EC2, which it asks itself, answers as the caller's mistake: a throttle, a fault, nothing."""
 _MENDABLE = re.compile(
     r"cluster (was |is )?(inactive|not found)"
     r"|task ?definition (is |was )?(inactive|not found)"
     r"|(unable to (find|describe)|no such) (the )?task ?definition"
     r"|job[ -]?(queue|definition)\b.*\b(not found|does(n't| not) exist|inactive|disabled|invalid|is not)"
-    r"|\b(inactive|disabled|invalid) job[ -]?(queue|definition)\b",
+    r"|\b(inactive|disabled|invalid) job[ -]?(queue|definition)\b"
+    # IAM takes half a minute to make a new role known, and a new capacity provider is associated a moment later.
+    r"|unable to assume the (service[ -]linked )?role|capacity provider that is not associated"
+    r"|ErrorCode: UnauthorizedOperation\b",
     re.IGNORECASE,
 )
 _NO_SUCH_CONTAINER = re.compile(
@@ -229,8 +245,10 @@ def _kind(code: str, message: str, status: int) -> Kind:
         return Kind.CONFLICT
     if code in _NO_CREDENTIALS:
         return Kind.CREDENTIALS
+    if code in _MALFORMED and _WRAPPED_SERVER_FAULT.search(message):
+        return Kind.AMBIGUOUS
     nameless = code == "Unknown" or not re.search("[A-Za-z]", code)
-    if status >= _SERVER_ERROR or code in _SERVER_FAULTS or nameless:
+    if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT or code in _SERVER_FAULTS or nameless:
         return Kind.AMBIGUOUS
     if code in _MALFORMED:
         return next((kind for text, kind in _TEXTS_OF_MALFORMED if text.search(message)), Kind.INVALID)

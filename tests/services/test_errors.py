@@ -21,6 +21,7 @@ from tests.services.server import Talk, listening, served
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 URL = "https://ecs.eu-west-1.amazonaws.com/"
+
 KINDS: list[tuple[Exception, Kind]] = [
     # throttles, by any name
     (refusal("ThrottlingException", "Rate exceeded"), Kind.THROTTLED),
@@ -121,6 +122,8 @@ KINDS: list[tuple[Exception, Kind]] = [
     (refusal("502", "<html>Bad Gateway</html>", status=502), Kind.AMBIGUOUS),
     (refusal("", "<html>Proxy</html>", status=403), Kind.AMBIGUOUS),
     (refusal("Unknown", "Unknown"), Kind.AMBIGUOUS),
+    (refusal("", status=408), Kind.AMBIGUOUS),
+    (refusal("RequestTimeout", status=400), Kind.AMBIGUOUS),
     (boto.ReadTimeoutError(endpoint_url=URL), Kind.AMBIGUOUS),
     (boto.ConnectTimeoutError(endpoint_url=URL), Kind.AMBIGUOUS),
     (boto.EndpointConnectionError(endpoint_url=URL), Kind.AMBIGUOUS),
