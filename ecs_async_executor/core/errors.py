@@ -76,11 +76,15 @@ class BackendError(ExecutorError):
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
     """
 
-    def __init__(self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, unavailable: bool = False
+    ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
+        self.unavailable = unavailable
         super().__init__(code if message in {"", code} else f"{code}: {message}")

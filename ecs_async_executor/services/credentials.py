@@ -2,7 +2,7 @@
 Credentials: from an Airflow connection if the amazon provider is installed, else from AWS's default chain.
 
 The only module of this folder that imports anything of Airflow's: the provider's hook, when a client is opened.
-Imports ``core.errors``, ``redaction`` and ``unusable``; aiobotocore and botocore when a client is opened.
+Imports ``core.errors``, ``errors``, ``redaction`` and ``unusable``; the SDK when a client is opened.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import structlog
 
 from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services.errors import is_unavailable
 from ecs_async_executor.services.redaction import redacted
 from ecs_async_executor.services.unusable import unusable_keys
 
@@ -124,7 +125,9 @@ class ReloadedCredentials:
             raise
         except Exception as error:  # noqa: BLE001 - from STS, files, a database
             raise CredentialRetrievalError(
-                provider=self.method, error_msg=redacted(f"{type(error).__name__}: {error}")
+                provider=self.method,
+                error_msg=redacted(f"{type(error).__name__}: {error}"),
+                unavailable=is_unavailable(error),
             ) from None
         if frozen is not None and (problem := unusable_keys(frozen, getattr(self._current, "method", ""))):
             raise CredentialRetrievalError(provider=self.method, error_msg=problem)

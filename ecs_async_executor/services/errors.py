@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, ConfigurationError, Kind
 from ecs_async_executor.services.parameters import refused_parameters
 from ecs_async_executor.services.redaction import redacted
 
@@ -98,6 +98,8 @@ _NO_CREDENTIALS_EXCEPTIONS: Final = (
     "TokenRetrievalError",
     "UnknownCredentialError",
 )
+_UNAVAILABLE: Final = frozenset({"IDPCommunicationError"})
+"""Codes of STS that say nothing about whether the caller may have credentials."""
 _REQUEST_TIMEOUT: Final = 408
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
@@ -113,6 +115,10 @@ _WRAPPED_SERVER_FAULT = re.compile(
     re.IGNORECASE,
 )
 """ECS reports what EC2, which it asks itself, answers as the caller's mistake: a throttle, a fault, nothing."""
+_UNAVAILABLE_AGENT = re.compile(
+    r"non 200 response (5\d\d|429)|received error when attempting to retrieve", re.IGNORECASE
+)
+"""What botocore says of an agent that gives containers their credentials."""
 _MENDABLE = re.compile(
     r"cluster (was |is )?(inactive|not found)"
     r"|task ?definition (is |was )?(inactive|not found)"
@@ -183,7 +189,8 @@ def classify(exception: BaseException, operation: str) -> BackendError:
     if isinstance(exception, boto.ParamValidationError):
         return BackendError(Kind.INVALID, name, refused_parameters(str(exception)))
     if any(parent.__name__ in _NO_CREDENTIALS_EXCEPTIONS for parent in type(exception).__mro__):
-        return BackendError(Kind.CREDENTIALS, name, redacted(str(exception)))
+        unavailable = is_unavailable(exception)
+        return BackendError(Kind.CREDENTIALS, name, redacted(str(exception)), unavailable=unavailable)
     if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError)) and _never_connected(exception):
         return BackendError(Kind.UNSENT, name, redacted(str(exception)))
     if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)):
@@ -195,6 +202,29 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return BackendError(Kind.REFUSED, name, redacted(str(exception)))
     # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
     return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """
+    Return whether the source of credentials that raised this gave no answer: STS, an IdP, the agent of a pod.
+
+    An error that says so itself has ``unavailable`` among its ``kwargs``.
+    """
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ClientError):
+        code, message, status = _said(error)
+        kind = _kind(code, message, status)
+        return kind in NO_ANSWER or kind in (Kind.THROTTLED, Kind.CONCURRENT) or code in _UNAVAILABLE
+    if isinstance(error, (boto.ConnectionError, boto.HTTPClientError, TimeoutError, ConnectionError)):
+        return True
+    if isinstance(error, boto.BotoCoreError):
+        return bool(error.kwargs.get("unavailable")) or _UNAVAILABLE_AGENT.search(str(error)) is not None
+    # The provider asks an IdP with requests.
+    answered = getattr(getattr(error, "response", None), "status_code", None)
+    if answered is not None:
+        return bool(answered >= _SERVER_ERROR or answered == _TOO_MANY_REQUESTS)
+    return any(parent.__qualname__ in ("ConnectionError", "Timeout") for parent in type(error).__mro__)
 
 
 def _never_connected(exception: Any) -> bool:
@@ -213,26 +243,33 @@ def _never_connected(exception: Any) -> bool:
     return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError))
 
 
-def _classify_reply(exception: Any, operation: str) -> BackendError:
+def _said(exception: Any) -> tuple[str, str, int]:
+    """Return code, message and HTTP status of a reply."""
     error = exception.response.get("Error") or {}
-    code = str(error.get("Code") or "")
-    message = str(error.get("Message") or "")
     status = (exception.response.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0
+    # Codes can come as "prefix#Code" or "Code:url".
+    code = str(error.get("Code") or "").rpartition("#")[2].partition(":")[0]
+    return code, str(error.get("Message") or ""), int(status)
+
+
+def _classify_reply(exception: Any, operation: str) -> BackendError:
+    code, message, status = _said(exception)
     resources = exception.response.get("resourceIds") or ()
     called = getattr(exception, "operation_name", operation) or operation
-    # Codes can come as "prefix#Code" or "Code:url".
-    code = code.rpartition("#")[2].partition(":")[0]
+    unavailable = False
     if called == operation:
-        kind = _kind(code, message, int(status))
+        kind = _kind(code, message, status)
     else:
         # STS or SSO, which the SDK called to get credentials for our call.
         kind = Kind.CREDENTIALS
         message = f"{called}: {message}"
+        unavailable = is_unavailable(exception)
     return BackendError(
         kind,
         redacted(code, 100) or f"HTTP {status}",
         redacted(message),
         [str(one) for one in resources] if kind is Kind.CONFLICT else (),
+        unavailable=unavailable,
     )
 
 

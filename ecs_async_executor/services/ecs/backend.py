@@ -217,7 +217,9 @@ class EcsBackend:
             stopped = await self._stops_nothing()
         except BackendError as error:
             why = (error.message or error.code).rstrip(".")
-            raise BackendError(error.kind, error.code, _UNHEALTHY.format(f"because: {why}")) from None
+            raise BackendError(
+                error.kind, error.code, _UNHEALTHY.format(f"because: {why}"), unavailable=error.unavailable
+            ) from None
         if stopped:
             raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
 
