@@ -20,6 +20,8 @@ class Kind(enum.Enum):
     """Too many changes at once to one resource; nothing was done. Only this request has to wait."""
     AMBIGUOUS = "ambiguous"
     """No definite answer (timeout, reset, 5xx, garbage, empty reply): it may or may not have been done."""
+    UNSENT = "unsent"
+    """No answer either, but nothing was done: the request did not leave, because there was no connection."""
     CAPACITY = "capacity"
     """There is no room for the container just now; nothing was done."""
     CREDENTIALS = "credentials"
@@ -32,6 +34,10 @@ class Kind(enum.Enum):
     """The token was used before with other parameters; ``resource_ids`` names what exists, if anything."""
     NOT_FOUND = "not found"
     """The named container does not exist (any more)."""
+
+
+NO_ANSWER = frozenset({Kind.AMBIGUOUS, Kind.UNSENT})
+"""The service has said nothing, neither yes nor no."""
 
 
 class ExecutorError(Exception):
@@ -70,11 +76,15 @@ class BackendError(ExecutorError):
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
     """
 
-    def __init__(self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, unavailable: bool = False
+    ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
+        self.unavailable = unavailable
         super().__init__(code if message in {"", code} else f"{code}: {message}")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import uuid
 from typing import Any
 
 import pytest
 
+from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import batch
 from tests.services.batch.samples import TI, container, request, settings, spec
@@ -209,6 +212,26 @@ def test_batch_makes_one_attempt_unless_the_request_says_otherwise() -> None:
 def test_what_batch_would_refuse_is_rejected(executor_config: Any, reason: str) -> None:
     with pytest.raises(Rejected, match=reason):
         spec(executor_config)
+
+
+def test_the_variables_that_batch_adds_count_in_the_size() -> None:
+    def sized(characters: int) -> LaunchSpec:
+        return spec(container(environment=[{"name": "A", "value": "x" * characters}]))
+
+    empty = len(json.dumps(sized(0).request["containerOverrides"], separators=(",", ":")))
+    added = json.dumps(
+        [
+            {"name": "AWS_BATCH_JOB_ID", "value": str(uuid.uuid4())},
+            {"name": "AWS_BATCH_JQ_NAME", "value": "q"},
+            {"name": "AWS_BATCH_CE_NAME", "value": "c"},
+            {"name": "AWS_BATCH_JOB_ATTEMPT", "value": "1"},
+        ],
+        separators=(",", ":"),
+    )
+    most = 8192 - empty - len(added) + 1  # its brackets are there already, a comma is not
+    sized(most)
+    with pytest.raises(Rejected, match="8193 characters, the command and what the service adds included"):
+        sized(most + 1)
 
 
 @pytest.mark.parametrize("change", [{"arrayProperties": {"size": 2}}, {"nodeOverrides": {"numNodes": 1}}])
