@@ -167,7 +167,7 @@ def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules:
     if limit is not None and held.counted >= limit and isinstance(phase, Starting):
         why = f"{rules.service} let the container wait for {held.counted:.0f} s: {reason}"
         stop = SendStop(phase.handle, "It waited for too long")
-        return [stop, *fail(tracked, why, handle_id=phase.handle.id)]
+        return fail(tracked, why, handle_id=phase.handle.id, stop=stop)
     return container_waits(tracked, rules.service, reason)
 
 
@@ -181,10 +181,10 @@ def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: 
     handle = phase.handle
     known = "no longer knows" if isinstance(phase, Running) or phase.seen else "does not know"
     # It cannot be proven that nothing runs: ask for it to be stopped before Airflow may start another.
-    told = "Airflow was told that it failed" if tracked.wanted else "Nobody waits for it"
-    stops: list[Effect] = [SendStop(handle, f"Its state could not be found out. {told}")]
+    told = "Airflow was told that it failed" if tracked.wanted else "Airflow no longer waits for it"
+    stop = None if revoked else SendStop(handle, f"Its state could not be found out. {told}")
     why = f"{rules.service} {known} the container {handle.id} (MISSING for {grace:.0f} s)"
-    return [*([] if revoked else stops), *fail(tracked, why, handle_id=handle.id)]
+    return fail(tracked, why, handle_id=handle.id, stop=stop)
 
 
 def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:

@@ -257,9 +257,11 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     Over.
 
     :param report: the outcome, kept until it is known to be told; None if nobody is told
+    :param unstopped: the container that has to be stopped all the same, and why: kept until the stop is owed
     """
 
     report: Report | None = None
+    unstopped: tuple[Handle, str] | None = None
 
 
 Unlaunched: TypeAlias = Waiting | InDoubt

@@ -47,7 +47,7 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
     """Decide by its description whether a container is the launch's."""
     observation = event.observation
     unknown = observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
+    missing = phase.missing.answered(now, rules.search_interval + event.took) if unknown else NOT_YET
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, replace(phase, missing=missing, refused=NOT_YET), now, rules)
     if phase.why is Why.TOKEN:
@@ -76,9 +76,10 @@ def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: R
     launchable = is_launchable(phase, rules)
     # A launch with no listed container is made after a second search, but failed only after the grace.
     patience = _search_patience(tracked, rules) if launchable else rules.missing_grace
-    absent = phase.absent.answered(now, rules.search_interval)
+    pause = rules.search_interval + event.took
+    absent = phase.absent.answered(now, pause)
     unknown = observation is not None and observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
+    missing = phase.missing.answered(now, pause) if unknown else NOT_YET
     phase = replace(phase, absent=absent, missing=missing, refused=NOT_YET)
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, phase, now, rules)  # a new one is not known at first either
@@ -154,7 +155,7 @@ def search_refused(
     tracked: Tracked, phase: Unlocated, event: SearchRefused, now: float, rules: Rules
 ) -> list[Effect]:
     """Ask again until the refusal has lasted for too long."""
-    refused = phase.refused.answered(now, rules.search_interval)
+    refused = phase.refused.answered(now, rules.search_interval + event.took)
     waited = refused.counted
     phase = replace(phase, refused=refused)
     runs = phase.adopted in RUNS and tracked.wanted
@@ -165,8 +166,9 @@ def search_refused(
         return _again(tracked, phase, now, rules)
     if not tracked.wanted:
         demand, named = tracked.demand, event.named
-        stops = [SendStop(named, demand.reason)] if named is not None and isinstance(demand, Revoked) else []
-        return [*stops, *end(tracked)]
+        if named is None or not isinstance(demand, Revoked):
+            return end(tracked)
+        return end(tracked, stop=SendStop(named, demand.reason))
     what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
     why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
     if not runs:

@@ -1,8 +1,8 @@
 """
 Where demand and phase meet: the one place that decides what becomes of a launch that Airflow no longer wants.
 
-May import ``events``, ``messages``, ``phases`` and ``policy``. Every change of phase goes through
-:func:`enter`, and every change of demand through :func:`settle`.
+May import ``events``, ``messages``, ``phases`` and ``policy``. Every change from one column of
+the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
 
 =============  =======  ======================  ==============  ===================  =================
 demand         Waiting  InDoubt                 Sending         Checking, Searching  Starting, Running
@@ -47,12 +47,17 @@ from ecs_async_executor.core.policy import Rules
 Settle: TypeAlias = Callable[[Tracked, float], list[Effect]]
 
 
-def end(tracked: Tracked, report: Report | None = None) -> list[Effect]:
-    """End a launch; nobody hears of an outcome that is not waited for."""
+def end(tracked: Tracked, report: Report | None = None, stop: SendStop | None = None) -> list[Effect]:
+    """
+    End a launch; report the outcome only if Airflow waits for it.
+
+    :param stop: for a container that may outlive the launch
+    """
     if not tracked.wanted:
         report = None
-    tracked.phase = Ended(report)
-    return [Forget()] if report is None else [Emit(report), Forget()]
+    tracked.phase = Ended(report, None if stop is None else (stop.handle, stop.reason))
+    effects: list[Effect] = [] if stop is None else [stop]
+    return [*effects, Forget()] if report is None else [*effects, Emit(report), Forget()]
 
 
 def fail(
@@ -62,8 +67,13 @@ def fail(
     handle_id: str | None = None,
     exit_code: int | None = None,
     stop_code: str | None = None,
+    stop: SendStop | None = None,
 ) -> list[Effect]:
-    """End a launch with a failure, in words for the person who looks at the task instance."""
+    """
+    End a launch with a failure, in words for the person who looks at the task instance.
+
+    :param stop: for a container that may outlive the launch
+    """
     launch = tracked.launch
     return end(
         tracked,
@@ -76,6 +86,7 @@ def fail(
             exit_code=exit_code,
             stop_code=stop_code,
         ),
+        stop,
     )
 
 

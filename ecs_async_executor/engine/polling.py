@@ -68,9 +68,12 @@ class Polling:
 
     async def run(self) -> None:
         """Sweep over all containers."""
+        took = 0.0
         while True:
             started_at = anyio.current_time()
-            self._calls = await self.sweep(self._ledger.active.values(), self._interval(self._calls))
+            pause = max(self._interval(self._calls), took)
+            self._calls = await self.sweep(self._ledger.active.values(), pause)
+            took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._interval(self._calls))
 
     async def run_young(self) -> None:
@@ -79,14 +82,15 @@ class Polling:
 
         Most containers end young. These sweeps get as much of the read budget as whole ones.
         """
-        calls = 0
+        calls, took = 0, 0.0
         while True:
             started_at = anyio.current_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
                 young = self._ledger.active_since(started_at - YOUNG_SECONDS)
-                calls = await self.sweep(young, self._interval(calls))
+                calls = await self.sweep(young, max(self._interval(calls), took))
             else:
                 calls = 0
+            took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._interval(calls))
 
     async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:

@@ -60,6 +60,8 @@ REFUSALS: dict[tuple[Kind, bool], tuple[type, list[type]]] = {
     (Kind.CONCURRENT, True): (InDoubt, [Enqueue]),
     (Kind.AMBIGUOUS, False): (InDoubt, [Enqueue]),
     (Kind.AMBIGUOUS, True): (InDoubt, [Enqueue]),
+    (Kind.UNSENT, False): (Waiting, [Enqueue]),
+    (Kind.UNSENT, True): (InDoubt, [Enqueue]),
     (Kind.CAPACITY, False): (Waiting, [Enqueue]),
     (Kind.CAPACITY, True): (InDoubt, [Enqueue]),
     (Kind.CREDENTIALS, False): (Waiting, [Enqueue]),

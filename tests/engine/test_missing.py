@@ -176,3 +176,23 @@ async def test_a_new_container_that_is_not_known_for_a_moment_is_not_in_the_log(
             engine.launch("a")
             await engine.until_finished("a")
     assert not [line for line in logs if "missing" in line["event"]]
+
+
+@pytest.mark.parametrize("latency", [0.05, 3.0, 8.0])
+async def test_a_grace_is_as_long_where_answers_take_their_time(latency: float) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=1e6, duration=1e6), latency=latency)
+    async with Harness(cloud).running() as harness:
+        harness.launch("a")
+        await harness.until_launched("a")
+        began = anyio.current_time()
+        await harness.until_finished("a")
+        assert anyio.current_time() - began < RULES.missing_grace + 4 * latency + 5.0
+
+
+@pytest.mark.parametrize("latency", [0.05, 3.0, 8.0])
+async def test_a_search_that_finds_nothing_is_as_long_where_answers_take_their_time(latency: float) -> None:
+    async with Harness(FakeCloud(latency=latency)).running() as harness:
+        began = anyio.current_time()
+        harness.adopt(make_launch("a"), AirflowState.RUNNING)
+        await harness.until_finished("a")
+        assert anyio.current_time() - began < RULES.missing_grace + 4 * latency + 15.0
