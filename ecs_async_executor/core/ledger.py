@@ -107,8 +107,6 @@ class Ledger:
         self, launch: Launch, now: float, *, adopted: tuple[AirflowState, str | None] | None = None
     ) -> None:
         known = self.latest(launch.launch_id)
-        if known is not None and isinstance(known.phase, Ended):
-            known = None  # the thread died before it was forgotten
         # What is adopted is what was queued; what is queued at another time is another launch.
         again = adopted is not None or (known is not None and launch.queued_at == known.launch.queued_at)
         if known is not None and known.wanted and again:
