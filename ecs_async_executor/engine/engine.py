@@ -213,7 +213,9 @@ class Engine:
             placements=self._placements,
             silence=self._silence,
             launching=self.launching,
+            rendering=self._rendering,
             publish=self._publish,
+            event=self._event,
         )
         return pinging, [
             ("intake", self.intake.run),

@@ -33,6 +33,7 @@ class Statistics:
     :param closed_gates: placements that wait for capacity or for a refusal to be mended
     :param api_latency_p50: of the latest calls; None before the first
     :param loop_lag: how late the loop served its latest timer
+    :param hook_hangs: how long user code has not returned, once that is more than a minute; else 0
     :param outbox: reports that the executor has not taken yet
     """
 
@@ -54,6 +55,7 @@ class Statistics:
     api_latency_p95: float | None = None
     loop_lag: float = 0.0
     restarts: int = 0
+    hook_hangs: float = 0.0
     outbox: int = 0
 
 

@@ -188,9 +188,12 @@ class EcsSettings(AwsSettings):
 
     def doubts(self) -> list[str]:
         """Return a launch on Fargate without subnets; ``queues`` or each ``executor_config`` may have them."""
-        if self.launch_type != "FARGATE" or self.subnets or self._has_own_subnets():
+        providers = {item["capacityProvider"] for item in self.capacity_provider_strategy or ()}
+        fargate = self.launch_type == "FARGATE" or bool(providers & {"FARGATE", "FARGATE_SPOT"})
+        if not fargate or self.subnets or self._has_own_subnets():
             return []
-        doubt = "launch_type = 'FARGATE', but subnets is not set: a task fails unless its queue or executor_config"
+        which = "launch_type" if self.launch_type else "capacity_provider_strategy"
+        doubt = f"{which} says Fargate, but subnets is not set: a task fails unless its queue or executor_config"
         return [f"{doubt} has a networkConfiguration"]
 
     def _has_own_subnets(self) -> bool:

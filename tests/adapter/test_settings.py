@@ -77,7 +77,7 @@ def test_fargate_without_subnets_is_named_at_start(
         monkeypatch.delenv(f"AIRFLOW__{THEIRS}__SUBNETS")
         make_executor()
     [line] = [line for line in logs if line["event"] == "ecs_executor.settings.doubtful"]
-    assert line["doubt"].startswith("[aws_ecs_executor] launch_type = 'FARGATE', but subnets is not set: ")
+    assert line["doubt"].startswith("[aws_ecs_executor] launch_type says Fargate, but subnets is not set: ")
 
 
 @pytest.mark.parametrize("value", ['{"tags": {"discount": "50%"}}', '{"tags": {"discount": "%(secret)s"}}'])
