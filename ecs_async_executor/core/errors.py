@@ -70,11 +70,16 @@ class BackendError(ExecutorError):
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    :param token_used: the service gave this answer after it had taken the request's token, so that the token may
+        give it again, or a conflict, whatever has changed since. A conflict that names nothing says the same
     """
 
-    def __init__(self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, token_used: bool = False
+    ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
+        self.token_used = token_used or (kind is Kind.CONFLICT and not resource_ids)
         super().__init__(code if message in {"", code} else f"{code}: {message}")

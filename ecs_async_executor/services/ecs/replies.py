@@ -169,16 +169,17 @@ def failure_error(failures: Sequence[Mapping[str, Any]]) -> BackendError:
     """
     Return what the ``failures[]`` of RunTask mean; a new reason goes into ``services/errors.py``.
 
-    There is one entry for each container instance: a full one may have room later, whatever the others lack.
+    There is one entry for each container instance: a full one may have room later, whatever the others lack. ECS
+    may give the same answer again under the same client token.
     """
     kinds = [kind_of_failure(str(failure.get("reason") or "")) for failure in failures]
     kind = next((kind for kind in _DECISIVE if kind in kinds), kinds[0])
     decisive = failures[kinds.index(kind)]
     reason, detail = str(decisive.get("reason") or "no reason given"), decisive.get("detail")
     if _FAILURE_CODE.fullmatch(reason):
-        return BackendError(kind, reason, redacted(str(detail or reason)))
+        return BackendError(kind, reason, redacted(str(detail or reason)), token_used=True)
     words = f"{reason} ({detail})" if detail else reason
-    return BackendError(kind, "RunTaskFailure", redacted(words))
+    return BackendError(kind, "RunTaskFailure", redacted(words), token_used=True)
 
 
 # --- launches -----------------------------------------------------------------------------------------------
