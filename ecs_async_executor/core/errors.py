@@ -77,14 +77,25 @@ class BackendError(ExecutorError):
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
     :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
+    :param token_used: the service gave this answer after it had taken the request's client token, so that the
+        token may give it again, or a conflict, whatever has changed since. A conflict that names nothing says
+        the same
     """
 
     def __init__(
-        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, unavailable: bool = False
+        self,
+        kind: Kind,
+        code: str,
+        message: str,
+        resource_ids: Sequence[str] = (),
+        *,
+        unavailable: bool = False,
+        token_used: bool = False,
     ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
         self.unavailable = unavailable
+        self.token_used = token_used or (kind is Kind.CONFLICT and not resource_ids)
         super().__init__(code if message in {"", code} else f"{code}: {message}")

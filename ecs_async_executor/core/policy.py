@@ -25,6 +25,8 @@ class Verdict(enum.Enum):
     """No call is accepted for now: the engine waits for credentials."""
     CLAIM = "claim"
     """The client token has a container already: take it."""
+    SEARCH = "search"
+    """The client token is used up; only a search tells whether an earlier send of it made a container."""
     FAIL = "fail"
     """The service will never accept it: the workload fails with the service's words."""
 
@@ -71,7 +73,7 @@ class Rules:
     created_margin: float = CREATED_MARGIN
 
 
-def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False) -> Verdict:
+def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False, token_used: bool = False) -> Verdict:
     """
     Return what a failed launch request means.
 
@@ -79,11 +81,14 @@ def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False) -> Verdict
         before the token is looked up (throttle, credentials, permissions, capacity) then says nothing
         about that earlier send, and only the same request can find out.
     :param claimable: the error names a container
+    :param token_used: see :class:`~ecs_async_executor.core.errors.BackendError`
     """
-    if kind is Kind.CONFLICT:
-        return Verdict.CLAIM if claimable else Verdict.RESEND
+    if kind is Kind.CONFLICT and claimable:
+        return Verdict.CLAIM
     if kind in (Kind.INVALID, Kind.NOT_FOUND):
         return Verdict.FAIL
+    if token_used and maybe_sent:
+        return Verdict.SEARCH
     if kind is Kind.CREDENTIALS:
         return Verdict.PAUSE
     if kind is Kind.AMBIGUOUS or maybe_sent:
@@ -108,7 +113,7 @@ def delay(kind: Kind, nth: int, jitter: float) -> float:
     base, cap = {
         Kind.THROTTLED: (0.5, 5.0),
         Kind.CONCURRENT: (1.0, 15.0),
-        Kind.CONFLICT: (5.0, 15.0),
+        Kind.CONFLICT: (0.5, 1.0),  # the next number may have the container
     }.get(kind, (0.5, 30.0))
     span = min(cap, base * 2.0 ** min(nth - 1, 16))
     return span * (0.5 + 0.5 * jitter)

@@ -32,6 +32,7 @@ from ecs_async_executor.core.messages import AirflowState, Unfollowed
 from ecs_async_executor.core.phases import (
     LOCATED,
     Checking,
+    InDoubt,
     Revoked,
     Searching,
     Tracked,
@@ -73,9 +74,9 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
 def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: Rules) -> list[Effect]:
     """Follow the container that a search has found, or decide what its absence means."""
     observation = event.observation
-    launchable = is_launchable(phase, rules)
+    launchable = phase.onward is not None or is_launchable(phase, rules)
     # A launch with no listed container is made after a second search, but failed only after the grace.
-    patience = _search_patience(tracked, rules) if launchable else rules.missing_grace
+    patience = _search_patience(tracked, phase, rules) if launchable else rules.missing_grace
     pause = rules.search_interval + event.took
     absent = phase.absent.answered(now, pause)
     unknown = observation is not None and observation.seen is Seen.MISSING
@@ -96,6 +97,8 @@ def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: R
 
 
 def _absent(tracked: Tracked, phase: Searching, *, launchable: bool, now: float, rules: Rules) -> list[Effect]:
+    if goes_on := _onward(tracked, phase, now):
+        return goes_on
     if not tracked.wanted:
         return end(tracked)
     if launchable:
@@ -110,6 +113,14 @@ def _absent(tracked: Tracked, phase: Searching, *, launchable: bool, now: float,
     return fail(tracked, f"{rules.service} has no container of this task, which was {was} when its scheduler died")
 
 
+def _onward(tracked: Tracked, phase: Searching, now: float) -> list[Effect]:
+    """Leave a search that has found nothing, if its answer is not the last one; else return nothing."""
+    onward = phase.onward
+    if onward is None or not (tracked.wanted or (isinstance(onward, InDoubt) and onward.doubt.ours)):
+        return []
+    return enter(tracked, replace(onward, not_before=max(now, onward.not_before), patience=phase.patience), now)
+
+
 def is_launchable(phase: Searching, rules: Rules) -> bool:
     """
     Return whether a launch without a container is to be made.
@@ -120,13 +131,14 @@ def is_launchable(phase: Searching, rules: Rules) -> bool:
     return phase.adopted not in RUNS and (not phase.sent or not rules.repeatable)
 
 
-def _search_patience(tracked: Tracked, rules: Rules) -> float:
+def _search_patience(tracked: Tracked, phase: Searching, rules: Rules) -> float:
     """
     Return for how many seconds a search has to find nothing before a launch is made.
 
     A listing lags. Where the client token is the one that was sent, if any was, the request tells what it missed.
     """
-    return rules.search_interval if rules.repeatable and tracked.launch.tokened else rules.absent_grace
+    asks = rules.repeatable and tracked.launch.tokened and not phase.sent
+    return rules.search_interval if asks else rules.absent_grace
 
 
 def _follow(
@@ -164,6 +176,8 @@ def search_refused(
         grace = max(grace, rules.lost_container_grace)
     if waited < grace:
         return _again(tracked, phase, now, rules)
+    if isinstance(phase, Searching) and not event.place_unknown and (goes_on := _onward(tracked, phase, now)):
+        return goes_on  # somebody may not permit listing: the request tells as much
     if not tracked.wanted:
         demand, named = tracked.demand, event.named
         if named is None or not isinstance(demand, Revoked):

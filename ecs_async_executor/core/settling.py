@@ -39,6 +39,7 @@ from ecs_async_executor.core.phases import (
     Starting,
     Superseded,
     Tracked,
+    Unlaunched,
     Waiting,
     Wanted,
 )
@@ -104,12 +105,18 @@ def settle(tracked: Tracked, now: float) -> list[Effect]:
 
 
 def look_instead(
-    tracked: Tracked, now: float, *, place: SearchPlace | None = None, not_before: float | None = None
+    tracked: Tracked,
+    now: float,
+    *,
+    place: SearchPlace | None = None,
+    not_before: float | None = None,
+    onward: Unlaunched | None = None,
 ) -> list[Effect]:
     """
     Search for the container of a request that must not be sent again.
 
     :param place: where, if it is known; else where the request in doubt went to
+    :param onward: see :class:`~ecs_async_executor.core.phases.Searching`
     """
     phase = tracked.phase
     assert isinstance(phase, Waiting | InDoubt | Sending)
@@ -119,7 +126,8 @@ def look_instead(
         place = SearchPlace.of(spec)
     adopted = AirflowState.QUEUED if doubt is not None and doubt.inherited else None
     at = now if not_before is None else not_before
-    return enter(tracked, Searching(place, adopted, at, sent=spec is not None, patience=phase.patience), now)
+    searching = Searching(place, adopted, at, sent=spec is not None, onward=onward, patience=phase.patience)
+    return enter(tracked, searching, now)
 
 
 def demand(tracked: Tracked, _: object, event: Demanded, now: float, __: Rules) -> list[Effect]:

@@ -186,7 +186,7 @@ class Launching:
         """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
         repeatable = self._ledger.rules.repeatable
         for tracked in list(self._ledger.unsettled.values()):
-            if not (repeatable and tracked.launch.tokened):
+            if not (repeatable and tracked.launch.tokened) or tracked.used:
                 self._dispatcher.apply(tracked, Doubted(), now)
         self._dispatcher.wake_lanes()
 
@@ -332,7 +332,9 @@ class Launching:
             if probes or gate.is_open:
                 self._placements.refused(spec.placement, gate, error.kind, str(error), now)
         else:
-            if probes:
+            if probes and error.token_used:
+                gate.void(now)
+            elif probes:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
                 self._limiter.launch_throttled(spec.bucket, now)

@@ -105,6 +105,14 @@ def test_capacity_providers_in_run_task_kwargs_replace_the_launch_type() -> None
     [
         ({"launch_type": "LAMBDA"}, "launch_type = 'LAMBDA' is not valid: it must be one of FARGATE, EC2, "),
         (
+            {"launch_type": "managed_instances"},
+            "set capacity_provider_strategy to the capacity provider of the managed instances instead",
+        ),
+        (
+            {"run_task_kwargs": '{"launchType": "MANAGED_INSTANCES"}'},
+            "RunTask refuses the launch type MANAGED_INSTANCES",
+        ),
+        (
             {"capacity_provider_strategy": "a"},
             "capacity_provider_strategy = 'a' is not valid: it must",
         ),

@@ -20,6 +20,10 @@ from tests.settings.conf import BATCH_REQUIRED, REQUIRED, THEIRS, BatchConf, Con
             {"subnets": ["s"]},
             "RunTask has no subnets; did you mean networkConfiguration.awsvpcConfiguration.subnets?",
         ),
+        (
+            {"launchType": "MANAGED_INSTANCES"},
+            "RunTask refuses the launch type MANAGED_INSTANCES: set capacity_provider_strategy to",
+        ),
         ({"zone": "a"}, "RunTask has no zone; it takes capacityProviderStrategy, cluster, count, "),
         (
             {"overrides": {"containerOverrides": [{"name": "airflow"}, {"name": "log", "memry": 1}]}},

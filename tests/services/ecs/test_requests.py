@@ -102,7 +102,7 @@ def test_a_bad_executor_config_is_rejected_with_a_reason_but_not_its_values(
         ({"launch_type": "EXTERNAL"}, None, "EXTERNAL"),
         ({"launch_type": None}, None, "FARGATE"),
         ({"launch_type": "EC2"}, {"launchType": "FARGATE"}, "FARGATE"),
-        ({}, {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}, "FARGATE_SPOT"),
+        ({}, {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}, "FARGATE"),
         (
             {},
             {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}, {"capacityProvider": "FARGATE"}]},
@@ -219,6 +219,7 @@ def test_overrides_of_more_are_rejected() -> None:
         ({"startedBy": "a" * 129}, "startedBy must have"),
         ({"startedBy": True}, "startedBy must have"),
         ({"taskDefinition": ""}, "no task definition"),
+        ({"launchType": "MANAGED_INSTANCES"}, "set capacity_provider_strategy"),
         (container(cpu=object()), "overrides cannot be sent as JSON: TypeError"),
     ],
 )
