@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
@@ -114,11 +115,16 @@ class EcsAdapter:
 
         :raises ConfigurationError: if anything in them cannot be used; names every problem
         """
-        return load(cast("ConfReader", self._executor.conf), ecs.wrong_parameters)
+        executor = self._executor
+        return load(cast("ConfReader", executor.conf), ecs.wrong_parameters, source_of(executor.team_name))
 
     @property
     def tuning(self) -> Tuning:
         return self.settings.tuning
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        return self.settings.doubts
 
     @property
     def max_attempts(self) -> int:

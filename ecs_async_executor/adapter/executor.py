@@ -113,6 +113,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         self.tracking.queued_timeout = conf.getfloat("scheduler", "task_queued_timeout", fallback=600.0)
         threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
         self._ownership.fresh = threshold * FRESH_SHARE
+        for doubt in adapter.doubts:
+            log.warning(adapter.service.event("settings.doubtful"), doubt=doubt)
         for method, instead in ignored_methods(self, adapter.never_called).items():
             log.warning(
                 adapter.service.event("method.ignored"),

@@ -11,12 +11,12 @@ import structlog
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.core.backend import Service
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.engine.bridge import Bridge
 
 log = structlog.get_logger(__name__)
 
-_TRANSIENT = frozenset({Kind.THROTTLED, Kind.CONCURRENT, Kind.AMBIGUOUS, Kind.CAPACITY})
+_TRANSIENT = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT, Kind.CAPACITY}
 """Errors that may be over by the first launch."""
 
 
@@ -32,7 +32,7 @@ def check_health(bridge: Bridge, service: Service, timeout: float) -> None:
         bridge.check(timeout)
     except Exception as error:
         reason = in_words(error)
-        if isinstance(error, TimeoutError) or (isinstance(error, BackendError) and error.kind in _TRANSIENT):
+        if _may_pass(error):
             log.warning(service.event("health_check.inconclusive"), service=service.name, reason=reason)
             return
         log.error(service.event("health_check.failed"), service=service.name, reason=reason)  # noqa: TRY400
@@ -44,3 +44,9 @@ def check_health(bridge: Bridge, service: Service, timeout: float) -> None:
             text = error.message  # the backend words it as the provider does
         raise compat.AirflowException(text) from error
     log.info(service.event("health_check.succeeded"), service=service.name)
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, BackendError):
+        return error.kind in _TRANSIENT or error.unavailable
+    return isinstance(error, TimeoutError)

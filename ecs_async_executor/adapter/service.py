@@ -46,6 +46,11 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def doubts(self) -> Sequence[str]:
+        """Sentences about settings that can be used, though hardly as they are meant."""
+        ...
+
+    @property
     def max_attempts(self) -> int:
         """How many containers one launch may try as long as none of them started."""
         ...

@@ -75,7 +75,7 @@ def doubt_waiting(tracked: Tracked, phase: Waiting, _: Doubted, now: float, __: 
 
 
 def doubt_in_doubt(tracked: Tracked, phase: InDoubt, _: Doubted, now: float, __: Rules) -> list[Effect]:
-    """Search for what another scheduler may have sent; a request of ours is sent again anyway."""
+    """Search, if another scheduler may have sent a request; a request of ours is sent again anyway."""
     return [] if phase.doubt.ours else look_instead(tracked, now, not_before=max(now, phase.not_before))
 
 

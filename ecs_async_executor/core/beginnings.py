@@ -11,7 +11,7 @@ from ecs_async_executor.core.phases import Checking, Doubt, InDoubt, Searching, 
 
 
 def queued(not_before: float) -> Waiting:
-    """Begin a launch of this scheduler's own."""
+    """Return the first phase of a launch of this scheduler's own."""
     return Waiting(not_before)
 
 
@@ -19,7 +19,7 @@ def adopted(
     state: AirflowState, handle_id: str | None, *, tokened: bool, now: float, not_before: float
 ) -> InDoubt | Checking | Searching:
     """
-    Begin to find out about a launch of another scheduler's.
+    Return the first phase of a launch of another scheduler.
 
     A queued workload whose ``launch_id`` was assigned by Airflow needs no search: its client tokens are the
     ones that the other scheduler used, so that the launch request itself says whether there is a container,

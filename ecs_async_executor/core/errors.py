@@ -1,5 +1,5 @@
 """
-The error taxonomy: what can go wrong, in the words that decisions are made in.
+The errors, by what they mean for a launch.
 
 May import nothing of this project. :mod:`ecs_async_executor.services.errors` is the one place that turns wire
 errors into these; :mod:`ecs_async_executor.core.policy` is the one place that decides what to do about them.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class Kind(enum.Enum):
-    """What a failed call to the cloud means for the caller."""
+    """The meaning of a failed call to the service."""
 
     THROTTLED = "throttled"
     """A request rate was exceeded; nothing was done. Slow the operation down, then repeat."""
@@ -20,6 +20,8 @@ class Kind(enum.Enum):
     """Too many changes at once to one resource; nothing was done. Only this request has to wait."""
     AMBIGUOUS = "ambiguous"
     """No definite answer (timeout, reset, 5xx, garbage, empty reply): it may or may not have been done."""
+    UNSENT = "unsent"
+    """No answer either, but nothing was done: the request did not leave, because there was no connection."""
     CAPACITY = "capacity"
     """There is no room for the container just now; nothing was done."""
     CREDENTIALS = "credentials"
@@ -34,13 +36,17 @@ class Kind(enum.Enum):
     """The named container does not exist (any more)."""
 
 
+NO_ANSWER = frozenset({Kind.AMBIGUOUS, Kind.UNSENT})
+"""The service has said nothing, neither yes nor no."""
+
+
 class ExecutorError(Exception):
     """Base class of every error that this package raises."""
 
 
 class ConfigurationError(ExecutorError):
     """
-    The configuration cannot be used; every problem is listed at once.
+    The configuration cannot be used; it lists every problem at once.
 
     :param problems: one sentence per problem, each naming section, key, value and what is allowed
     """
@@ -52,7 +58,7 @@ class ConfigurationError(ExecutorError):
 
 class Rejected(ExecutorError):
     """
-    One workload cannot be turned into a request; it fails alone, with this reason.
+    One workload cannot become a request; it fails alone, with this reason.
 
     :param reason: a sentence for the person who wrote the DAG; never holds a command or a secret
     """
@@ -64,17 +70,21 @@ class Rejected(ExecutorError):
 
 class BackendError(ExecutorError):
     """
-    A call to the cloud failed.
+    A call to the service failed.
 
-    :param kind: what that means
+    :param kind: the meaning of the failure
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
     """
 
-    def __init__(self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, unavailable: bool = False
+    ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
+        self.unavailable = unavailable
         super().__init__(code if message in {"", code} else f"{code}: {message}")

@@ -44,7 +44,7 @@ def may_have_a_successor(tracked: Tracked, phase: Unlocated, observation: Observ
     """
     Return whether another container can be the one that matters: this one never started, or is an earlier one.
 
-    The report that told Airflow of the later one died with its scheduler. One that lives is taken for what it
+    The report that told Airflow of the later one died with its scheduler. A container that lives is taken as it
     is, as long as nothing else is known. One that the service does not know can be of any age.
     """
     named = isinstance(phase, Checking)

@@ -160,7 +160,7 @@ def search_refused(
     runs = phase.adopted in RUNS and tracked.wanted
     grace = rules.permanent_error_grace
     if runs and event.place_unknown:
-        grace = max(grace, rules.seen_missing_grace)
+        grace = max(grace, rules.lost_container_grace)
     if waited < grace:
         return _again(tracked, phase, now, rules)
     if not tracked.wanted:

@@ -96,7 +96,7 @@ def look_instead(
     tracked: Tracked, now: float, *, place: SearchPlace | None = None, not_before: float | None = None
 ) -> list[Effect]:
     """
-    Search for what a request may have started, which must not be sent (again).
+    Search for the container of a request that must not be sent again.
 
     :param place: where, if it is known; else where the request in doubt went to
     """

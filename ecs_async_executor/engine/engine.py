@@ -183,6 +183,7 @@ class Engine:
             dispatcher=dispatcher,
             poll_interval=options.poll_interval,
             random_source=self._random,
+            event=self._event,
         )
         searching = SearchLane(
             ledger=ledger,

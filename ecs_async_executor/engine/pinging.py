@@ -63,7 +63,7 @@ class Pinging:
         ledger, session = self._ledger, self._session
         backlog = backlog_of(ledger.unsettled.values(), now)
         paused = session.paused
-        asks = backlog.in_doubt or backlog.sending or backlog.searched_for
+        asks = backlog.waiting or backlog.in_doubt or backlog.sending or backlog.searched_for
         if paused is None and asks and session.is_unanswered(now):
             paused = "AWS does not answer"
         if paused is None and self._silence.is_silent():

@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.engine.statistics import Counters
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 UNANSWERED_SECONDS = 60.0
 """After so long without an answer to any launch, none is taken from the scheduler and none given back."""
 LATENCIES_KEPT = 256
-_UNDECIDED = (Kind.AMBIGUOUS, Kind.THROTTLED, Kind.CONCURRENT)
+_UNDECIDED = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT}
 """Errors that do not show whether the credentials are good."""
 
 
@@ -108,7 +108,7 @@ class Session:
         try:
             observation = await self._call(self._backend.launch(spec, client_token))
         except BackendError as error:
-            if error.kind is not Kind.AMBIGUOUS:
+            if error.kind not in NO_ANSWER:
                 self._unanswered_since = None
             elif self._unanswered_since is None:
                 self._unanswered_since = anyio.current_time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.phases import InDoubt, Patience, Revoked, Sending, Tracked, Waiting
 
 SILENT = "the scheduler does not call the executor"
@@ -116,6 +117,7 @@ def shown(tracked: Tracked, now: float) -> dict[str, object]:
     phase, demand, handle = tracked.phase, tracked.demand, tracked.handle
     patience: Patience | None = getattr(phase, "patience", None)
     not_before: float = getattr(phase, "not_before", now)
+    missing: Grace = getattr(phase, "missing", NOT_YET)
     return {
         "launch_id": tracked.launch.launch_id,
         "workload": str(tracked),
@@ -123,6 +125,7 @@ def shown(tracked: Tracked, now: float) -> dict[str, object]:
         "attempt": tracked.attempt,
         "errors": patience.errors if patience is not None else 0,
         "handle_id": handle.id if handle else None,
+        "missing_for": round(missing.counted, 1) if missing.last_at is not None else None,
         "waits_for": round(max(0.0, not_before - now), 1),
         "stop_reason": demand.reason if isinstance(demand, Revoked) else None,
     }

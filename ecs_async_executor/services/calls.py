@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.services.errors import classify
+from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
+from ecs_async_executor.services.errors import CREATE_CLIENT, classify
 from ecs_async_executor.services.redaction import unlogged
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Calls:
         try:
             client = await manager.__aenter__()
         except Exception as error:  # noqa: BLE001 - classify knows them all
-            raise classify(error, "CreateClient") from None
+            raise classify(error, CREATE_CLIENT) from None
         try:
             self._client = client
             yield
@@ -125,7 +125,7 @@ class Calls:
             try:
                 return await self(operation, **parameters)
             except BackendError as error:
-                if error.kind not in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                if error.kind not in NO_ANSWER and error.kind is not Kind.THROTTLED:
                     raise
             await anyio.sleep(pause)
         return await self(operation, **parameters)

@@ -1,19 +1,22 @@
 """
 Clients: aiobotocore's clients, with our credentials, time-outs, parsers and pool.
 
-Imports the settings, ``credentials``, ``parsing`` and ``redaction``; aiobotocore when a client is opened.
+Imports the settings, ``credentials``, ``parsing``, ``redaction`` and ``unusable``; aiobotocore when a client is
+opened.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services.credentials import Connection, ReloadedCredentials
 from ecs_async_executor.services.parsing import Decoder, ParserFactory
 from ecs_async_executor.services.redaction import install_log_filter
+from ecs_async_executor.services.unusable import check_port, unusable_bundle, unusable_endpoint
 from ecs_async_executor.settings import ECS_SECTION, AwsSettings, Tuning
 
 _STOP_CONNECTIONS: Final = 16
@@ -79,7 +82,8 @@ class ClientFactory:
 
         :param service: the service's name in the SDK
         :param decoders: by the name of a reply's shape in the SDK, the decoder that reads it instead of botocore
-        :raises ConfigurationError: if a connection is configured and the amazon provider is not installed
+        :raises ConfigurationError: if a connection is configured and the amazon provider is not installed, or if
+            nothing could ever be sent: see :mod:`~ecs_async_executor.services.unusable`
         """
         from aiobotocore.session import AioSession
 
@@ -93,18 +97,28 @@ class ClientFactory:
         session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
         # The service's description is most of what a new client reads from disk.
         await asyncio.to_thread(session.get_component("data_loader").load_service_model, service, "service-2")
-        self._credentials.append(credentials)
-        try:
-            async with session.create_client(
+        bundle = ("verify of the connection", defaults.verify), session.get_config_variable("ca_bundle")
+        if problem := await asyncio.to_thread(unusable_bundle, *bundle):
+            raise ConfigurationError([problem])
+        async with AsyncExitStack() as stack:
+            self._credentials.append(credentials)
+            stack.callback(self._credentials.remove, credentials)
+            creating = session.create_client(
                 service,
                 region_name=defaults.region_name,
                 endpoint_url=defaults.endpoint_url,
                 verify=defaults.verify,
                 config=self._config(defaults.config, session.user_agent()),
-            ) as client:
-                yield client
-        finally:
-            self._credentials.remove(credentials)
+            )
+            try:
+                client = await stack.enter_async_context(creating)
+                check_port(client.meta.endpoint_url)
+            except ValueError as error:
+                if "Invalid endpoint" not in str(error):
+                    raise
+                endpoint = ("endpoint_url of the connection", defaults.endpoint_url)
+                raise ConfigurationError([unusable_endpoint(error, service, endpoint)]) from None
+            yield client
 
     def _config(self, inherited: Any, user_agent: str) -> Any:
         from aiobotocore.config import AioConfig

@@ -2,7 +2,7 @@
 Credentials: from an Airflow connection if the amazon provider is installed, else from AWS's default chain.
 
 The only module of this folder that imports anything of Airflow's: the provider's hook, when a client is opened.
-Imports ``core.errors`` and ``redaction``; aiobotocore and botocore when a client is opened.
+Imports ``core.errors``, ``errors``, ``redaction`` and ``unusable``; the SDK when a client is opened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import structlog
 
 from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services.errors import is_unavailable
 from ecs_async_executor.services.redaction import redacted
+from ecs_async_executor.services.unusable import unusable_keys
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,7 @@ class ThreadedCredentials:
     """
 
     def __init__(self, credentials: Any, executor: str) -> None:
+        self.method = str(getattr(credentials, "method", ""))
         self._credentials = credentials
         self._executor = executor
         self._frozen: Any = None
@@ -117,13 +120,18 @@ class ReloadedCredentials:
             if self._refused:
                 async with self._lock:
                     await self._reload()
-            return None if self._current is None else await self._current.get_frozen_credentials()
+            frozen = None if self._current is None else await self._current.get_frozen_credentials()
         except CredentialRetrievalError:
             raise
         except Exception as error:  # noqa: BLE001 - from STS, files, a database
             raise CredentialRetrievalError(
-                provider=self.method, error_msg=redacted(f"{type(error).__name__}: {error}")
+                provider=self.method,
+                error_msg=redacted(f"{type(error).__name__}: {error}"),
+                unavailable=is_unavailable(error),
             ) from None
+        if frozen is not None and (problem := unusable_keys(frozen, getattr(self._current, "method", ""))):
+            raise CredentialRetrievalError(provider=self.method, error_msg=problem)
+        return frozen
 
     async def _reload(self) -> None:
         now = asyncio.get_running_loop().time()

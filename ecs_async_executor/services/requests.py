@@ -109,22 +109,24 @@ def put_command(container: dict[str, Any], command: Collection[str], name: str) 
     environment.append(dict(EXECUTOR_MARK))
 
 
-def sealed(request: Mapping[str, Any], overrides: str) -> dict[str, Any]:
+def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[str, Any]:
     """
     Return a copy of a finished request that shares nothing with it.
 
     :param overrides: the parameter with the command, which has to be JSON and short enough
+    :param added: what the service puts into it before ECS counts
     :raises Rejected: if it is not
     """
     try:
         whole: dict[str, Any] = copied(dict(request))
-        size = len(json.dumps(whole.get(overrides, {}), separators=(",", ":"), ensure_ascii=False))
+        size = len(json.dumps(whole.get(overrides, {}), separators=(",", ":"), ensure_ascii=False)) + len(added)
     except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
         raise Rejected(f"{overrides} cannot be sent as JSON: {type(error).__name__}") from None
     if size > OVERRIDES_LIMIT:
+        also = " and what the service adds" if added else ""
         raise Rejected(
-            f"{overrides} has {size} characters, the command included, and ECS takes at most {OVERRIDES_LIMIT}: "
-            "make the environment or other parts of executor_config smaller"
+            f"{overrides} has {size} characters, the command{also} included, and ECS takes at most "
+            f"{OVERRIDES_LIMIT}: make the environment or other parts of executor_config smaller"
         )
     return whole
 

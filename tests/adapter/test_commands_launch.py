@@ -303,7 +303,7 @@ def test_what_a_job_waits_for_is_said_as_it_is_seen(local_ecs: Local, capsys: py
 def test_a_container_that_the_service_does_not_know_is_not_waited_for(
     local_ecs: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__MISSING_GRACE", "0.5")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__MISSING_GRACE", "1")
     local = local_ecs(script=[{"duration": None}])
     local.faults.add(Fault(kind="missing", operation="DescribeTasks", skip=1))  # the first is a trial
     with pytest.raises(SystemExit, match=r"^ECS does not know the task: MISSING\.$"):

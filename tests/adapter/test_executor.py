@@ -135,6 +135,8 @@ def test_a_definite_refusal_of_the_health_check_stops_the_start(
         TimeoutError("no answer within 15 s"),
         BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded"),
         BackendError(Kind.AMBIGUOUS, "ServerException", "500"),
+        BackendError(Kind.UNSENT, "EndpointConnectionError", "no connection"),
+        BackendError(Kind.CREDENTIALS, "CredentialRetrievalError", "STS: 503", unavailable=True),
         None,
     ],
 )

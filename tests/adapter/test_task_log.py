@@ -205,7 +205,7 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
     ("config", "said"),
     [
         ({"count": 2}, "count must be 1: one workload is one container"),
-        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a string, not int"),
+        ({"bogus": 1, "group": ["g"]}, "RunTask has no bogus; .*; group must be a string, not list"),
         ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
         ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
     ],
@@ -230,8 +230,8 @@ def test_show_request_blames_the_settings_of_the_queue_for_what_they_do(
 
 @pytest.mark.usefixtures("configured")
 def test_show_request_blames_the_settings_for_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS", '{"bogus": 1}')
-    with pytest.raises(SystemExit, match=r"^A task with these settings would fail: RunTask has no bogus"):
+    monkeypatch.delenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION")
+    with pytest.raises(SystemExit, match=r"^A task with these settings would fail: no task definition"):
         cli.show_request(with_arguments(executor_config={"group": "g"}))
 
 

@@ -123,6 +123,16 @@ def test_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_
     assert service.server.job(finished.handle_id or "")["status"] == "FAILED"
 
 
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_job_that_a_time_limit_of_its_queue_ends_is_not_submitted_again(cancels: bool) -> None:
+    with local("batch", behaviour={"time_limit_cancels": cancels}) as service:
+        service.fault("launch", "unplaced", seconds=0.5)
+        finished = run_one(Scheduler(service))
+        assert not finished.success
+        assert "Canceled by JobStateTimeLimit action due to reason: CAPACITY" in (finished.reason or "")
+        assert service.containers() == 1
+
+
 def test_why_a_job_waits_is_told_although_its_request_was_refused_before(service: Local) -> None:
     refusal = "Error executing request, Exception : JobQueue default not found"
     service.fault("launch", "error", code="ClientException", message=refusal, count=1)

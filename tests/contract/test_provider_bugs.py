@@ -49,8 +49,11 @@ def outcome(service: Local, *, life: str = "quick", seconds: float = 60.0) -> Fi
         ),
         Fault(kind="error", operation="RunTask", count=3, code="ServerException", status=500),
         Fault(kind="reset_before", operation="RunTask", count=3),
+        Fault.from_json({"known": "assume_role", "count": 1}),
+        Fault.from_json({"known": "ec2_unavailable", "count": 3}),
+        Fault.from_json({"known": "request_timeout", "operation": "RunTask", "count": 3}),
     ],
-    ids=lambda fault: f"{fault.kind} {fault.code}",
+    ids=lambda fault: f"{fault.kind} {fault.code} {fault.message[:20]}",
 )
 def test_what_passes_by_itself_fails_no_workload(service: Local, fault: Fault) -> None:
     service.server.faults.add(fault)

@@ -17,6 +17,8 @@ VERDICTS = {
     (Kind.CONCURRENT, RESENT): Verdict.RESEND,
     (Kind.AMBIGUOUS, FIRST): Verdict.RESEND,
     (Kind.AMBIGUOUS, RESENT): Verdict.RESEND,
+    (Kind.UNSENT, FIRST): Verdict.AGAIN,
+    (Kind.UNSENT, RESENT): Verdict.RESEND,
     (Kind.CAPACITY, FIRST): Verdict.GATE,
     (Kind.CAPACITY, RESENT): Verdict.RESEND,
     (Kind.CREDENTIALS, FIRST): Verdict.PAUSE,

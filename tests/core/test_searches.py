@@ -254,8 +254,8 @@ def test_a_search_that_is_refused_for_longer_than_the_grace(
     [
         (searching(QUEUED), WANTED, RULES.permanent_error_grace, [Finished, Forget]),
         (searching(None), WANTED, RULES.permanent_error_grace, [Finished, Forget]),
-        (searching(RUNNING), WANTED, RULES.seen_missing_grace, [Unfollowed, Forget]),
-        (searching(RESTARTING), WANTED, RULES.seen_missing_grace, [Unfollowed, Forget]),
+        (searching(RUNNING), WANTED, RULES.lost_container_grace, [Unfollowed, Forget]),
+        (searching(RESTARTING), WANTED, RULES.lost_container_grace, [Unfollowed, Forget]),
         (searching(RUNNING), REVOKED, RULES.permanent_error_grace, [Forget]),
     ],
 )

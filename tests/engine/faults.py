@@ -9,6 +9,7 @@ from tests.engine.cloud import FakeCloud, Fault
 
 THROTTLED = BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded")
 TIMED_OUT = BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout")
+UNSENT = BackendError(Kind.UNSENT, "EndpointConnectionError", "Could not connect to the endpoint URL")
 NO_MEMORY = BackendError(Kind.CAPACITY, "RESOURCE:MEMORY", "no container instance met all of its requirements")
 EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "The security token is expired")
 DENIED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:RunTask")

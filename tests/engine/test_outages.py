@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 import pytest
 from structlog.testing import capture_logs
@@ -14,9 +16,10 @@ from tests.engine.faults import (
     NO_MEMORY,
     THROTTLED,
     TIMED_OUT,
+    UNSENT,
     failing,
 )
-from tests.engine.harness import Harness
+from tests.engine.harness import RULES, Harness
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +71,43 @@ async def test_what_gets_no_answer_for_a_minute_says_so_and_pauses_what_is_taken
     assert notice.unlaunched
     assert notice.text == "The container waits: ECS gives no answer: ReadTimeoutError: Read timeout"
     assert paused == {"before": None, "in it": "AWS does not answer", "after": None}
+
+
+@pytest.mark.parametrize("repeatable", [True, False], ids=["client tokens", "no client tokens"])
+async def test_what_never_left_is_launched_after_an_outage_of_hours_without_a_search(repeatable: bool) -> None:
+    cloud = FakeCloud(repeatable=repeatable, fault=failing("launch", UNSENT, until=7200))
+    async with Harness(cloud, rules=replace(RULES, repeatable=repeatable)).running() as harness:
+        for name in "abcd":
+            harness.launch(name)
+        await anyio.sleep(90)
+        paused = [harness.snapshots[-1].paused]
+        assert harness.snapshots[-1].in_doubt == 0
+        [notice] = harness.notices("a")
+        assert "gives no answer: EndpointConnectionError" in notice.text
+        await anyio.sleep(7200 + 30 - 90)
+        for name in "abcd":
+            assert (await harness.until_finished(name)).success
+        paused.append(harness.snapshots[-1].paused)
+    assert paused == ["AWS does not answer", None]
+    assert cloud.calls["search"] == 0
+    assert len(cloud.containers) == 4
+
+
+async def test_a_request_that_never_leaves_again_stays_in_doubt() -> None:
+    def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
+        if operation == "launch:after":
+            return TIMED_OUT  # the first request is carried out, its answer lost
+        return UNSENT if operation == "launch" and cloud.containers and anyio.current_time() < 300 else None
+
+    cloud = FakeCloud(fault=fault, plan=lambda label, nth: Plan(duration=1000))
+    async with Harness(cloud).running() as harness:
+        harness.launch("a")
+        await anyio.sleep(200)
+        assert harness.snapshots[-1].in_doubt == 1
+        cloud.fault = failing("launch", UNSENT, until=300)
+        assert (await harness.until_finished("a")).success
+    assert len(cloud.containers) == 1
+    assert harness.rendered == ["a"]
 
 
 @pytest.mark.parametrize("error", [THROTTLED, DENIED, TIMED_OUT], ids=lambda error: error.code)

@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+import requests
 from botocore import exceptions as boto
 from botocore.credentials import ReadOnlyCredentials
 from structlog.testing import capture_logs
@@ -13,6 +14,17 @@ from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.services.credentials import ReloadedCredentials, ThreadedCredentials
 from ecs_async_executor.services.errors import classify
 from tests.services.fakes import refusal, until
+
+AGENT = "Error retrieving metadata: Received non 200 response {} from container metadata: no"
+AGENT_REFUSES_TO_CONNECT = (
+    "Error retrieving metadata: Received error when attempting to retrieve container metadata: Could not connect"
+)
+
+
+def of_the_idp(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(str(status), response=response)
 
 
 class Source:
@@ -177,16 +189,32 @@ def test_no_credentials_are_no_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "unavailable"),
     [
-        boto.EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"),
-        refusal("AccessDenied", "no", "AssumeRole", 403),
-        RuntimeError("the database is away"),
-        boto.NoCredentialsError(),
+        (boto.EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"), True),
+        (boto.ReadTimeoutError(endpoint_url="https://sts.amazonaws.com"), True),
+        (refusal("ServiceUnavailable", "later", "AssumeRole", 503), True),
+        (refusal("Throttling", "slow", "AssumeRoleWithWebIdentity"), True),
+        (refusal("IDPCommunicationError", "no answer of the IdP", "AssumeRoleWithWebIdentity"), True),
+        (boto.CredentialRetrievalError(provider="container-role", error_msg=AGENT.format(503)), True),
+        (boto.CredentialRetrievalError(provider="container-role", error_msg=AGENT_REFUSES_TO_CONNECT), True),
+        (requests.ConnectionError("IdP"), True),
+        (requests.Timeout("IdP"), True),
+        (of_the_idp(503), True),
+        (TimeoutError("no credentials within 10 s"), True),
+        (of_the_idp(401), False),
+        (refusal("AccessDenied", "no", "AssumeRole", 403), False),
+        (refusal("InvalidIdentityToken", "no", "AssumeRoleWithWebIdentity"), False),
+        (boto.CredentialRetrievalError(provider="container-role", error_msg=AGENT.format(403)), False),
+        (boto.CredentialRetrievalError(provider="custom-process", error_msg="no such profile"), False),
+        (RuntimeError("the database is away"), False),
+        (boto.NoCredentialsError(), False),
     ],
     ids=str,
 )
-def test_what_goes_wrong_with_credentials_is_about_credentials(error: Exception) -> None:
+def test_what_goes_wrong_with_credentials_is_about_credentials_and_unavailable_is_not_no(
+    error: Exception, unavailable: bool
+) -> None:
     """An unreachable STS must not look as if RunTask had been sent."""
 
     async def load() -> Fixed:
@@ -197,4 +225,6 @@ def test_what_goes_wrong_with_credentials_is_about_credentials(error: Exception)
 
     with pytest.raises(boto.BotoCoreError) as caught:
         asyncio.run(run())
-    assert classify(caught.value, "RunTask").kind is Kind.CREDENTIALS
+    found = classify(caught.value, "RunTask")
+    assert found.kind is Kind.CREDENTIALS
+    assert found.unavailable is unavailable

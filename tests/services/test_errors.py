@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 
 import aiohttp
 import pytest
@@ -15,10 +17,11 @@ from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kin
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.errors import classify, kind_of_failure
 from tests.services.fakes import refusal
-from tests.services.server import served
+from tests.services.server import Talk, listening, served
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 URL = "https://ecs.eu-west-1.amazonaws.com/"
+
 KINDS: list[tuple[Exception, Kind]] = [
     # throttles, by any name
     (refusal("ThrottlingException", "Rate exceeded"), Kind.THROTTLED),
@@ -119,6 +122,8 @@ KINDS: list[tuple[Exception, Kind]] = [
     (refusal("502", "<html>Bad Gateway</html>", status=502), Kind.AMBIGUOUS),
     (refusal("", "<html>Proxy</html>", status=403), Kind.AMBIGUOUS),
     (refusal("Unknown", "Unknown"), Kind.AMBIGUOUS),
+    (refusal("", status=408), Kind.AMBIGUOUS),
+    (refusal("RequestTimeout", status=400), Kind.AMBIGUOUS),
     (boto.ReadTimeoutError(endpoint_url=URL), Kind.AMBIGUOUS),
     (boto.ConnectTimeoutError(endpoint_url=URL), Kind.AMBIGUOUS),
     (boto.EndpointConnectionError(endpoint_url=URL), Kind.AMBIGUOUS),
@@ -175,7 +180,7 @@ def test_an_unforeseen_error_shows_only_its_name() -> None:
 
 
 @pytest.mark.usefixtures("keys")
-@pytest.mark.parametrize("how", ["hang", "close", "truncate", "html", "refuse"])
+@pytest.mark.parametrize("how", ["hang", "close", "reset", "truncate", "html"])
 def test_no_definite_answer_is_ambiguous(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     async def misbehave(request: web.Request) -> web.StreamResponse:
         if how == "hang":
@@ -183,6 +188,11 @@ def test_no_definite_answer_is_ambiguous(monkeypatch: pytest.MonkeyPatch, how: s
         if how == "html":
             return web.Response(text="<html>bad gateway</html>", status=502, content_type="text/html")
         assert request.transport is not None
+        if how == "reset":
+            # aiobotocore reports it as it does a refused connection.
+            socket = request.transport.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+            request.transport.abort()
         if how == "truncate":
             response = web.StreamResponse(headers={"Content-Length": "1000"})
             await response.prepare(request)
@@ -192,14 +202,74 @@ def test_no_definite_answer_is_ambiguous(monkeypatch: pytest.MonkeyPatch, how: s
 
     async def run() -> BackendError:
         async with served(misbehave) as url:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9/" if how == "refuse" else url)
-            factory = ClientFactory(region_name="eu-west-1", read_timeout=0.2)
-            async with factory.client("ecs") as client:
-                with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the question
-                    await client.run_task(taskDefinition="f")
-                return classify(caught.value, "RunTask")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            return await error_of_run_task()
 
     assert asyncio.run(run()).kind is Kind.AMBIGUOUS
+
+
+async def error_of_run_task() -> BackendError:
+    factory = ClientFactory(region_name="eu-west-1", connect_timeout=0.2, read_timeout=0.2)
+    async with factory.client("ecs") as client:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the question
+            await client.run_task(taskDefinition="f")
+        return classify(caught.value, "RunTask")
+
+
+async def _no_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello\r\n\r\n")
+
+
+async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def _say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def _forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("url", "talk"),
+    [
+        ("http://127.0.0.1:9/", None),
+        ("http://nowhere.invalid/", None),
+        ("https://127.0.0.1:{}/", _no_tls),
+        ("https://127.0.0.1:{}/", _hang_up),
+        ("https://127.0.0.1:{}/", _say_nothing),
+    ],
+    ids=["refused", "no such name", "no TLS", "no handshake", "handshake takes too long"],
+)
+def test_without_a_connection_nothing_was_sent(
+    monkeypatch: pytest.MonkeyPatch, url: str, talk: Talk | None
+) -> None:
+    async def run() -> BackendError:
+        async with listening(talk) as port:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url.format(port))
+            return await error_of_run_task()
+
+    error = asyncio.run(run())
+    assert error.kind is Kind.UNSENT
+    assert "RunTask" not in error.message
+    assert error.message
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("talk", [None, _forbid], ids=["refused", "forbidden"])
+def test_a_proxy_that_lets_nothing_through_has_sent_nothing(
+    monkeypatch: pytest.MonkeyPatch, talk: Talk | None
+) -> None:
+    async def run() -> BackendError:
+        async with listening(talk) as port:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+            return await error_of_run_task()
+
+    assert asyncio.run(run()).kind is Kind.UNSENT
 
 
 @pytest.mark.parametrize(

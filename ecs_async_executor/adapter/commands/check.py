@@ -33,6 +33,8 @@ def check(args: argparse.Namespace) -> None:
         sys.exit("--queue and --executor-config are about the container that --launch starts.")
     adapter = executor_of(args).adapter
     name = adapter.service.name
+    for doubt in adapter.doubts:
+        sys.stdout.write(f"Warning: {doubt}\n")
     sys.stdout.write(f"Settings: good ({adapter.destination}).\n")
     try:
         backend = adapter.make_backend()

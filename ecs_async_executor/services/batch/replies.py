@@ -78,6 +78,8 @@ _SEEN: Final = {"RUNNING": Seen.RUNNING, "SUCCEEDED": Seen.STOPPED, "FAILED": Se
 _USUAL: Final = "Essential container in task exited"
 _WAITS: Final = re.compile(r"[A-Z][A-Z0-9_]*(:[A-Z0-9_]+)?( - |$)")
 """How Batch's reasons for a job that stays RUNNABLE begin: with a code, ``CAPACITY:...`` or ``UNDETERMINED``."""
+_TIME_LIMIT: Final = re.compile(r"cancell?ed by JobStateTimeLimit action", re.IGNORECASE)
+"""A person has configured that for the job's queue. Whether ``isCancelled`` is true then is not documented."""
 _NEVER_STARTED: Final = "Task failed to start"
 
 
@@ -118,10 +120,16 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         exit_code=exit_code,
         started=started,
         reason=reason,
-        by_hand=bool(job.get("isTerminated") or job.get("isCancelled")) and not is_from_executor(status_reason),
+        by_hand=_ended_by_hand(job, status_reason),
         created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
         started_by=mark_in(job.get("jobName")),
     )
+
+
+def _ended_by_hand(job: Mapping[str, Any], status_reason: str) -> bool:
+    if _TIME_LIMIT.search(status_reason):
+        return True
+    return bool(job.get("isTerminated") or job.get("isCancelled")) and not is_from_executor(status_reason)
 
 
 def ran_airflow(job: Mapping[str, Any]) -> Mapping[str, Any]:

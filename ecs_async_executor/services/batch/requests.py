@@ -6,8 +6,10 @@ Imports ``core``, the settings, ``names`` beside it, and ``parameters`` and ``re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
@@ -32,6 +34,7 @@ Batch's own retries start the container again within one try of Airflow's, and A
 a second time: such a retry only delays the news of the failure and hides its reason.
 """
 
+_OPERATION: Final = ("batch", "SubmitJob")
 _BUCKET: Final = "SubmitJob"
 _SINGLE, _SEVERAL = CONTAINER_FORMS
 
@@ -46,12 +49,12 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
     request = _overlay(request, settings.submit_job_kwargs)
     if _SEVERAL not in request:
         request.setdefault(_SINGLE, {})["command"] = []
-    return request
+    return sdk.with_numbers_as_text(*_OPERATION, request)
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each parameter that the SDK would refuse in a SubmitJob request made of these."""
-    return sdk.wrong_parameters("batch", "SubmitJob", _with_tags(parameters))
+    return sdk.wrong_parameters(*_OPERATION, _with_tags(parameters))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def launch_spec(
     :raises Rejected: if Batch would certainly refuse the request
     """
     _check_single(request)
+    request = sdk.with_numbers_as_text(*_OPERATION, dict(request))
     for key, option in (("jobName", "job_name"), ("jobQueue", "job_queue"), ("jobDefinition", "job_definition")):
         value = request.get(key)
         if value and not isinstance(value, str):
@@ -156,7 +160,7 @@ def launch_spec(
         raise Rejected(
             "jobName must have 1 to 128 letters, digits, hyphens and underscores, a letter or digit first"
         )
-    whole = sealed(request, _SEVERAL if _SEVERAL in request else _SINGLE)
+    whole = sealed(request, _SEVERAL if _SEVERAL in request else _SINGLE, _added(request["jobQueue"]))
     whole.setdefault("retryStrategy", dict(ONE_ATTEMPT))
     prefix = whole["jobName"] = name_prefix(whole["jobName"], started_by)
     own_mark = own_prefix(prefix, launch_id) if launch_id else prefix
@@ -169,6 +173,13 @@ def launch_spec(
         expires_at=expires_at,
         own_mark=own_mark if own_mark != prefix else None,
     )
+
+
+def _added(queue: str) -> str:
+    """Return the least that Batch adds to a container's environment; only Batch knows the compute environment."""
+    values = {"JOB_ID": str(UUID(int=0)), "JQ_NAME": queue.rpartition("/")[2], "CE_NAME": "x", "JOB_ATTEMPT": "1"}
+    added = [{"name": f"AWS_BATCH_{name}", "value": value} for name, value in values.items()]
+    return "," + json.dumps(added, separators=(",", ":"))[1:-1]  # our own variable is before them
 
 
 def _check_single(request: Mapping[str, Any]) -> None:

@@ -134,9 +134,11 @@ class EcsBackend:
             try:
                 reply = await self._call("DescribeClusters", clusters=[scope])
             except BackendError as error:
-                if error.kind in {Kind.AMBIGUOUS, Kind.THROTTLED}:
+                if error.kind is Kind.THROTTLED:
                     # Nothing was launched, and RunTask's rate is not to blame.
                     raise BackendError(Kind.CONCURRENT, error.code, error.message) from None
+                if error.kind is Kind.AMBIGUOUS:
+                    raise BackendError(Kind.UNSENT, error.code, error.message) from None  # RunTask is what counts
                 if error.kind in {Kind.REFUSED, Kind.INVALID}:
                     words = f"{error.message} {_WHY_CLUSTERS}".lstrip()
                     raise BackendError(Kind.REFUSED, error.code, words) from None
@@ -215,7 +217,9 @@ class EcsBackend:
             stopped = await self._stops_nothing()
         except BackendError as error:
             why = (error.message or error.code).rstrip(".")
-            raise BackendError(error.kind, error.code, _UNHEALTHY.format(f"because: {why}")) from None
+            raise BackendError(
+                error.kind, error.code, _UNHEALTHY.format(f"because: {why}"), unavailable=error.unavailable
+            ) from None
         if stopped:
             raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
 

@@ -42,6 +42,7 @@ OOM = "OutOfMemoryError: Container killed due to memory usage"
 PULL = "CannotPullContainerError: Error response from daemon: manifest not found"
 HOST = "Host EC2 (instance i-0123) terminated."
 STUCK = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher"
+TIME_LIMIT = f"Canceled by JobStateTimeLimit action due to reason: {STUCK}"
 OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("submitted", job("SUBMITTED"), {"seen": Seen.PENDING, "started": False, "exit_code": None, "reason": ""}),
     ("pending", job("PENDING"), {"seen": Seen.PENDING, "started": False}),
@@ -178,6 +179,18 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "cancelled by a person, or by what is configured for the queue",
         job("FAILED", statusReason=STUCK, isTerminated=False, isCancelled=True),
         {"started": False, "by_hand": True, "reason": f"Batch job failed before its container ran: {STUCK}"},
+    ),
+    *(
+        (
+            f"cancelled for a time limit of its queue, isCancelled {said}",
+            job("FAILED", statusReason=TIME_LIMIT, attempts=[], isTerminated=False, isCancelled=said),
+            {
+                "started": False,
+                "by_hand": True,
+                "reason": f"Batch job failed before its container ran: {TIME_LIMIT}",
+            },
+        )
+        for said in (True, False)
     ),
     (
         "host lost before it ran",

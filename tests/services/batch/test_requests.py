@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import uuid
 from typing import Any
 
 import pytest
 
+from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import batch
 from tests.services.batch.samples import TI, container, request, settings, spec
@@ -199,7 +202,7 @@ def test_batch_makes_one_attempt_unless_the_request_says_otherwise() -> None:
     [
         ({"jobDefinition": None}, r"no jobDefinition: set \[aws_batch_executor\] job_definition"),
         ({"jobQueue": ""}, "no jobQueue"),
-        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
+        ({"jobQueue": ["q"]}, "jobQueue must be a string, not list"),
         ({"jobName": "a b"}, "jobName must have 1 to 128 letters"),
         ({"jobName": "-a"}, "jobName must have 1 to 128 letters"),
         (container(vcpus=object()), "containerOverrides cannot be sent as JSON: TypeError"),
@@ -211,7 +214,40 @@ def test_what_batch_would_refuse_is_rejected(executor_config: Any, reason: str) 
         spec(executor_config)
 
 
+def test_the_variables_that_batch_adds_count_in_the_size() -> None:
+    def sized(characters: int) -> LaunchSpec:
+        return spec(container(environment=[{"name": "A", "value": "x" * characters}]))
+
+    empty = len(json.dumps(sized(0).request["containerOverrides"], separators=(",", ":")))
+    added = json.dumps(
+        [
+            {"name": "AWS_BATCH_JOB_ID", "value": str(uuid.uuid4())},
+            {"name": "AWS_BATCH_JQ_NAME", "value": "q"},
+            {"name": "AWS_BATCH_CE_NAME", "value": "c"},
+            {"name": "AWS_BATCH_JOB_ATTEMPT", "value": "1"},
+        ],
+        separators=(",", ":"),
+    )
+    most = 8192 - empty - len(added) + 1  # its brackets are there already, a comma is not
+    sized(most)
+    with pytest.raises(Rejected, match="8193 characters, the command and what the service adds included"):
+        sized(most + 1)
+
+
 @pytest.mark.parametrize("change", [{"arrayProperties": {"size": 2}}, {"nodeOverrides": {"numNodes": 1}}])
 def test_what_a_hook_returns_is_checked_too(change: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         batch.launch_spec(request() | change, started_by=TI)
+
+
+def test_a_number_is_sent_as_the_text_that_batch_wants_wherever_it_comes_from() -> None:
+    given = container(resourceRequirements=[{"type": "MEMORY", "value": 2048}])
+    wanted = [{"type": "MEMORY", "value": "2048"}]
+    for found in (
+        spec(given),
+        spec(submit_job_kwargs=given),
+        batch.launch_spec(request(queue=given), started_by=TI),
+        spec({**given, "jobQueue": 5}),
+    ):
+        assert found.request["containerOverrides"]["resourceRequirements"] == wanted
+    assert found.scope == "5"

@@ -81,8 +81,8 @@ def test_without_launch_type_the_clusters_default_decides(strategy: Any, changes
         ({"clusters": [], "failures": [{"reason": "MISSING"}]}, Kind.REFUSED),
         (refusal("AccessDeniedException", "no", "DescribeClusters"), Kind.REFUSED),
         (refusal("ThrottlingException", "slow", "DescribeClusters"), Kind.CONCURRENT),
-        (ReadTimeoutError(endpoint_url="http://x"), Kind.CONCURRENT),
-        ({}, Kind.CONCURRENT),
+        (ReadTimeoutError(endpoint_url="http://x"), Kind.UNSENT),
+        ({}, Kind.UNSENT),
         (NoCredentialsError(), Kind.CREDENTIALS),
     ],
 )

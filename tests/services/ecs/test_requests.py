@@ -217,7 +217,7 @@ def test_overrides_of_more_are_rejected() -> None:
     [
         ({"startedBy": "a b"}, "startedBy must have 1 to 128 letters"),
         ({"startedBy": "a" * 129}, "startedBy must have"),
-        ({"startedBy": 7}, "startedBy must have"),
+        ({"startedBy": True}, "startedBy must have"),
         ({"taskDefinition": ""}, "no task definition"),
         (container(cpu=object()), "overrides cannot be sent as JSON: TypeError"),
     ],
@@ -231,3 +231,14 @@ def test_what_ecs_would_refuse_is_rejected(executor_config: Any, reason: str) ->
 def test_what_a_hook_returns_is_checked_too(change: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         ecs.launch_spec(request(launch_type="FARGATE") | change, started_by="m")
+
+
+def test_a_number_is_sent_as_the_text_that_ecs_wants_wherever_it_comes_from() -> None:
+    given = {"overrides": {"cpu": 1024, "memory": 2048}}
+    for found in (
+        spec(given),
+        spec(run_task_kwargs=given),
+        ecs.launch_spec(request(queue=given, launch_type="FARGATE"), started_by="mark"),
+    ):
+        assert (found.request["overrides"]["cpu"], found.request["overrides"]["memory"]) == ("1024", "2048")
+        assert found.placement == spec({"overrides": {"cpu": "1024", "memory": "2048"}}).placement
