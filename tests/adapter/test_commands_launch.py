@@ -20,8 +20,12 @@ pytest.importorskip("moto", reason="needs the extra 'local'")
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.commands import launch
+from ecs_async_executor.adapter.commands.course import Course, Limits
+from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs
 from ecs_async_executor.services import logs
+from ecs_async_executor.services.ecs import SERVICE
 
 Local = Callable[..., LocalEcs]
 SERVICES = ("ecs", "batch")
@@ -335,3 +339,34 @@ def test_the_check_is_about_the_service_that_is_asked_for(
     local = local_ecs()
     check("ecs")
     assert [entry.service for entry in local.ledger.entries()] == ["ecs"]
+
+
+# --- what a first task would meet ----------------------------------------------------------------------------
+
+LIMITS = Limits(timeout=300, max_attempts=3, permanent_error_grace=120, capacity_timeout=900)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Kind.CAPACITY, "would wait for capacity, 900 s at most, and then fail."),
+        (Kind.CREDENTIALS, "would wait until the credentials work."),
+        (Kind.UNSENT, "would wait until ECS can be reached."),
+        (Kind.AMBIGUOUS, "would wait for an answer."),
+        (Kind.INVALID, "would fail."),
+    ],
+)
+def test_what_a_refusal_means_for_a_task(kind: Kind, said: str) -> None:
+    course = Course(SERVICE, refusal=BackendError(kind, "Code", "words"))
+    assert course.verdict(LIMITS) == (False, f"ECS started no container: Code: words. A first task {said}")
+
+
+def test_each_state_lasts_until_the_next_one_is_seen() -> None:
+    course = Course(SERVICE)
+    for status, at in (("PROVISIONING", 1.0), ("PROVISIONING", 5.0), ("PENDING", 12.0), ("RUNNING", 32.0)):
+        course.note(Observation(Handle("main", "arn"), Seen.RUNNING, status=status), at)
+    course.note(Observation(Handle("main", "arn"), Seen.STOPPED, status="STOPPED", exit_code=0), 40.0)
+    assert course.durations() == "PROVISIONING 11.0 s, PENDING 20.0 s, RUNNING 8.0 s"
+    good, words = course.verdict(LIMITS)
+    assert good
+    assert words.endswith("A first task would start after about 32 s.")

@@ -24,6 +24,7 @@ _WOULD = {
     Kind.THROTTLED: "A first task would wait.",
     Kind.CONCURRENT: "A first task would wait.",
     Kind.AMBIGUOUS: "A first task would wait for an answer.",
+    Kind.UNSENT: "A first task would wait until {service} can be reached.",
     Kind.CREDENTIALS: "A first task would wait until the credentials work.",
     Kind.REFUSED: "A first task would wait {permanent_error_grace:g} s for a mending, and then fail.",
 }
@@ -96,6 +97,7 @@ class Course:
         last, name = self.last, self.service.name
         if self.refusal is not None and last is None:
             would = _WOULD.get(self.refusal.kind, "A first task would fail.").format(
+                service=name,
                 permanent_error_grace=limits.permanent_error_grace,
                 capacity_timeout="without a limit"
                 if limits.capacity_timeout is None

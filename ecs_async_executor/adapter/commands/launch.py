@@ -34,7 +34,13 @@ TIMEOUT = 300.0
 LOG_LINES = 20
 
 _POLL = 1.0
-_PAUSES = {Kind.THROTTLED: 2.0, Kind.CONCURRENT: 2.0, Kind.AMBIGUOUS: 2.0, Kind.CAPACITY: 5.0}
+_PAUSES = {
+    Kind.THROTTLED: 2.0,
+    Kind.CONCURRENT: 2.0,
+    Kind.AMBIGUOUS: 2.0,
+    Kind.UNSENT: 2.0,
+    Kind.CAPACITY: 5.0,
+}
 """Seconds to wait after an error that may pass, by its kind."""
 _STOP_TIMEOUT = 20.0
 _LOG_TIMEOUT = 15.0
