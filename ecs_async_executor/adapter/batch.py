@@ -19,8 +19,9 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch
+from ecs_async_executor.services import batch, logs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.logs import LogStream
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -172,3 +173,13 @@ class BatchAdapter:
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
+
+    async def log_tail(
+        self,
+        request: Mapping[str, Any],  # noqa: ARG002 - the job says it all
+        handle_id: str,
+        lines: int,
+    ) -> tuple[LogStream, Sequence[str]]:
+        settings, tuning = self.settings.batch, self.settings.tuning
+        stream = await batch.log_stream(ClientFactory.from_settings(settings, tuning), handle_id)
+        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)

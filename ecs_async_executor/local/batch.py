@@ -25,11 +25,13 @@ from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import NO_CAPACITY, Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
+from ecs_async_executor.local.outputs import DRIVER, Stream
 from ecs_async_executor.local.runners import NOT_STARTED
 
 CONTAINER = "default"
 ENVIRONMENT = "default"
 RETENTION = 7 * 86400.0
+LOG_GROUP = "/aws/batch/job"
 HOST_LOST = "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated."
 CAUSES: Mapping[str, tuple[str, str]] = {
     "spot": ("SpotInterruption", HOST_LOST),
@@ -370,6 +372,7 @@ class Batch:
             log_stream=f"{job.definition.partition(':')[0]}/{CONTAINER}/{part.id}",
             instance_arn=instance_arn,
         )
+        self.account.outputs.expect(part, attempt.life, _stream(job, attempt))
         job.attempts.append(attempt)
         self._parts[part.id] = job
         self.account.accept(
@@ -495,6 +498,17 @@ def _container(
             if properties.get(name):
                 container[name] = properties[name]
     return container
+
+
+def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:
+    """Return where Batch sends the output of an attempt, None if its log driver is not awslogs."""
+    configuration = job.container.get("logConfiguration") or {}
+    if configuration.get("logDriver", DRIVER) != DRIVER:
+        return None
+    options = configuration.get("options") or {}
+    return Stream(
+        options.get("awslogs-region") or job.region, options.get("awslogs-group") or LOG_GROUP, attempt.log_stream
+    )
 
 
 def _instance_arn(job: BatchJob, queue: JobQueue, backend: LocalBatchBackend) -> str | None:

@@ -28,6 +28,7 @@ from ecs_async_executor.local.account import Account, Service
 from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
+from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -209,6 +210,8 @@ class Front:
         fault: Fault | None,
     ) -> web.Response:
         if service is None:
+            if request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET):
+                await asyncio.get_running_loop().run_in_executor(self._moto, self.account.outputs.deliver)
             return await self._forward(request, body)
         region = region_of(request.headers.get("Authorization", "")) or self.region
         if operation not in service.operations:

@@ -481,8 +481,8 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
 
     monkeypatch.setattr(compat, "configured_executors", lambda: [Texty])
     arguments: Any = type("Arguments", (), {})()
-    arguments.team = arguments.service = None
-    arguments.timeout = 1.0
+    arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
+    arguments.timeout, arguments.launch = 1.0, False
     with pytest.raises(SystemExit, match=r"Texty\.max_submit_job_attempts = 'many'"):
         cli.check(arguments)
 

@@ -170,7 +170,8 @@ TRIED = {
 
 
 def check(service: str) -> None:
-    cli.check(Namespace(team=None, service=service, timeout=15.0))
+    arguments = {"launch": False, "queue": None, "executor_config": None}
+    cli.check(Namespace(team=None, service=service, timeout=15.0, **arguments))
 
 
 @pytest.mark.parametrize("service", TRIED)

@@ -144,7 +144,8 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(**given: Any) -> argparse.Namespace:
-    return argparse.Namespace(team=None, service=None, timeout=1.0, queue=None, executor_config=None, **given)
+    defaults = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
+    return argparse.Namespace(**defaults, executor_config=None, **given)
 
 
 def with_arguments(**given: Any) -> argparse.Namespace:
@@ -257,4 +258,5 @@ def test_the_commands_parse() -> None:
             argument.add_to_parser(one)
     parsed = parser.parse_args(["show-request", "--executor-config", '{"cpu": "1"}', "--queue", "q"])
     assert parsed.executor_config == {"cpu": "1"}
-    assert parser.parse_args(["check"]).timeout == 15.0
+    assert parser.parse_args(["check", "--timeout", "3"]).timeout == 3.0
+    assert parser.parse_args(["check", "--launch", "--queue", "q"]).launch
