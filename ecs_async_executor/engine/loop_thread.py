@@ -20,6 +20,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.engine.daemons import DaemonThreads
 from ecs_async_executor.engine.engine import Engine
 
 log = structlog.get_logger(__name__)
@@ -218,6 +219,7 @@ class LoopThread:
                 loop.call_soon = _closed
 
     async def _main(self, loop: _Loop) -> None:
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
         with anyio.CancelScope() as scope:
             loop.scope = scope
             with loop.lock:
