@@ -11,7 +11,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -145,6 +145,14 @@ class Trial:
     make: Callable[[], Awaitable[object]]
 
 
+Paced: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until the rate allows one more reading request, and takes it from the budget."""
+
+
+async def unpaced() -> None:
+    """Wait for nothing."""
+
+
 class Backend(Protocol):
     """
     A cloud service that runs containers.
@@ -174,8 +182,12 @@ class Backend(Protocol):
         """Say where containers are: one observation per id, MISSING ones included, in any order."""
         ...
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
-        """List the containers, stopped ones included where the service can, that carry this mark."""
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
+        """
+        List the containers, stopped ones included where the service can, that carry this mark.
+
+        It can take many requests; ``paced`` is awaited before each but the first.
+        """
         ...
 
     async def stop(self, handle: Handle, reason: str) -> None:
