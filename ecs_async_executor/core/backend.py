@@ -62,8 +62,9 @@ class Service:
     :param name: for people, and for the thread
     :param launch_rates: launches, by bucket
     :param launch_rate: launches from a bucket that is not among those
-    :param change_rate: launches and stops together
+    :param change_rate: launches and stops together, or stops alone
     :param change_burst: how many of those may leave at once after a rest
+    :param shares_changes: launches and stops draw on one quota
     :param repeatable: the same spec and token again mean the same container. If not, a request without a definite
         answer is never sent again before a search, long enough after it, has found no container.
     :param absent_grace: how many seconds are long enough for that
@@ -75,6 +76,7 @@ class Service:
     launch_rate: float
     change_rate: float
     change_burst: float
+    shares_changes: bool = True
     repeatable: bool = True
     absent_grace: float = 20.0
     stop_permission: str = ""

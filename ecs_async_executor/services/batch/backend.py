@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 SERVICE: Final = Service(
     name="Batch",
     launch_rates={},
-    launch_rate=25.0,
-    change_rate=30.0,
+    launch_rate=40.0,
+    change_rate=20.0,
     change_burst=20.0,
+    shares_changes=False,
     repeatable=False,
     stop_permission="batch:TerminateJob",
 )
 """
-Shares of the 50 requests per second, of all kinds, that AWS Batch takes from an account in a Region.
+Four fifths of the 50 SubmitJob requests per second that AWS Batch takes from an account in a Region.
 
-From the AWS Batch User Guide ("AWS Batch service quotas"); the quota cannot be raised. 20 requests per second are
-left for status requests. SubmitJob has no client token, so a repeated request makes a second job.
+From the AWS Batch User Guide ("AWS Batch service quotas"); the quota cannot be raised. None is published for the
+other operations: 20 TerminateJob requests per second are a guess that throttles correct. SubmitJob has no client
+token, so a repeated request makes a second job.
 """
 
 OPERATIONS: Final = {
