@@ -20,7 +20,7 @@ import anyio
 
 from benchmarks.cells import Cell, Figures
 from benchmarks.meters import percentile
-from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Seen, Trial, unpaced
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, AirflowState, Command, Finished, Launch, Report
 from ecs_async_executor.engine.engine import Engine
@@ -93,7 +93,7 @@ class _Cloud:
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
         raise NotImplementedError
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
         raise NotImplementedError
 
     async def stop(self, handle: Handle, reason: str) -> None:

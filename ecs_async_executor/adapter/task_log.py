@@ -1,8 +1,8 @@
 """
 The container's status at the head of a running task's log.
 
-May import ``core`` and the service-free adapter. It runs in Airflow's api-server, on an executor that is never
-started: no bridge, no engine, one client per question.
+May import ``core``, ``engine.daemons`` and the service-free adapter. It runs in Airflow's api-server, on an
+executor that is never started: no bridge, no engine, one client per question.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.engine.daemons import DaemonThreads
 
 T = TypeVar("T")
 
@@ -74,9 +75,13 @@ def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T
     """
     outcome: Future[T] = Future()
 
+    async def bounded() -> T:
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
+        return await asyncio.wait_for(work(), timeout)
+
     def run() -> None:
         try:
-            outcome.set_result(asyncio.run(asyncio.wait_for(work(), timeout)))
+            outcome.set_result(asyncio.run(bounded()))
         except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
             outcome.set_exception(error)
 

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -61,8 +61,9 @@ class Service:
     :param name: the service's name, for people
     :param launch_rates: launches, by bucket
     :param launch_rate: launches from any other bucket
-    :param change_rate: launches and stops together
+    :param change_rate: launches and stops together, or stops alone
     :param change_burst: how many launches and stops may leave at once after a rest
+    :param shares_changes: launches and stops draw on one quota
     :param repeatable: the same spec and client token again mean the same container. If not, a request without a
         definite answer is sent again only after a search has found no container for ``absent_grace``
     :param absent_grace: seconds for which that search has to find none
@@ -74,6 +75,7 @@ class Service:
     launch_rate: float
     change_rate: float
     change_burst: float
+    shares_changes: bool = True
     repeatable: bool = True
     absent_grace: float = 20.0
     stop_permission: str = ""
@@ -143,6 +145,14 @@ class Trial:
     make: Callable[[], Awaitable[object]]
 
 
+Paced: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until the rate allows one more reading request, and takes it from the budget."""
+
+
+async def unpaced() -> None:
+    """Wait for nothing."""
+
+
 class Backend(Protocol):
     """
     A cloud service that runs containers.
@@ -171,8 +181,12 @@ class Backend(Protocol):
         """Describe containers: one observation per id, MISSING ones included, in any order."""
         ...
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
-        """List the containers, stopped ones included where the service can, that carry this mark."""
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
+        """
+        List the containers, stopped ones included where the service can, that carry this mark.
+
+        It can take many requests; ``paced`` is awaited before each but the first.
+        """
         ...
 
     async def stop(self, handle: Handle, reason: str) -> None:

@@ -16,16 +16,17 @@ class Limiter:
     """
     The one place that knows which buckets an operation draws from.
 
-    Launches draw from the bucket that their spec names, stops and reads from one each; launches and stops also
-    share a bucket for modifying calls. Stops take first from the shared bucket, but no more than every second
-    token while launches wait. The shared bucket follows the fastest launch bucket upwards: no launch can be faster
-    than it.
+    Launches draw from the bucket that their spec names, stops and reads from one each. Where the service has one
+    quota for all modifying calls, launches and stops also share a bucket. Stops take first from it, but no more
+    than every second token while launches wait. It follows the fastest launch bucket upwards: no launch can be
+    faster than it.
 
     :param launch_rate: the rate to start with, by launch bucket
     :param launch_burst: how many launches may leave at once after a rest
     :param launch_rate_max: no launch bucket grows beyond this rate
     :param read_rate: the rate of reading calls that is never exceeded
-    :param modify_rate: the rate of launches and stops together to start with
+    :param modify_rate: the rate of launches and stops together to start with, or of stops alone
+    :param shares_modify: launches and stops share a bucket
     :param gently: other schedulers may start on the same quota at the same time: see
         :class:`~ecs_async_executor.core.buckets.AdaptiveBucket`
     """
@@ -41,6 +42,7 @@ class Limiter:
         modify_rate: float,
         modify_burst: float,
         now: float,
+        shares_modify: bool = True,
         gently: bool = True,
     ) -> None:
         self._launch_rate = launch_rate
@@ -50,7 +52,7 @@ class Limiter:
         self._launch: dict[str, AdaptiveBucket] = {}
         self._stop = AdaptiveBucket(modify_rate, modify_burst, now, ceiling=modify_rate, grow=False)
         self._read = AdaptiveBucket(read_rate, read_burst, now, ceiling=read_rate, grow=False)
-        self._modify = TokenBucket(modify_rate, modify_burst, now)
+        self._modify = TokenBucket(modify_rate, modify_burst, now) if shares_modify else None
         self._modify_rate = modify_rate
         self._launches_waiting = 0
         self._stops_waiting = 0
@@ -82,19 +84,19 @@ class Limiter:
         launch that nothing else keeps from being sent.
         """
         launch = self._launch_bucket(bucket, now)
-        ready_at = max(launch.ready_at(now), self._modify.ready_at(now, self._launch_needs()))
+        ready_at = max(launch.ready_at(now), self._shared_ready_at(now, self._launch_needs()))
         if ready_at <= now or not self._launches_waiting:
             return ready_at
         launch.wanted(now)
         self._follow()
-        return max(launch.ready_at(now), self._modify.ready_at(now, self._launch_needs()))
+        return max(launch.ready_at(now), self._shared_ready_at(now, self._launch_needs()))
 
     def take_launch(self, bucket: str, now: float) -> bool:
         """Take the tokens of one launch and return True, or return False if they are not available."""
         if self.launch_ready_at(bucket, now) > now:
             return False
         self._stop_was_last = False
-        return self._launch_bucket(bucket, now).take(now) and self._modify.take(now)
+        return self._launch_bucket(bucket, now).take(now) and self._take_shared(now)
 
     def launch_throttled(self, bucket: str, now: float) -> None:
         """Note that the service refused a launch for its rate."""
@@ -107,14 +109,14 @@ class Limiter:
 
     def stop_ready_at(self, now: float) -> float:
         """Return the earliest time at which a stop may be sent; ``now`` if it may be."""
-        return max(self._stop.ready_at(now), self._modify.ready_at(now, self._stop_needs()))
+        return max(self._stop.ready_at(now), self._shared_ready_at(now, self._stop_needs()))
 
     def take_stop(self, now: float) -> bool:
         """Take the tokens of one stop and return True, or return False if they are not available."""
         if self.stop_ready_at(now) > now:
             return False
         self._stop_was_last = True
-        return self._stop.take(now) and self._modify.take(now)
+        return self._stop.take(now) and self._take_shared(now)
 
     def stop_throttled(self, now: float) -> None:
         """Note that the service refused a stop for its rate."""
@@ -148,8 +150,15 @@ class Limiter:
     def _stop_needs(self) -> float:
         return 2.0 if self._launches_waiting and self._stop_was_last else 1.0
 
+    def _shared_ready_at(self, now: float, needs: float) -> float:
+        return now if self._modify is None else self._modify.ready_at(now, needs)
+
+    def _take_shared(self, now: float) -> bool:
+        return self._modify is None or self._modify.take(now)
+
     def _follow(self) -> None:
-        self._modify.rate = max(self._modify_rate, *(bucket.rate for bucket in self._launch.values()))
+        if self._modify is not None:
+            self._modify.rate = max(self._modify_rate, *(bucket.rate for bucket in self._launch.values()))
 
     def _launch_bucket(self, bucket: str, now: float) -> AdaptiveBucket:
         found = self._launch.get(bucket)

@@ -144,6 +144,7 @@ class Engine:
             read_burst=options.describe_burst,
             modify_rate=options.change_rate,
             modify_burst=options.change_burst,
+            shares_modify=options.shares_changes,
             gently=options.gently,
             now=anyio.current_time(),
         )

@@ -18,6 +18,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.engine.daemons import DaemonThreads
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.stacks import stack_of
 
@@ -215,6 +216,7 @@ class LoopThread:
                 loop.call_soon = _closed
 
     async def _main(self, loop: _Loop) -> None:
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
         with anyio.CancelScope() as scope:
             loop.scope = scope
             with loop.lock:

@@ -20,7 +20,8 @@ class Options:
     How the engine works. Rates are calls per second, times seconds.
 
     :param launch_rate: returns the rate to start with, by bucket
-    :param change_rate: launches and stops together
+    :param change_rate: launches and stops together, or stops alone
+    :param shares_changes: see :class:`~ecs_async_executor.core.backend.Service`
     :param gently: begin below the launch rate: it is a guess, and other schedulers may start at the same time
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param stop_permission: see :class:`~ecs_async_executor.core.backend.Service`
@@ -36,6 +37,7 @@ class Options:
     poll_interval: float
     change_rate: float
     change_burst: float
+    shares_changes: bool = True
     gently: bool = False
     stall_timeout: float | None = None
     stop_permission: str = ""
@@ -59,6 +61,7 @@ def options_from(service: Service, tuning: Tuning, stall_timeout: float | None) 
         poll_interval=tuning.poll_interval,
         change_rate=service.change_rate,
         change_burst=service.change_burst,
+        shares_changes=service.shares_changes,
         stall_timeout=stall_timeout,
         stop_permission=service.stop_permission,
     )

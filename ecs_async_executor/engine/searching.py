@@ -184,7 +184,7 @@ class SearchLane:
         if not self._session.begins_call(anyio.current_time()):
             return None
         try:
-            listed = dict.fromkeys(await self._session.search(scope, mark))
+            listed = dict.fromkeys(await self._session.search(scope, mark, self._describing.wait_for_read))
             handles = [handle for handle in listed if handle.id not in over]
         except BackendError as error:
             self._describing.read_refused(error, "search", scope)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 import structlog
 
-from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation
+from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.engine.statistics import Counters
@@ -121,9 +121,9 @@ class Session:
         """Describe containers."""
         return await self._call(self._backend.describe(scope, ids))
 
-    async def search(self, scope: str, mark: str) -> Sequence[Handle]:
-        """List the containers that carry a mark."""
-        return await self._call(self._backend.search(scope, mark))
+    async def search(self, scope: str, mark: str, paced: Paced = unpaced) -> Sequence[Handle]:
+        """List the containers that carry a mark; ``paced`` is awaited before each request but the first."""
+        return await self._call(self._backend.search(scope, mark, paced))
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a container to be stopped."""

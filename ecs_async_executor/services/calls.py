@@ -1,7 +1,7 @@
 """
 Calls: one request of a client per call, and our errors instead of the SDK's.
 
-Imports ``core.errors``, ``errors`` and ``redaction``. No Airflow.
+Imports ``core``, ``errors`` and ``redaction``. No Airflow.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from ecs_async_executor.core.backend import Paced
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.services.errors import CREATE_CLIENT, classify
 from ecs_async_executor.services.redaction import unlogged
@@ -113,24 +114,27 @@ class Calls:
             )
         return reply
 
-    async def retrying(self, operation: str, **parameters: Any) -> Any:
+    async def retrying(self, operation: str, *, paced: Paced, **parameters: Any) -> Any:
         """
         Make one request of a long read; repeat it after a throttle and without an answer.
 
         A read that began anew each time might never end.
 
+        :param paced: awaited before each try
         :raises BackendError: if there is no usable reply in the end
         """
         for pause in _RETRY_DELAYS:
+            await paced()
             try:
                 return await self(operation, **parameters)
             except BackendError as error:
                 if error.kind not in NO_ANSWER and error.kind is not Kind.THROTTLED:
                     raise
             await anyio.sleep(pause)
+        await paced()
         return await self(operation, **parameters)
 
-    async def pages(self, operation: str, key: str, **parameters: Any) -> list[Any]:
+    async def pages(self, operation: str, key: str, *, paced: Paced, **parameters: Any) -> list[Any]:
         """
         Read a list to its end.
 
@@ -138,13 +142,14 @@ class Calls:
         page before it has announced more.
 
         :param key: the reply's field with the items
+        :param paced: awaited before each request but the first
         :raises BackendError: if a page cannot be read
         """
         reply = await self(operation, **parameters)
         items = list(reply.get(key) or ())
         while next_page := reply.get("nextToken"):
             for pause in _EMPTY_PAGE_DELAYS:
-                reply = await self.retrying(operation, **parameters, nextToken=next_page)
+                reply = await self.retrying(operation, paced=paced, **parameters, nextToken=next_page)
                 if reply.get(key) or reply.get("nextToken"):
                     break
                 await anyio.sleep(pause)

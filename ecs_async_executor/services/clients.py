@@ -88,7 +88,7 @@ class ClientFactory:
         from aiobotocore.session import AioSession
 
         install_log_filter()
-        defaults = await asyncio.to_thread(self._connection.resolve, service)
+        defaults = await self._connection.resolve(service)
         session = AioSession()
         if defaults.profile_name:
             session.set_config_variable("profile", defaults.profile_name)

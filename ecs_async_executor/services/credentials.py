@@ -2,25 +2,29 @@
 Credentials: from an Airflow connection if the amazon provider is installed, else from AWS's default chain.
 
 The only module of this folder that imports anything of Airflow's: the provider's hook, when a client is opened.
-Imports ``core.errors``, ``errors``, ``redaction`` and ``unusable``; the SDK when a client is opened.
+Imports ``core.errors``, ``blocking``, ``errors``, ``redaction`` and ``unusable``; the SDK when a client is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import structlog
 
 from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services import blocking
 from ecs_async_executor.services.errors import is_unavailable
 from ecs_async_executor.services.redaction import redacted
 from ecs_async_executor.services.unusable import unusable_keys
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _RELOAD_INTERVAL: Final = 5.0
 """Seconds between two loads of credentials, as long as AWS refuses the loaded ones."""
@@ -49,12 +53,16 @@ class ThreadedCredentials:
     A caller waits for a refresh only if the present credentials expire within a minute.
 
     :param executor: the beginning of log events' names
+    :param source: whose credentials they are; one refresh at a time is under way for a source
+    :param seconds: how long a caller waits for a refresh
     """
 
-    def __init__(self, credentials: Any, executor: str) -> None:
+    def __init__(self, credentials: Any, executor: str, *, source: Hashable = None, seconds: float = 10.0) -> None:
         self.method = str(getattr(credentials, "method", ""))
         self._credentials = credentials
         self._executor = executor
+        self._source = self if source is None else source
+        self._seconds = seconds
         self._frozen: Any = None
         self._refreshing: asyncio.Task[None] | None = None
         self._not_before = 0.0
@@ -78,7 +86,9 @@ class ThreadedCredentials:
         return needed is not None and bool(needed(within))
 
     async def _refresh(self) -> None:
-        self._frozen = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+        self._frozen = await blocking.call(
+            ("keys", self._source), "credentials", self._seconds, self._credentials.get_frozen_credentials
+        )
 
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
@@ -142,6 +152,7 @@ class ReloadedCredentials:
                 self._current = await self._load()
             except Exception as error:
                 self._error = error
+                self._not_before = asyncio.get_running_loop().time() + _RELOAD_INTERVAL  # it may have taken long
                 raise
             self._refused = False
         elif self._refused and self._error is not None:
@@ -177,8 +188,8 @@ class Connection:
     :param conn_id: Airflow's connection; None: the provider's default if it is installed; "": none
     :param region_name: None: the connection's, or that of AWS's own configuration
     :param section: the section of the configuration, for people
-    :param connect_timeout: seconds
-    :param read_timeout: seconds
+    :param connect_timeout: seconds that a connection to STS may take
+    :param read_timeout: seconds that STS, Airflow or whatever else is asked may take
     """
 
     def __init__(
@@ -195,14 +206,28 @@ class Connection:
         self._section = section
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
+        self._name = _DEFAULT_CONN_ID if conn_id is None else conn_id
+        self._source = (section, conn_id, region_name)
 
-    def resolve(self, service: str) -> ClientDefaults:
+    async def resolve(self, service: str) -> ClientDefaults:
         """
-        Return what the connection says. Blocks: Airflow's secrets backends and database are asked.
+        Return what the connection says.
 
         :param service: the service's name in the SDK
         :raises ConfigurationError: if a connection is configured and the amazon provider is not installed
+        :raises CredentialRetrievalError: if Airflow's secrets backends and database do not say
         """
+        from botocore.exceptions import CredentialRetrievalError
+
+        what = f"answer of Airflow's about the connection {self._name!r}"
+        try:
+            return await self._blocking("connection", what, partial(self._resolve, service))
+        except TimeoutError as error:
+            raise CredentialRetrievalError(
+                provider=ReloadedCredentials.method, error_msg=str(error), unavailable=True
+            ) from None
+
+    def _resolve(self, service: str) -> ClientDefaults:
         hook_class = _hook_class()
         if hook_class is None:
             if self._conn_id:
@@ -214,11 +239,13 @@ class Connection:
                         )
                     ]
                 )
-            return ClientDefaults(load_credentials=_default_chain, region_name=self._region_name)
+            return ClientDefaults(
+                load_credentials=lambda: self._load(self._default_chain), region_name=self._region_name
+            )
         hook = self._hook(hook_class, service)
         connection = hook.conn_config
         return ClientDefaults(
-            load_credentials=lambda: self._load(hook_class, service),
+            load_credentials=lambda: self._load(partial(self._of_connection, hook_class, service)),
             region_name=hook.region_name,
             endpoint_url=connection.get_service_endpoint_url(service),
             verify=hook.verify,
@@ -227,31 +254,42 @@ class Connection:
         )
 
     def _hook(self, hook_class: Any, service: str, config: Any = None) -> Any:
-        conn_id = _DEFAULT_CONN_ID if self._conn_id is None else self._conn_id
         return hook_class(
-            aws_conn_id=conn_id or None, region_name=self._region_name, client_type=service, config=config
+            aws_conn_id=self._name or None, region_name=self._region_name, client_type=service, config=config
         )
 
-    async def _load(self, hook_class: Any, service: str) -> AsyncCredentials | None:
-        credentials = await asyncio.to_thread(self._credentials, hook_class, service)
+    async def _load(self, find: Callable[[], Any]) -> AsyncCredentials | None:
+        credentials = await self._blocking("credentials", "credentials", find)
+        if credentials is None:
+            return None
         executor = self._section.removeprefix("aws_")  # the provider's name for it
-        return None if credentials is None else ThreadedCredentials(credentials, executor)
+        return ThreadedCredentials(credentials, executor, source=self._source, seconds=self._read_timeout)
 
-    def _credentials(self, hook_class: Any, service: str) -> Any:
+    async def _blocking(self, question: str, what: str, function: Callable[[], T]) -> T:
+        return await blocking.call((question, self._source), what, self._read_timeout, function)
+
+    def _of_connection(self, hook_class: Any, service: str) -> Any:
         """Return a connection's credentials. Blocks: this assumes the connection's role, if it has one."""
+        hook = self._hook(hook_class, service, self._hook(hook_class, service).config.merge(self._one_attempt()))
+        return hook.get_session(region_name=hook.region_name).get_credentials()
+
+    def _default_chain(self) -> Any:
+        """Return the credentials of AWS's default chain. Blocks: a profile can name a process or a role."""
+        from botocore.session import Session
+
+        session = Session()
+        session.set_default_client_config(self._one_attempt())
+        return session.get_credentials()
+
+    def _one_attempt(self) -> Any:
+        """Return settings for clients of STS: a thread that waits for it cannot be interrupted."""
         from botocore.config import Config
 
-        config = self._hook(hook_class, service).config.merge(
-            Config(
-                # A thread that waits for STS cannot be interrupted, and a shutdown has to wait for it. So it makes
-                # one bounded request; the next caller repeats it.
-                connect_timeout=self._connect_timeout,
-                read_timeout=self._read_timeout,
-                retries={"mode": "standard", "total_max_attempts": 1},
-            )
+        return Config(
+            connect_timeout=self._connect_timeout,
+            read_timeout=self._read_timeout,
+            retries={"mode": "standard", "total_max_attempts": 1},  # the next caller repeats it
         )
-        hook = self._hook(hook_class, service, config)
-        return hook.get_session(region_name=hook.region_name).get_credentials()
 
 
 def _hook_class() -> Any:
@@ -261,9 +299,3 @@ def _hook_class() -> Any:
 
         return AwsBaseHook
     return None
-
-
-async def _default_chain() -> Any:
-    from aiobotocore.session import AioSession
-
-    return await AioSession().get_credentials()

@@ -197,25 +197,23 @@ class BatchTuning(Tuning):
     launch_rate: Annotated[
         float | None,
         per_second(
-            "Launch requests per second at the start; the rate adapts from there. Unset: 25, approached from a "
-            "quarter of it. That is half of the 50 requests per second, of any kind, that AWS Batch allows an "
-            "account.",
+            "Launch requests per second at the start; the rate adapts from there. Unset: 40, approached from a "
+            "quarter of it. AWS Batch allows an account 50 SubmitJob requests per second.",
             example="20",
         ),
     ] = None
     launch_rate_max: Annotated[
         float,
         per_second(
-            "The highest launch rate that the executor adapts to. AWS Batch allows an account 50 requests per "
-            "second, of any kind.",
+            "The highest launch rate that the executor adapts to. AWS Batch allows an account 50 SubmitJob "
+            "requests per second.",
             example="30",
         ),
     ] = 40.0
     describe_rate: Annotated[
         float,
         per_second(
-            "Status requests per second. They count towards the 50 requests per second that AWS Batch allows an "
-            "account.",
+            "Status requests per second. AWS publishes no quota for those of Batch; a throttle lowers the rate.",
             example="10",
         ),
     ] = 20.0

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
@@ -34,3 +40,48 @@ def test_a_setting_of_awss_with_which_nothing_can_be_sent_stops_the_start(
     monkeypatch.setenv(variable, value)
     with pytest.raises(compat.AirflowException, match=f"ECS Executor health check has failed because: .*{words}"):
         started()
+
+
+@pytest.mark.parametrize("sts", ["answers 503", "refuses the connection", "never answers"])
+def test_a_source_of_credentials_that_gives_no_answer_stops_no_start(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., AsyncEcsExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    sts: str,
+) -> None:
+    local_ecs()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("a.b.c")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/airflow")
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__READ_TIMEOUT", "1")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__CONNECT_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.getsockname()[1]}")
+        if sts == "refuses the connection":
+            server.close()
+        if sts == "answers 503":
+            threading.Thread(target=_answer_503, args=(server,), daemon=True).start()
+        with capture_logs() as logs:
+            executor = started()
+        [line] = [line for line in logs if line["event"] == "ecs_executor.health_check.inconclusive"]
+        assert "credentials" in line["reason"]
+        deadline = time.monotonic() + 10
+        paused = None
+        while not paused and time.monotonic() < deadline:
+            time.sleep(0.01)
+            paused = getattr(executor.statistics(), "paused", None)
+        assert str(paused).startswith("AWS credentials: CredentialRetrievalError")
+        assert executor.slots_available == 0
+
+
+def _answer_503(server: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -127,6 +128,30 @@ def test_the_task_log_waits_for_no_slow_service(
     messages, _ = looking_at(None).get_task_log(Ti(ARN), 1)
     assert messages == ["The status of the ECS container could not be read: no answer within 0.05 s"]
     assert time.monotonic() - before < 3
+
+
+def test_views_of_the_task_log_leave_no_thread_each_where_a_secrets_backend_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+
+    def hangs(**_: Any) -> None:
+        go.wait(20)
+        raise LookupError
+
+    monkeypatch.setattr("ecs_async_executor.services.credentials._hook_class", lambda: hangs)
+    monkeypatch.setattr(task_log, "TASK_LOG_TIMEOUT", 0.1)
+    before = threading.active_count()
+    try:
+        for _ in range(5):
+            messages, _ = AsyncEcsExecutor().get_task_log(Ti(ARN), 1)
+            assert messages == ["The status of the ECS container could not be read: no answer within 0.1 s"]
+        deadline = time.monotonic() + 5
+        while threading.active_count() > before + 1 and time.monotonic() < deadline:
+            time.sleep(0.01)  # the loops' threads are about to end
+        assert threading.active_count() <= before + 1
+    finally:
+        go.set()
 
 
 def test_the_task_log_tells_of_missing_settings(monkeypatch: pytest.MonkeyPatch) -> None:

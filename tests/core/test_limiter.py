@@ -36,6 +36,23 @@ def test_launch_buckets_start_at_the_quota_of_their_launch_type() -> None:
     assert limiter(launch_rate_max=30.0).launch_rate("EC2") == 30.0
 
 
+def test_where_each_operation_has_its_own_quota_stops_and_launches_take_nothing_from_each_other() -> None:
+    limits = limiter(shares_modify=False, modify_rate=5.0, modify_burst=5, launch_rate=lambda _: 40.0)
+    limits.launches_waiting(100)
+    limits.stops_waiting(100)
+    launches = stops = 0
+    for now in (step / 100 for step in range(1001)):
+        while limits.take_launch("SubmitJob", now):
+            limits.launch_succeeded("SubmitJob")
+            launches += 1
+        while limits.take_stop(now):
+            stops += 1
+    assert stops == pytest.approx(5 + 10 * 5, abs=1)
+    assert launches >= 10 * 40 - GENTLE_START
+    limits.stop_throttled(10.0)
+    assert limits.launch_rate("SubmitJob") >= 40.0
+
+
 def test_a_throttle_cuts_only_the_operation_it_hit() -> None:
     limits = limiter()
     limits.take_launch("FARGATE", 0.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen, Trial
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Seen, Trial, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from tests.engine.virtual_time import EPOCH
 
@@ -232,7 +232,7 @@ class FakeCloud:
                 if i not in self.containers or not self.unreadable(self.containers[i])
             ]
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
         async with self._call("search"):
             return [
                 c.handle

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor.core.backend import Handle, LaunchSpec
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Paced, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.messages import AirflowState, Launch, Unfollowed
 from ecs_async_executor.core.policy import Rules
@@ -56,8 +56,8 @@ async def test_more_containers_of_one_mark_than_one_request_describes() -> None:
 @pytest.mark.parametrize("lag", [6.0, 15.0])
 async def test_an_adopted_launch_without_its_token_is_found_although_the_listing_lags(lag: float) -> None:
     class Lagging(FakeCloud):
-        async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
-            found = await super().search(scope, started_by)
+        async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
+            found = await super().search(scope, started_by, paced)
             return [h for h in found if anyio.current_time() - self.containers[h.id].created > lag]
 
     cloud = Lagging(plan=lambda label, nth: Plan(duration=100))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Service, Trial
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Service, Trial, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.services.batch.names import job_name, name_prefix
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 SERVICE: Final = Service(
     name="Batch",
     launch_rates={},
-    launch_rate=25.0,
-    change_rate=30.0,
+    launch_rate=40.0,
+    change_rate=20.0,
     change_burst=20.0,
+    shares_changes=False,
     repeatable=False,
     stop_permission="batch:TerminateJob",
 )
 """
-Shares of the 50 requests per second, of all kinds, that AWS Batch takes from an account in a Region.
+Four fifths of the 50 SubmitJob requests per second that AWS Batch takes from an account in a Region.
 
-From the AWS Batch User Guide ("AWS Batch service quotas"); the quota cannot be raised. 20 requests per second are
-left for status requests. SubmitJob has no client token, so a repeated request makes a second job.
+From the AWS Batch User Guide ("AWS Batch service quotas"); the quota cannot be raised. None is published for the
+other operations: 20 TerminateJob requests per second are a guess that throttles correct. SubmitJob has no client
+token, so a repeated request makes a second job.
 """
 
 OPERATIONS: Final = {
@@ -108,17 +110,18 @@ class BatchBackend:
             found += [missing(scope, one) for one in ids if one not in answered]
         return found
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
         """
         List the jobs whose names begin with a mark, whatever their status.
 
         :param started_by: see :func:`~ecs_async_executor.services.batch.launch_spec`; or a launch's mark alone,
             for jobs of the name in the settings
+        :param paced: awaited before each page but the first
         :raises BackendError: REFUSED if one of the jobs has no identifier
         """
         prefix = name_prefix(self._settings.job_name, started_by) if is_uuid(started_by) else started_by
         asked = {"jobQueue": scope, "filters": [{"name": "JOB_NAME", "values": [f"{prefix}-*"]}]}
-        jobs = await self._call.pages("ListJobs", "jobSummaryList", **asked)
+        jobs = await self._call.pages("ListJobs", "jobSummaryList", paced=paced, **asked)
         try:
             return [Handle(scope, text(job["jobId"])) for job in jobs]
         except UNREADABLE as error:

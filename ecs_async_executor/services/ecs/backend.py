@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Service, Trial
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Service, Trial, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation
@@ -181,24 +181,26 @@ class EcsBackend:
 
     # --- searching
 
-    async def search(self, scope: str, started_by: str) -> Sequence[Handle]:
+    async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
         """
         List the tasks that carry a mark, those stopped in the last hour included.
 
         ECS filters running tasks by mark; of the stopped ones all are read. In this order: a task that stops in
         between is then in the second list.
+
+        :param paced: awaited before each request but the first; of those who share a sweep, its first pays
         """
-        running = await self._list(scope, startedBy=started_by)
+        running = await self._list(scope, paced, startedBy=started_by)
         if scope not in self._stopped:
             self._stopped[scope] = StoppedTasks(
                 self._call, scope, batch=self.describe_batch, unreadable=self._unreadable
             )
-        stopped = await self._stopped[scope].marks()
+        stopped = await self._stopped[scope].marks(paced)
         arns = dict.fromkeys([*running, *(arn for arn, mark in stopped.items() if mark == started_by)])
         return [Handle(scope, arn) for arn in arns]
 
-    async def _list(self, scope: str, **filters: str) -> list[str]:
-        return await self._call.pages("ListTasks", "taskArns", cluster=scope, **filters)
+    async def _list(self, scope: str, paced: Paced = unpaced, **filters: str) -> list[str]:
+        return await self._call.pages("ListTasks", "taskArns", paced=paced, cluster=scope, **filters)
 
     # --- stopping and checking
 

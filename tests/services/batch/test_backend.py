@@ -166,11 +166,11 @@ def test_jobs_are_looked_for_in_the_configured_queue() -> None:
     assert backend.scope_of(None) == backend.scope_of(JOB) == "q"
 
 
-def test_one_scheduler_asks_no_more_of_an_account_than_batch_answers() -> None:
+def test_one_scheduler_submits_no_more_than_batch_takes_and_leaves_some_to_others() -> None:
     from ecs_async_executor.settings import BatchTuning
 
-    assert batch.SERVICE.change_rate + BatchTuning().describe_rate <= 50
-    assert batch.SERVICE.rate_of(spec().bucket) <= batch.SERVICE.change_rate
+    assert batch.SERVICE.rate_of(spec().bucket) <= BatchTuning().launch_rate_max < 50
+    assert not batch.SERVICE.shares_changes
     assert not batch.SERVICE.repeatable
 
 

@@ -56,6 +56,26 @@ def test_find_lists_running_and_stopped_tasks_through_all_pages() -> None:
     assert found == [Handle("k", ARN + name) for name in ("r1", "r3", "r5", "r7", "r9", "s4")]
 
 
+def test_a_search_pays_for_each_request_but_its_first_and_a_sweep_is_paid_once() -> None:
+    cluster = Cluster(
+        running={ARN + f"r{n}": "mark" for n in range(5)}, stopped={ARN + f"s{n}": "mark" for n in range(250)}
+    )
+    paid = 0
+
+    async def paced() -> None:
+        nonlocal paid
+        paid += 1
+
+    async def search(backend: ecs.EcsBackend) -> None:
+        await asyncio.gather(*(backend.search("k", "mark", paced) for _ in range(10)))
+
+    use(cluster.client, search)
+    requests = len(cluster.client.asked("list_tasks")) + len(cluster.client.asked("describe_tasks"))
+    assert requests > 150
+    assert paid == requests - 10
+    assert cluster.sweeps() <= 2
+
+
 @pytest.mark.parametrize("record", [None, "task", {"startedBy": "mark"}, {"taskArn": ["x"], "startedBy": "mark"}])
 def test_a_stopped_task_whose_record_cannot_be_read_spoils_no_search(record: Any) -> None:
     cluster = Cluster(running={}, stopped={ARN + "1": "mark", ARN + "2": "mark"})

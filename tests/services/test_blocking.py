@@ -1,0 +1,82 @@
+"""Calls that block are bounded, and questions without an answer do not pile up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ecs_async_executor.services import blocking
+
+
+class Question:
+    """Blocks until it is answered."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = threading.Event()
+        self.error: Exception | None = None
+
+    def __call__(self) -> int:
+        self.asked += 1
+        assert self.go.wait(10)
+        if self.error:
+            raise self.error
+        return self.asked
+
+
+@pytest.fixture
+def question() -> Iterator[Question]:
+    question = Question()
+    yield question
+    question.go.set()
+
+
+def test_who_asks_what_is_asked_already_waits_for_the_same_answer(question: Question) -> None:
+    async def run() -> list[int]:
+        asking = [asyncio.create_task(blocking.call(question, "answer", 5, question)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        question.go.set()
+        return await asyncio.gather(*asking)
+
+    assert asyncio.run(run()) == [1] * 5
+
+
+def test_a_question_without_an_answer_is_asked_once_however_often_and_from_however_many_loops(
+    question: Question,
+) -> None:
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(TimeoutError, match=r"^no answer within 0\.01 s$"):
+            asyncio.run(blocking.call(question, "answer", 0.01, question))
+    assert question.asked == 1
+    assert threading.active_count() == before + 1
+    question.go.set()
+
+
+def test_the_answer_that_came_late_is_not_kept(question: Question) -> None:
+    with pytest.raises(TimeoutError):
+        asyncio.run(blocking.call(question, "answer", 0.01, question))
+    question.go.set()
+    while question in blocking._running:
+        threading.Event().wait(0.001)
+    assert asyncio.run(blocking.call(question, "answer", 5, question)) == 2
+
+
+def test_what_may_have_lost_whom_it_asks_is_asked_again(
+    question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocking, "GIVEN_UP_AFTER", 0.0)
+    for asked in (1, 2):
+        with pytest.raises(TimeoutError):
+            asyncio.run(blocking.call(question, "answer", 0.01, question))
+        assert question.asked == asked
+
+
+def test_an_error_is_the_callers(question: Question) -> None:
+    question.go.set()
+    question.error = LookupError("no such connection")
+    with pytest.raises(LookupError, match="no such connection"):
+        asyncio.run(blocking.call(question, "answer", 5, question))

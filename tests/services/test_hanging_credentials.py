@@ -1,0 +1,96 @@
+"""Credentials that never come: every call is bounded, says so, and leaves no more than one thread behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.services import credentials
+from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.ecs import EcsBackend
+from ecs_async_executor.settings import EcsSettings
+from tests.services.server import listening
+
+SETTINGS = EcsSettings(cluster="c", container_name="a", region_name="eu-west-1")
+Hang = Callable[[pytest.MonkeyPatch, Path, int], None]
+
+
+async def _say_nothing(reader: Any, _: Any) -> None:
+    await reader.read()
+
+
+def process(monkeypatch: pytest.MonkeyPatch, folder: Path, _: int) -> None:
+    """A profile names a process that does not end."""
+    (folder / "config").write_text("[default]\ncredential_process = sleep 5\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+
+
+def web_identity(monkeypatch: pytest.MonkeyPatch, folder: Path, port: int) -> None:
+    """A service account's role, and an STS that takes the connection and never answers."""
+    (folder / "token").write_text("a.b.c")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(folder / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/airflow")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+
+class SecretsBackend:
+    """An Airflow connection whose secrets backend does not answer."""
+
+    go = threading.Event()
+
+    def __init__(self, **_: Any) -> None:
+        self.go.wait(5)
+        raise LookupError
+
+
+def connection(monkeypatch: pytest.MonkeyPatch, _: Path, __: int) -> None:
+    monkeypatch.setattr(credentials, "_hook_class", lambda: SecretsBackend)
+
+
+@pytest.fixture(autouse=True)
+def no_keys(keys: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    yield
+    SecretsBackend.go.set()
+
+
+@pytest.mark.parametrize(
+    ("hang", "words"),
+    [
+        (process, "no credentials within 0.3 s"),
+        (web_identity, "Read timeout on endpoint URL|no credentials within 0.3 s"),
+        (connection, "no answer of Airflow's about the connection 'aws_default' within 0.3 s"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_credentials_that_never_come_are_waited_for_no_longer_than_an_answer_of_awss(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hang: Hang, words: str
+) -> None:
+    async def run() -> list[BackendError]:
+        async with listening(_say_nothing) as port:
+            hang(monkeypatch, tmp_path, port)
+            errors = []
+            for _ in range(4):
+                backend = EcsBackend(ClientFactory(region_name=region, read_timeout=0.3), SETTINGS)
+                with pytest.raises(BackendError, match=words) as caught:
+                    async with backend.open():
+                        await asyncio.gather(*(backend.check() for _ in range(20)))
+                errors.append(caught.value)
+            return errors
+
+    region = f"eu-{hang.__name__.replace('_', '')}-1"  # the questions of another test are not this one's
+    SecretsBackend.go.clear()
+    begun, before = time.monotonic(), threading.active_count()
+    errors = asyncio.run(run())
+    assert time.monotonic() - begun < 4.5, "before the process ends"
+    assert {(error.kind, error.unavailable) for error in errors} == {(Kind.CREDENTIALS, True)}
+    assert threading.active_count() <= before + 1
