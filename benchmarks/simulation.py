@@ -90,7 +90,7 @@ class _Cloud:
             created_at=EPOCH,
         )
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         raise NotImplementedError
 
     async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:

@@ -173,7 +173,7 @@ class Backend(Protocol):
         """Hold the client open, on the running loop."""
         ...
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """Start one container; :attr:`Service.repeatable` says what a repetition means."""
         ...
 

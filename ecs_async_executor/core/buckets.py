@@ -2,7 +2,7 @@
 Token buckets, of a fixed rate and of a rate that follows the throttles. Pure.
 
 May import the standard library only. Rates are calls per second. Every ``now`` is in seconds of one monotonic
-clock; a reading older than an earlier one is harmless: it never makes a token.
+clock; a reading older than an earlier one is harmless: it never makes a permit.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _SETTLING_SECONDS = 1.0
 
 class TokenBucket:
     """
-    Hand out ``rate`` tokens per second, and ``burst`` at once after a rest.
+    Hand out ``rate`` permits per second, and ``burst`` at once after a rest.
 
     The bucket is kept as the moment at which it was empty, so that :meth:`take` succeeds at the very time that
     :meth:`ready_at` returns, and no earlier.
 
-    :param rate: tokens per second; may be changed at any time
-    :param burst: how many tokens it holds, at least 1; it starts full
+    :param rate: permits per second; may be changed at any time
+    :param burst: how many permits it holds, at least 1; it starts full
     """
 
     __slots__ = ("_empty_at", "burst", "rate")
@@ -46,20 +46,20 @@ class TokenBucket:
         self.burst = burst
         self._empty_at = now - burst / rate
 
-    def ready_at(self, now: float, tokens: float = 1.0) -> float:
-        """Return the earliest time at which ``tokens`` are available; ``now`` if they are."""
-        ready_at = self._empty_at + min(tokens, self.burst) / self.rate
+    def ready_at(self, now: float, permits: float = 1.0) -> float:
+        """Return the earliest time at which ``permits`` are available; ``now`` if they are."""
+        ready_at = self._empty_at + min(permits, self.burst) / self.rate
         return ready_at if ready_at > now + _ROUNDING_SECONDS else now
 
     def take(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one permit if there is one."""
         if self.ready_at(now) > now:
             return False
         self._empty_at = max(self._empty_at, now - self.burst / self.rate) + 1.0 / self.rate
         return True
 
     def drain(self, now: float) -> None:
-        """Throw the tokens away."""
+        """Throw the permits away."""
         self._empty_at = max(self._empty_at, now)
 
 
@@ -134,21 +134,21 @@ class AdaptiveBucket:
         return self._bucket.rate
 
     def ready_at(self, now: float) -> float:
-        """Return the earliest time at which a token is available; ``now`` if one is."""
+        """Return the earliest time at which a permit is available; ``now`` if one is."""
         self._recover(now)
         return self._bucket.ready_at(now)
 
     def take(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one permit if there is one."""
         self._recover(now)
         return self._bucket.take(now)
 
     def wanted(self, now: float) -> None:
         """
-        Note that a caller has to wait for a token.
+        Note that a caller has to wait for a permit.
 
-        If the bucket cannot have been full between two such moments, every token in between was used: the rate was
-        the bottleneck for all of that time.
+        If the bucket cannot have been full between two such moments, every permit in between was used: the rate
+        was the bottleneck for all of that time.
         """
         if self._grow:
             elapsed = now - self._seen_at

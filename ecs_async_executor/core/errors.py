@@ -31,7 +31,7 @@ class Kind(enum.Enum):
     INVALID = "invalid"
     """A malformed request: repeating it cannot help."""
     CONFLICT = "conflict"
-    """The token was used before with other parameters; ``resource_ids`` names what exists, if anything."""
+    """The client token was used before with other parameters; ``resource_ids`` names what exists, if anything."""
     NOT_FOUND = "not found"
     """The named container does not exist (any more)."""
 
@@ -75,7 +75,7 @@ class BackendError(ExecutorError):
     :param kind: the meaning of the failure
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
-    :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
+    :param resource_ids: with :attr:`Kind.CONFLICT`, what the client token made before
     :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
     :param token_used: the service gave this answer after it had taken the request's client token, so that the
         token may give it again, or a conflict, whatever has changed since. A conflict that names nothing says

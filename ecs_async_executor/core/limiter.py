@@ -18,7 +18,7 @@ class Limiter:
 
     Launches draw from the bucket that their spec names, stops and reads from one each. Where the service has one
     quota for all modifying calls, launches and stops also share a bucket. Stops take first from it, but no more
-    than every second token while launches wait. It follows the fastest launch bucket upwards: no launch can be
+    than every second permit while launches wait. It follows the fastest launch bucket upwards: no launch can be
     faster than it.
 
     :param launch_rate: the rate to start with, by launch bucket
@@ -92,7 +92,7 @@ class Limiter:
         return max(launch.ready_at(now), self._shared_ready_at(now, self._launch_needs()))
 
     def take_launch(self, bucket: str, now: float) -> bool:
-        """Take the tokens of one launch and return True, or return False if they are not available."""
+        """Take the permits of one launch and return True, or return False if they are not available."""
         if self.launch_ready_at(bucket, now) > now:
             return False
         self._stop_was_last = False
@@ -112,7 +112,7 @@ class Limiter:
         return max(self._stop.ready_at(now), self._shared_ready_at(now, self._stop_needs()))
 
     def take_stop(self, now: float) -> bool:
-        """Take the tokens of one stop and return True, or return False if they are not available."""
+        """Take the permits of one stop and return True, or return False if they are not available."""
         if self.stop_ready_at(now) > now:
             return False
         self._stop_was_last = True
@@ -131,7 +131,7 @@ class Limiter:
         return self._read.ready_at(now)
 
     def take_read(self, now: float) -> bool:
-        """Take the token of one reading call and return True, or return False if none is available."""
+        """Take the permit of one reading call and return True, or return False if none is available."""
         return self._read.take(now)
 
     def read_throttled(self, now: float) -> None:
@@ -142,7 +142,7 @@ class Limiter:
         """Note that the service answered a reading call."""
         self._read.succeeded()
 
-    # Out of turn, a launch or a stop leaves one token in the bucket and does not wait for the other side to take
+    # Out of turn, a launch or a stop leaves one permit in the bucket and does not wait for the other side to take
     # it: neither can hold up the other, even if the other never comes.
     def _launch_needs(self) -> float:
         return 2.0 if self._stops_waiting and not self._stop_was_last else 1.0

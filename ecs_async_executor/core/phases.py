@@ -318,7 +318,7 @@ class Tracked:
         return self.phase.handle if isinstance(self.phase, LOCATED) else None
 
     def client_token(self, spec: LaunchSpec) -> str:
-        """Return the idempotency token of the current attempt."""
+        """Return the client token of the current attempt."""
         launch = self.launch
         # A mark of the user's own is shared by others: it is nobody's identity.
         ours = self.continued and spec.started_by == launch.started_by

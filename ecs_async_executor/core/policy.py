@@ -77,8 +77,8 @@ def verdict(kind: Kind, *, maybe_sent: bool, claimable: bool = False, token_used
     """
     Return what a failed launch request means.
 
-    :param maybe_sent: an earlier send of the same token had no definite answer. A refusal that is judged
-        before the token is looked up (throttle, credentials, permissions, capacity) then says nothing
+    :param maybe_sent: an earlier send of the same client token had no definite answer. A refusal that is judged
+        before the client token is compared (throttle, credentials, permissions, capacity) then says nothing
         about that earlier send, and only the same request can find out.
     :param claimable: the error names a container
     :param token_used: see :class:`~ecs_async_executor.core.errors.BackendError`

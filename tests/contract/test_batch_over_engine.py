@@ -14,8 +14,8 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.services.batch.names import mark_in
+from tests.contract.scheduler import Scheduler
 from tests.contract.services import TUNING, Local, local
-from tests.contract.test_engine_over_services import Scheduler
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Adopt, AirflowState, Launch, Launched
 from ecs_async_executor.local import Fault
 from ecs_async_executor.local.behaviour import CHOICES
+from tests.contract.scheduler import Scheduler
 from tests.contract.services import local
-from tests.contract.test_engine_over_services import Scheduler
 
 pytestmark = pytest.mark.slow
 OUTAGE = 6.0

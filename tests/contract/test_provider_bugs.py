@@ -15,8 +15,8 @@ import pytest
 from ecs_async_executor.core.messages import Adopt, AirflowState, Finished
 from ecs_async_executor.local import Fault
 from ecs_async_executor.services.ecs.replies import observation
+from tests.contract.scheduler import Scheduler
 from tests.contract.services import Local, local
-from tests.contract.test_engine_over_services import Scheduler
 
 pytestmark = pytest.mark.slow
 

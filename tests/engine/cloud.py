@@ -188,26 +188,28 @@ class FakeCloud:
         finally:
             self.in_flight[operation] -= 1
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         async with self._call("launch") as failure:
             now = anyio.current_time()
-            known = self.by_token.get(token)
+            known = self.by_token.get(client_token)
             if known is not None and self.repeatable:
-                if self.parameters[token] != spec.request:
-                    raise BackendError(Kind.CONFLICT, "ConflictException", "token in use", [known.handle.id])
+                if self.parameters[client_token] != spec.request:
+                    raise BackendError(
+                        Kind.CONFLICT, "ConflictException", "client token in use", [known.handle.id]
+                    )
                 return known.observe(now)
-            self._recall(token, spec.request)
+            self._recall(client_token, spec.request)
             if failure is not None:
                 if self.failure_memory != "forget" and failure.kind is not Kind.CONFLICT:
-                    self.failures[token] = (failure, spec.request)
+                    self.failures[client_token] = (failure, spec.request)
                 raise failure
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
             plan = self.plan(label, len(self.of(label)) + 1)
-            container = Container(handle, label, token, spec.started_by, spec.own_mark, now, plan)
-            self.containers[handle.id] = self.by_token[token] = container
+            container = Container(handle, label, client_token, spec.started_by, spec.own_mark, now, plan)
+            self.containers[handle.id] = self.by_token[client_token] = container
             self.by_label[label].append(container)
-            self.parameters[token] = spec.request
+            self.parameters[client_token] = spec.request
         return Observation(handle, Seen.PENDING, status="PROVISIONING", created_at=EPOCH + now)
 
     def _recall(self, token: str, request: object) -> None:

@@ -40,11 +40,11 @@ async def test_a_capacity_outage_is_probed_one_at_a_time_and_fails_nothing() -> 
 
 async def test_a_capacity_outage_of_one_placement_does_not_hold_up_another() -> None:
     class Cloud(FakeCloud):
-        async def launch(self, spec: LaunchSpec, token: str) -> Any:
+        async def launch(self, spec: LaunchSpec, client_token: str) -> Any:
             if spec.placement == "gpu":
                 self.calls["gpu"] += 1
                 raise NO_MEMORY
-            return await super().launch(spec, token)
+            return await super().launch(spec, client_token)
 
     cloud = Cloud()
     async with Harness(cloud).running() as harness:
@@ -204,12 +204,12 @@ class Selective(FakeCloud):
         super().__init__(**more)
         self.bad, self.error = bad, error
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         if self.bad(spec.request["label"]):
             self.calls["bad"] += 1
             await anyio.sleep(self.latency)
             raise self.error
-        return await super().launch(spec, token)
+        return await super().launch(spec, client_token)
 
 
 async def test_a_refusal_that_is_about_one_workload_fails_no_other() -> None:
@@ -237,12 +237,12 @@ async def test_capacity_timeout_ends_the_wait_although_some_capacity_comes_now_a
     free = [0.0]
 
     class Cloud(FakeCloud):
-        async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
             if anyio.current_time() < free[0]:
                 await anyio.sleep(self.latency)
                 raise NO_MEMORY
             free[0] = anyio.current_time() + 60
-            return await super().launch(spec, token)
+            return await super().launch(spec, client_token)
 
     async with Harness(Cloud(), rules=replace(RULES, capacity_timeout=300.0), options=QUOTA).running() as harness:
         for n in range(100):

@@ -129,12 +129,12 @@ async def test_what_is_released_in_flight_and_adopted_back_at_once_is_not_launch
     hang = [frozen]
 
     class Hanging(FakeCloud):
-        async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+        async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
             if hang[0]:
                 hang[0] = False
                 await anyio.sleep(30)
                 raise TIMED_OUT
-            return await super().launch(spec, token)
+            return await super().launch(spec, client_token)
 
     cloud = Hanging(plan=lambda label, nth: Plan(start_after=100, duration=300))
     launch = make_launch("a", tokened=True)

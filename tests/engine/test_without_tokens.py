@@ -182,12 +182,12 @@ async def test_what_is_revoked_while_it_is_searched_for_does_not_stop_the_next_l
 class LateCloud(FakeCloud):
     """Carries the first request out when it is told to, long after the client has given it up."""
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         if not self.call_times["launch"]:
-            self.first = spec, token
+            self.first = spec, client_token
             self.call_times["launch"].append(anyio.current_time())
             raise TIMED_OUT
-        return await super().launch(spec, token)
+        return await super().launch(spec, client_token)
 
     async def carry_out(self) -> None:
         await super().launch(*self.first)

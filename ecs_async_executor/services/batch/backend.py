@@ -41,7 +41,7 @@ Four fifths of the 50 SubmitJob requests per second that AWS Batch takes from an
 
 From the AWS Batch User Guide ("AWS Batch service quotas"); the quota cannot be raised. None is published for the
 other operations: 20 TerminateJob requests per second are a guess that throttles correct. SubmitJob has no client
-token, so a repeated request makes a second job.
+client token, so a repeated request makes a second job.
 """
 
 OPERATIONS: Final = {
@@ -78,14 +78,14 @@ class BatchBackend:
         """Hold a client open; it belongs to the running loop."""
         return self._call.open()
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """
         Submit one job; the same spec and client token again make another job of the same name.
 
         :param token: the client token, which becomes the end of the job's name
         """
         request = spec.request
-        reply = await self._call("SubmitJob", **{**request, "jobName": job_name(request["jobName"], token)})
+        reply = await self._call("SubmitJob", **{**request, "jobName": job_name(request["jobName"], client_token)})
         return launched(reply, spec.scope)
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:

@@ -106,7 +106,7 @@ class EcsBackend:
 
     # --- launching
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Observation:
+    async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """
         Start one task.
 
@@ -115,7 +115,7 @@ class EcsBackend:
         request = spec.request
         if not request.get("launchType") and not request.get("capacityProviderStrategy"):
             request = await self._with_capacity(request, spec.scope)
-        reply = await self._call("RunTask", **{**request, "clientToken": token})
+        reply = await self._call("RunTask", **{**request, "clientToken": client_token})
         return launched(reply, self._settings.container_name, spec.scope)
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
