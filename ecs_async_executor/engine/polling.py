@@ -23,6 +23,8 @@ from ecs_async_executor.engine.dispatcher import Dispatcher
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
+YOUNG_SHARE = 0.125
+"""The part of the read budget for young ones: two schedulers leave a quarter of an account's reads to others."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,6 +59,7 @@ class Polling:
         self._poll_interval = poll_interval
         self._random = random_source
         self._pacer = PollPacer(poll_interval)
+        self._young_pacer = PollPacer(poll_interval, share=YOUNG_SHARE)
         self._calls = 0
 
     async def run(self) -> None:
@@ -70,17 +73,17 @@ class Polling:
         """
         Sweep over the young containers in between, where a whole sweep takes long.
 
-        Most containers end young. These sweeps get as much of the read budget as whole ones.
+        Most containers end young. These sweeps get half as much of the read budget as whole ones.
         """
         calls = 0
         while True:
             started_at = anyio.current_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
                 young = self._ledger.active_since(started_at - YOUNG_SECONDS)
-                calls = await self.sweep(young, self._interval(calls))
+                calls = await self.sweep(young, self._young_interval(calls))
             else:
                 calls = 0
-            await anyio.sleep_until(started_at + self._interval(calls))
+            await anyio.sleep_until(started_at + self._young_interval(calls))
 
     async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
         """
@@ -98,6 +101,9 @@ class Polling:
 
     def _interval(self, calls: int) -> float:
         return self._pacer.interval(calls, self._limiter.read_rate)
+
+    def _young_interval(self, calls: int) -> float:
+        return self._young_pacer.interval(calls, self._limiter.read_rate)
 
     def _batches(self, launches: Iterable[Tracked]) -> Iterable[tuple[str, _Batch]]:
         by_scope: defaultdict[str, list[Tracked]] = defaultdict(list)
