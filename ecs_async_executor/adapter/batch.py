@@ -8,18 +8,20 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch
+from ecs_async_executor.services import batch, logs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.logs import LogStream
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -110,11 +112,18 @@ class BatchAdapter:
 
         :raises ConfigurationError: if anything in them cannot be used; names every problem
         """
-        return load_for_batch(cast("ConfReader", self._executor.conf), batch.wrong_parameters)
+        executor = self._executor
+        return load_for_batch(
+            cast("ConfReader", executor.conf), batch.wrong_parameters, source_of(executor.team_name)
+        )
 
     @property
     def tuning(self) -> Tuning:
         return self.settings.tuning
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        return self.settings.doubts
 
     @property
     def max_attempts(self) -> int:
@@ -164,3 +173,13 @@ class BatchAdapter:
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
+
+    async def log_tail(
+        self,
+        request: Mapping[str, Any],  # noqa: ARG002 - the job says it all
+        handle_id: str,
+        lines: int,
+    ) -> tuple[LogStream, Sequence[str]]:
+        settings, tuning = self.settings.batch, self.settings.tuning
+        stream = await batch.log_stream(ClientFactory.from_settings(settings, tuning), handle_id)
+        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)

@@ -47,6 +47,7 @@ __all__ = [
     "queued_keys",
     "queued_tasks",
     "rebuild",
+    "section_in_file",
     "stats",
     "take",
     "task_key",
@@ -325,6 +326,13 @@ def _log_contexts(tis: Sequence[Any]) -> Mapping[Any, Any]:
         raise
     except Exception:  # noqa: BLE001 - it only saves queries
         return {}
+
+
+def section_in_file(team_name: str | None, section: str) -> str | None:
+    """Return the section of ``airflow.cfg`` with a team's options; None on 3.1, which reads only variables."""
+    if not team_name:
+        return section
+    return f"{team_name}={section}" if AIRFLOW_VERSION >= (3, 2) else None
 
 
 def configured_executors() -> list[type[BaseExecutor]]:

@@ -12,13 +12,15 @@ from functools import cached_property
 from typing import Any, cast
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import ecs
+from ecs_async_executor.services import ecs, logs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.logs import LogStream
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -113,11 +115,16 @@ class EcsAdapter:
 
         :raises ConfigurationError: if anything in them cannot be used; names every problem
         """
-        return load(cast("ConfReader", self._executor.conf), ecs.wrong_parameters)
+        executor = self._executor
+        return load(cast("ConfReader", executor.conf), ecs.wrong_parameters, source_of(executor.team_name))
 
     @property
     def tuning(self) -> Tuning:
         return self.settings.tuning
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        return self.settings.doubts
 
     @property
     def max_attempts(self) -> int:
@@ -158,3 +165,12 @@ class EcsAdapter:
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
+
+    async def log_tail(
+        self, request: Mapping[str, Any], handle_id: str, lines: int
+    ) -> tuple[LogStream, Sequence[str]]:
+        settings, tuning = self.settings.ecs, self.settings.tuning
+        clients = ClientFactory.from_settings(settings, tuning)
+        container_name = self._executor.container_name
+        stream = await ecs.log_stream(clients, request["taskDefinition"], container_name, handle_id)
+        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)

@@ -113,6 +113,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         self.tracking.queued_timeout = conf.getfloat("scheduler", "task_queued_timeout", fallback=600.0)
         threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
         self._ownership.fresh = threshold * FRESH_SHARE
+        for doubt in adapter.doubts:
+            log.warning(adapter.service.event("settings.doubtful"), doubt=doubt)
         for method, instead in ignored_methods(self, adapter.never_called).items():
             log.warning(
                 adapter.service.event("method.ignored"),
@@ -309,11 +311,12 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._bridge
         if tracked is None or bridge is None:
             return
-        adopted = tracking.staged.pop(key, None)
+        adopted = tracking.staged.get(key)
         if adopted is not None:
             # The engine has to know the launch to find its container. Its adoption is committed: only then does
             # the scheduler ask anything about its task instance.
             bridge.submit(adopted)
+            tracking.staged.pop(key, None)  # after that: a launch can come twice, but none may be lost
         bridge.submit(Stop(tracked.launch_id, reason))
         self._lines.add("info", "launch.abandoned", key=str(key), reason=reason)
         tracking.forget(key)

@@ -1,18 +1,19 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core`` and ``settings``. A third service needs one class that meets the protocol, and an
-executor class that makes it and carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``services.logs`` for its log streams. A third service needs one
+class that meets the protocol, and an executor class that makes it and carries the methods which users override.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.logs import LogStream
 from ecs_async_executor.settings import Tuning
 
 
@@ -42,6 +43,11 @@ class ServiceAdapter(Protocol):
     @property
     def tuning(self) -> Tuning:
         """The settings of the engine."""
+        ...
+
+    @property
+    def doubts(self) -> Sequence[str]:
+        """Sentences about settings that can be used, though hardly as they are meant."""
         ...
 
     @property
@@ -98,6 +104,20 @@ class ServiceAdapter(Protocol):
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         """Name what the SDK would refuse in a request."""
+        ...
+
+    async def log_tail(
+        self, request: Mapping[str, Any], handle_id: str, lines: int
+    ) -> tuple[LogStream, Sequence[str]]:
+        """
+        Return the last lines that Airflow's container has printed, safe to show, and where they are.
+
+        :param request: what started the container
+        :param handle_id: the container's identifier
+        :param lines: the most lines to read
+        :raises NoLogStream: if they are not in CloudWatch Logs
+        :raises BackendError: if they cannot be read
+        """
         ...
 
 

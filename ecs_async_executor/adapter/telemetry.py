@@ -119,5 +119,7 @@ class Metrics:
             ("loop_lag", current.loop_lag),
         ):
             stats.gauge(f"{self._prefix}.{name}", value, tags=self._tags)
+        if current.hook_hangs or last.hook_hangs:
+            stats.gauge(f"{self._prefix}.hook_hangs", current.hook_hangs, tags=self._tags)
         if current.api_latency_p50 is not None:
             stats.timing(f"{self._prefix}.api.latency", current.api_latency_p50 * 1000, tags=self._tags)

@@ -26,7 +26,7 @@ BACKLOG_SHARE = 1 / 3
 """Of ``task_queued_timeout``: how far ahead of its launch the executor takes a workload from the scheduler."""
 
 
-class Tracked(msgspec.Struct, frozen=True, gc=False):
+class KnownLaunch(msgspec.Struct, frozen=True, gc=False):
     """
     One launch that has not ended.
 
@@ -54,7 +54,7 @@ class Tracking:
     """
 
     def __init__(self) -> None:
-        self.launches: dict[Key, Tracked] = {}
+        self.launches: dict[Key, KnownLaunch] = {}
         self.unlaunched: set[str] = set()
         self.held_up: dict[str, float] = {}
         self.staged: dict[Key, Adopt] = {}
@@ -67,7 +67,7 @@ class Tracking:
         """Track a launch, in place of any earlier one of its key, before it is handed to the engine."""
         if key in self.launches:
             self.forget(key)
-        self.launches[key] = Tracked(launch.launch_id, subject, launch.queued_at)
+        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at)
         self.unlaunched.add(launch.launch_id)
 
     def stage(self, key: Key, adopt: Adopt, subject: object, *, committed: bool) -> None:
@@ -77,7 +77,7 @@ class Tracking:
             self.uncommitted.add(key)
         self.staged[key] = adopt  # before it is tracked: a tracked launch that is not staged is the engine's
         launch = adopt.launch
-        self.launches[key] = Tracked(launch.launch_id, subject, launch.queued_at)
+        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at)
         if launch.started_by == launch.launch_id:
             self.spend(launch.launch_id)
         if adopt.state is AirflowState.QUEUED:
@@ -108,7 +108,7 @@ class Tracking:
         self.staged.pop(key, None)
         self.uncommitted.discard(key)
 
-    def is_launch_of(self, tracked: Tracked, ti: Any) -> bool:
+    def is_launch_of(self, tracked: KnownLaunch, ti: Any) -> bool:
         """Return whether a tracked launch belongs to this task instance, and to its latest queueing."""
         queued = ti.queued_dttm
         queued_again = queued is not None and queued.timestamp() > tracked.queued_at + CREATED_MARGIN

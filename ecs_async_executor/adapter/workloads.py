@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import uuid
 from collections.abc import Hashable
 from typing import Any, cast
@@ -24,15 +23,13 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.core.messages import Launch
 
 COMMAND = ("python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string")
 """Runs the workload that follows as JSON."""
 CALLBACK_PRIORITY = 1 << 31
 """Airflow runs callbacks before any task; a task's ``priority_weight`` is 31 bits."""
-
-_is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-"""A pattern, because parsing takes ten times as long, for every workload, on the main thread."""
 
 
 class AdoptedWorkload(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +73,7 @@ class Workloads:
         Make the launch of a workload that Airflow hands over.
 
         :param queued_at: wall-clock seconds
-        :returns: the launch and its subject (see :class:`~ecs_async_executor.adapter.tracking.Tracked`)
+        :returns: the launch and its subject (see :class:`~ecs_async_executor.adapter.tracking.KnownLaunch`)
         """
         ti = getattr(workload, "ti", None)
         if ti is None:
@@ -101,7 +98,7 @@ class Workloads:
 
     def assigned_identity(self, external_executor_id: str | None) -> str | None:
         """Return the identity that Airflow assigned, if that is what the database holds in this place."""
-        if external_executor_id is None or not self._assigned or not _is_uuid(external_executor_id):
+        if external_executor_id is None or not self._assigned or not is_uuid(external_executor_id):
             return None
         return external_executor_id
 

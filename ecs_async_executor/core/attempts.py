@@ -29,6 +29,7 @@ from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.messages import AirflowState
 from ecs_async_executor.core.notices import request_waits
 from ecs_async_executor.core.phases import (
+    UNLAUNCHED,
     Checking,
     Doubt,
     InDoubt,
@@ -74,8 +75,11 @@ def doubt_waiting(tracked: Tracked, phase: Waiting, _: Doubted, now: float, __: 
 
 
 def doubt_in_doubt(tracked: Tracked, phase: InDoubt, _: Doubted, now: float, __: Rules) -> list[Effect]:
-    """Search for what another scheduler may have sent; a request of ours is sent again anyway."""
-    return [] if phase.doubt.ours else look_instead(tracked, now, not_before=max(now, phase.not_before))
+    """Search for what another scheduler may have sent; a request of ours is sent again anyway, if not before."""
+    if not phase.doubt.ours:
+        return look_instead(tracked, now, not_before=max(now, phase.not_before))
+    # The other scheduler's number may be another one: its container would not answer under ours.
+    return look_instead(tracked, now, onward=phase) if tracked.used else []
 
 
 def unblock(tracked: Tracked, phase: Unlaunched, _: Unblocked, now: float, __: Rules) -> list[Effect]:
@@ -88,6 +92,17 @@ def unblock(tracked: Tracked, phase: Unlaunched, _: Unblocked, now: float, __: R
 
 
 # --- at a closed gate -----------------------------------------------------------------------------------------
+
+
+def is_news_at_gate(tracked: Tracked, event: Barred, now: float, rules: Rules) -> bool:
+    """Return whether a closed gate can change anything about a launch: a probe was refused, or time is up."""
+    phase = tracked.phase
+    if not isinstance(phase, UNLAUNCHED):
+        return False
+    grace = phase.patience.barred if event.kind is Kind.REFUSED else phase.patience.short
+    if grace.last_at is None or grace.last_at < max(event.refused_at, event.since):
+        return True
+    return isinstance(phase, InDoubt) and is_too_old(phase.doubt, now, rules)
 
 
 def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: Rules) -> list[Effect]:
@@ -143,6 +158,8 @@ def is_too_old(doubt: Doubt, now: float, rules: Rules) -> bool:
 
 def replied(tracked: Tracked, phase: Sending, event: Replied, now: float, _: Rules) -> list[Effect]:
     """Take the container that the request has started, or that the client token had already."""
+    if event.observation.handle.id in tracked.past:
+        return _next_number(tracked, phase, now)
     return claim(tracked, event.observation.handle, now, inherited=_inherited(phase.doubt))
 
 
@@ -157,10 +174,15 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     if isinstance(tracked.demand, Released):
         return [*notices, *end(tracked)]  # the adopter's, whatever there is
     maybe_sent = doubt is not None and doubt.ours
-    decision = verdict(error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids))
+    decision = verdict(
+        error.kind, maybe_sent=maybe_sent, claimable=bool(error.resource_ids), token_used=error.token_used
+    )
     tracked.phase = phase = replace(phase, patience=_tried(phase.patience, event))
     if decision is Verdict.CLAIM:
         return [*notices, *_claim_named(tracked, phase, error, now)]
+    if decision is Verdict.SEARCH:
+        tracked.used += 1
+        return [*notices, *look_instead(tracked, now, onward=_without_ours(phase, now))]
     if decision is Verdict.FAIL and not maybe_sent:
         if _inherited(doubt):
             return [*notices, *look_instead(tracked, now, place=SearchPlace.of(phase.spec))]
@@ -179,12 +201,28 @@ def _tried(patience: Patience, event: Refused) -> Patience:
 def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: float) -> list[Effect]:
     """The client token has a container already."""
     container, doubt = error.resource_ids[0], phase.doubt
+    if container in tracked.past:
+        return _next_number(tracked, phase, now)
     if doubt is None or doubt.inherited:
         # By no request that this scheduler sent without an answer: it can be an earlier queueing's.
         adopted = AirflowState.QUEUED if _inherited(doubt) else None
         patience = replace(phase.patience, errors=0)
         return enter(tracked, Checking(container, Why.TOKEN, adopted, now, patience=patience), now)
     return claim(tracked, Handle(phase.spec.scope, container), now)
+
+
+def _next_number(tracked: Tracked, phase: Sending, now: float) -> list[Effect]:
+    """Go on from a client token that has made a container of this launch's which never started."""
+    tracked.used += 1
+    return enter(tracked, _without_ours(phase, now), now)
+
+
+def _without_ours(phase: Sending, at: float) -> Unlaunched:
+    """Return as what a launch goes on of which no request of ours is in doubt any more."""
+    doubt = phase.doubt
+    if doubt is None or not doubt.inherited:
+        return Waiting(at, phase.patience)
+    return InDoubt(at, Doubt(doubt.since, inherited=True), phase.patience)
 
 
 def _unclear(
@@ -204,8 +242,13 @@ def _unclear(
 
 
 def _definitely_not(tracked: Tracked, phase: Sending, event: Refused, now: float, rules: Rules) -> list[Effect]:
-    """Wait for another try. The next request may carry a fresh JWT."""
+    """
+    Wait for another try. The next request may carry a fresh JWT.
+
+    It has another number if the service may remember this answer under the client token.
+    """
     error, patience, doubt = event.error, phase.patience, phase.doubt
+    tracked.used += error.token_used
     if error.kind is Kind.REFUSED:
         patience = replace(patience, refused=patience.refused.answered(now, event.pause))
         waited = patience.refused.counted

@@ -1,8 +1,8 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import :mod:`ecs_async_executor.core.errors` only. The engine knows nothing else of a service. What is made for
-every container in every sweep is a msgspec structure: that costs an eighth of what a frozen dataclass does.
+May import ``errors`` only. The engine knows nothing else of a service. The values that every sweep makes for every
+container are msgspec structures, which cost an eighth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 
 class Handle(msgspec.Struct, frozen=True, gc=False):
     """
-    What names a container at the service, for as long as the service remembers it.
+    The name of a container at the service, valid as long as the service remembers the container.
 
-    :param scope: where it lives and has to be asked for (a cluster, a queue; as it was given in the request)
+    :param scope: where it lives and has to be asked for (a cluster, a queue; as the request named it)
     :param id: the service's identifier
     """
 
@@ -31,16 +31,15 @@ class Handle(msgspec.Struct, frozen=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """
-    One request to start a container, ready to be sent any number of times under one token.
+    One request to start a container, ready to be sent any number of times under one client token.
 
-    :param request: the service's parameters, without the token; never changed after this was made
+    :param request: the service's parameters, without the client token; never changed afterwards
     :param scope: see :class:`Handle`
-    :param placement: what shares capacity with this request; a capacity refusal closes the gate of this name
+    :param placement: requests with the same placement share capacity; a capacity refusal closes its gate
     :param bucket: the service's rate bucket that the request draws from
-    :param started_by: the mark by which :meth:`Backend.search` finds the container, None if the user set their own
-    :param own_mark: one that also tells its containers from those of other launches of the same workload, where
-        the service has room for that
-    :param expires_at: wall-clock seconds after which a container could no longer use what the request carries
+    :param started_by: the mark by which :meth:`Backend.search` lists the container; None if the user set their own
+    :param own_mark: a mark of this launch alone, where the service has room for one
+    :param expires_at: wall-clock seconds after which the JWT in the request is of no use to a container
     """
 
     request: Mapping[str, Any] = field(repr=False)
@@ -55,20 +54,20 @@ class LaunchSpec:
 @dataclass(frozen=True, slots=True)
 class Service:
     """
-    What sets one service apart from another, known before anything is called.
+    The differences between services that are known before any call.
 
-    Rates are calls per second that an account may make as long as nobody had them raised.
+    Rates are an account's default quotas, in calls per second.
 
-    :param name: for people, and for the thread
+    :param name: the service's name, for people
     :param launch_rates: launches, by bucket
-    :param launch_rate: launches from a bucket that is not among those
+    :param launch_rate: launches from any other bucket
     :param change_rate: launches and stops together, or stops alone
-    :param change_burst: how many of those may leave at once after a rest
+    :param change_burst: how many launches and stops may leave at once after a rest
     :param shares_changes: launches and stops draw on one quota
-    :param repeatable: the same spec and token again mean the same container. If not, a request without a definite
-        answer is never sent again before a search, long enough after it, has found no container.
-    :param absent_grace: how many seconds are long enough for that
-    :param stop_permission: what stopping a container takes, for people
+    :param repeatable: the same spec and client token again mean the same container. If not, a request without a
+        definite answer is sent again only after a search has found no container for ``absent_grace``
+    :param absent_grace: seconds for which that search has to find none
+    :param stop_permission: the permission that stopping a container takes, for people
     """
 
     name: str
@@ -83,41 +82,40 @@ class Service:
 
     @property
     def executor(self) -> str:
-        """Return what the names of its executor's metrics and log events begin with."""
+        """Return the prefix of the executor's metrics and log events."""
         return f"{self.name.lower()}_executor"
 
     def event(self, what: str) -> str:
-        """Name a log event of its executor."""
+        """Return the full name of a log event."""
         return f"{self.executor}.{what}"
 
     def rate_of(self, bucket: str) -> float:
-        """Return how many launches per second a bucket allows."""
+        """Return the launches per second that a bucket allows."""
         return self.launch_rates.get(bucket, self.launch_rate)
 
 
 class Seen(enum.Enum):
-    """Where a container is in its life, as far as the engine cares."""
+    """The states of a container that make a difference to the engine."""
 
     PENDING = "pending"
     RUNNING = "running"
     STOPPED = "stopped"
     MISSING = "missing"
-    """The service does not know it: not yet, or no longer."""
+    """The service does not know the container: not yet, or no longer."""
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
     """
-    What the service said about one container at one moment.
+    The service's description of one container at one moment.
 
     :param handle: which container
-    :param seen: where it is
-    :param status: the service's own word for that, for people
-    :param exit_code: of the Airflow container, as soon as it has one, whatever ``seen`` says
+    :param seen: its state
+    :param status: the service's own word for the state, for people
+    :param exit_code: of Airflow's container, as soon as it has one, whatever ``seen`` says
     :param started: user code can have run in it
-    :param reason: why it stopped, or why it does not start, as a sentence for people; empty if there is nothing
-        to say
-    :param stop_code: the service's code for why it stopped, or None
-    :param by_hand: a person had it stopped, or what a person has configured for that; no executor did
+    :param reason: why it stopped, or why it does not start, as a sentence for people; empty if there is no reason
+    :param stop_code: the service's code for the stop, or None
+    :param by_hand: a person stopped it, or a limit that a person configured; no executor did
     :param created_at: wall-clock seconds, None if unknown
     :param started_by: the mark it was started with, None if unknown
     """
@@ -137,10 +135,10 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class Trial:
     """
-    A request that changes nothing and shows whether the service would take others like it.
+    A request that changes nothing and shows whether the service would accept others like it.
 
-    :param name: the operation, and what it was tried on
-    :param make: makes the request; raises :class:`~ecs_async_executor.core.errors.BackendError` with why not
+    :param name: the operation, and its target
+    :param make: makes the request; raises :class:`~ecs_async_executor.core.errors.BackendError` if it is refused
     """
 
     name: str
@@ -159,29 +157,28 @@ class Backend(Protocol):
     """
     A cloud service that runs containers.
 
-    Every method makes one request at most per call of the underlying API, retries nothing and raises
-    :class:`~ecs_async_executor.core.errors.BackendError` for whatever goes wrong.
+    No method retries; each raises :class:`~ecs_async_executor.core.errors.BackendError` if a call fails.
     """
 
     @property
     def describe_batch(self) -> int:
-        """How many handles of one scope one :meth:`describe` takes."""
+        """The most handles of one scope that one :meth:`describe` takes."""
         ...
 
     def scope_of(self, handle_id: str | None) -> str:
-        """Say where a container with this identifier lives, or, for None, where containers go by default."""
+        """Return the scope of a container with this identifier, or, for None, the default scope."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """Hold the client open, on the loop that runs this."""
+        """Hold the client open, on the running loop."""
         ...
 
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
-        """Start one container; :attr:`Service.repeatable` says what the same spec and token again mean."""
+        """Start one container; :attr:`Service.repeatable` says what a repetition means."""
         ...
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
-        """Say where containers are: one observation per id, MISSING ones included, in any order."""
+        """Describe containers: one observation per id, MISSING ones included, in any order."""
         ...
 
     async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
@@ -193,15 +190,15 @@ class Backend(Protocol):
         ...
 
     async def stop(self, handle: Handle, reason: str) -> None:
-        """Ask for a container to be stopped; asking twice is harmless."""
+        """Stop a container; a repetition is harmless."""
         ...
 
     async def check(self) -> None:
-        """Make one harmless call; return if the service answers it as it should, raise why not."""
+        """Make one harmless call; raise if the service refuses it."""
         ...
 
     def trials(self) -> Sequence[Trial]:
-        """Return all that can be tried without starting a container."""
+        """Return every request that can be tried without starting a container."""
         ...
 
     @property

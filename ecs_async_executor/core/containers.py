@@ -1,5 +1,5 @@
 """
-What the service says of a launch's container: observed, missing, held, gone.
+The service's answers about a launch's container: observed, missing, waiting, no target for a stop.
 
 May import the other decisions of ``core``, but not ``table``.
 """
@@ -156,7 +156,7 @@ def _never_started(tracked: Tracked, phase: Starting, event: Observed, now: floa
 
 
 def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules: Rules) -> list[Effect]:
-    """Say what a container waits for, as nothing else would; it may wait for ever, unless there is a limit."""
+    """Tell the event log what a container waits for, and end the wait at the limit, if there is one."""
     reason = event.observation.reason
     if not reason or not tracked.wanted:
         tracked.phase = replace(phase, held=NOT_YET)
@@ -167,16 +167,13 @@ def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules:
     if limit is not None and held.counted >= limit and isinstance(phase, Starting):
         why = f"{rules.service} let the container wait for {held.counted:.0f} s: {reason}"
         stop = SendStop(phase.handle, "It waited for too long")
-        return [stop, *fail(tracked, why, handle_id=phase.handle.id)]
+        return fail(tracked, why, handle_id=phase.handle.id, stop=stop)
     return container_waits(tracked, rules.service, reason)
 
 
 def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: Rules) -> list[Effect]:
     """Fail a launch whose container the service has not known for too long."""
-    revoked = isinstance(tracked.demand, Revoked)
-    # That an adopted one runs is Airflow's word, until the service has told of it.
-    ran = isinstance(phase, Running) and phase.confirmed
-    grace = rules.seen_missing_grace if ran and not revoked else rules.missing_grace
+    revoked, grace = isinstance(tracked.demand, Revoked), grace_for_missing(tracked, phase, rules)
     missing = phase.missing.answered(now, pause)
     tracked.phase = replace(phase, missing=missing)
     if missing.counted < grace:
@@ -184,10 +181,17 @@ def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: 
     handle = phase.handle
     known = "no longer knows" if isinstance(phase, Running) or phase.seen else "does not know"
     # It cannot be proven that nothing runs: ask for it to be stopped before Airflow may start another.
-    told = "Airflow was told that it failed" if tracked.wanted else "Nobody waits for it"
-    stops: list[Effect] = [SendStop(handle, f"Its state could not be found out. {told}")]
+    told = "Airflow was told that it failed" if tracked.wanted else "Airflow no longer waits for it"
+    stop = None if revoked else SendStop(handle, f"Its state could not be found out. {told}")
     why = f"{rules.service} {known} the container {handle.id} (MISSING for {grace:.0f} s)"
-    return [*([] if revoked else stops), *fail(tracked, why, handle_id=handle.id)]
+    return fail(tracked, why, handle_id=handle.id, stop=stop)
+
+
+def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:
+    """Return the seconds for which the service may not know a container."""
+    # That an adopted one runs is Airflow's word, until the service has told of it.
+    ran = isinstance(phase, Running) and phase.confirmed
+    return rules.lost_container_grace if ran and not isinstance(tracked.demand, Revoked) else rules.missing_grace
 
 
 def stop_target_missing(

@@ -1,5 +1,5 @@
 """
-The error taxonomy: what can go wrong, in the words that decisions are made in.
+The errors, by what they mean for a launch.
 
 May import nothing of this project. :mod:`ecs_async_executor.services.errors` is the one place that turns wire
 errors into these; :mod:`ecs_async_executor.core.policy` is the one place that decides what to do about them.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class Kind(enum.Enum):
-    """What a failed call to the cloud means for the caller."""
+    """The meaning of a failed call to the service."""
 
     THROTTLED = "throttled"
     """A request rate was exceeded; nothing was done. Slow the operation down, then repeat."""
@@ -46,7 +46,7 @@ class ExecutorError(Exception):
 
 class ConfigurationError(ExecutorError):
     """
-    The configuration cannot be used; every problem is listed at once.
+    The configuration cannot be used; it lists every problem at once.
 
     :param problems: one sentence per problem, each naming section, key, value and what is allowed
     """
@@ -58,7 +58,7 @@ class ConfigurationError(ExecutorError):
 
 class Rejected(ExecutorError):
     """
-    One workload cannot be turned into a request; it fails alone, with this reason.
+    One workload cannot become a request; it fails alone, with this reason.
 
     :param reason: a sentence for the person who wrote the DAG; never holds a command or a secret
     """
@@ -70,21 +70,32 @@ class Rejected(ExecutorError):
 
 class BackendError(ExecutorError):
     """
-    A call to the cloud failed.
+    A call to the service failed.
 
-    :param kind: what that means
+    :param kind: the meaning of the failure
     :param code: the service's error code, or the name of the exception
     :param message: the service's words; never holds a command or a secret
     :param resource_ids: with :attr:`Kind.CONFLICT`, what the token made before
     :param unavailable: with :attr:`Kind.CREDENTIALS`, whether their source gave no answer, which is no refusal
+    :param token_used: the service gave this answer after it had taken the request's client token, so that the
+        token may give it again, or a conflict, whatever has changed since. A conflict that names nothing says
+        the same
     """
 
     def __init__(
-        self, kind: Kind, code: str, message: str, resource_ids: Sequence[str] = (), *, unavailable: bool = False
+        self,
+        kind: Kind,
+        code: str,
+        message: str,
+        resource_ids: Sequence[str] = (),
+        *,
+        unavailable: bool = False,
+        token_used: bool = False,
     ) -> None:
         self.kind = kind
         self.code = code
         self.message = message
         self.resource_ids = tuple(resource_ids)
         self.unavailable = unavailable
+        self.token_used = token_used or (kind is Kind.CONFLICT and not resource_ids)
         super().__init__(code if message in {"", code} else f"{code}: {message}")

@@ -104,7 +104,7 @@ class Observed(msgspec.Struct, frozen=True, gc=False):
     The service described the container.
 
     :param jitter: 0 to 1
-    :param pause: seconds that the sweep meant to let pass since the one before
+    :param pause: seconds that the sweep meant to let pass since the one before, and those that the call took
     """
 
     observation: Observation
@@ -117,15 +117,26 @@ class StopTargetMissing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Checked(msgspec.Struct, frozen=True, gc=False):
-    """The service described the container that was asked about by its identifier."""
+    """
+    The service described the container that was asked about by its identifier.
+
+    :param took: seconds from the start of the search to this answer
+    """
 
     observation: Observation
+    took: float = 0.0
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A search by mark has ended. None: the service lists no container of this launch."""
+    """
+    A search by mark has ended.
+
+    :param observation: None: the service lists no container of this launch
+    :param took: seconds from the start of the search to this answer
+    """
 
     observation: Observation | None
+    took: float = 0.0
 
 
 class SearchRefused(msgspec.Struct, frozen=True, gc=False):
@@ -135,11 +146,13 @@ class SearchRefused(msgspec.Struct, frozen=True, gc=False):
     :param place_unknown: it is not the service that refuses: what says where the container would be fails, and
         the default place has none
     :param named: the container that Airflow named, if it was asked about
+    :param took: seconds from the start of the search to this answer
     """
 
     reason: str
     place_unknown: bool = False
     named: Handle | None = None
+    took: float = 0.0
 
 
 class Demanded(msgspec.Struct, frozen=True, gc=False):

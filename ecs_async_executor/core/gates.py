@@ -104,6 +104,12 @@ class Gate:
         if self._probe_sent_at is not None:
             self._retry(now)
 
+    def void(self, now: float) -> None:
+        """Note that the probe's answer was not about what is behind the gate: the next may follow at once."""
+        if self._probe_sent_at is not None:
+            self._retry(now)
+            self._next_probe_at = now
+
     def _retry(self, now: float) -> None:
         self._probe_sent_at = None
         self._next_probe_at = now + self._delay

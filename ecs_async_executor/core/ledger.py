@@ -115,7 +115,7 @@ class Ledger:
         for sibling in self._by_key.get(launch.key, ()):
             if not isinstance(sibling.demand, Revoked):
                 self.dispatch(sibling, Demanded(SUPERSEDED), now)
-        siblings = self._by_key.get(launch.key, ())
+        siblings = tuple(one for one in self._by_key.get(launch.key, ()) if one.number in self.launches)
         not_before = self._not_before(siblings, now)
         phase: Phase
         if adopted is None:
@@ -165,12 +165,17 @@ class Ledger:
             self.stops.add(StopRequest(tracked, handle, reason))
         if tracked.number not in self.launches:
             return
-        if isinstance(phase, Ended):
-            if phase.report is not None:
-                self._emit(tracked, phase.report, now)  # perhaps again, which does no harm
-        elif tracked.wanted:
-            self.outbox.append(Finished(launch.launch_id, launch.key, success=False, reason=reason))
-        tracked.phase = Ended()
+        if not isinstance(phase, Ended):
+            report = Finished(launch.launch_id, launch.key, success=False, reason=reason)
+            phase = tracked.phase = Ended(report if tracked.wanted else None)
+        self._finish(tracked, phase, now)
+
+    def _finish(self, tracked: Tracked, phase: Ended, now: float) -> None:
+        """Do what an ended launch still owes, perhaps again, which does no harm; then forget it."""
+        if phase.unstopped is not None and not self.stops.owes(tracked):
+            self.stops.add(StopRequest(tracked, *phase.unstopped))
+        if phase.report is not None:
+            self._emit(tracked, phase.report, now)
         self._forget(tracked, now)
 
     def _carry_out(self, tracked: Tracked, effects: list[Effect], now: float) -> None:
@@ -230,21 +235,22 @@ class Ledger:
         )
 
     def _forget(self, tracked: Tracked, now: float) -> None:
-        key, number = tracked.launch.key, tracked.number
-        for launches in (self.launches, self.active, self.unsettled):
-            launches.pop(number, None)
+        key, number, launch_id = tracked.launch.key, tracked.number, tracked.launch.launch_id
         self.queues.forget(tracked)
         self.searches.forget(tracked)
-        if self._by_launch_id.get(tracked.launch.launch_id) is tracked:
-            del self._by_launch_id[tracked.launch.launch_id]
-        known = self._by_key.get(key, ())
-        if tracked not in known:
-            return
-        siblings = tuple(sibling for sibling in known if sibling is not tracked)
+        siblings = tuple(sibling for sibling in self._by_key.get(key, ()) if sibling is not tracked)
+        if self._by_launch_id.get(launch_id) is tracked:
+            del self._by_launch_id[launch_id]
+            for sibling in siblings:  # an earlier queueing under the same identity, whose client tokens are used
+                if sibling.launch.launch_id == launch_id:
+                    self._by_launch_id[launch_id] = sibling
         if siblings:
             self._by_key[key] = siblings
         else:
-            del self._by_key[key]
+            self._by_key.pop(key, None)
+        # Last: until then, recover() finds it and does the rest.
+        for launches in (self.active, self.unsettled, self.launches):
+            launches.pop(number, None)
         if not any(isinstance(sibling.demand, Revoked) for sibling in siblings):
             for sibling in siblings:
                 self.dispatch(sibling, Unblocked(), now)
@@ -289,7 +295,8 @@ class Ledger:
         self.stops.recover()
         self.active.clear()
         self.unsettled = dict(self.launches)
-        for tracked in list(self.launches.values()):
+        # In the order in which the containers were learnt, which `active` keeps.
+        for tracked in sorted(self.launches.values(), key=lambda one: getattr(one.phase, "since", 0.0)):
             match tracked.phase:
                 case Sending():
                     self.dispatch(tracked, Interrupted(), now)
@@ -301,10 +308,8 @@ class Ledger:
                     self._settle(tracked)
                     if isinstance(tracked.demand, Revoked) and not self.stops.owes(tracked):
                         self.stops.add(StopRequest(tracked, handle, tracked.demand.reason))
-                case Ended(report):
-                    if report is not None:
-                        self._emit(tracked, report, now)  # perhaps again, which does no harm
-                    self._forget(tracked, now)
+                case Ended() as ended:
+                    self._finish(tracked, ended, now)
 
 
 def _has_run(phase: Phase) -> bool:

@@ -1,23 +1,20 @@
 """
 Whose container is it? Every rule that tells a launch's own container from others with the same mark.
 
-May import ``backend``, ``messages``, ``phases`` and ``policy``. A mark that is a launch's alone settles it.
-Where the launches of a workload share one (the provider's executor, a deferral that kept the identity), ages
-do: a container that is older than the queueing is an earlier queueing's.
+May import ``backend``, ``identity``, ``messages``, ``phases`` and ``policy``. A mark that is a launch's alone
+settles it. Where the launches of a workload share one (the provider's executor, a deferral that kept the
+identity), ages do: a container that is older than the queueing is an earlier queueing's.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.core.messages import AirflowState
 from ecs_async_executor.core.phases import Checking, InDoubt, Searching, Tracked, Unlocated, Waiting
 from ecs_async_executor.core.policy import Rules
-
-_IDENTITY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What marks of ours look like; one of the user's own can be on everything that they run."""
 
 RUNS = (AirflowState.RUNNING, AirflowState.RESTARTING)
 """States in which Airflow says that a container has run: it is never launched again."""
@@ -47,7 +44,7 @@ def may_have_a_successor(tracked: Tracked, phase: Unlocated, observation: Observ
     """
     Return whether another container can be the one that matters: this one never started, or is an earlier one.
 
-    The report that told Airflow of the later one died with its scheduler. One that lives is taken for what it
+    The report that told Airflow of the later one died with its scheduler. A container that lives is taken as it
     is, as long as nothing else is known. One that the service does not know can be of any age.
     """
     named = isinstance(phase, Checking)
@@ -71,7 +68,7 @@ def continued_mark(tracked: Tracked, observation: Observation) -> str | None:
     Airflow's own knowledge of that identity was overwritten with the container's identifier.
     """
     mark = observation.started_by
-    if mark is None or mark == tracked.launch.started_by or not _IDENTITY.fullmatch(mark):
+    if mark is None or mark == tracked.launch.started_by or not is_uuid(mark):
         return None
     return mark
 

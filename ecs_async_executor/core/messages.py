@@ -1,7 +1,7 @@
 """
-What crosses the bridge: commands into the loop thread, reports out of it.
+The messages that cross the bridge: commands into the loop thread, reports out of it.
 
-May import ``backend`` only. Nobody changes a record once it is made: nothing here is shared state.
+Imports nothing of ours. No message changes once it is made, so the two threads share no state.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ class Launch:
     """
     Command: run one queueing of a workload.
 
-    :param launch_id: the identity of this launch; ``<launch_id>-<n>`` is the token of its n-th attempt
+    :param launch_id: the identity of this launch; ``<launch_id>-<n>`` is the client token of its n-th attempt
     :param key: Airflow's key of the workload; one key can have several launches over time
     :param workload: Airflow's workload, opaque here
     :param priority: higher first
     :param started_by: the mark on the container that this launch starts
     :param queued_at: wall-clock seconds when Airflow queued it
-    :param label: words for people and logs where the key does not do
-    :param route: launches with equal values are expected to be placed alike, so that the engine need not
-        render one to know which limits it falls under
-    :param tokened: on adoption: whoever launched it before did so under this ``launch_id``
+    :param label: a name for people and logs, in place of the key
+    :param route: launches with the same route probably share a placement, so that the engine can queue them
+        before it renders them
+    :param tokened: on adoption: the scheduler before launched it, if at all, under this ``launch_id``
     """
 
     launch_id: str
@@ -40,7 +40,7 @@ class Launch:
     tokened: bool = False
 
     def __str__(self) -> str:
-        """Name it for people."""
+        """Return the launch's name for people."""
         return self.label or str(self.key)
 
 
@@ -55,9 +55,9 @@ class AirflowState(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Adopt:
     """
-    Command: find out about a launch that another scheduler made, and take it over.
+    Command: take over a launch of another scheduler, and find out whether it has a container.
 
-    :param launch: what to launch should it turn out never to have been launched
+    :param launch: the launch to make if there is no container
     :param state: Airflow's state of it
     :param handle_id: the container's identifier if Airflow knows one; it can be that of an earlier queueing
     """
@@ -70,7 +70,7 @@ class Adopt:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """
-    Command: this launch is no longer wanted; stop its container wherever it is on its way, report nothing.
+    Command: Airflow revoked this launch; stop its container as soon as it is known, and report nothing.
 
     :param reason: goes to the service with the request
     """
@@ -81,7 +81,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Command: this launch is another scheduler's by now; launch nothing for it, stop nothing, report nothing."""
+    """Command: another scheduler has adopted this launch; launch, stop and report nothing for it."""
 
     launch_id: str
 
@@ -122,9 +122,9 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Notice:
     """
-    Report: something a person should read in Airflow's event log.
+    Report: an entry for Airflow's event log.
 
-    :param unlaunched: the launch has no container, or none any more, and cannot get one for now
+    :param unlaunched: the launch has no container and cannot get one for now
     """
 
     launch_id: str
@@ -137,7 +137,7 @@ class Notice:
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
     """
-    Report: the launch is running, as far as anybody knows, and how it ends cannot be told.
+    Report: the launch runs, as far as anybody knows, and its end cannot be learnt.
 
     :param reason: why not, as a sentence for people
     """

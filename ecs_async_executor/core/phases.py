@@ -11,7 +11,7 @@ of the loop's clock.
                  definite refusal
               ┌─────────────────────┐
               ▼                     │   no definite answer
-    ───▶ Waiting ── Requested ──▶ Sending ───────────────▶ InDoubt ◀── adopted, queued
+    ───▶ Waiting ── Requested ──▶ Sending ───────────────▶ InDoubt ◀── adopted, none found
               ▲                     │  ▲ ▲                 │  │
               │                     │  │ └── Requested ────┘  │ too old to send again, or it cannot be
               │             Replied │  │                      ▼
@@ -161,6 +161,10 @@ class InDoubt(msgspec.Struct, frozen=True, gc=False):
     patience: Patience = FRESH
 
 
+Unlaunched: TypeAlias = Waiting | InDoubt
+"""The launch has a place in a launch queue."""
+
+
 class Sending(msgspec.Struct, frozen=True, gc=False):
     """
     A request is in flight. Recorded before the call.
@@ -200,6 +204,8 @@ class Searching(msgspec.Struct, frozen=True, gc=False):
     :param adopted: Airflow's state of the launch when this scheduler adopted it; None: its own launch
     :param sent: a request of ours may have been carried out
     :param fallback: the container that Airflow named and the service does not know
+    :param onward: as what the launch goes on if no container is found; None:
+        :func:`~ecs_async_executor.core.searches.is_launchable` decides
     :param absent: how long the answers have named no container
     :param missing: how long the service has not known the container that is listed
     :param refused: how long the service has refused to answer
@@ -210,6 +216,7 @@ class Searching(msgspec.Struct, frozen=True, gc=False):
     not_before: float
     sent: bool = False
     fallback: Handle | None = None
+    onward: Unlaunched | None = None
     absent: Grace = NOT_YET
     missing: Grace = NOT_YET
     refused: Grace = NOT_YET
@@ -257,13 +264,13 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     Over.
 
     :param report: the outcome, kept until it is known to be told; None if nobody is told
+    :param unstopped: the container that has to be stopped all the same, and why: kept until the stop is owed
     """
 
     report: Report | None = None
+    unstopped: tuple[Handle, str] | None = None
 
 
-Unlaunched: TypeAlias = Waiting | InDoubt
-"""The launch has a place in a launch queue."""
 Unlocated: TypeAlias = Checking | Searching
 """The launch's container is looked for."""
 Located: TypeAlias = Starting | Running
@@ -281,7 +288,8 @@ class Tracked:
     :param number: the ledger's name for it: a ``launch_id`` can come twice
     :param since: when it first wanted a container, for the age of the backlog
     :param attempt: which container this is for the launch, from 1
-    :param used: client tokens that turned out to be those of an earlier queueing
+    :param used: client tokens before the present one that are used up without a container of this launch's: they
+        are those of an earlier queueing, or the service has answered that there is no room
     :param past: identifiers of its containers that never started
     :param told: what Airflow's event log has been told that this attempt waits for
     :param continued: the mark is the identity that the client tokens are made of: Airflow's own knowledge of it

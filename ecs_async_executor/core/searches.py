@@ -32,6 +32,7 @@ from ecs_async_executor.core.messages import AirflowState, Unfollowed
 from ecs_async_executor.core.phases import (
     LOCATED,
     Checking,
+    InDoubt,
     Revoked,
     Searching,
     Tracked,
@@ -47,7 +48,7 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
     """Decide by its description whether a container is the launch's."""
     observation = event.observation
     unknown = observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
+    missing = phase.missing.answered(now, rules.search_interval + event.took) if unknown else NOT_YET
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, replace(phase, missing=missing, refused=NOT_YET), now, rules)
     if phase.why is Why.TOKEN:
@@ -73,12 +74,13 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
 def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: Rules) -> list[Effect]:
     """Follow the container that a search has found, or decide what its absence means."""
     observation = event.observation
-    launchable = is_launchable(phase, rules)
+    launchable = phase.onward is not None or is_launchable(phase, rules)
     # A launch with no listed container is made after a second search, but failed only after the grace.
-    patience = _search_patience(tracked, rules) if launchable else rules.missing_grace
-    absent = phase.absent.answered(now, rules.search_interval)
+    patience = _search_patience(tracked, phase, rules) if launchable else rules.missing_grace
+    pause = rules.search_interval + event.took
+    absent = phase.absent.answered(now, pause)
     unknown = observation is not None and observation.seen is Seen.MISSING
-    missing = phase.missing.answered(now, rules.search_interval) if unknown else NOT_YET
+    missing = phase.missing.answered(now, pause) if unknown else NOT_YET
     phase = replace(phase, absent=absent, missing=missing, refused=NOT_YET)
     if unknown and missing.counted < rules.missing_grace:
         return _again(tracked, phase, now, rules)  # a new one is not known at first either
@@ -95,6 +97,8 @@ def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: R
 
 
 def _absent(tracked: Tracked, phase: Searching, *, launchable: bool, now: float, rules: Rules) -> list[Effect]:
+    if goes_on := _onward(tracked, phase, now):
+        return goes_on
     if not tracked.wanted:
         return end(tracked)
     if launchable:
@@ -109,6 +113,14 @@ def _absent(tracked: Tracked, phase: Searching, *, launchable: bool, now: float,
     return fail(tracked, f"{rules.service} has no container of this task, which was {was} when its scheduler died")
 
 
+def _onward(tracked: Tracked, phase: Searching, now: float) -> list[Effect]:
+    """Leave a search that has found nothing, if its answer is not the last one; else return nothing."""
+    onward = phase.onward
+    if onward is None or not (tracked.wanted or (isinstance(onward, InDoubt) and onward.doubt.ours)):
+        return []
+    return enter(tracked, replace(onward, not_before=max(now, onward.not_before), patience=phase.patience), now)
+
+
 def is_launchable(phase: Searching, rules: Rules) -> bool:
     """
     Return whether a launch without a container is to be made.
@@ -119,13 +131,14 @@ def is_launchable(phase: Searching, rules: Rules) -> bool:
     return phase.adopted not in RUNS and (not phase.sent or not rules.repeatable)
 
 
-def _search_patience(tracked: Tracked, rules: Rules) -> float:
+def _search_patience(tracked: Tracked, phase: Searching, rules: Rules) -> float:
     """
     Return for how many seconds a search has to find nothing before a launch is made.
 
     A listing lags. Where the client token is the one that was sent, if any was, the request tells what it missed.
     """
-    return rules.search_interval if rules.repeatable and tracked.launch.tokened else rules.absent_grace
+    asks = rules.repeatable and tracked.launch.tokened and not phase.sent
+    return rules.search_interval if asks else rules.absent_grace
 
 
 def _follow(
@@ -154,19 +167,22 @@ def search_refused(
     tracked: Tracked, phase: Unlocated, event: SearchRefused, now: float, rules: Rules
 ) -> list[Effect]:
     """Ask again until the refusal has lasted for too long."""
-    refused = phase.refused.answered(now, rules.search_interval)
+    refused = phase.refused.answered(now, rules.search_interval + event.took)
     waited = refused.counted
     phase = replace(phase, refused=refused)
     runs = phase.adopted in RUNS and tracked.wanted
     grace = rules.permanent_error_grace
     if runs and event.place_unknown:
-        grace = max(grace, rules.seen_missing_grace)
+        grace = max(grace, rules.lost_container_grace)
     if waited < grace:
         return _again(tracked, phase, now, rules)
+    if isinstance(phase, Searching) and not event.place_unknown and (goes_on := _onward(tracked, phase, now)):
+        return goes_on  # somebody may not permit listing: the request tells as much
     if not tracked.wanted:
         demand, named = tracked.demand, event.named
-        stops = [SendStop(named, demand.reason)] if named is not None and isinstance(demand, Revoked) else []
-        return [*stops, *end(tracked)]
+        if named is None or not isinstance(demand, Revoked):
+            return end(tracked)
+        return end(tracked, stop=SendStop(named, demand.reason))
     what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
     why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
     if not runs:

@@ -1,8 +1,8 @@
 """
 Where demand and phase meet: the one place that decides what becomes of a launch that Airflow no longer wants.
 
-May import ``events``, ``messages``, ``phases`` and ``policy``. Every change of phase goes through
-:func:`enter`, and every change of demand through :func:`settle`.
+May import ``events``, ``messages``, ``phases`` and ``policy``. Every change from one column of
+the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
 
 =============  =======  ======================  ==============  ===================  =================
 demand         Waiting  InDoubt                 Sending         Checking, Searching  Starting, Running
@@ -39,6 +39,7 @@ from ecs_async_executor.core.phases import (
     Starting,
     Superseded,
     Tracked,
+    Unlaunched,
     Waiting,
     Wanted,
 )
@@ -47,12 +48,17 @@ from ecs_async_executor.core.policy import Rules
 Settle: TypeAlias = Callable[[Tracked, float], list[Effect]]
 
 
-def end(tracked: Tracked, report: Report | None = None) -> list[Effect]:
-    """End a launch; nobody hears of an outcome that is not waited for."""
+def end(tracked: Tracked, report: Report | None = None, stop: SendStop | None = None) -> list[Effect]:
+    """
+    End a launch; report the outcome only if Airflow waits for it.
+
+    :param stop: for a container that may outlive the launch
+    """
     if not tracked.wanted:
         report = None
-    tracked.phase = Ended(report)
-    return [Forget()] if report is None else [Emit(report), Forget()]
+    tracked.phase = Ended(report, None if stop is None else (stop.handle, stop.reason))
+    effects: list[Effect] = [] if stop is None else [stop]
+    return [*effects, Forget()] if report is None else [*effects, Emit(report), Forget()]
 
 
 def fail(
@@ -62,8 +68,13 @@ def fail(
     handle_id: str | None = None,
     exit_code: int | None = None,
     stop_code: str | None = None,
+    stop: SendStop | None = None,
 ) -> list[Effect]:
-    """End a launch with a failure, in words for the person who looks at the task instance."""
+    """
+    End a launch with a failure, in words for the person who looks at the task instance.
+
+    :param stop: for a container that may outlive the launch
+    """
     launch = tracked.launch
     return end(
         tracked,
@@ -76,6 +87,7 @@ def fail(
             exit_code=exit_code,
             stop_code=stop_code,
         ),
+        stop,
     )
 
 
@@ -93,12 +105,18 @@ def settle(tracked: Tracked, now: float) -> list[Effect]:
 
 
 def look_instead(
-    tracked: Tracked, now: float, *, place: SearchPlace | None = None, not_before: float | None = None
+    tracked: Tracked,
+    now: float,
+    *,
+    place: SearchPlace | None = None,
+    not_before: float | None = None,
+    onward: Unlaunched | None = None,
 ) -> list[Effect]:
     """
-    Search for what a request may have started, which must not be sent (again).
+    Search for the container of a request that must not be sent again.
 
     :param place: where, if it is known; else where the request in doubt went to
+    :param onward: see :class:`~ecs_async_executor.core.phases.Searching`
     """
     phase = tracked.phase
     assert isinstance(phase, Waiting | InDoubt | Sending)
@@ -108,7 +126,8 @@ def look_instead(
         place = SearchPlace.of(spec)
     adopted = AirflowState.QUEUED if doubt is not None and doubt.inherited else None
     at = now if not_before is None else not_before
-    return enter(tracked, Searching(place, adopted, at, sent=spec is not None, patience=phase.patience), now)
+    searching = Searching(place, adopted, at, sent=spec is not None, onward=onward, patience=phase.patience)
+    return enter(tracked, searching, now)
 
 
 def demand(tracked: Tracked, _: object, event: Demanded, now: float, __: Rules) -> list[Effect]:

@@ -93,7 +93,7 @@ CELLS: dict[tuple[type, type], Handler] = dict((
     cell(Checking,  Checked,           checked),                 # Starting, Running; Searching, if not its own
     cell(Checking,  SearchRefused,     search_refused),          # Checking; Ended, when it was too long
     cell(Checking,  Demanded,          demand),
-    cell(Searching, Found,             found),                   # Starting, Running; Waiting, if there is none
+    cell(Searching, Found,             found),                   # Starting, Running; Waiting or InDoubt, if none
     cell(Searching, SearchRefused,     search_refused),          # Searching; Ended, when it was too long
     cell(Searching, Demanded,          demand),
     cell(Starting,  Observed,          observed),                # Running; Ended; Waiting, if it never started

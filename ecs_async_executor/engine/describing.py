@@ -27,6 +27,7 @@ T = TypeVar("T")
 APART_AGAIN_SECONDS = 60.0
 """Seconds before a refused batch of the same scope is described in parts again, which takes many calls."""
 REFUSAL_LOGGED_SECONDS = 60.0
+UNTAKEN_KEPT = 1000
 
 
 class Describing:
@@ -116,6 +117,8 @@ class Describing:
             self._apart_at[scope] = -math.inf if told else anyio.current_time() + APART_AGAIN_SECONDS
         if told:
             handles = [Handle(scope, one) for one in untaken]
+            if len(self._untaken) > UNTAKEN_KEPT:
+                self._untaken.clear()
             self._untaken.update(handles)  # it may be alone in the next batch
             told += map(_not_taken, handles)
         return told

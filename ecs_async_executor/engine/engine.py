@@ -184,6 +184,7 @@ class Engine:
             dispatcher=dispatcher,
             poll_interval=options.poll_interval,
             random_source=self._random,
+            event=self._event,
         )
         searching = SearchLane(
             ledger=ledger,
@@ -213,7 +214,9 @@ class Engine:
             placements=self._placements,
             silence=self._silence,
             launching=self.launching,
+            rendering=self._rendering,
             publish=self._publish,
+            event=self._event,
         )
         return pinging, [
             ("intake", self.intake.run),

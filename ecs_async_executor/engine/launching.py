@@ -17,8 +17,8 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core.attempts import is_too_old
-from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
+from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
     Because,
@@ -186,7 +186,7 @@ class Launching:
         """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
         repeatable = self._ledger.rules.repeatable
         for tracked in list(self._ledger.unsettled.values()):
-            if not (repeatable and tracked.launch.tokened):
+            if not (repeatable and tracked.launch.tokened) or tracked.used:
                 self._dispatcher.apply(tracked, Doubted(), now)
         self._dispatcher.wake_lanes()
 
@@ -199,7 +199,8 @@ class Launching:
             if queue.placement is None or (barred := self._placements.barred(queue.placement)) is None:
                 continue
             for tracked in queues.members(queue):
-                self._dispatcher.apply(tracked, barred, now)
+                if is_news_at_gate(tracked, barred, now, self._ledger.rules):
+                    self._dispatcher.apply(tracked, barred, now)
         self._dispatcher.wake_lanes()
 
     def forget_gates(self, now: float) -> None:
@@ -217,7 +218,7 @@ class Launching:
         spec = None
         if isinstance(tracked.phase, InDoubt):
             if is_too_old(tracked.phase.doubt, now, self._ledger.rules):
-                self._dispatcher.dispatch(tracked, LookInstead(Because.TOO_OLD), now)
+                self._look_instead(tracked, Because.TOO_OLD, now)
                 return
             spec = tracked.phase.doubt.spec
         if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + FRESH_SECONDS):
@@ -270,34 +271,50 @@ class Launching:
         earlier = phase.doubt.spec if isinstance(phase, InDoubt) else None
         if earlier is not None and earlier.scope != spec.scope:
             # A client token holds at one place: search where the earlier request may have been carried out.
-            self._dispatcher.dispatch(tracked, LookInstead(Because.ELSEWHERE), anyio.current_time())
+            self._look_instead(tracked, Because.ELSEWHERE, anyio.current_time())
             raise _NotToBeSent
         return spec
+
+    def _look_instead(self, tracked: Tracked, because: Because, now: float) -> None:
+        log.info(self._event("launch.searched_for"), workload=str(tracked), because=because.value)
+        self._dispatcher.dispatch(tracked, LookInstead(because), now)
 
     def _not_rendered(self, tracked: Tracked, ticket: int | None, reason: str) -> None:
         if self._ledger.queues.is_current(tracked, ticket):  # user code may have taken its time before it failed
             self._dispatcher.dispatch(tracked, Unrenderable(reason), anyio.current_time())
 
     async def _send(self, tracked: Tracked, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
+        handle = None
         try:
-            observation = await self._session.launch(spec, tracked.client_token(spec))
-        except BackendError as error:
-            self._refused(tracked, spec, gate, error, probes=probes)
-        else:
-            now = anyio.current_time()
-            self._limiter.launch_succeeded(spec.bucket)
-            if probes:
-                self._placements.succeeded(spec.placement, gate)
-                log.info(self._event("gate.opened"), placement=spec.placement)
-            if isinstance(tracked.phase, Ended):
-                # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
-                self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
-            self._dispatcher.dispatch(tracked, Replied(observation), now)
+            try:
+                observation = await self._session.launch(spec, tracked.client_token(spec))
+            except BackendError as error:
+                self._refused(tracked, spec, gate, error, probes=probes)
+            else:
+                handle = observation.handle
+                self._replied(tracked, spec, gate, observation, probes=probes)
+        except Exception as error:
+            # This runs beside the lanes: without this, a bug in one answer would end them all.
+            log.exception(self._event("launch.failed"), workload=str(tracked))
+            self._ledger.abandon(tracked, internal_error(error), anyio.current_time(), handle)
+            self._dispatcher.wake_lanes()
         finally:
             self.in_flight -= 1
             if self._ledger.has_queued():
                 self.wake()
             self._answered()
+
+    def _replied(
+        self, tracked: Tracked, spec: LaunchSpec, gate: Gate, observation: Observation, *, probes: bool
+    ) -> None:
+        self._limiter.launch_succeeded(spec.bucket)
+        if probes:
+            self._placements.succeeded(spec.placement, gate)
+            log.info(self._event("gate.opened"), placement=spec.placement)
+        if isinstance(tracked.phase, Ended):
+            # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
+            self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
+        self._dispatcher.dispatch(tracked, Replied(observation), anyio.current_time())
 
     def _refused(
         self, tracked: Tracked, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
@@ -315,7 +332,9 @@ class Launching:
             if probes or gate.is_open:
                 self._placements.refused(spec.placement, gate, error.kind, str(error), now)
         else:
-            if probes:
+            if probes and error.token_used:
+                gate.void(now)
+            elif probes:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
                 self._limiter.launch_throttled(spec.bucket, now)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable
 
@@ -22,6 +20,7 @@ import structlog
 from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.engine.daemons import DaemonThreads
 from ecs_async_executor.engine.engine import Engine
+from ecs_async_executor.engine.stacks import stack_of
 
 log = structlog.get_logger(__name__)
 
@@ -197,9 +196,7 @@ class LoopThread:
             self._start()
 
     def _report_stall(self, thread: threading.Thread, seconds: float) -> None:
-        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the only way to another thread's stack
-        stack = "".join(traceback.format_stack(frame)) if frame else ""
-        log.error(self._event("engine.stalled"), seconds=round(seconds, 1), stack=stack)
+        log.error(self._event("engine.stalled"), seconds=round(seconds, 1), stack=stack_of(thread.ident))
 
     def forked(self) -> None:
         """Leave the loop to the parent. The child keeps every reference: to close it would close the parent's."""

@@ -79,6 +79,7 @@ def rules_from(service: Service, tuning: Tuning, max_attempts: int) -> Rules:
         absent_grace=service.absent_grace,
         max_attempts=max_attempts,
         missing_grace=tuning.missing_grace,
+        lost_container_grace=tuning.lost_container_grace,
         permanent_error_grace=tuning.permanent_error_grace,
         capacity_timeout=tuning.capacity_timeout,
     )

@@ -1,25 +1,29 @@
 """
 The lanes that poll: describe every container again and again, and the young ones more often.
 
-May import ``core``, ``describing``, ``dispatcher`` and anyio.
+May import ``core``, ``describing``, ``dispatcher``, anyio and structlog.
 """
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import anyio
+import structlog
 
-from ecs_async_executor.core.containers import is_news
+from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.containers import grace_for_missing, is_news
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter, PollPacer
-from ecs_async_executor.core.phases import LOCATED, Tracked
+from ecs_async_executor.core.phases import LOCATED, Located, Running, Tracked
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
+
+log = structlog.get_logger(__name__)
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
@@ -40,6 +44,7 @@ class Polling:
 
     :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
     :param random_source: the jitter of relaunches
+    :param event: makes the full name of a log event
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Polling:
         dispatcher: Dispatcher,
         poll_interval: float,
         random_source: random.Random,
+        event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
@@ -58,15 +64,19 @@ class Polling:
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
         self._random = random_source
+        self._event = event
         self._pacer = PollPacer(poll_interval)
         self._young_pacer = PollPacer(poll_interval, share=YOUNG_SHARE)
         self._calls = 0
 
     async def run(self) -> None:
         """Sweep over all containers."""
+        took = 0.0
         while True:
             started_at = anyio.current_time()
-            self._calls = await self.sweep(self._ledger.active.values(), self._interval(self._calls))
+            pause = max(self._interval(self._calls), took)
+            self._calls = await self.sweep(self._ledger.active.values(), pause)
+            took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._interval(self._calls))
 
     async def run_young(self) -> None:
@@ -75,14 +85,15 @@ class Polling:
 
         Most containers end young. These sweeps get half as much of the read budget as whole ones.
         """
-        calls = 0
+        calls, took = 0, 0.0
         while True:
             started_at = anyio.current_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
                 young = self._ledger.active_since(started_at - YOUNG_SECONDS)
-                calls = await self.sweep(young, self._young_interval(calls))
+                calls = await self.sweep(young, max(self._young_interval(calls), took))
             else:
                 calls = 0
+            took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._young_interval(calls))
 
     async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
@@ -133,9 +144,21 @@ class Polling:
                         and is_news(phase, observation)
                     ):
                         news = True
+                        if observation.seen is Seen.MISSING:
+                            self._log_missing(tracked, phase)
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
             self._describing.places.release_on_behalf_of(batch)
+
+    def _log_missing(self, tracked: Tracked, phase: Located) -> None:
+        """Log the first of these answers about a container that runs; a new one is often unknown for a moment."""
+        if isinstance(phase, Running) and phase.missing.last_at is None and tracked.wanted:
+            log.warning(
+                self._event("container.missing"),
+                workload=str(tracked),
+                handle_id=phase.handle.id,
+                lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
+            )

@@ -90,6 +90,7 @@ class SearchLane:
 
     async def search(self, due: Sequence[Tracked]) -> None:
         """Search for the containers of launches once."""
+        begun = anyio.current_time()
         named: defaultdict[str, dict[str, list[Tracked]]] = defaultdict(dict)
         marked: list[Tracked] = []
         for tracked in due:
@@ -102,12 +103,12 @@ class SearchLane:
             for scope, by_id in named.items():
                 for ids in self._describing.in_batches(list(by_id)):
                     await self._describing.wait_for_read()
-                    searches.start_soon(self._search_named, scope, {i: by_id[i] for i in ids})
+                    searches.start_soon(self._search_named, scope, {i: by_id[i] for i in ids}, begun)
             for tracked in marked:
                 await self._describing.wait_for_read()
-                searches.start_soon(self._search_marked, tracked)
+                searches.start_soon(self._search_marked, tracked, begun)
 
-    async def _search_named(self, scope: str, by_id: dict[str, list[Tracked]]) -> None:
+    async def _search_named(self, scope: str, by_id: dict[str, list[Tracked]], begun: float) -> None:
         """Ask for containers by their identifiers."""
         refusal: list[str] = []
         async with self._describing.places:
@@ -116,36 +117,39 @@ class SearchLane:
         for handle_id, launches in by_id.items():
             for tracked in launches:
                 if handle_id in observations:
-                    self._dispatcher.dispatch(tracked, Checked(observations[handle_id]), now)
+                    self._dispatcher.dispatch(tracked, Checked(observations[handle_id], now - begun), now)
                 else:
-                    self._not_answered(tracked, refusal, now, Handle(scope, handle_id))
+                    self._not_answered(tracked, refusal, begun, Handle(scope, handle_id))
 
-    async def _search_marked(self, tracked: Tracked) -> None:
+    async def _search_marked(self, tracked: Tracked, begun: float) -> None:
         """Search for the container that carries a launch's mark."""
         phase = tracked.phase
-        assert isinstance(phase, Searching)
+        if not isinstance(phase, Searching):
+            return  # it was released while it waited for the read budget
         place, guessed_because = phase.place, None
         if place is None:
             place, guessed_because = await self._likely_place_of(tracked)
         if place.mark is None:
             # The user's own mark, which other containers carry too: the service cannot be asked for it.
-            self._dispatcher.dispatch(tracked, Found(None), anyio.current_time())
+            now = anyio.current_time()
+            self._dispatcher.dispatch(tracked, Found(None, now - begun), now)
             return
         refusal: list[str] = []
         async with self._places:
             found = await self._list(place.scope, place.mark, tracked.past, refusal)
         if found is None:
-            self._not_answered(tracked, refusal, anyio.current_time())
+            self._not_answered(tracked, refusal, begun)
             return
         if tracked.phase is not phase:
             return  # it moved on, or the next search is on its way
         found = [o for o in found if not self._ledger.is_of_a_later_launch(tracked, o)]
         chosen = choose(tracked, found, self._ledger.rules)
-        event: Found | SearchRefused = Found(chosen)
+        now = anyio.current_time()
+        event: Found | SearchRefused = Found(chosen, now - begun)
         if chosen is None and guessed_because is not None:
             # At a guessed place, no container proves nothing.
-            event = SearchRefused(guessed_because, place_unknown=True)
-        self._dispatcher.dispatch(tracked, event, anyio.current_time())
+            event = SearchRefused(guessed_because, place_unknown=True, took=now - begun)
+        self._dispatcher.dispatch(tracked, event, now)
 
     async def _likely_place_of(self, tracked: Tracked) -> tuple[SearchPlace, str | None]:
         """
@@ -194,10 +198,11 @@ class SearchLane:
         return found if len(found) >= len(handles) else None
 
     def _not_answered(
-        self, tracked: Tracked, refusal: Sequence[str], now: float, named: Handle | None = None
+        self, tracked: Tracked, refusal: Sequence[str], begun: float, named: Handle | None = None
     ) -> None:
+        now = anyio.current_time()
         if refusal:
-            self._dispatcher.dispatch(tracked, SearchRefused(refusal[0], named=named), now)
+            self._dispatcher.dispatch(tracked, SearchRefused(refusal[0], named=named, took=now - begun), now)
         else:
             self._again(tracked, now + self._ledger.rules.search_interval)
 

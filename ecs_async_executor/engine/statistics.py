@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.phases import InDoubt, Patience, Revoked, Sending, Tracked, Waiting
 
 SILENT = "the scheduler does not call the executor"
@@ -32,6 +33,7 @@ class Statistics:
     :param closed_gates: placements that wait for capacity or for a refusal to be mended
     :param api_latency_p50: of the latest calls; None before the first
     :param loop_lag: how late the loop served its latest timer
+    :param hook_hangs: how long user code has not returned, once that is more than a minute; else 0
     :param outbox: reports that the executor has not taken yet
     """
 
@@ -53,6 +55,7 @@ class Statistics:
     api_latency_p95: float | None = None
     loop_lag: float = 0.0
     restarts: int = 0
+    hook_hangs: float = 0.0
     outbox: int = 0
 
 
@@ -116,6 +119,7 @@ def shown(tracked: Tracked, now: float) -> dict[str, object]:
     phase, demand, handle = tracked.phase, tracked.demand, tracked.handle
     patience: Patience | None = getattr(phase, "patience", None)
     not_before: float = getattr(phase, "not_before", now)
+    missing: Grace = getattr(phase, "missing", NOT_YET)
     return {
         "launch_id": tracked.launch.launch_id,
         "workload": str(tracked),
@@ -123,6 +127,7 @@ def shown(tracked: Tracked, now: float) -> dict[str, object]:
         "attempt": tracked.attempt,
         "errors": patience.errors if patience is not None else 0,
         "handle_id": handle.id if handle else None,
+        "missing_for": round(missing.counted, 1) if missing.last_at is not None else None,
         "waits_for": round(max(0.0, not_before - now), 1),
         "stop_reason": demand.reason if isinstance(demand, Revoked) else None,
     }

@@ -107,6 +107,10 @@ class Stopping:
                 self._again(request, PAUSED_DELAY)
         except BackendError as error:
             self._refused(request, error)
+        except Exception:
+            # This runs beside the lanes: without this, a bug in one answer would end them all.
+            log.exception(self._event("stop.failed"), workload=str(request.tracked), handle=request.handle.id)
+            self._again(request, DELAY_MAX)
         finally:
             self._in_flight -= 1
             self.wake()

@@ -33,6 +33,9 @@ Batch is at the same address and needs no preparation: the compute environment `
     ecs.wait_stopped()
     assert [a["container"]["exitCode"] for a in ecs.job(job["jobId"])["attempts"]] == [3, 3]
 
+What processes print is in CloudWatch Logs if their definition has the log driver ``awslogs``; jobs of Batch have
+it by default.
+
 It plays Batch's single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
 
 With ``runner="scripted"`` no process runs: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``

@@ -190,7 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _behaviour(text: str) -> Behaviour:
-    return Behaviour.of(json.loads(text) if text.startswith("{") else text)
+    try:
+        return Behaviour.of(json.loads(text) if text.startswith("{") else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _latency(text: str) -> Latency:

@@ -20,6 +20,8 @@ from ecs_async_executor.local.faults import Fault
 from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger, Record, digest
 from ecs_async_executor.local.life import Job
+from ecs_async_executor.local.outputs import Outputs
+from ecs_async_executor.local.runners import SubprocessRunner
 
 DEFAULT_ACCOUNT = "123456789012"
 
@@ -122,7 +124,7 @@ class Service(Protocol):
 
 class Account:
     """
-    The parts that the services of one account share: the host, the ledger, and the numbering of containers.
+    The parts that the services of one account share: host, ledger, containers' output and numbers.
 
     :param host: makes the host, given the functions to call when a job has ended and when it is to be forgotten
     :param visible_after: seconds after its creation during which a container is not described
@@ -151,6 +153,8 @@ class Account:
         self.realistic = realistic
         self.behaviour = behaviour
         self.services: dict[str, Service] = {}
+        runner = self.host.runner
+        self.outputs = Outputs(account_id, runner.log_path if isinstance(runner, SubprocessRunner) else None)
         self._clear()
 
     def _clear(self) -> None:
@@ -225,6 +229,7 @@ class Account:
             for service in self.services.values():
                 service.reset()
             self.ledger.clear()
+            self.outputs.clear()
             self._clear()
 
     def wipe(self, region: str) -> None:

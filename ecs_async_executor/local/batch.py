@@ -14,23 +14,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from moto.batch.models import BatchBackend, ComputeEnvironment, JobDefinition, JobQueue, batch_backends
-from moto.iam.exceptions import NotFoundException
+from moto.batch.models import ComputeEnvironment, JobDefinition, JobQueue, batch_backends
 
 from ecs_async_executor.local import batch_rules as rules
 from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account
+from ecs_async_executor.local.batch_backend import SERVICE_ROLE, LocalBatchBackend
 from ecs_async_executor.local.batch_jobs import ENDED_FROM_OUTSIDE, USER_INITIATED, Attempt, BatchJob
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import NO_CAPACITY, Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
+from ecs_async_executor.local.outputs import DRIVER, Stream
 from ecs_async_executor.local.runners import NOT_STARTED
 
 CONTAINER = "default"
 ENVIRONMENT = "default"
-SERVICE_ROLE = "AWSServiceRoleForBatch"
 RETENTION = 7 * 86400.0
+LOG_GROUP = "/aws/batch/job"
 HOST_LOST = "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated."
 CAUSES: Mapping[str, tuple[str, str]] = {
     "spot": ("SpotInterruption", HOST_LOST),
@@ -46,79 +47,6 @@ NO_ENVIRONMENT = (
 )
 TIME_LIMIT = "Canceled by JobStateTimeLimit action due to reason: "
 TOO_LONG = f"Container Overrides length must be at most {rules.MAX_OVERRIDES}"
-
-
-class LocalBatchBackend(BatchBackend):
-    """moto's Batch of one account and region, with jobs that :class:`Batch` looks after."""
-
-    def find_queue(self, reference: str) -> JobQueue:
-        """
-        Look a job queue up by name or ARN.
-
-        :raises AwsError: if there is none
-        """
-        for queue in list(self._job_queues.values()):
-            if reference in (queue.name, queue.arn):
-                return queue
-        raise rules.refused(f"JobQueue {reference} not found.")
-
-    def find_definition(self, reference: str) -> JobDefinition:
-        """
-        Look a job definition up by name, ``name:revision`` or ARN.
-
-        :raises AwsError: if there is none that is active
-        """
-        active = [d for d in self.get_job_definitions(reference) if d.status == "ACTIVE"]
-        if not active:
-            raise rules.refused(f"JobDefinition name {reference} does not exist or is not in ACTIVE status")
-        return max(active, key=lambda d: d.revision)
-
-    def get_job_definitions(self, identifier: str) -> list[JobDefinition]:
-        """Look job definitions up by name, ``name:revision`` (which moto does not know here) or ARN."""
-        name = name_of(identifier)
-        return [
-            d for d in list(self._job_definitions.values()) if name in (d.name, f"{d.name}:{d.revision}", d.arn)
-        ]
-
-    def create_compute_environment(
-        self,
-        compute_environment_name: str,
-        _type: str,
-        state: str,
-        compute_resources: dict[str, Any],
-        service_role: str,
-        tags: dict[str, str] | None = None,
-    ) -> ComputeEnvironment:
-        """Create a compute environment; without a role it gets the service-linked one, as on AWS."""
-        return super().create_compute_environment(
-            compute_environment_name,
-            _type,
-            state or "ENABLED",
-            compute_resources,
-            service_role or self._service_role(),
-            tags,
-        )
-
-    def _service_role(self) -> str:
-        try:
-            return str(self.iam_backend.get_role(SERVICE_ROLE).arn)
-        except NotFoundException:
-            return str(
-                self.iam_backend.create_role(
-                    role_name=SERVICE_ROLE,
-                    assume_role_policy_document="{}",
-                    path="/aws-service-role/batch.amazonaws.com/",
-                    permissions_boundary=None,
-                    description="",
-                    tags=[],
-                    max_session_duration="3600",
-                    linked_service="batch.amazonaws.com",
-                ).arn
-            )
-
-
-# moto finds a backend's URLs through the module that its class claims to come from.
-LocalBatchBackend.__module__ = BatchBackend.__module__
 
 
 class Batch:
@@ -444,6 +372,7 @@ class Batch:
             log_stream=f"{job.definition.partition(':')[0]}/{CONTAINER}/{part.id}",
             instance_arn=instance_arn,
         )
+        self.account.outputs.expect(part, attempt.life, _stream(job, attempt))
         job.attempts.append(attempt)
         self._parts[part.id] = job
         self.account.accept(
@@ -569,6 +498,17 @@ def _container(
             if properties.get(name):
                 container[name] = properties[name]
     return container
+
+
+def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:
+    """Return where Batch sends the output of an attempt, None if its log driver is not awslogs."""
+    configuration = job.container.get("logConfiguration") or {}
+    if configuration.get("logDriver", DRIVER) != DRIVER:
+        return None
+    options = configuration.get("options") or {}
+    return Stream(
+        options.get("awslogs-region") or job.region, options.get("awslogs-group") or LOG_GROUP, attempt.log_stream
+    )
 
 
 def _instance_arn(job: BatchJob, queue: JobQueue, backend: LocalBatchBackend) -> str | None:

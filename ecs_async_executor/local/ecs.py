@@ -37,6 +37,7 @@ from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.outputs import stream_of
 from ecs_async_executor.local.runners import NOT_STARTED
 from ecs_async_executor.local.scaling import ScalingGroup, ScalingGroups
 
@@ -339,11 +340,14 @@ class Ecs:
             number=number,
             attempt=attempt,
         )
+        life = Life(now)
+        printing = next(d for d in definition.container_definitions if d["name"] == main)
+        self.account.outputs.expect(job, life, stream_of(printing, job.id, backend.region_name))
         network = (params.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
         base = cluster.arn.replace(":cluster/", ":task/", 1)
         return Task(
             job=job,
-            life=Life(now),
+            life=life,
             sequence=number,
             task_arn=f"{base}/{job.id}",
             cluster_arn=cluster.arn,

@@ -12,8 +12,6 @@ import contextlib
 import io
 import json
 import random
-import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
-from uuid import uuid4
 
 from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -31,38 +28,22 @@ from ecs_async_executor.local.account import Account, Service
 from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
+from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.scripted import ScriptedRunner
+from ecs_async_executor.local.wire import (
+    BATCH_PATH,
+    JSON_TYPES,
+    TARGET,
+    break_off,
+    code_of,
+    error_reply,
+    json_reply,
+    operation_of,
+    params_of,
+    region_of,
+    spoilt,
+)
 
-TARGET = "AmazonEC2ContainerServiceV20141113"
-BATCH_PATH = "/v1/"
-BATCH_OPERATIONS = {
-    name.lower(): name
-    for name in (
-        "CancelJob",
-        "CreateComputeEnvironment",
-        "CreateJobQueue",
-        "CreateSchedulingPolicy",
-        "DeleteComputeEnvironment",
-        "DeleteJobQueue",
-        "DeleteSchedulingPolicy",
-        "DeregisterJobDefinition",
-        "DescribeComputeEnvironments",
-        "DescribeJobDefinitions",
-        "DescribeJobQueues",
-        "DescribeJobs",
-        "DescribeSchedulingPolicies",
-        "ListJobs",
-        "ListSchedulingPolicies",
-        "RegisterJobDefinition",
-        "SubmitJob",
-        "TerminateJob",
-        "UpdateComputeEnvironment",
-        "UpdateJobQueue",
-        "UpdateSchedulingPolicy",
-    )
-}
-"""The operations of Batch by the last part of their path, the only place where a client names them."""
-JSON_TYPES = {"ecs": "application/x-amz-json-1.1", "batch": "application/json"}
 MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
 
@@ -171,7 +152,7 @@ class Front:
             # moto's own reset would cover every account in this process.
             await asyncio.get_running_loop().run_in_executor(None, self.reset)
             return web.json_response({"status": "ok"})
-        name, operation = _operation(request, body)
+        name, operation = operation_of(request, body)
         service = self.account.services.get(name)
         figures = self.statistics.operation(operation)
         now = time.time()
@@ -205,9 +186,9 @@ class Front:
             else:
                 response = await self._work(request, service, operation, body, figures, fault)
         except AwsError as error:
-            early, response = None, _error(error, service)
+            early, response = None, error_reply(error, service)
         if response.status >= HTTPStatus.BAD_REQUEST:
-            code = _code_of(response)
+            code = code_of(response)
             figures.errors[code] = figures.errors.get(code, 0) + 1
         if fault is None or early is not None:
             return response
@@ -229,19 +210,21 @@ class Front:
         fault: Fault | None,
     ) -> web.Response:
         if service is None:
+            if request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET):
+                await asyncio.get_running_loop().run_in_executor(self._moto, self.account.outputs.deliver)
             return await self._forward(request, body)
-        region = _region(request.headers.get("Authorization", "")) or self.region
+        region = region_of(request.headers.get("Authorization", "")) or self.region
         if operation not in service.operations:
             self._limit(service, operation, {}, region)
             service.prepare(region)
             return await self._forward(request, body)
-        params = _params(body)
+        params = params_of(body)
         items = params.get("tasks" if operation == "DescribeTasks" else "jobs")
         if isinstance(items, list):
             figures.items += len(items)
         self._limit(service, operation, params, region)
         try:
-            return _json(service.call(operation, params, region, fault), service=service)
+            return json_reply(service.call(operation, params, region, fault), service=service)
         except (AttributeError, KeyError, TypeError) as error:
             # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
@@ -271,13 +254,13 @@ class Front:
                 content_type="text/html",
             )
         if kind in ("reset_before", "close_before"):
-            return _break(request, reset=kind == "reset_before")
+            return break_off(request, reset=kind == "reset_before")
         if kind == "hang":
             return await self._hang(request, fault)
         if service is not None and kind in ("failures", "empty", "missing"):
-            region = _region(request.headers.get("Authorization", "")) or self.region
-            text = service.without(operation, kind, _params(body), region, fault)
-            return _json(text, service=service) if text is not None else None
+            region = region_of(request.headers.get("Authorization", "")) or self.region
+            text = service.without(operation, kind, params_of(body), region, fault)
+            return json_reply(text, service=service) if text is not None else None
         return None
 
     async def _after(
@@ -286,29 +269,29 @@ class Front:
         """Return the answer as a fault changes it."""
         kind = fault.kind
         if kind == "error_after":
-            return _error(AwsError(fault.code, fault.message, fault.status), service)
+            return error_reply(AwsError(fault.code, fault.message, fault.status), service)
         if kind in ("reset_after", "close_after"):
-            return _break(request, reset=kind == "reset_after")
+            return break_off(request, reset=kind == "reset_after")
         if kind == "hang_after":
             return await self._hang(request, fault)
         if kind == "garbage":
-            return _json("\x00<not json>", service=service)
+            return json_reply("\x00<not json>", service=service)
         if kind in ("unknown_status", "odd_record"):
-            return _spoilt(response, kind)
+            return spoilt(response, kind)
         if kind == "truncate":
             content = response.body if isinstance(response.body, bytes) else b""
             partial = web.StreamResponse(status=response.status, headers=response.headers)
             partial.content_length = len(content)
             await partial.prepare(request)
             await partial.write(content[: len(content) // 2])
-            _break(request, reset=False)
+            break_off(request, reset=False)
             return partial
         return response
 
     async def _hang(self, request: web.BaseRequest, fault: Fault) -> web.Response:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.closing.wait(), fault.seconds)
-        return _break(request, reset=True)
+        return break_off(request, reset=True)
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
         """Have moto answer a request."""
@@ -405,10 +388,10 @@ class Front:
             data = json.loads(body) if body else {}
             reply = await self._controlled(request.method, request.path.split("/")[2:], request.query, data)
         except KeyError as error:
-            return _json(json.dumps({"error": f"there is no {error.args[0]}"}), 404)
+            return json_reply(json.dumps({"error": f"there is no {error.args[0]}"}), 404)
         except (ValueError, TypeError) as error:
-            return _json(json.dumps({"error": str(error)}), 400)
-        return _json(json.dumps(reply))
+            return json_reply(json.dumps({"error": str(error)}), 400)
+        return json_reply(json.dumps(reply))
 
     async def _controlled(self, method: str, path: list[str], query: Mapping[str, str], data: Any) -> Any:
         match method, path:
@@ -508,100 +491,3 @@ def _seconds(data: Any) -> float | tuple[float, float]:
         return float(data)
     msg = f"not a number of seconds or a pair of them: {data!r}"
     raise ValueError(msg)
-
-
-def _operation(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
-    """Return the service, or an empty text if it is none of ours, and the operation."""
-    target, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
-    if operation:
-        return ("ecs" if target == TARGET else ""), operation
-    if request.method == "POST" and request.path.startswith(BATCH_PATH):
-        operation = BATCH_OPERATIONS.get(request.path[len(BATCH_PATH) :], "")
-        if operation:
-            return "batch", operation
-    for part in body[:2048].split(b"&") if body.startswith((b"Action=", b"Version=")) else ():
-        if part.startswith(b"Action="):
-            return "", part[7:].decode()
-    return "", f"{request.method} {request.path}"
-
-
-def _params(body: bytes) -> dict[str, Any]:
-    """
-    Return the parameters of a request.
-
-    :raises AwsError: if they are not a JSON object
-    """
-    try:
-        params = json.loads(body or b"{}")
-    except ValueError:
-        params = None
-    if not isinstance(params, dict):
-        raise AwsError("SerializationException", "The request is not a JSON object.")
-    return params
-
-
-def _region(authorization: str) -> str | None:
-    _, _, scope = authorization.partition("Credential=")
-    parts = scope.split(",", 1)[0].split("/")
-    return parts[-3] if len(parts) >= 5 else None  # noqa: PLR2004
-
-
-def _json(text: str, status: int = 200, *, service: Service | None = None) -> web.Response:
-    content_type = JSON_TYPES[service.name if service is not None else "ecs"]
-    return web.Response(
-        body=text.encode(),
-        status=status,
-        headers={"Content-Type": content_type, "x-amzn-RequestId": str(uuid4())},
-    )
-
-
-def _error(error: AwsError, service: Service | None) -> web.Response:
-    """Return an error in the service's format: Batch has the code in a header."""
-    fields = {"message": error.message, **error.fields}
-    if service is not None and service.name == "batch":
-        response = _json(json.dumps(fields), error.status, service=service)
-        response.headers["x-amzn-ErrorType"] = error.code
-        return response
-    return _json(json.dumps({"__type": error.code, **fields}), error.status)
-
-
-def _spoilt(response: web.Response, kind: str) -> web.Response:
-    """Return an answer with implausible tasks or jobs."""
-    content = json.loads(response.body) if isinstance(response.body, bytes) else {}
-    status = "lastStatus" if "tasks" in content else "status"
-    records = content.get("tasks") or content.get("jobs") or content.get("jobSummaryList") or []
-    if kind == "unknown_status":
-        for record in records:
-            record[status] = "UNHEARD_OF"
-    elif records:
-        names = {
-            name: records[0][name] for name in ("taskArn", "jobId", "jobArn", "jobName") if name in records[0]
-        }
-        odd = {status: 7, "createdAt": "yesterday", "container": "none", "containers": "none", "attempts": 7}
-        records[0] = names | odd
-    response.body = json.dumps(content).encode()
-    return response
-
-
-def _code_of(response: web.Response) -> str:
-    code = response.headers.get("x-amzn-ErrorType")
-    if code is not None:
-        return code
-    try:
-        return str(json.loads(response.body)["__type"]).rsplit("#", 1)[-1]  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError):
-        return f"HTTP {response.status}"
-
-
-def _break(request: web.BaseRequest, *, reset: bool) -> web.Response:
-    """End the connection without an answer; aiohttp drops the response returned here."""
-    transport = request.transport
-    if transport is not None:
-        if reset:
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            transport.abort()
-        else:
-            transport.close()
-    return web.Response()

@@ -147,7 +147,8 @@ _TEXTS_OF_MALFORMED: Final = (
 # --- reasons of failures ------------------------------------------------------------------------------------
 
 _NO_CAPACITY_REASON = re.compile(
-    r"^(RESOURCE|AGENT|INACTIVE)\b|capacity|reached the limit on the number of|placement constraint unsatisfied",
+    r"^(RESOURCE|AGENT|INACTIVE)\b|no active instances|capacity|reached the limit on the number of"
+    r"|placement constraint unsatisfied",
     re.IGNORECASE,
 )
 _IMPOSSIBLE_REASON = re.compile(r"^(ATTRIBUTE|LOCATION)\b")
@@ -158,9 +159,10 @@ def kind_of_failure(reason: str) -> Kind:
     """
     Return what the reason of an entry in RunTask's ``failures[]`` means.
 
-    An unknown reason is REFUSED: nothing was done, and it may pass.
+    An unknown reason is REFUSED: nothing was done, and it may pass. No reason at all is CAPACITY: of an answer
+    older than an hour ECS repeats only how many failures it had.
     """
-    if _NO_CAPACITY_REASON.search(reason):
+    if not reason or _NO_CAPACITY_REASON.search(reason):
         return Kind.CAPACITY
     return Kind.INVALID if _IMPOSSIBLE_REASON.search(reason) else Kind.REFUSED
 

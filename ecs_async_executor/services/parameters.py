@@ -1,5 +1,7 @@
 """
-Parameters: which of a request's the SDK would refuse, or has refused. Values are never shown.
+Parameters: numbers become the text that an API wants; what the SDK would refuse, or has refused, is named.
+
+No message shows a value.
 
 Imports :mod:`~ecs_async_executor.services.redaction`, and botocore when a request is checked.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -17,9 +21,48 @@ from ecs_async_executor.services.redaction import redacted
 # --- before a request is sent: by the SDK's description of the operation ---------------------------------------
 
 
+def with_numbers_as_text(service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return parameters with text in place of each number that the API wants as text, such as a task's ``cpu``.
+
+    The result shares what it can with the argument. The first call for an operation reads the SDK's description of
+    the service, which takes a tenth of a second.
+
+    :param service: the service's name in the SDK
+    :param operation: the operation's name in the API
+    """
+    result: dict[str, Any] = _as_text(_input_shape(service, operation), parameters)
+    return result
+
+
+def _as_text(shape: Any, value: Any) -> Any:
+    # Only what JSON has: other objects are the user's, and may do anything when they are read.
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is dict and shape.type_name in {"structure", "map"}:
+        changed: dict[str, Any] = {}
+        members = shape.members if shape.type_name == "structure" else dict.fromkeys(value, shape.value)
+        for key, one in value.items():
+            if type(one) is not str and key in members and (new := _as_text(members[key], one)) is not one:
+                changed[key] = new
+        return {**value, **changed} if changed else value
+    if kind in {list, tuple} and shape.type_name == "list":
+        items = [_as_text(shape.member, one) for one in value]
+        return value if all(map(operator.is_, items, value)) else items
+    return str(value) if shape.type_name == "string" and _is_number_for_text(shape, value) else value
+
+
+def _is_number_for_text(shape: Any, value: Any) -> bool:
+    """Return whether a value is a number that can stand for text; no word of an enumeration is a number."""
+    return type(value) in {int, float} and math.isfinite(value) and not shape.enum
+
+
 def wrong_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> Iterator[str]:
     """
-    Yield a sentence for each parameter whose name or type the SDK would refuse.
+    Yield a sentence for each parameter whose name or type is wrong, as the SDK would refuse it.
+
+    A number is right for text: see :func:`with_numbers_as_text`.
 
     :param service: the service's name in the SDK
     :param operation: the operation's name in the API
@@ -67,6 +110,8 @@ def _fits(shape: Any, value: Any) -> bool:
         return True
     if isinstance(value, bool):
         return bool(shape.type_name == "boolean")
+    if shape.type_name == "string" and _is_number_for_text(shape, value):
+        return True
     return isinstance(value, _SDK_TYPES[shape.type_name][1])
 
 

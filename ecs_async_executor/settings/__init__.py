@@ -18,6 +18,7 @@ from ecs_async_executor.settings.describing import settings_table as settings_ta
 from ecs_async_executor.settings.reading import ConfReader as ConfReader
 from ecs_async_executor.settings.reading import Settings as Settings
 from ecs_async_executor.settings.reading import SettingsForBatch as SettingsForBatch
+from ecs_async_executor.settings.reading import Source as Source
 from ecs_async_executor.settings.reading import load as load
 from ecs_async_executor.settings.reading import load_for_batch as load_for_batch
 from ecs_async_executor.settings.tuning import BatchTuning as BatchTuning

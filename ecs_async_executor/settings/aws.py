@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from ecs_async_executor.settings.options import Conflict, Section, flag, option, whole
@@ -41,6 +41,8 @@ class AwsSettings(Section):
     A request parameter that also has an option is moved from the parameters to that option, which it wins over. So
     the fields hold what applies, and the parameters hold the rest, in the API's spelling.
     """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # as in all other parameters
 
     parameters_option: ClassVar[str]
     """The option that holds request parameters."""
@@ -76,6 +78,10 @@ class AwsSettings(Section):
         rest = camelize(copy.deepcopy(dict(parameters)))
         moved = {name: rest.pop(key) for key, name in cls.options_of_parameters.items() if key in rest}
         return {**cls.make_room(data, moved), **moved, cls.parameters_option: rest}
+
+    def doubts(self) -> list[str]:
+        """Return what is hardly meant as it is; unlike a conflict, it may work."""
+        return []
 
     @staticmethod
     def read_parameters(value: Any) -> Any:
@@ -179,6 +185,16 @@ class EcsSettings(AwsSettings):
                 )
             )
         return found
+
+    def doubts(self) -> list[str]:
+        """Return a launch on Fargate without subnets; ``queues`` or each ``executor_config`` may have them."""
+        providers = {item["capacityProvider"] for item in self.capacity_provider_strategy or ()}
+        fargate = self.launch_type == "FARGATE" or bool(providers & {"FARGATE", "FARGATE_SPOT"})
+        if not fargate or self.subnets or self._has_own_subnets():
+            return []
+        which = "launch_type" if self.launch_type else "capacity_provider_strategy"
+        doubt = f"{which} says Fargate, but subnets is not set: a task fails unless its queue or executor_config"
+        return [f"{doubt} has a networkConfiguration"]
 
     def _has_own_subnets(self) -> bool:
         network = self.run_task_kwargs.get("networkConfiguration")

@@ -7,7 +7,9 @@ configuration comes in as a :class:`ConfReader`.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
+import difflib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,44 +37,75 @@ class ConfReader(Protocol):
         ...
 
 
+def _none_are_set(_: str) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """
+    What a configuration does not tell when it is asked for one option after the other.
+
+    :param team: Airflow's team, whose options stand in sections of their own
+    :param options_set: returns the options that are set in a section, each with the place where it is set
+    """
+
+    team: str | None = None
+    options_set: Callable[[str], Mapping[str, str]] = _none_are_set
+
+    def section(self, name: str) -> str:
+        """Return a section as it is headed in ``airflow.cfg``."""
+        return f"[{self.team}={name}]" if self.team else f"[{name}]"
+
+
+NO_SOURCE: Final = Source()
+"""Nothing but what the configuration tells."""
+
 WrongParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
 """Says what is wrong with request parameters: which of them the service's API does not accept, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings for ECS."""
+    """
+    The settings for ECS.
+
+    :param doubts: sentences about settings that work, though hardly as they are meant
+    """
 
     tuning: Tuning
     ecs: EcsSettings
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsForBatch:
-    """The settings for Batch."""
+    """The settings for Batch; ``doubts`` as in :class:`Settings`."""
 
     tuning: Tuning
     batch: BatchSettings
+    doubts: tuple[str, ...] = ()
 
 
-def load(conf: ConfReader, wrong: WrongParameters) -> Settings:
+def load(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> Settings:
     """
     Read both sections for ECS.
 
-    :param wrong: checks the RunTask parameters of each queue
-    :raises ConfigurationError: if any option of either section is not valid; names them all
+    :param wrong: checks the RunTask parameters of all launches, and those of each queue
+    :raises ConfigurationError: if any option of either section is not valid, or if our own has one that does not
+        exist; names them all
     """
-    return Settings(*_load(conf, Tuning, EcsSettings, wrong))
+    return Settings(*_load(conf, Tuning, EcsSettings, wrong, source))
 
 
-def load_for_batch(conf: ConfReader, wrong: WrongParameters) -> SettingsForBatch:
+def load_for_batch(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> SettingsForBatch:
     """
     Read both sections for Batch.
 
-    :param wrong: checks the SubmitJob parameters of each queue
-    :raises ConfigurationError: if any option of either section is not valid; names them all
+    :param wrong: checks the SubmitJob parameters of all launches, and those of each queue
+    :raises ConfigurationError: as :func:`load` does
     """
-    return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong))
+    return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong, source))
 
 
 _Section = TypeVar("_Section", bound=Section)
@@ -81,48 +114,73 @@ _Aws = TypeVar("_Aws", bound=AwsSettings)
 
 
 def _load(
-    conf: ConfReader, tuning_model: type[_Tuning], aws_model: type[_Aws], wrong: WrongParameters
-) -> tuple[_Tuning, _Aws]:
-    tuning, problems = _read(conf, tuning_model)
+    conf: ConfReader,
+    tuning_model: type[_Tuning],
+    aws_model: type[_Aws],
+    wrong: WrongParameters,
+    source: Source,
+) -> tuple[_Tuning, _Aws, tuple[str, ...]]:
+    tuning, problems = _read(conf, tuning_model, source)
+    problems += _unknown(tuning_model, source)
     if tuning is not None:
-        subject = _subject(tuning_model, "queues", "")
+        subject = _subject(tuning_model, source, "queues", "")
         problems += [
             f"{subject} is not valid for queue {queue}: {problem}"
             for queue, overrides in tuning.queues.items()
             for problem in wrong(overrides)
         ]
-    aws, more = _read(conf, aws_model)
+    aws, more = _read(conf, aws_model, source)
     problems += more
-    conn_id = conf.get(aws_model.section, "conn_id", fallback=None)
-    if conn_id and not _amazon_provider_is_installed():
-        problems.append(
-            f"{_subject(aws_model, 'conn_id', conn_id)} is a connection, which needs the amazon provider: install "
-            "it (pip install 'ecs-async-executor[amazon]'), or unset conn_id"
-        )
+    if aws is not None:
+        subject = _subject(aws_model, source, aws_model.parameters_option, "")
+        wrongs = wrong(getattr(aws, aws_model.parameters_option))
+        problems += [f"{subject} is not valid: {problem}" for problem in wrongs]
     if tuning is None or aws is None or problems:
         raise ConfigurationError(problems)
-    return tuning, aws
+    # The section is the provider's: another version of it, or a subclass, may have options that this one lacks.
+    doubts = [f"{source.section(aws_model.section)} {doubt}" for doubt in aws.doubts()]
+    return tuning, aws, (*_unknown(aws_model, source), *doubts)
 
 
-def _read(conf: ConfReader, model: type[_Section]) -> tuple[_Section | None, list[str]]:
+def _unknown(model: type[Section], source: Source) -> list[str]:
+    """Name the options that are set and do not exist."""
+    options = list(model.model_fields)
+    found = []
+    for name, place in source.options_set(model.section).items():
+        if name in options:
+            continue
+        meant = difflib.get_close_matches(name.lower(), options, 1)
+        way_out = f"did you mean {meant[0]}?" if meant else f"the options are {', '.join(options)}"
+        found.append(f"{source.section(model.section)} {name} ({place}) is not an option: {way_out}")
+    return found
+
+
+def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Section | None, list[str]]:
     """Return the section, None if an option is not valid, and a sentence for each problem."""
-    raw = {name: conf.get(model.section, name, fallback=None) for name in model.model_fields}
-    raw = {name: value for name, value in raw.items() if value is not None}
+    raw: dict[str, Any] = {}
     problems: dict[str, str] = {}
     bad: set[str] = set()
+    for name in model.model_fields:
+        value = _text(conf, model, name)
+        if value is _NOT_READABLE:
+            problems[name] = f"{source.section(model.section)} {name} (value not shown) has a single %: write %%"
+            bad.add(name)
+        elif value is not None:
+            raw[name] = value
 
     def collect(conflict: Conflict) -> None:
         if bad.isdisjoint(conflict.names):
-            problems[conflict.text] = f"[{model.section}] {conflict.text}"
+            problems[conflict.text] = f"{source.section(model.section)} {conflict.text}"
 
     context = {"conflict": collect}
+    settings = None
     try:
         settings = model.model_validate(raw, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             name = str(details["loc"][0])
             if name not in bad:
-                problems[name] = _problem(model, raw, details)
+                problems[name] = _problem(model, source, raw, details)
             bad.add(name)
         # Conflicts are only looked for when each option is valid: look again without the invalid ones, so that one
         # start reports everything.
@@ -130,18 +188,33 @@ def _read(conf: ConfReader, model: type[_Section]) -> tuple[_Section | None, lis
         rest |= {name: "x" for name in bad if model.model_fields[name].is_required()}
         with contextlib.suppress(ValidationError):  # a moved parameter is not valid, which is reported already
             model.model_validate(rest, context=context)
-        return None, list(problems.values())
-    return settings, list(problems.values())
+    if (connection := raw.get("conn_id")) and not _amazon_provider_is_installed():
+        problems["provider"] = (
+            f"{_subject(model, source, 'conn_id', connection)} is a connection, which needs the amazon provider: "
+            "install it (pip install 'ecs-async-executor[amazon]'), or unset conn_id"
+        )
+    return None if bad else settings, list(problems.values())
 
 
-def _problem(model: type[Section], raw: Mapping[str, Any], error: ErrorDetails) -> str:
+_NOT_READABLE: Final = object()
+
+
+def _text(conf: ConfReader, model: type[Section], name: str) -> Any:
+    try:
+        return conf.get(model.section, name, fallback=None)
+    except configparser.InterpolationError:  # its text quotes the value, which may hold secrets
+        return _NOT_READABLE
+
+
+def _problem(model: type[Section], source: Source, raw: Mapping[str, Any], error: ErrorDetails) -> str:
     """Return what is wrong with an option, as a sentence that names it, its value and the way out."""
     name, inside = str(error["loc"][0]), error["loc"][1:]
     allowed = describe_option(model, name).allowed
     if error["type"] == "missing":
-        return f"[{model.section}] {name} is not set: set it to {allowed}"
+        own = " (a team has options of its own)" if source.team else ""
+        return f"{source.section(model.section)} {name} is not set: set it to {allowed}{own}"
     value = raw.get(name, error["input"]) if inside else error["input"]
-    subject = _subject(model, name, value)
+    subject = _subject(model, source, name, value)
     if issubclass(model, AwsSettings) and model.parameters_option in raw:
         is_moved = name in model.options_of_parameters.values() and raw.get(name) != value
         subject += f" (from {model.parameters_option})" if is_moved else ""
@@ -155,14 +228,15 @@ def _problem(model: type[Section], raw: Mapping[str, Any], error: ErrorDetails) 
     return f"{subject} is not valid: it must be {allowed}{where}"
 
 
-def _subject(model: type[Section], name: str, value: Any) -> str:
+def _subject(model: type[Section], source: Source, name: str, value: Any) -> str:
     """Return an option with its value, unless that may hold secrets."""
+    section = source.section(model.section)
     if not model.model_fields[name].repr:
-        return f"[{model.section}] {name} (value not shown)"
+        return f"{section} {name} (value not shown)"
     shown = repr(value)
     if len(shown) > _SHOWN_CHARACTERS:
         shown = f"{shown[:_SHOWN_CHARACTERS]}..."
-    return f"[{model.section}] {name} = {shown}"
+    return f"{section} {name} = {shown}"
 
 
 def _amazon_provider_is_installed() -> bool:

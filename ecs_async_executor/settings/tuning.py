@@ -101,12 +101,22 @@ class Tuning(Section):
         float,
         seconds(
             "How long AWS may answer that it does not know a container that it has just started. After that, the "
-            "container counts as lost.",
+            "container counts as lost. AWS answers so for some seconds after a launch.",
             example="120",
-            low=0,
+            low=1,
             high=3600,
         ),
     ] = 60.0
+    lost_container_grace: Annotated[
+        float,
+        seconds(
+            "How long AWS may answer that it does not know a container that it has described as running. After "
+            "that, the executor asks AWS to stop it, and the task instance fails.",
+            example="600",
+            low=1,
+            high=86400,
+        ),
+    ] = 300.0
     permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, cluster, task definition")] = (
         _PERMANENT_ERROR_GRACE
     )

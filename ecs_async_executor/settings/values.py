@@ -26,7 +26,12 @@ RULE: Final = "rule"
 QUEUE: Final = "queue"
 """The value of one queue breaks a rule: continues "is not valid for"."""
 
-LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES")
+LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL")
+MANAGED_INSTANCES: Final = "MANAGED_INSTANCES"
+INSTEAD_OF_MANAGED_INSTANCES: Final = (
+    "RunTask refuses the launch type MANAGED_INSTANCES: set capacity_provider_strategy to the capacity provider "
+    "of the managed instances instead, and no launch type"
+)
 
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """What AWS Batch accepts as the name of a job."""
@@ -148,6 +153,8 @@ def _camelize_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
 
 
 def _check_launch_type(value: str) -> str:
+    if value == MANAGED_INSTANCES:
+        raise _refuse(RULE, INSTEAD_OF_MANAGED_INSTANCES)
     if value not in LAUNCH_TYPES:
         raise PydanticCustomError("launch_type", "no launch type")
     return value

@@ -130,7 +130,7 @@ CLOUDS: Mapping[str, Cloud] = {
         every="*Job*",
         placed='"value": "{}"',
         stuck="RUNNABLE",
-        limits={"batch": Rate(500, 400)},
+        limits={"batch": Rate(500, 400), "batch_read": Rate(300, 300), "batch_modify": Rate(400, 400)},
         no_capacity=({"kind": "stuck", "seconds": 5.0},),
         concurrent=False,
     ),

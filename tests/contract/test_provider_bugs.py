@@ -2,7 +2,7 @@
 Bugs of the amazon provider's executor that are not ours: engine and backend against the local ECS.
 
 docs/guarantees.md lists them all, with their tests: those about settings and requests are in tests/differential,
-those about Airflow's side in tests/airflow.
+those about Airflow's side in tests/adapter.
 """
 
 from __future__ import annotations

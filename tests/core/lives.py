@@ -88,8 +88,8 @@ def tracked(phase: Phase, demand: Demand = WANTED, **fields: Any) -> Tracked:
     return Tracked(launch, 1, NOW - 1.0, phase, demand, **fields)
 
 
-def refusal(kind: Kind, *resource_ids: str, **fields: Any) -> Refused:
-    return Refused(BackendError(kind, "Code", "words", resource_ids), **fields)
+def refusal(kind: Kind, *resource_ids: str, token_used: bool = False, **fields: Any) -> Refused:
+    return Refused(BackendError(kind, "Code", "words", resource_ids, token_used=token_used), **fields)
 
 
 def kinds(effects: list[Effect]) -> list[type]:

@@ -7,16 +7,21 @@ import itertools
 
 import pytest
 
+from ecs_async_executor.core.attempts import is_news_at_gate
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import (
     Barred,
     Because,
+    Doubted,
     Effect,
     Emit,
     Enqueue,
+    Event,
     Forget,
+    Found,
     LookInstead,
     Poll,
+    Replied,
     Search,
     Unblocked,
 )
@@ -28,6 +33,8 @@ from ecs_async_executor.core.phases import (
     Ended,
     InDoubt,
     Patience,
+    Phase,
+    Running,
     Searching,
     SearchPlace,
     Sending,
@@ -37,9 +44,13 @@ from ecs_async_executor.core.phases import (
 )
 from ecs_async_executor.core.table import step
 from tests.core.lives import (
+    HANDLE,
+    LAUNCH,
     NOW,
+    PENDING,
     REVOKED,
     RULES,
+    RUNS,
     SPEC,
     in_doubt,
     inherited,
@@ -51,6 +62,7 @@ from tests.core.lives import (
     waiting,
 )
 
+TOKENED = dataclasses.replace(LAUNCH, tokened=True)
 OURS = Doubt(NOW - 5.0, SPEC)
 REFUSALS: dict[tuple[Kind, bool], tuple[type, list[type]]] = {
     (Kind.THROTTLED, False): (Waiting, [Enqueue]),
@@ -59,6 +71,8 @@ REFUSALS: dict[tuple[Kind, bool], tuple[type, list[type]]] = {
     (Kind.CONCURRENT, True): (InDoubt, [Enqueue]),
     (Kind.AMBIGUOUS, False): (InDoubt, [Enqueue]),
     (Kind.AMBIGUOUS, True): (InDoubt, [Enqueue]),
+    (Kind.UNSENT, False): (Waiting, [Enqueue]),
+    (Kind.UNSENT, True): (InDoubt, [Enqueue]),
     (Kind.CAPACITY, False): (Waiting, [Enqueue]),
     (Kind.CAPACITY, True): (InDoubt, [Enqueue]),
     (Kind.CREDENTIALS, False): (Waiting, [Enqueue]),
@@ -67,8 +81,8 @@ REFUSALS: dict[tuple[Kind, bool], tuple[type, list[type]]] = {
     (Kind.REFUSED, True): (InDoubt, [Enqueue]),
     (Kind.INVALID, False): (Ended, [Finished, Forget]),
     (Kind.INVALID, True): (Searching, [Search]),
-    (Kind.CONFLICT, False): (InDoubt, [Enqueue]),
-    (Kind.CONFLICT, True): (InDoubt, [Enqueue]),
+    (Kind.CONFLICT, False): (Waiting, [Enqueue]),
+    (Kind.CONFLICT, True): (Searching, [Search]),
     (Kind.NOT_FOUND, False): (Ended, [Finished, Forget]),
     (Kind.NOT_FOUND, True): (Searching, [Search]),
 }
@@ -84,12 +98,81 @@ def test_every_refusal(kind: Kind, maybe_sent: bool) -> None:
     effects = step(launch, refusal(kind), NOW, RULES)
     phase = launch.phase
     assert (type(phase), kinds(effects)) == REFUSALS[kind, maybe_sent]
-    assert (launch.attempt, launch.used) == (1, 0)
+    assert (launch.attempt, launch.used) == (1, kind is Kind.CONFLICT)
     if isinstance(phase, InDoubt):
         assert phase.doubt.spec is SPEC, "the same bytes are sent again"
         assert phase.doubt.since == (NOW - 5.0 if maybe_sent else NOW)
     if isinstance(phase, Searching):
         assert phase.place == SearchPlace("default", "mark")
+
+
+FAILURES = (Kind.CAPACITY, Kind.REFUSED)
+"""What an answer that the service made after it took the client token can mean."""
+
+
+@pytest.mark.parametrize("kind", FAILURES, ids=str)
+@pytest.mark.parametrize("inherits", [False, True], ids=["own", "adopted"])
+def test_a_failure_that_the_client_token_may_remember_uses_its_number_up(kind: Kind, inherits: bool) -> None:
+    launch = tracked(sending(Doubt(NOW - 5.0, inherited=True) if inherits else None))
+    for number in (2, 3):
+        assert kinds(step(launch, refusal(kind, token_used=True), NOW, RULES)) == [Enqueue]
+        assert isinstance(launch.phase, InDoubt if inherits else Waiting)
+        assert launch.client_token(SPEC) == f"id-{number}"
+        launch.phase = sending(launch.phase.doubt if isinstance(launch.phase, InDoubt) else None)
+    assert kinds(step(launch, refusal(Kind.CONFLICT), NOW, RULES)) == [Enqueue]
+    assert launch.client_token(SPEC) == "id-4"
+
+
+@pytest.mark.parametrize(("kind", "inherits"), [*itertools.product((*FAILURES, Kind.CONFLICT), (False, True))])
+def test_a_number_that_is_used_up_while_an_earlier_request_under_it_is_in_doubt_is_left_after_a_search(
+    kind: Kind, inherits: bool
+) -> None:
+    doubt = Doubt(NOW - 5.0, SPEC, inherits)
+    launch = tracked(sending(doubt), launch=TOKENED)
+    assert kinds(step(launch, refusal(kind, token_used=True), NOW, RULES)) == [Search]
+    assert isinstance(launch.phase, Searching)
+    assert (launch.phase.place, launch.phase.sent) == (SearchPlace("default", "mark"), True)
+    # A request that is still on its way shows up in the listing by then.
+    for at in range(0, int(RULES.absent_grace), int(RULES.search_interval)):
+        assert kinds(step(launch, Found(None), NOW + at, RULES)) == [Search]
+    assert kinds(step(launch, Found(None), NOW + RULES.absent_grace, RULES)) == [Enqueue]
+    after: Phase = launch.phase
+    assert isinstance(after, InDoubt if inherits else Waiting)
+    assert not isinstance(after, InDoubt) or not after.doubt.ours
+    assert launch.client_token(SPEC) == "id-2"
+
+
+def test_a_container_that_such_a_search_finds_is_the_launchs() -> None:
+    launch = tracked(sending(OURS))
+    step(launch, refusal(Kind.CAPACITY, token_used=True), NOW, RULES)
+    assert kinds(step(launch, Found(RUNS), NOW, RULES)) == [Poll, Launched]
+    assert isinstance(launch.phase, Running)
+
+
+def test_a_refusal_made_before_the_client_token_was_taken_uses_nothing_up() -> None:
+    for kind in (Kind.CAPACITY, Kind.REFUSED, Kind.THROTTLED, Kind.CREDENTIALS):
+        launch = tracked(sending())
+        step(launch, refusal(kind), NOW, RULES)
+        assert launch.client_token(SPEC) == "id-1"
+
+
+@pytest.mark.parametrize("doubt", [None, OURS, Doubt(NOW - 5.0, inherited=True)], ids=["none", "ours", "theirs"])
+@pytest.mark.parametrize("event", [Replied(PENDING), refusal(Kind.CONFLICT, HANDLE.id)], ids=["reply", "conflict"])
+def test_a_client_token_that_leads_to_a_container_which_never_started_is_used_up(
+    doubt: Doubt | None, event: Event
+) -> None:
+    launch = tracked(sending(doubt), attempt=2, past=(HANDLE.id,))
+    assert kinds(step(launch, event, NOW, RULES)) == [Enqueue]
+    assert isinstance(launch.phase, InDoubt if doubt is not None and doubt.inherited else Waiting)
+    assert (launch.attempt, launch.client_token(SPEC)) == (2, "id-3")
+
+
+def test_after_a_silence_a_launch_with_numbers_of_its_own_is_searched_for_before_it_is_sent_again() -> None:
+    plain, numbered = tracked(in_doubt()), tracked(in_doubt(), used=1)
+    assert step(plain, Doubted(), NOW, RULES) == []
+    assert kinds(step(numbered, Doubted(), NOW, RULES)) == [Search]
+    assert isinstance(numbered.phase, Searching)
+    assert numbered.phase.onward == in_doubt()
 
 
 @pytest.mark.parametrize("kind", Kind, ids=str)
@@ -167,6 +250,19 @@ def test_a_launch_at_a_closed_gate_is_failed_when_the_answers_have_lasted_too_lo
     assert isinstance(launch.phase.report, Finished)
     assert launch.phase.report.reason == f"ECS {words} the container for 140 s: words"
     assert len(told) == 1
+
+
+def test_a_gate_that_has_refused_nothing_since_is_no_news() -> None:
+    launch, event = tracked(waiting()), barred(Kind.CAPACITY, NOW + 5.0)
+    assert is_news_at_gate(launch, event, NOW, RULES)
+    step(launch, event, NOW + 5.0, RULES)
+    assert not is_news_at_gate(launch, event, NOW + 6.0, RULES)
+    assert is_news_at_gate(launch, barred(Kind.CAPACITY, NOW + 10.0), NOW + 10.0, RULES)
+    assert is_news_at_gate(launch, barred(Kind.REFUSED, NOW + 5.0), NOW + 6.0, RULES)
+    ours = tracked(in_doubt(NOW))
+    step(ours, event, NOW + 5.0, RULES)
+    assert not is_news_at_gate(ours, event, NOW + 6.0, RULES)
+    assert is_news_at_gate(ours, event, NOW + RULES.resend_window, RULES)
 
 
 def test_what_the_gate_answered_before_the_launch_came_does_not_count() -> None:

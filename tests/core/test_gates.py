@@ -53,6 +53,17 @@ def test_a_probe_that_succeeds_opens_the_gate_and_forgets() -> None:
     assert gate.next_probe_at == 25.0
 
 
+def test_a_probe_whose_answer_was_about_something_else_is_followed_by_the_next_at_once() -> None:
+    gate = Gate()
+    gate.refused(0.0, "AGENT")
+    gate.probe_started(5.0)
+    gate.void(5.5)
+    assert gate.next_probe_at == 5.5
+    assert not gate.is_open
+    gate.void(6.0)
+    assert gate.next_probe_at == 5.5, "no probe was out"
+
+
 def test_what_was_sent_before_the_gate_closed_decides_nothing() -> None:
     gate = Gate()
     gate.refused(0.0, "first")

@@ -27,7 +27,7 @@ VERDICTS = {
     (Kind.REFUSED, RESENT): Verdict.RESEND,
     (Kind.INVALID, FIRST): Verdict.FAIL,
     (Kind.INVALID, RESENT): Verdict.FAIL,
-    (Kind.CONFLICT, FIRST): Verdict.RESEND,
+    (Kind.CONFLICT, FIRST): Verdict.AGAIN,
     (Kind.CONFLICT, RESENT): Verdict.RESEND,
     (Kind.NOT_FOUND, FIRST): Verdict.FAIL,
     (Kind.NOT_FOUND, RESENT): Verdict.FAIL,
@@ -47,8 +47,18 @@ def test_verdict(kind: Kind, maybe_sent: bool, claimable: bool) -> None:
     assert verdict(kind, maybe_sent=maybe_sent, claimable=claimable) is expected
 
 
+@pytest.mark.parametrize(("kind", "maybe_sent"), VERDICTS, ids=str)
+def test_a_token_that_is_used_up_while_something_under_it_is_in_doubt_takes_a_search(
+    kind: Kind, maybe_sent: bool
+) -> None:
+    expected = VERDICTS[kind, maybe_sent]
+    if maybe_sent and expected is not Verdict.FAIL:
+        expected = Verdict.SEARCH
+    assert verdict(kind, maybe_sent=maybe_sent, token_used=True) is expected
+
+
 GATED = {Kind.CAPACITY, Kind.REFUSED, Kind.CREDENTIALS}
-CAPS = {Kind.THROTTLED: 5.0, Kind.CONCURRENT: 15.0, Kind.CONFLICT: 15.0}
+CAPS = {Kind.THROTTLED: 5.0, Kind.CONCURRENT: 15.0, Kind.CONFLICT: 1.0}
 
 
 @pytest.mark.parametrize("kind", GATED, ids=str)

@@ -29,6 +29,7 @@ from ecs_async_executor.core.phases import (
     Demand,
     Ended,
     InDoubt,
+    Phase,
     Running,
     Searching,
     Starting,
@@ -40,6 +41,7 @@ from ecs_async_executor.core.phases import (
 from ecs_async_executor.core.table import step
 from tests.core.lives import (
     HANDLE,
+    LAUNCH,
     LOST,
     MISSING,
     NEVER_STARTED,
@@ -54,12 +56,14 @@ from tests.core.lives import (
     RUNS,
     SPEC,
     checking,
+    in_doubt,
     kinds,
     searching,
     seen,
     tracked,
 )
 
+TOKENED = dataclasses.replace(LAUNCH, tokened=True)
 U59: dict[str, Any] = {"missing": Grace(59.0, NOW)}
 U60: dict[str, Any] = {"missing": Grace(60.0, NOW)}
 SENT: dict[str, Any] = {"sent": True}
@@ -71,7 +75,7 @@ LOST_SIGHT_OF = [Poll, Launched, SendStop, Finished, Forget]
 @pytest.mark.parametrize(
     ("state", "handle_id", "tokened", "phase"),
     [
-        (QUEUED, None, True, InDoubt),  # the launch request itself says whether there is one
+        (QUEUED, None, True, Searching),
         (QUEUED, None, False, Searching),
         (QUEUED, "arn", True, Checking),
         (RUNNING, None, True, Searching),
@@ -85,11 +89,40 @@ def test_how_an_adopted_launch_begins(
     begun = beginnings.adopted(state, handle_id, tokened=tokened, now=NOW, not_before=NOW + 1.0)
     assert type(begun) is phase
     assert begun.not_before == NOW + 1.0
-    if isinstance(begun, InDoubt):
-        assert begun.doubt.inherited
-        assert not begun.doubt.ours
-    else:
-        assert begun.adopted is state
+    assert begun.adopted is state
+    asks = state is QUEUED and handle_id is None and tokened
+    assert (isinstance(begun, Searching) and begun.onward is not None) == asks
+
+
+def test_an_adopted_launch_whose_client_tokens_are_known_asks_by_them_what_the_search_has_missed() -> None:
+    launch = tracked(adopted(), launch=TOKENED)
+    assert kinds(step(launch, Found(None), NOW, RULES)) == [Search]
+    assert kinds(step(launch, Found(None), NOW + RULES.search_interval, RULES)) == [Enqueue]
+    assert isinstance(launch.phase, InDoubt)
+    assert launch.phase.doubt.inherited
+    assert not launch.phase.doubt.ours
+    # Nor does it fail because nobody may list: the request answers as well.
+    launch = tracked(adopted(), launch=TOKENED)
+    assert kinds(asked_for(RULES.permanent_error_grace, launch, SearchRefused("denied"))) == [Enqueue]
+    assert isinstance(launch.phase, InDoubt)
+    # One that nobody wants is not sent.
+    launch = tracked(with_absent(adopted(), 5), REVOKED, launch=TOKENED)
+    assert kinds(step(launch, Found(None), NOW, RULES)) == [Forget]
+
+
+def adopted() -> Searching:
+    phase = beginnings.adopted(QUEUED, None, tokened=True, now=NOW, not_before=NOW)
+    assert isinstance(phase, Searching)
+    return phase
+
+
+def test_a_revoked_request_in_doubt_is_sent_again_after_the_search_to_learn_its_container() -> None:
+    launch = tracked(searching(onward=in_doubt(), **SENT), REVOKED)
+    assert kinds(step(launch, Found(None), NOW, RULES)) == [Search]
+    launch.phase = with_absent(searching(onward=in_doubt(), **SENT), 20)
+    assert kinds(step(launch, Found(None), NOW, RULES)) == [Enqueue]
+    sent_again: Phase = launch.phase
+    assert sent_again == in_doubt()
 
 
 @pytest.mark.parametrize(
@@ -254,8 +287,8 @@ def test_a_search_that_is_refused_for_longer_than_the_grace(
     [
         (searching(QUEUED), WANTED, RULES.permanent_error_grace, [Finished, Forget]),
         (searching(None), WANTED, RULES.permanent_error_grace, [Finished, Forget]),
-        (searching(RUNNING), WANTED, RULES.seen_missing_grace, [Unfollowed, Forget]),
-        (searching(RESTARTING), WANTED, RULES.seen_missing_grace, [Unfollowed, Forget]),
+        (searching(RUNNING), WANTED, RULES.lost_container_grace, [Unfollowed, Forget]),
+        (searching(RESTARTING), WANTED, RULES.lost_container_grace, [Unfollowed, Forget]),
         (searching(RUNNING), REVOKED, RULES.permanent_error_grace, [Forget]),
     ],
 )

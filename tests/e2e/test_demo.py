@@ -93,14 +93,22 @@ def demos() -> Iterator[list[Demo]]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "executor", "containers", "host_lost"),
+    ("arguments", "executor", "containers", "host_lost", "entry"),
     [
-        pytest.param((), "AsyncEcsExecutor", "ECS tasks", "SpotInterruption", id="ECS"),
-        pytest.param(ON_BATCH, "AsyncBatchExecutor", "Batch jobs", "Host EC2", id="Batch"),
+        pytest.param((), "AsyncEcsExecutor", "ECS tasks", "SpotInterruption", "ecs container failure", id="ECS"),
+        pytest.param(
+            ON_BATCH, "AsyncBatchExecutor", "Batch jobs", "Host EC2", "batch container failure", id="Batch"
+        ),
     ],
 )
 def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
-    demos: list[Demo], tmp_path: Path, arguments: tuple[str, ...], executor: str, containers: str, host_lost: str
+    demos: list[Demo],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    executor: str,
+    containers: str,
+    host_lost: str,
+    entry: str,
 ) -> None:
     demo = Demo(tmp_path, *arguments)
     demos.append(demo)
@@ -108,6 +116,9 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
     assert f"Airflow with ecs_async_executor.{executor}," in demo.output
     assert f"{containers}, all as expected" in demo.output
     assert host_lost in demo.output
+    event_log = demo.output.partition("event log (Audit Log)")[2]
+    assert entry in event_log
+    assert "container waits" in event_log
     assert demo.left_processes() == []
     assert demo.left_files() == []
 

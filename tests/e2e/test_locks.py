@@ -23,8 +23,8 @@ from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo.interrupts import Interrupts
-from tests.airflow.metadata import DAG, Metadata, adopt, process_events
-from tests.airflow.scripted import queue
+from tests.adapter.metadata import DAG, Metadata, adopt, process_events
+from tests.adapter.scripted import queue
 from tests.e2e.deployment import Deployment
 from tests.e2e.postgres import Postgres, binaries
 

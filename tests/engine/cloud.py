@@ -122,6 +122,8 @@ class FakeCloud:
     :param latency: of every call, in seconds
     :param plan: how the n-th container of a workload goes
     :param repeatable: a token makes one container, however often it is sent
+    :param failure_memory: what a token remembers of an answer that used it up: the switch of that name in
+        :class:`~ecs_async_executor.local.behaviour.Behaviour`
 
     ``unreadable`` says of which containers a description comes without sense, so that none of it is left;
     ``unlisted`` which ones a listing leaves out.
@@ -136,11 +138,14 @@ class FakeCloud:
         plan: Callable[[str, int], Plan] = lambda label, nth: Plan(),
         fault: Fault = lambda operation, cloud: None,
         repeatable: bool = True,
+        failure_memory: str = "forget",
     ) -> None:
         self.latency = latency
         self.plan = plan
         self.fault = fault
         self.repeatable = repeatable
+        self.failure_memory = failure_memory
+        self.failures: dict[str, tuple[BackendError, object]] = {}
         self.containers: dict[str, Container] = {}
         self.by_token: dict[str, Container] = {}
         self.by_label: defaultdict[str, list[Container]] = defaultdict(list)
@@ -165,16 +170,18 @@ class FakeCloud:
         return nullcontext()
 
     @asynccontextmanager
-    async def _call(self, operation: str) -> AsyncIterator[None]:
+    async def _call(self, operation: str) -> AsyncIterator[BackendError | None]:
+        """Give the answer that is made only after the token was looked at; raise any other error."""
         self.calls[operation] += 1
         self.call_times[operation].append(anyio.current_time())
         self.in_flight[operation] += 1
         self.peak[operation] = max(self.peak[operation], self.in_flight[operation])
         try:
             await anyio.sleep(self.latency / 2)
-            if error := self.fault(operation, self):
+            error = self.fault(operation, self)
+            if error is not None and not error.token_used:
                 raise error
-            yield
+            yield error
             await anyio.sleep(self.latency / 2)
             if error := self.fault(f"{operation}:after", self):
                 raise error
@@ -182,13 +189,18 @@ class FakeCloud:
             self.in_flight[operation] -= 1
 
     async def launch(self, spec: LaunchSpec, token: str) -> Observation:
-        async with self._call("launch"):
+        async with self._call("launch") as failure:
             now = anyio.current_time()
             known = self.by_token.get(token)
             if known is not None and self.repeatable:
                 if self.parameters[token] != spec.request:
                     raise BackendError(Kind.CONFLICT, "ConflictException", "token in use", [known.handle.id])
                 return known.observe(now)
+            self._recall(token, spec.request)
+            if failure is not None:
+                if self.failure_memory != "forget" and failure.kind is not Kind.CONFLICT:
+                    self.failures[token] = (failure, spec.request)
+                raise failure
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
             plan = self.plan(label, len(self.of(label)) + 1)
@@ -197,6 +209,16 @@ class FakeCloud:
             self.by_label[label].append(container)
             self.parameters[token] = spec.request
         return Observation(handle, Seen.PENDING, status="PROVISIONING", created_at=EPOCH + now)
+
+    def _recall(self, token: str, request: object) -> None:
+        """Raise what a token remembers of an earlier answer."""
+        if token not in self.failures:
+            return
+        failure, same = self.failures[token]
+        if request == same:
+            raise failure
+        if self.failure_memory == "conflict":
+            raise BackendError(Kind.CONFLICT, "ConflictException", "token in use")
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
         assert 0 < len(ids) <= self.describe_batch

@@ -10,7 +10,9 @@ from tests.engine.cloud import FakeCloud, Fault
 THROTTLED = BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded")
 TIMED_OUT = BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout")
 UNSENT = BackendError(Kind.UNSENT, "EndpointConnectionError", "Could not connect to the endpoint URL")
-NO_MEMORY = BackendError(Kind.CAPACITY, "RESOURCE:MEMORY", "no container instance met all of its requirements")
+NO_MEMORY = BackendError(
+    Kind.CAPACITY, "RESOURCE:MEMORY", "no container instance met all of its requirements", token_used=True
+)
 EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "The security token is expired")
 DENIED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:RunTask")
 STOP_DENIED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:StopTask")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import uuid
 from collections import defaultdict, deque
@@ -55,6 +56,7 @@ STALL = 20.0
 """Seconds of silence after which a scheduler launches nothing, where a test watches for it."""
 SERVICE = Service(name="Cloud", launch_rates={}, launch_rate=1000.0, change_rate=40.0, change_burst=20.0)
 RULES = default_rules()
+JWTS = itertools.count()
 
 
 def launch_id() -> str:
@@ -129,8 +131,8 @@ class Harness:
         return self.render(launch)
 
     def default_render(self, launch: Launch) -> LaunchSpec:
-        # The token of Airflow's own differs with every rendering, as a real one does.
-        request = {"label": launch.label, "jwt": len(self.rendered)}
+        # The token of Airflow's own differs with every rendering of any scheduler, as a real one does.
+        request = {"label": launch.label, "jwt": next(JWTS)}
         return LaunchSpec(
             request, "default", "main" if launch.route is None else str(launch.route), "FARGATE", launch.started_by
         )

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from ecs_async_executor.core import table
 from ecs_async_executor.core.events import Observed, Replied
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.messages import AirflowState
 from ecs_async_executor.engine.intake import Intake
 from ecs_async_executor.engine.launching import Launching
@@ -195,3 +196,26 @@ async def test_one_bad_observation_spoils_no_other(monkeypatch: pytest.MonkeyPat
         await harness.until(lambda: len(harness.finished()) == 100)
     failed = [f for f in harness.finished() if not f.success]
     assert [(f.key, f.reason) for f in failed] == [("w7", "Internal error of the executor: KeyError")]
+
+
+async def test_a_bug_in_taking_one_answer_in_ends_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Limiter, *arguments: Any) -> None:
+        raise KeyError("a bug")
+
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=600))
+    async with Harness(cloud).running() as harness:
+        harness.launch("before")
+        await harness.until_launched("before")
+        with monkeypatch.context() as patch:
+            patch.setattr(Limiter, "launch_succeeded", broken)
+            harness.launch("a")
+            finished = await harness.until_finished("a")
+            assert finished.reason == "Internal error of the executor: KeyError"
+            await harness.until(lambda: cloud.of("a")[0].stop_reasons)
+        with monkeypatch.context() as patch:
+            patch.setattr(Limiter, "stop_succeeded", broken)
+            harness.stop(harness.launch("b"))
+            await anyio.sleep(5)
+        harness.launch("after")
+        await harness.until_finished("after")
+        await harness.until(lambda: not harness.owes_stops(), timeout=300)

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.messages import AirflowState, Launched
+from ecs_async_executor.engine.statistics import shown
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     TIMED_OUT,
@@ -143,3 +145,54 @@ async def test_one_answer_that_came_late_and_names_no_container_fails_nothing() 
         finished = await second.until_finished("a")
     assert asked_at[0] > RULES.missing_grace
     assert (finished.success, finished.handle_id) == (True, known)
+
+
+@pytest.mark.parametrize("lasts", [120.0, 1e9])
+async def test_a_container_that_ran_and_is_not_known_is_named_in_the_log_and_in_the_dump(lasts: float) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1000))
+    async with Harness(cloud, rules=replace(RULES, lost_container_grace=200.0)).running() as engine:
+        engine.launch("a")
+        await engine.until_launched("a")
+        await anyio.sleep(10)
+        [container] = cloud.of("a")
+        [tracked] = engine.ledger.launches.values()
+        assert shown(tracked, anyio.current_time())["missing_for"] is None
+        with capture_logs() as logs:
+            container.plan.hidden_for = anyio.current_time() - container.created + lasts
+            await anyio.sleep(100)
+            missing_for = shown(tracked, anyio.current_time())["missing_for"]
+            finished = await engine.until_finished("a")
+    assert 90.0 < missing_for < 101.0  # type: ignore[operator]
+    [line] = [line for line in logs if "missing" in line["event"]]
+    assert (line["workload"], line["handle_id"], line["lost_after"]) == ("a", container.handle.id, 200.0)
+    assert finished.success is (lasts < 200.0)
+    assert finished.success or "MISSING for 200 s" in str(finished.reason)
+
+
+async def test_a_new_container_that_is_not_known_for_a_moment_is_not_in_the_log() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=20))
+    with capture_logs() as logs:
+        async with Harness(cloud).running() as engine:
+            engine.launch("a")
+            await engine.until_finished("a")
+    assert not [line for line in logs if "missing" in line["event"]]
+
+
+@pytest.mark.parametrize("latency", [0.05, 3.0, 8.0])
+async def test_a_grace_is_as_long_where_answers_take_their_time(latency: float) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=1e6, duration=1e6), latency=latency)
+    async with Harness(cloud).running() as harness:
+        harness.launch("a")
+        await harness.until_launched("a")
+        began = anyio.current_time()
+        await harness.until_finished("a")
+        assert anyio.current_time() - began < RULES.missing_grace + 4 * latency + 5.0
+
+
+@pytest.mark.parametrize("latency", [0.05, 3.0, 8.0])
+async def test_a_search_that_finds_nothing_is_as_long_where_answers_take_their_time(latency: float) -> None:
+    async with Harness(FakeCloud(latency=latency)).running() as harness:
+        began = anyio.current_time()
+        harness.adopt(make_launch("a"), AirflowState.RUNNING)
+        await harness.until_finished("a")
+        assert anyio.current_time() - began < RULES.missing_grace + 4 * latency + 15.0

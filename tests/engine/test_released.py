@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.messages import AirflowState, Release
@@ -148,3 +149,22 @@ async def test_what_is_released_in_flight_and_adopted_back_at_once_is_not_launch
         await engine.until_launched("a")
         await anyio.sleep(100)
     assert len(cloud.of("a")) == 1
+
+
+async def test_a_launch_that_is_released_while_many_are_searched_for_holds_up_no_other() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e5), latency=3.0)
+    launches = [make_launch(f"w{number}") for number in range(300)]
+    async with Harness(cloud).running() as first:
+        first.submit(*launches)
+        await first.until(lambda: len(first.handles()) == len(launches))
+    heir = Harness(cloud, options=replace(OPTIONS, describe_rate=20.0, describe_burst=10))
+    searches = cloud.calls["search"]
+    with capture_logs() as logs:
+        async with heir.running():
+            for launch in launches:
+                heir.adopt(launch, AirflowState.RUNNING)
+            await anyio.sleep(1)
+            heir.release(launches[100])
+            await heir.until(lambda: len(heir.handles()) == len(launches) - 1)
+    assert not [line for line in logs if line["event"].endswith("lane_failed")]
+    assert cloud.calls["search"] - searches <= len(launches)

@@ -188,7 +188,7 @@ async def test_a_running_one_that_can_never_be_rendered_is_let_run_and_told_of_l
     second.render = render
     async with second.running():
         second.adopt(launch, AirflowState.RUNNING)
-        await anyio.sleep(RULES.seen_missing_grace - 10.0)
+        await anyio.sleep(RULES.lost_container_grace - 10.0)
         assert not second.take()
         (unfollowed,) = await second.until(second.take, timeout=30.0)
         await anyio.sleep(60.0)

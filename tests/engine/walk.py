@@ -48,7 +48,7 @@ ERRORS = {
     "throttled": BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded"),
     "concurrent": BackendError(Kind.CONCURRENT, "ClientException", "Too many concurrent attempts"),
     "no answer": BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout"),
-    "no capacity": BackendError(Kind.CAPACITY, "RESOURCE:CPU", "no room"),
+    "no capacity": BackendError(Kind.CAPACITY, "RESOURCE:CPU", "no room", token_used=True),
     "expired": BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "expired"),
     "denied": BackendError(Kind.REFUSED, "AccessDeniedException", "denied"),
     "malformed": BackendError(Kind.INVALID, "InvalidParameterException", "what is that?"),
@@ -105,13 +105,15 @@ class Walk(RuleBasedStateMachine):
     RULES = PATIENT
     PEERS = True
     """A peer may adopt what a scheduler that stalls still holds, and the one that stalled wakes up again."""
+    FAILURE_MEMORY = "forget"
+    """What a client token remembers of an answer without a container."""
     FORGETS = False
     """The service may not know a container for longer than its grace."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualTimeLoop()
-        self.cloud = FakeCloud(fault=self.fault, repeatable=self.REPEATABLE)
+        self.cloud = FakeCloud(fault=self.fault, repeatable=self.REPEATABLE, failure_memory=self.FAILURE_MEMORY)
         self.faults: dict[str, tuple[BackendError, float, float]] = {}
         self.random = random.Random(0)
         self.instances: dict[str, Instance] = {}

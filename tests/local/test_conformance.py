@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.config import Config
 
 from ecs_async_executor.local import Instance, LocalEcs
 from ecs_async_executor.local.conformance import CHECKS, Check, Known, Report, Result, Target, Verdict, run
@@ -51,7 +52,9 @@ def target_of(ecs: LocalEcs) -> Target:
 
 
 def bench_of(ecs: LocalEcs, **target: Any) -> Bench:
-    return Bench(replace(target_of(ecs), **target), ecs.client("ecs"), ecs.client("batch"))
+    once = Config(retries={"mode": "standard", "total_max_attempts": 1})
+    ecs_client, batch_client = (ecs.client(service, config=once) for service in ("ecs", "batch"))
+    return Bench(replace(target_of(ecs), **target), ecs_client, batch_client)
 
 
 def verdicts(report: Report) -> dict[str, str]:
@@ -386,6 +389,21 @@ def test_a_refusal_that_is_no_answer_is_told_from_one_that_is(server: LocalEcs) 
     assert "AccessDenied" in verdicts(report)["token-repeated"]
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("AccessDeniedException", 400), ("ExpiredTokenException", 400), ("ServerException", 500)],
+)
+@pytest.mark.parametrize("name", ["size-impossible", "managed-instances", "token-refused", "token-other-request"])
+def test_an_error_that_says_nothing_of_the_request_is_no_answer(
+    server: LocalEcs, name: str, code: str, status: int
+) -> None:
+    number = server.faults.error("RunTask", code, "no", status)
+    try:
+        assert one(server, name).verdict is Verdict.UNANSWERED
+    finally:
+        server.faults.remove(number)
+
+
 def test_what_cannot_be_removed_is_said(server: LocalEcs) -> None:
     number = server.faults.error("DeregisterTaskDefinition", "ClientException", "it stays")
     report = run(bench_of(server), [c for c in CHECKS if c.name == "count-limit"])
@@ -435,6 +453,27 @@ def test_the_program_asks_an_endpoint_and_says_by_its_exit_code_whether_all_hold
     with lying(server, LIES["count-limit"]):
         assert program.main(arguments) == program.DIFFERENT
     assert "belief that does not hold: count-limit" in capsys.readouterr().out
+
+
+def test_a_run_without_any_answer_is_no_success(server: LocalEcs, capsys: pytest.CaptureFixture[str]) -> None:
+    number = server.faults.error("*", "UnrecognizedClientException", "The security token is invalid.")
+    try:
+        assert program.main(["--endpoint", server.url, "count-limit", "job-one-filter"]) == program.UNANSWERED
+    finally:
+        server.faults.remove(number)
+    shown = capsys.readouterr()
+    assert "no answer  count-limit" in shown.out
+    assert "nothing was answered" in shown.err
+
+
+def test_the_defaults_of_the_local_services_differ_where_the_page_says_so(server: LocalEcs) -> None:
+    before = server.behaviour
+    server.behaviour = "default"
+    try:
+        report = run(bench_of(server), [c for c in CHECKS if c.looks_at is None])
+    finally:
+        server.behaviour = before
+    assert {result.name for result in report.wrong} == {"instances-none", "provider-unknown", "job-variables"}
 
 
 def test_the_program_starts_a_local_ecs_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,6 +292,28 @@ def test_the_program_takes_a_script(tmp_path: Path) -> None:
         assert shown["containers"][0]["exitCode"] == 4
 
 
+def test_the_program_takes_scaling_groups_and_switches(tmp_path: Path) -> None:
+    path = tmp_path / "groups.json"
+    path.write_text('{"asg": {"scale_out": 0.3}}')
+    arguments = ["--runner", "scripted", "--groups", str(path), "--behaviour", '{"empty_clusters": "refused"}']
+    with program(tmp_path, *arguments) as (_, url):
+        client = boto3.client(
+            "ecs", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+        )
+        client.register_task_definition(
+            family="job", containerDefinitions=[{"name": "main", "image": "i", "memory": 128}]
+        )
+        with pytest.raises(client.exceptions.InvalidParameterException, match="No Container Instances"):
+            client.run_task(taskDefinition="job")
+        strategy: Any = [{"capacityProvider": "asg"}]
+        (task,) = client.run_task(taskDefinition="job", capacityProviderStrategy=strategy)["tasks"]
+        assert task["lastStatus"] == "PROVISIONING"
+        deadline = time.monotonic() + 10
+        while client.describe_tasks(tasks=[task["taskArn"]])["tasks"][0]["lastStatus"] != "STOPPED":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_the_program_plays_batch_too(tmp_path: Path) -> None:
     script, definition = tmp_path / "script.json", tmp_path / "definition.json"
     script.write_text('[{"exit_code": 4}]')
@@ -326,3 +348,14 @@ def test_the_program_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> No
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert result.stderr.startswith("local ECS: unknown in a rule: exit")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("azure", "unknown behaviour: 'azure'"), ('{"foreign_arns": "x"}', "foreign_arns must be one of")],
+)
+def test_the_program_says_which_switch_is_wrong(option: str, said: str) -> None:
+    command = [sys.executable, "-m", "ecs_async_executor.local", "--behaviour", option]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert said in result.stderr

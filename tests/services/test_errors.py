@@ -282,6 +282,8 @@ def test_a_proxy_that_lets_nothing_through_has_sent_nothing(
         ("You\u2019ve reached the limit on the number of vCPUs you can run concurrently", Kind.CAPACITY),
         ("You've reached the limit on the number of tasks you can run concurrently", Kind.CAPACITY),
         ("EMPTY CAPACITY PROVIDER", Kind.CAPACITY),
+        ("NO ACTIVE INSTANCES", Kind.CAPACITY),
+        ("", Kind.CAPACITY),
         ("DistinctInstance placement constraint unsatisfied.", Kind.CAPACITY),
         ("ATTRIBUTE", Kind.INVALID),
         ("LOCATION", Kind.INVALID),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from botocore.validate import ParamValidator
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.services.errors import classify
-from ecs_async_executor.services.parameters import wrong_parameters
+from ecs_async_executor.services.parameters import with_numbers_as_text, wrong_parameters
 
 
 def param_error(parameters: dict[str, Any]) -> Exception:
@@ -68,7 +69,10 @@ def test_a_parameter_out_of_bounds_is_named(what: str) -> None:
     [
         ({}, []),
         ({"taskDefinition": "f", "tags": [{"key": "a", "value": SECRET}]}, []),
-        ({"cluster": 5}, ["cluster must be a string, not int"]),
+        ({"cluster": True}, ["cluster must be a string, not bool"]),
+        ({"overrides": {"cpu": 1024, "memory": 0.5}, "tags": [{"key": "a", "value": 5}]}, []),
+        ({"overrides": {"cpu": math.nan}}, ["overrides.cpu must be a string, not float"]),
+        ({"launchType": 2}, ["launchType must be a string, not int"]),
         ({"count": None}, ["count must be a whole number, not nothing"]),
         ({"enableExecuteCommand": "yes"}, ["enableExecuteCommand must be true or false, not str"]),
         ({"overrides": {"containerOverrides": {}}}, ["overrides.containerOverrides must be a list, not dict"]),
@@ -85,3 +89,43 @@ def test_a_parameter_that_would_be_refused_is_named_but_not_its_value(
 def test_where_nothing_similar_exists_the_possible_names_are_told() -> None:
     [problem] = wrong_parameters("ecs", "RunTask", {"overrides": {"zzz": SECRET}})
     assert problem.startswith("RunTask has no overrides.zzz; overrides takes containerOverrides, cpu, ")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"overrides": {"cpu": 1024}}, {"overrides": {"cpu": "1024"}}),
+        (
+            {
+                "overrides": {
+                    "containerOverrides": [{"cpu": 256, "environment": [{"name": "N", "value": 0.5}]}, {}]
+                }
+            },
+            {
+                "overrides": {
+                    "containerOverrides": [{"cpu": 256, "environment": [{"name": "N", "value": "0.5"}]}, {}]
+                }
+            },
+        ),
+        ({"tags": ({"key": "team", "value": 7},)}, {"tags": [{"key": "team", "value": "7"}]}),
+    ],
+)
+def test_a_number_becomes_text_where_the_api_wants_text(given: dict[str, Any], sent: dict[str, Any]) -> None:
+    before = repr(given)
+    assert with_numbers_as_text("ecs", "RunTask", given) == sent
+    assert repr(given) == before
+
+
+def test_the_values_of_a_map_become_text_too() -> None:
+    given = {"parameters": {"size": 5}, "retryStrategy": {"attempts": 2}}
+    sent = {"parameters": {"size": "5"}, "retryStrategy": {"attempts": 2}}
+    assert with_numbers_as_text("batch", "SubmitJob", given) == sent
+
+
+def test_what_is_right_or_unknown_stays_what_it_is() -> None:
+    class Weird(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError
+
+    given = {"count": 1, "cluster": True, "launchType": 2, "zone": 5, "overrides": Weird(cpu=1), "tags": {"a": 1}}
+    assert with_numbers_as_text("ecs", "RunTask", given) is given

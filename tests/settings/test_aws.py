@@ -4,8 +4,20 @@ import json
 
 import pytest
 
-from ecs_async_executor.settings import EcsSettings, describe
-from tests.settings.conf import BATCH_REQUIRED, REQUIRED, THEIRS, batch, ecs, problems_of, problems_of_batch
+from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.settings import EcsSettings, Source, describe, load, load_for_batch
+from tests.settings.conf import (
+    BATCH_REQUIRED,
+    REQUIRED,
+    THEIRS,
+    BatchConf,
+    Conf,
+    any_parameters,
+    batch,
+    ecs,
+    problems_of,
+    problems_of_batch,
+)
 
 
 def test_the_providers_defaults_apply_without_the_provider() -> None:
@@ -93,6 +105,14 @@ def test_capacity_providers_in_run_task_kwargs_replace_the_launch_type() -> None
     [
         ({"launch_type": "LAMBDA"}, "launch_type = 'LAMBDA' is not valid: it must be one of FARGATE, EC2, "),
         (
+            {"launch_type": "managed_instances"},
+            "set capacity_provider_strategy to the capacity provider of the managed instances instead",
+        ),
+        (
+            {"run_task_kwargs": '{"launchType": "MANAGED_INSTANCES"}'},
+            "RunTask refuses the launch type MANAGED_INSTANCES",
+        ),
+        (
             {"capacity_provider_strategy": "a"},
             "capacity_provider_strategy = 'a' is not valid: it must",
         ),
@@ -159,3 +179,34 @@ BOTH = '{"container_overrides": {}, "ecs_properties_override": {}}'
 def test_one_container_and_several_cannot_be_meant_at_once(ours: dict[str, str], theirs: dict[str, str]) -> None:
     (problem,) = problems_of_batch(ours, {**BATCH_REQUIRED, **theirs})
     assert "containerOverrides and ecsPropertiesOverride exclude each other; remove one of them" in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "doubted"),
+    [
+        ({"launch_type": "FARGATE"}, "launch_type"),
+        ({"capacity_provider_strategy": '[{"capacityProvider": "FARGATE_SPOT"}]'}, "capacity_provider_strategy"),
+        ({"capacity_provider_strategy": '[{"capacityProvider": "mine"}]'}, None),
+        ({"launch_type": "FARGATE", "subnets": "s"}, None),
+        ({"launch_type": "FARGATE", "run_task_kwargs": '{"subnets": ["s"]}'}, None),
+        ({"launch_type": "EC2"}, None),
+    ],
+)
+def test_fargate_without_subnets_is_doubted(options: dict[str, str], doubted: str | None) -> None:
+    found = load(Conf(theirs={**REQUIRED, **options}), any_parameters).doubts
+    assert [doubt.split()[1] for doubt in found] == ([doubted] if doubted else [])
+
+
+def test_an_option_that_batch_does_not_have_is_named_in_both_sections() -> None:
+    names = {
+        "batch_async_executor": {"poll_intervall": "a"},
+        "aws_batch_executor": {"job_que": "b", "conn_id": "c"},
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(BatchConf(), any_parameters, Source(options_set=names.__getitem__))
+    assert caught.value.problems == (
+        "[batch_async_executor] poll_intervall (a) is not an option: did you mean poll_interval?",
+    )
+    del names["batch_async_executor"]["poll_intervall"]
+    found = load_for_batch(BatchConf(), any_parameters, Source(options_set=names.__getitem__))
+    assert found.doubts == ("[aws_batch_executor] job_que (b) is not an option: did you mean job_queue?",)

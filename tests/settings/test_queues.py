@@ -9,7 +9,7 @@ from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services import batch as batch_service
 from ecs_async_executor.services import ecs as ecs_service
 from ecs_async_executor.settings import load, load_for_batch
-from tests.settings.conf import BatchConf, Conf
+from tests.settings.conf import BATCH_REQUIRED, REQUIRED, THEIRS, BatchConf, Conf
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,10 @@ from tests.settings.conf import BatchConf, Conf
         (
             {"subnets": ["s"]},
             "RunTask has no subnets; did you mean networkConfiguration.awsvpcConfiguration.subnets?",
+        ),
+        (
+            {"launchType": "MANAGED_INSTANCES"},
+            "RunTask refuses the launch type MANAGED_INSTANCES: set capacity_provider_strategy to",
         ),
         ({"zone": "a"}, "RunTask has no zone; it takes capacityProviderStrategy, cluster, count, "),
         (
@@ -41,7 +45,7 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"cluster": 5}, "cluster must be a string, not int"),
+        ({"cluster": ["c"]}, "cluster must be a string, not list"),
         ({"cluster": None}, "cluster must be a string, not nothing"),
         ({"overrides": []}, "overrides must be an object, not list"),
         (
@@ -57,7 +61,7 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
             "overrides.containerOverrides[0] must be an object, not str",
         ),
         ({"enableExecuteCommand": "yes"}, "enableExecuteCommand must be true or false, not str"),
-        ({"tags": {"team": 5}}, "tags[0].value must be a string, not int"),
+        ({"tags": {"team": True}}, "tags[0].value must be a string, not bool"),
         ({"tags": "team"}, "tags must be a list, not str"),
     ],
 )
@@ -72,7 +76,7 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
+        ({"jobQueue": ["q"]}, "jobQueue must be a string, not list"),
         ({"containerOverrides": None}, "containerOverrides must be an object, not nothing"),
         ({"containerOverrides": []}, "containerOverrides must be an object, not list"),
         ({"retryStrategy": None}, "retryStrategy must be an object, not nothing"),
@@ -81,8 +85,8 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
             {"ecsPropertiesOverride": {"taskProperties": {}}},
             "ecsPropertiesOverride.taskProperties must be a list, not dict",
         ),
-        ({"parameters": {"size": 5}}, "parameters.size must be a string, not int"),
-        ({"tags": [{"Key": "team", "Value": 5}]}, "tags.team must be a string, not int"),
+        ({"parameters": {"size": None}}, "parameters.size must be a string, not nothing"),
+        ({"tags": [{"Key": "team", "Value": []}]}, "tags.team must be a string, not list"),
         ({"tags": [{"team": "data"}]}, "tags must be an object, not list"),
     ],
 )
@@ -164,3 +168,40 @@ def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
             "listed: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"tagz": {"team": "data"}}, "RunTask has no tagz; did you mean tags?"),
+        ({"overrides": {"cpu": ["1024"]}}, "overrides.cpu must be a string, not list"),
+        ({"overrides": {"cpuu": 1024}}, "RunTask has no overrides.cpuu; did you mean cpu?"),
+        ({"enable_execute_command": "yes"}, "enableExecuteCommand must be true or false, not str"),
+    ],
+)
+def test_what_run_task_does_not_have_is_refused_in_the_parameters_of_all_launches(
+    kwargs: dict[str, Any], said: str
+) -> None:
+    conf = Conf(theirs={**REQUIRED, "run_task_kwargs": json.dumps(kwargs)})
+    with pytest.raises(ConfigurationError) as caught:
+        load(conf, ecs_service.wrong_parameters)
+    assert caught.value.problems == (f"[{THEIRS}] run_task_kwargs (value not shown) is not valid: {said}",)
+
+
+def test_what_submit_job_does_not_have_is_refused_in_the_parameters_of_all_launches() -> None:
+    conf = BatchConf(theirs={**BATCH_REQUIRED, "submit_job_kwargs": '{"vcpus": 2}'})
+    with pytest.raises(ConfigurationError) as caught:
+        load_for_batch(conf, batch_service.wrong_parameters)
+    (problem,) = caught.value.problems
+    assert problem == (
+        "[aws_batch_executor] submit_job_kwargs (value not shown) is not valid: "
+        "SubmitJob has no vcpus; did you mean containerOverrides.vcpus?"
+    )
+
+
+def test_numbers_are_taken_for_text_in_the_parameters_of_all_launches_and_of_queues() -> None:
+    overrides = {"overrides": {"cpu": 1024, "memory": 2048}, "tags": {"cost_center": 7}}
+    kwargs = {**overrides, "cluster": 5, "taskDefinition": 6}
+    conf = Conf({"queues": json.dumps({"big": overrides})}, {**REQUIRED, "run_task_kwargs": json.dumps(kwargs)})
+    found = load(conf, ecs_service.wrong_parameters)
+    assert (found.ecs.cluster, found.ecs.task_definition) == ("5", "6")

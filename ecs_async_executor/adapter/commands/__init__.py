@@ -21,7 +21,18 @@ _SERVICE = _arg(
     choices=("ecs", "batch"),
     default=None,
 )
-_TIMEOUT = _arg(("--timeout",), help="Seconds to wait for the service", type=float, default=15.0)
+_LAUNCH = _arg(
+    ("--launch",),
+    help="Start one container with a harmless command, show its states and its log, stop it, and say what a first "
+    "task would meet",
+    action="store_true",
+)
+_TIMEOUT = _arg(
+    ("--timeout",),
+    help="Seconds to wait for the service, 15 by default; with --launch, for the container, 300 by default",
+    type=float,
+    default=None,
+)
 _QUEUE = _arg(("--queue",), help="The Airflow queue of the example task", default=None)
 _EXECUTOR_CONFIG = _arg(
     ("--executor-config",), help="The executor_config of the example task, as JSON", type=json.loads, default=None
@@ -39,7 +50,7 @@ def get_cli_commands() -> list[GroupCommand]:
                     name="check",
                     help="Check the settings, and make every request that starts no container",
                     func=lazy_load_command("ecs_async_executor.cli.check"),
-                    args=(_TEAM, _SERVICE, _TIMEOUT),
+                    args=(_TEAM, _SERVICE, _TIMEOUT, _LAUNCH, _QUEUE, _EXECUTOR_CONFIG),
                 ),
                 ActionCommand(
                     name="show-request",

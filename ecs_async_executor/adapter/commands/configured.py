@@ -6,8 +6,12 @@ May import everything of this package.
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 from typing import TYPE_CHECKING
+
+from airflow.configuration import conf
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.batch import AsyncBatchExecutor
@@ -36,9 +40,29 @@ def executor_of(args: argparse.Namespace) -> AsyncExecutor:
 
 
 def _class(service: str | None) -> type[AsyncExecutor]:
-    """Return the configured class, which can be a user's subclass with hooks of its own; ours if there is none."""
+    """
+    Return the configured class, which can be a user's subclass with hooks of its own; ours if there is none.
+
+    :raises SystemExit: if a configured executor cannot be imported: no scheduler would start either
+    """
     wanted = (_EXECUTORS[service],) if service else tuple(_EXECUTORS.values())
-    for configured in compat.configured_executors():
-        if issubclass(configured, wanted):
-            return configured
+    try:
+        configured = compat.configured_executors()
+    except Exception as error:  # noqa: BLE001 - Airflow raises several, and a user's module can raise anything
+        sys.exit(_wrong_executor(conf.get("core", "executor", fallback=""), error))
+    for one in configured:
+        if issubclass(one, wanted):
+            return one
     return wanted[0]
+
+
+def _wrong_executor(configured: str, error: Exception) -> str:
+    """Return a line about the setting that names the executors, with the class of ours that it may mean."""
+    said = " ".join(str(error).split())
+    ours = {cls.__name__: f"ecs_async_executor.{cls.__name__}" for cls in _EXECUTORS.values()}
+    for word in re.findall(r"[\w.]+", configured):
+        meant = difflib.get_close_matches(word.rpartition(".")[2], ours, 1, cutoff=0.8)
+        if meant and word != ours[meant[0]]:
+            said += f"; did you mean {ours[meant[0]]}?"
+            break
+    return f"[core] executor = {configured!r} cannot be used: {said}"

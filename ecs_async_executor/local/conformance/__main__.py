@@ -18,6 +18,7 @@ from ecs_async_executor.local.conformance.target import IMAGE, Target
 
 DIFFERENT = 1
 MISUSED = 2
+UNANSWERED = 3
 LOCAL_INTERVAL = 0.2
 LOCAL_CREDENTIALS = ("local", "local")
 ASKED = {
@@ -29,11 +30,12 @@ ASKED = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local.conformance",
         description="Ask an ECS and a Batch whether what is believed of them is so. Without --endpoint or --real, "
-        "a local one that is started for it. Exit code 1 if a belief does not hold.",
+        "a local one that is started for it. Exit code 1 if a belief does not hold, 3 if nothing was "
+        "answered.",
     )
     add = parser.add_argument
     add("check", nargs="*", help="names of checks, or beginnings of names; all of them without one")
@@ -95,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.json.write_text(report.to_json(), encoding="utf-8")
     elif options.real:
         print(f"\n{report.to_json()}")
+    if not report.answered:
+        print("nothing was answered", file=sys.stderr)
+        return UNANSWERED
     return DIFFERENT if report.wrong else 0
 
 

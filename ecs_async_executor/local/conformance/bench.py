@@ -24,6 +24,18 @@ REASON = "conformance: enough"
 MARK = "AIRFLOW_CONFORMANCE"
 LONG = "trap 'exit 143' TERM; sleep 600 & wait"
 CLEARING_ROUNDS = 90
+OUTAGE = 500
+NO_ANSWER = (
+    "AccessDenied",
+    "UnrecognizedClient",
+    "InvalidClientTokenId",
+    "ExpiredToken",
+    "Signature",
+    "Throttling",
+    "TooManyRequests",
+    "RequestTimeout",
+)
+"""Parts of the error codes that say nothing about a request's content."""
 BUILD = {"name": "main", "essential": True, "memory": 128}
 
 
@@ -355,11 +367,17 @@ def _problem(call: Callable[[], object]) -> str | None:
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, str, int, Mapping[str, Any]] | None:
-    """Return code, message, HTTP status and the reply of the error that a call ends in; None if it succeeds."""
+    """
+    Return code, message, HTTP status and the reply of the error that a call ends in; None if it succeeds.
+
+    :raises Unanswered: if the error says nothing about the request: permissions, credentials, rates, outages
+    """
     try:
         call()
     except ClientError as error:
         reply = error.response
-        status = reply["ResponseMetadata"]["HTTPStatusCode"]
-        return reply["Error"]["Code"], reply["Error"]["Message"], status, reply
+        code, status = reply["Error"]["Code"], reply["ResponseMetadata"]["HTTPStatusCode"]
+        if status >= OUTAGE or any(word in code for word in NO_ANSWER):
+            raise Unanswered(str(error)) from error
+        return code, reply["Error"]["Message"], status, reply
     return None

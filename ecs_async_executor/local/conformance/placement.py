@@ -43,13 +43,13 @@ def count_limit(bench: Bench) -> Answer:
 
 
 def type_and_strategy(bench: Bench) -> Answer:
-    """Give a launch type and a capacity provider strategy."""
+    """Return a launch type and a capacity provider strategy."""
     params = bench.request(LONG, launchType="FARGATE", capacityProviderStrategy=[{"capacityProvider": "FARGATE"}])
     return _refused(bench, params, "InvalidParameterException", "both")
 
 
 def managed_instances(bench: Bench) -> Answer:
-    """Give MANAGED_INSTANCES as the launch type."""
+    """Return MANAGED_INSTANCES as the launch type."""
     params = bench.request(LONG, launchType="MANAGED_INSTANCES", capacityProviderStrategy=None)
     return _refused(bench, params, None)
 

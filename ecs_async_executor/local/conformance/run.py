@@ -57,6 +57,11 @@ class Report:
         """The results of beliefs that do not hold."""
         return tuple(r for r in self.results if r.verdict is Verdict.DIFFERS)
 
+    @property
+    def answered(self) -> tuple[Result, ...]:
+        """The results with an answer."""
+        return tuple(r for r in self.results if r.verdict in (Verdict.HOLDS, Verdict.DIFFERS))
+
     def table(self) -> str:
         """Return the results as text, a line each, and what they add up to."""
         rows = [("check", "known", "verdict", "cost", "answer")]

@@ -70,6 +70,28 @@ class Try:
         return label(self.dag_id, self.task_id, self.map_index)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One entry of Airflow's event log, which the UI calls Audit Log.
+
+    :param number: the try of the task instance
+    """
+
+    at: datetime | None
+    dag_id: str
+    task_id: str
+    map_index: int
+    number: int
+    event: str
+    text: str
+
+    @property
+    def label(self) -> str:
+        """The task instance, as people write it."""
+        return label(self.dag_id, self.task_id, self.map_index)
+
+
 class AirflowHome:
     """
     Where the demo's Airflow lives.
@@ -182,14 +204,11 @@ class AirflowHome:
     def tries(self) -> list[Try]:
         """Read every try of every task instance, in the order in which they were queued."""
         columns = "dag_id, task_id, map_index, try_number, state, queued_dttm, start_date, end_date"
-        with contextlib.closing(
-            sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=10)
-        ) as connection:
-            rows = connection.execute(
-                f"SELECT {columns}, external_executor_id, 1 FROM task_instance_history "  # noqa: S608
-                f"UNION ALL SELECT {columns}, external_executor_id, "
-                "state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed') FROM task_instance"
-            ).fetchall()
+        rows = self._read(
+            f"SELECT {columns}, external_executor_id, 1 FROM task_instance_history "  # noqa: S608
+            f"UNION ALL SELECT {columns}, external_executor_id, "
+            "state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed') FROM task_instance"
+        )
         found = {}
         for row in rows:
             read = _read(row)
@@ -199,6 +218,21 @@ class AirflowHome:
         return sorted(
             found.values(), key=lambda read: (read.dag_id, read.label, read.number, read.queued or never)
         )
+
+    def executor_entries(self) -> list[Entry]:
+        """Read what an executor for ECS or Batch added to the event log, the oldest entry first."""
+        rows = self._read(
+            "SELECT dttm, dag_id, task_id, map_index, try_number, event, extra FROM log "
+            "WHERE event LIKE 'container %' OR event LIKE '% container failure' OR event LIKE '% submit failure' "
+            "ORDER BY id"
+        )
+        return [Entry(_time(row[0]), *row[1:]) for row in rows]
+
+    def _read(self, query: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(
+            sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=10)
+        ) as connection:
+            return connection.execute(query).fetchall()
 
     def task_log(self, of: Try) -> str:
         """Return the log of a try, as far as it has been written here."""

@@ -63,13 +63,23 @@ class Cloud(Protocol):
     def take_host_away(self, container: str) -> None:
         """Let the host under a container be reclaimed, as Spot does."""
 
+    def withhold_capacity(self, task_id: str) -> None:
+        """Have no capacity at first for the next container of a task."""
+
 
 def kill(url: str, kind: str, container: str) -> None:
     """Ask the local server for the loss of a host."""
+    _post(url, f"{kind}/{container.rpartition('/')[2]}/kill", {"cause": "spot"})
+
+
+def add_fault(url: str, task_id: str, **fault: Any) -> None:
+    """Ask the local server for a fault of the next request that names a task."""
+    _post(url, "faults", {"contains": task_id, "count": 1, **fault})
+
+
+def _post(url: str, path: str, data: dict[str, Any]) -> None:
     request = urllib.request.Request(  # noqa: S310 - our own server
-        f"{url}/_local/{kind}/{container.rpartition('/')[2]}/kill",
-        data=json.dumps({"cause": "spot"}).encode(),
-        method="POST",
+        f"{url}/_local/{path}", data=json.dumps(data).encode(), method="POST"
     )
     with urllib.request.urlopen(request, timeout=5):  # noqa: S310
         pass

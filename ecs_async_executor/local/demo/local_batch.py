@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from ecs_async_executor.local.demo.cloud import Ran, kill, workload
+from ecs_async_executor.local.demo.cloud import Ran, add_fault, kill, workload
 from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, label
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFINITION = "demo"
 OVER = ("SUCCEEDED", "FAILED")
+WITHOUT_CAPACITY_SECONDS = 5.0
 
 
 class Batch:
@@ -63,6 +64,10 @@ class Batch:
     def take_host_away(self, container: str) -> None:
         """Let the host under a job be reclaimed, as Spot does."""
         kill(self.url, "jobs", container)
+
+    def withhold_capacity(self, task_id: str) -> None:
+        """Leave the next job of a task RUNNABLE for a while, for want of instances."""
+        add_fault(self.url, task_id, kind="stuck", operation="SubmitJob", seconds=WITHOUT_CAPACITY_SECONDS)
 
 
 def _read(job: dict[str, Any]) -> Ran:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 
-from ecs_async_executor.local.demo.cloud import Ran, kill, workload
+from ecs_async_executor.local.demo.cloud import Ran, add_fault, kill, workload
 from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, label
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CLUSTER = "demo"
 CONTAINER = "airflow"
-
+FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 
 ENDS = {"EssentialContainerExited": EXITED, "SpotInterruption": HOST_TAKEN}
 """What stop codes mean in the words of the scenario."""
@@ -99,6 +99,10 @@ class Ecs:
     def take_host_away(self, container: str) -> None:
         """Let the host under an ECS task be reclaimed, as Spot does."""
         kill(self.url, "tasks", container)
+
+    def withhold_capacity(self, task_id: str) -> None:
+        """Answer the next RunTask of a task as Fargate does when it is full."""
+        add_fault(self.url, task_id, kind="failures", operation="RunTask", failures=[{"reason": FULL}])
 
 
 def _read(task: TaskTypeDef) -> Ran:

@@ -6,15 +6,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
-from ecs_async_executor.local.demo.scenario import SCENARIO
+from ecs_async_executor.local.demo.scenario import EVENTS, SCENARIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from ecs_async_executor.local.demo.airflow_home import Try
+    from ecs_async_executor.local.demo.airflow_home import Entry, Try
     from ecs_async_executor.local.demo.cloud import Ran
     from ecs_async_executor.local.demo.scenario import Expected
 
@@ -28,12 +29,16 @@ class Report:
 
     :param tries: as Airflow has them
     :param containers: as the service has them
+    :param entries: the executor's in Airflow's event log
     :param noun: what the service calls a container
+    :param ours: the executor is ours: it has to write the entries of the scenario
     """
 
     tries: Sequence[Try]
     containers: Sequence[Ran]
+    entries: Sequence[Entry]
     noun: str
+    ours: bool
 
     def of(self, label: str, number: int) -> list[Ran]:
         """Return the containers of one try."""
@@ -54,7 +59,18 @@ class Report:
         for read in self.tries:
             tries[read.label].append(read)
         found = [sentence for one in SCENARIO for sentence in self._differences(one, tries.pop(one.label, []))]
-        return found + [f"{label} was not expected at all" for label in tries]
+        found += [f"{label} was not expected at all" for label in tries]
+        return found + (self._missing_entries() if self.ours else [])
+
+    def _missing_entries(self) -> list[str]:
+        return [
+            f'{label} try {number}: Airflow\'s event log has no "{event}"'
+            for (label, number), event in EVENTS.items()
+            if not any(
+                (entry.label, entry.number) == (label, number) and entry.event.endswith(event)
+                for entry in self.entries
+            )
+        ]
 
     def _differences(self, expected: Expected, tries: Sequence[Try]) -> list[str]:
         found = []
@@ -101,6 +117,16 @@ class Report:
                     _clock(ran.stopped),
                     _coloured(state) if last else "gave way",
                 )
+        return table
+
+    def event_log(self) -> Table:
+        """Lay out what the executor added to Airflow's event log."""
+        table = Table(title="What the executor added to Airflow's event log (Audit Log)", title_justify="left")
+        table.add_column("at", justify="right", no_wrap=True)
+        for heading in ("task instance", "try", "event", "what it says"):
+            table.add_column(heading, overflow="fold")
+        for entry in self.entries:
+            table.add_row(_clock(entry.at), entry.label, str(entry.number), entry.event, escape(entry.text))
         return table
 
 

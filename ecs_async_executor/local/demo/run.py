@@ -114,6 +114,7 @@ class Run:
         with show.waiting(f"Running the DAGs, at most {CONCURRENCY} task instances at a time"):
             report = self._watch(cloud)
         show.console.print(report.table())
+        show.console.print(report.event_log())
         surprises = report.surprises()
         for surprise in surprises:
             show.say(f"[red]{surprise}[/]")
@@ -182,7 +183,13 @@ class Run:
         deadline = time.monotonic() + self._options.timeout
         while True:
             self._processes.check()
-            report = Report(self._airflow.tries(), cloud.containers(), cloud.noun)
+            report = Report(
+                tries=self._airflow.tries(),
+                containers=cloud.containers(),
+                entries=self._airflow.executor_entries(),
+                noun=cloud.noun,
+                ours=not self._options.provider,
+            )
             self._show.news(report.tries)
             if report.settled():
                 return report
@@ -193,15 +200,17 @@ class Run:
             time.sleep(POLL_SECONDS)
 
     def _take_host_away(self, report: Report, cloud: Cloud) -> None:
-        """Interrupt the first container of the one that is to lose its host, once user code runs in it."""
+        """Take the host of the first container away once user code runs in it; the retry finds no capacity."""
         for read in report.tries:
             if (read.label, read.number, read.state) != (HOST_LOST.label, 1, "running"):
                 continue
             for ran in report.of(read.label, read.number):
                 if ran.status == "RUNNING" and ran.id not in self._interrupted:
                     self._interrupted.add(ran.id)
+                    cloud.withhold_capacity(HOST_LOST.task_id)
                     cloud.take_host_away(ran.id)
-                    self._show.say(f"{read.label}: the host of {cloud.noun} {ran.short} is taken away")
+                    lost = f"the host of {cloud.noun} {ran.short} is taken away"
+                    self._show.say(f"{read.label}: {lost}, and there is no other at first")
 
     def _keep(self) -> None:
         self._show.say(f"Airflow's UI is at {self._airflow.url} (nobody needs to log in); Ctrl-C ends it all")

@@ -38,7 +38,10 @@ def label(dag_id: str, task_id: str, map_index: int) -> str:
 
 
 HOST_LOST = Expected("host_lost", "long_haul", ("failed", "success"), (1, 1), (HOST_TAKEN, EXITED))
-"""The first container of this one is taken away as soon as its task runs."""
+"""Its first container is taken away as soon as its task runs; for the second there is no capacity at first."""
+
+EVENTS = {(HOST_LOST.label, 1): "container failure", (HOST_LOST.label, 2): "container waits"}
+"""What our executor adds to Airflow's event log, by task instance and try. A service's name may precede it."""
 
 SCENARIO = (
     *(Expected("mapped", "square", map_index=index) for index in range(4)),

@@ -93,7 +93,7 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
     :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
     """
     status = text(job["status"])
-    container = _ran_airflow(job)
+    container = ran_airflow(job)
     attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
     seen = _SEEN.get(status, Seen.PENDING)
     started = status in {"RUNNING", "SUCCEEDED"} or any(map(_has_started, [*attempts, job]))
@@ -132,7 +132,7 @@ def _ended_by_hand(job: Mapping[str, Any], status_reason: str) -> bool:
     return bool(job.get("isTerminated") or job.get("isCancelled")) and not is_from_executor(status_reason)
 
 
-def _ran_airflow(job: Mapping[str, Any]) -> Mapping[str, Any]:
+def ran_airflow(job: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the container with Airflow's command; among several, the one with our mark in its environment."""
     if (single := job.get("container")) or not (several := job.get("ecsProperties")):
         return single or {}

@@ -34,6 +34,7 @@ Batch's own retries start the container again within one try of Airflow's, and A
 a second time: such a retry only delays the news of the failure and hides its reason.
 """
 
+_OPERATION: Final = ("batch", "SubmitJob")
 _BUCKET: Final = "SubmitJob"
 _SINGLE, _SEVERAL = CONTAINER_FORMS
 
@@ -48,12 +49,12 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
     request = _overlay(request, settings.submit_job_kwargs)
     if _SEVERAL not in request:
         request.setdefault(_SINGLE, {})["command"] = []
-    return request
+    return sdk.with_numbers_as_text(*_OPERATION, request)
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each parameter that the SDK would refuse in a SubmitJob request made of these."""
-    return sdk.wrong_parameters("batch", "SubmitJob", _with_tags(parameters))
+    return sdk.wrong_parameters(*_OPERATION, _with_tags(parameters))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +149,7 @@ def launch_spec(
     :raises Rejected: if Batch would certainly refuse the request
     """
     _check_single(request)
+    request = sdk.with_numbers_as_text(*_OPERATION, dict(request))
     for key, option in (("jobName", "job_name"), ("jobQueue", "job_queue"), ("jobDefinition", "job_definition")):
         value = request.get(key)
         if value and not isinstance(value, str):

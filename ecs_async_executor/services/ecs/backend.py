@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = Service(
     name="ECS",
-    launch_rates={"FARGATE": 20.0, "FARGATE_SPOT": 20.0, "EC2": 40.0, "EXTERNAL": 40.0},
+    launch_rates={"FARGATE": 20.0, "EC2": 40.0, "EXTERNAL": 40.0},
     launch_rate=20.0,
     change_rate=40.0,
     change_burst=20.0,
@@ -39,8 +39,9 @@ SERVICE: Final = Service(
 AWS's default quotas, per account and Region; all of them can be raised.
 
 From the Amazon ECS API Reference ("Request throttling for the Amazon ECS API") and AWS Fargate's throttling
-quotas: RunTask on Fargate 20/s, On-Demand and Spot apart; modifying calls (RunTask, StopTask and others) 40/s
-together, burst 100, of which we take a fifth: other clients of the account need some too.
+quotas: RunTask on Fargate 20/s, On-Demand and Spot together (apart are only the rates of tasks); modifying calls
+(RunTask, StopTask and others) 40/s together, burst 100, of which we take a fifth: other clients of the account
+need some too.
 """
 
 OPERATIONS: Final = {

@@ -148,7 +148,9 @@ def _seconds(value: Any) -> float | None:
 
 # --- failures -----------------------------------------------------------------------------------------------
 
-_FAILURE_CODE = re.compile(r"[A-Z_]+(:[A-Z_]+)*")
+_FAILURE_CODE = re.compile(r"[A-Z_]+([: ][A-Z_]+)*")
+_DECISIVE: Final = (Kind.CAPACITY, Kind.REFUSED)
+"""Of the reasons of several container instances the first of these kinds decides, in this order."""
 
 
 def missing(scope: str, task_id: str, failure: Mapping[str, Any]) -> Observation:
@@ -164,13 +166,20 @@ def missing(scope: str, task_id: str, failure: Mapping[str, Any]) -> Observation
 
 
 def failure_error(failures: Sequence[Mapping[str, Any]]) -> BackendError:
-    """Return what the ``failures[]`` of RunTask mean; a new reason goes into ``services/errors.py``."""
-    first = failures[0]
-    reason, detail = str(first.get("reason") or "unknown"), first.get("detail")
+    """
+    Return what the ``failures[]`` of RunTask mean; a new reason goes into ``services/errors.py``.
+
+    There is one entry for each container instance: a full one may have room later, whatever the others lack. ECS
+    may give the same answer again under the same client token.
+    """
+    kinds = [kind_of_failure(str(failure.get("reason") or "")) for failure in failures]
+    kind = next((kind for kind in _DECISIVE if kind in kinds), kinds[0])
+    decisive = failures[kinds.index(kind)]
+    reason, detail = str(decisive.get("reason") or "no reason given"), decisive.get("detail")
     if _FAILURE_CODE.fullmatch(reason):
-        return BackendError(kind_of_failure(reason), reason, redacted(str(detail or reason)))
+        return BackendError(kind, reason, redacted(str(detail or reason)), token_used=True)
     words = f"{reason} ({detail})" if detail else reason
-    return BackendError(kind_of_failure(reason), "RunTaskFailure", redacted(words))
+    return BackendError(kind, "RunTaskFailure", redacted(words), token_used=True)
 
 
 # --- launches -----------------------------------------------------------------------------------------------

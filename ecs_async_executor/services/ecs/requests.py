@@ -23,10 +23,12 @@ from ecs_async_executor.services.requests import (
     type_name,
 )
 from ecs_async_executor.settings import EcsSettings
+from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
 DEFAULT_CLUSTER: Final = "default"
 FARGATE_PROVIDERS: Final = frozenset({"FARGATE", "FARGATE_SPOT"})
 
+_OPERATION: Final = ("ecs", "RunTask")
 _REPEATABLE: Final = (
     "clientToken must not be set: the executor sets it, to repeat a launch without starting a second container"
 )
@@ -64,7 +66,7 @@ def base_request(settings: EcsSettings) -> dict[str, Any]:
     container = named[0] if named else containers[0]
     container["name"] = settings.container_name
     container["command"] = []
-    return request
+    return sdk.with_numbers_as_text(*_OPERATION, request)
 
 
 def _network(settings: EcsSettings) -> dict[str, Any]:
@@ -79,9 +81,11 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each parameter that the SDK would refuse in a RunTask request made of these."""
+    """Yield a sentence for each parameter that the SDK or ECS would refuse in a RunTask request made of these."""
     sent = {key: value for key, value in parameters.items() if key != "startedBy" or value is not None}
-    return sdk.wrong_parameters("ecs", "RunTask", _with_tags(sent))
+    yield from sdk.wrong_parameters(*_OPERATION, _with_tags(sent))
+    if sent.get("launchType") == MANAGED_INSTANCES:
+        yield INSTEAD_OF_MANAGED_INSTANCES
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +202,9 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
         )
     if request.get("launchType") and request.get("capacityProviderStrategy"):
         raise Rejected(_EXCLUSIVE)
-    whole = sealed(request, "overrides")
+    if request.get("launchType") == MANAGED_INSTANCES:
+        raise Rejected(INSTEAD_OF_MANAGED_INSTANCES)
+    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides")
     mark: str | None = None
     if whole.get("startedBy") is None:
         mark = whole["startedBy"] = started_by
@@ -225,8 +231,6 @@ def _bucket(request: Mapping[str, Any]) -> str:
     providers = frozenset(providers_in(request))
     if not providers:
         return str(request.get("launchType") or "FARGATE")
-    if providers == {"FARGATE_SPOT"}:
-        return "FARGATE_SPOT"
     return "FARGATE" if providers <= FARGATE_PROVIDERS else "EC2"
 
 

@@ -202,7 +202,7 @@ def test_batch_makes_one_attempt_unless_the_request_says_otherwise() -> None:
     [
         ({"jobDefinition": None}, r"no jobDefinition: set \[aws_batch_executor\] job_definition"),
         ({"jobQueue": ""}, "no jobQueue"),
-        ({"jobQueue": 5}, "jobQueue must be a string, not int"),
+        ({"jobQueue": ["q"]}, "jobQueue must be a string, not list"),
         ({"jobName": "a b"}, "jobName must have 1 to 128 letters"),
         ({"jobName": "-a"}, "jobName must have 1 to 128 letters"),
         (container(vcpus=object()), "containerOverrides cannot be sent as JSON: TypeError"),
@@ -238,3 +238,16 @@ def test_the_variables_that_batch_adds_count_in_the_size() -> None:
 def test_what_a_hook_returns_is_checked_too(change: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         batch.launch_spec(request() | change, started_by=TI)
+
+
+def test_a_number_is_sent_as_the_text_that_batch_wants_wherever_it_comes_from() -> None:
+    given = container(resourceRequirements=[{"type": "MEMORY", "value": 2048}])
+    wanted = [{"type": "MEMORY", "value": "2048"}]
+    for found in (
+        spec(given),
+        spec(submit_job_kwargs=given),
+        batch.launch_spec(request(queue=given), started_by=TI),
+        spec({**given, "jobQueue": 5}),
+    ):
+        assert found.request["containerOverrides"]["resourceRequirements"] == wanted
+    assert found.scope == "5"

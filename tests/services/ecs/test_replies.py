@@ -174,5 +174,24 @@ def test_a_run_task_failure_is_told_in_awss_words_once(failure: dict[str, Any], 
     assert (error.code, str(error)) == (code, said)
 
 
-def test_a_failure_without_a_reason_is_survived() -> None:
-    assert failure_error([{}]).kind is Kind.REFUSED
+def test_a_failure_without_a_reason_is_waited_for() -> None:
+    error = failure_error([{}])
+    assert (error.kind, str(error)) == (Kind.CAPACITY, "RunTaskFailure: no reason given")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "kind", "code"),
+    [
+        (["ATTRIBUTE", "RESOURCE:MEMORY"], Kind.CAPACITY, "RESOURCE:MEMORY"),
+        (["RESOURCE:CPU", "ATTRIBUTE"], Kind.CAPACITY, "RESOURCE:CPU"),
+        (["LOCATION", "ODD", "AGENT"], Kind.CAPACITY, "AGENT"),
+        (["ATTRIBUTE", "ODD"], Kind.REFUSED, "ODD"),
+        (["ATTRIBUTE", "LOCATION"], Kind.INVALID, "ATTRIBUTE"),
+        (["ATTRIBUTE", None], Kind.CAPACITY, "RunTaskFailure"),
+    ],
+)
+def test_of_the_failures_of_several_instances_one_that_can_pass_decides(
+    reasons: list[str | None], kind: Kind, code: str
+) -> None:
+    error = failure_error([{"reason": reason} if reason else {} for reason in reasons])
+    assert (error.kind, error.code) == (kind, code)

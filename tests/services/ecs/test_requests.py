@@ -102,7 +102,7 @@ def test_a_bad_executor_config_is_rejected_with_a_reason_but_not_its_values(
         ({"launch_type": "EXTERNAL"}, None, "EXTERNAL"),
         ({"launch_type": None}, None, "FARGATE"),
         ({"launch_type": "EC2"}, {"launchType": "FARGATE"}, "FARGATE"),
-        ({}, {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}, "FARGATE_SPOT"),
+        ({}, {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}, "FARGATE"),
         (
             {},
             {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}, {"capacityProvider": "FARGATE"}]},
@@ -217,8 +217,9 @@ def test_overrides_of_more_are_rejected() -> None:
     [
         ({"startedBy": "a b"}, "startedBy must have 1 to 128 letters"),
         ({"startedBy": "a" * 129}, "startedBy must have"),
-        ({"startedBy": 7}, "startedBy must have"),
+        ({"startedBy": True}, "startedBy must have"),
         ({"taskDefinition": ""}, "no task definition"),
+        ({"launchType": "MANAGED_INSTANCES"}, "set capacity_provider_strategy"),
         (container(cpu=object()), "overrides cannot be sent as JSON: TypeError"),
     ],
 )
@@ -231,3 +232,14 @@ def test_what_ecs_would_refuse_is_rejected(executor_config: Any, reason: str) ->
 def test_what_a_hook_returns_is_checked_too(change: dict[str, Any]) -> None:
     with pytest.raises(Rejected):
         ecs.launch_spec(request(launch_type="FARGATE") | change, started_by="m")
+
+
+def test_a_number_is_sent_as_the_text_that_ecs_wants_wherever_it_comes_from() -> None:
+    given = {"overrides": {"cpu": 1024, "memory": 2048}}
+    for found in (
+        spec(given),
+        spec(run_task_kwargs=given),
+        ecs.launch_spec(request(queue=given, launch_type="FARGATE"), started_by="mark"),
+    ):
+        assert (found.request["overrides"]["cpu"], found.request["overrides"]["memory"]) == ("1024", "2048")
+        assert found.placement == spec({"overrides": {"cpu": "1024", "memory": "2048"}}).placement

@@ -20,8 +20,8 @@ from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kin
 from ecs_async_executor.core.messages import Adopt, AirflowState
 from ecs_async_executor.services import batch
 from ecs_async_executor.settings import BatchTuning
-from tests.airflow.metadata import Metadata, adopt
-from tests.airflow.scripted import (
+from tests.adapter.metadata import Metadata, adopt
+from tests.adapter.scripted import (
     Scripted,
     ScriptedBatchExecutor,
     ScriptedExecutor,
@@ -481,8 +481,8 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
 
     monkeypatch.setattr(compat, "configured_executors", lambda: [Texty])
     arguments: Any = type("Arguments", (), {})()
-    arguments.team = arguments.service = None
-    arguments.timeout = 1.0
+    arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
+    arguments.timeout, arguments.launch = 1.0, False
     with pytest.raises(SystemExit, match=r"Texty\.max_submit_job_attempts = 'many'"):
         cli.check(arguments)
 

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.workloads import AdoptedWorkload
 from ecs_async_executor.core.messages import Adopt, AirflowState, Stop
-from tests.airflow.interrupted import interrupted_at
-from tests.airflow.metadata import TASKS, Metadata, adopt, process_events
-from tests.airflow.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
+from tests.adapter.interrupted import interrupted_at
+from tests.adapter.metadata import TASKS, Metadata, adopt, process_events
+from tests.adapter.scripted import ScriptedExecutor, failed, launched, make_workload, queue, states, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -406,6 +406,28 @@ def test_revoking_what_was_just_adopted_finds_and_stops_its_container(executor: 
     executor.sync()
     assert [type(command) for command in executor.scripted.commands] == [Adopt, Stop]
     assert executor.slots_occupied == 0
+
+
+def test_a_system_exit_while_a_staged_launch_is_revoked_loses_neither_it_nor_its_stop(
+    make_executor: Callable[..., Any], database: Metadata
+) -> None:
+    line = 0
+    while True:
+        line += 1
+        database.orphan("queued")
+        executor = make_executor()
+        with database.session() as session:
+            adopt(executor, session)
+        with database.session() as session:
+            ti = database.tis(session)[0]
+            if not interrupted_at(line, lambda: executor.revoke_task(ti=ti)):  # noqa: B023 - called at once
+                break
+            executor.sync()
+            executor.revoke_task(ti=ti)
+        kinds = [type(command) for command in executor.scripted.commands]
+        assert Adopt in kinds, f"line {line}"
+        assert Stop in kinds[kinds.index(Adopt) :], f"line {line}"
+    assert line > 5
 
 
 def test_adopted_then_launched_then_over_is_told_like_any_other(executor: Any, database: Metadata) -> None:

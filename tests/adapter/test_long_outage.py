@@ -16,8 +16,8 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Command, Launch
 from ecs_async_executor.engine.statistics import Statistics
-from tests.airflow.metadata import Metadata, look_for_stuck
-from tests.airflow.scripted import ScriptedBridge, ScriptedExecutor, queue
+from tests.adapter.metadata import Metadata, look_for_stuck
+from tests.adapter.scripted import ScriptedBridge, ScriptedExecutor, queue
 from tests.engine.cloud import FakeCloud
 from tests.engine.harness import Harness
 from tests.engine.virtual_time import VirtualTimeLoop

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
@@ -24,9 +25,10 @@ from airflow import settings as airflow_settings
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.engine import rendering
 from ecs_async_executor.local import LocalEcs
-from tests.airflow.metadata import Job, Metadata, adopt
-from tests.airflow.scripted import make_workload, queue
+from tests.adapter.metadata import Job, Metadata, adopt
+from tests.adapter.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +121,37 @@ def test_workloads_behind_a_hook_that_blocked_are_launched_once_it_returns(
         Blocking.release.set()
     beats.until(lambda: beats.states["success"] == 2)
     assert len(ecs.ledger) == 2
+
+
+def test_a_hook_that_hangs_is_named_where_people_look_and_nothing_more_is_taken(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., AsyncEcsExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendering, "HANGS_SECONDS", 0.5)
+    local_ecs(script=[{"duration": 0.2}])
+    Blocking.entered.clear()
+    Blocking.release.clear()
+    executor: Any = started(Blocking)
+    beats = Heartbeats(executor)
+    workload = make_workload("blocked")
+    with capture_logs() as logs:
+        try:
+            queue(executor, workload)
+            beats.until(lambda: "a hook hangs over" in str(executor.statistics().paused))
+            beats.during(1)
+            assert "blocked" in str(executor.statistics().paused)
+            assert executor.slots_available == 0
+            with pytest.raises(NotImplementedError):
+                executor.revoke_task(ti=workload.ti)
+        finally:
+            Blocking.release.set()
+        beats.until(lambda: beats.states["success"] == 1)
+        beats.until(lambda: executor.statistics().paused is None)
+    hangs, returned = [line for line in logs if "hook" in line["event"]]
+    assert (hangs["event"], returned["event"]) == ("ecs_executor.hook.hangs", "ecs_executor.hook.returned")
+    assert "self.release.wait(60)" in hangs["stack"]
+    assert workload.token not in str(logs)
 
 
 def test_an_ambiguous_run_task_is_resolved_after_its_token_of_airflows_has_expired(

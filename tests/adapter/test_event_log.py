@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import compat, event_log
 from ecs_async_executor.core.messages import Launch, Notice, Unfollowed
-from tests.airflow.metadata import Metadata
-from tests.airflow.scripted import failed, queue
+from tests.adapter.metadata import Metadata
+from tests.adapter.scripted import failed, queue
 
 pytestmark = pytest.mark.slow
 

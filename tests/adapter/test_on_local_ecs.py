@@ -18,7 +18,7 @@ from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.local import LocalEcs
-from tests.airflow.scripted import make_workload, queue
+from tests.adapter.scripted import make_workload, queue
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +170,8 @@ TRIED = {
 
 
 def check(service: str) -> None:
-    cli.check(Namespace(team=None, service=service, timeout=15.0))
+    arguments = {"launch": False, "queue": None, "executor_config": None}
+    cli.check(Namespace(team=None, service=service, timeout=15.0, **arguments))
 
 
 @pytest.mark.parametrize("service", TRIED)

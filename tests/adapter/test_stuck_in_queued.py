@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.core.messages import Launch
-from tests.airflow.metadata import Metadata, look_for_stuck
-from tests.airflow.scripted import launched, notice, queue, succeeded
+from tests.adapter.metadata import Metadata, look_for_stuck
+from tests.adapter.scripted import launched, notice, queue, succeeded
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import compat, ownership
 from ecs_async_executor.core.messages import Release
-from tests.airflow.metadata import Job, Metadata, adopt
-from tests.airflow.scripted import ScriptedBatchExecutor, ScriptedExecutor, launched, queue, states
+from tests.adapter.metadata import Job, Metadata, adopt
+from tests.adapter.scripted import ScriptedBatchExecutor, ScriptedExecutor, launched, queue, states
 
 pytestmark = pytest.mark.slow
 

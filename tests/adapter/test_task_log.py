@@ -169,7 +169,8 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(**given: Any) -> argparse.Namespace:
-    return argparse.Namespace(team=None, service=None, timeout=1.0, queue=None, executor_config=None, **given)
+    defaults = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
+    return argparse.Namespace(**defaults, executor_config=None, **given)
 
 
 def with_arguments(**given: Any) -> argparse.Namespace:
@@ -229,7 +230,7 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
     ("config", "said"),
     [
         ({"count": 2}, "count must be 1: one workload is one container"),
-        ({"bogus": 1, "group": 5}, "RunTask has no bogus; .*; group must be a string, not int"),
+        ({"bogus": 1, "group": ["g"]}, "RunTask has no bogus; .*; group must be a string, not list"),
         ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
         ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
     ],
@@ -254,8 +255,8 @@ def test_show_request_blames_the_settings_of_the_queue_for_what_they_do(
 
 @pytest.mark.usefixtures("configured")
 def test_show_request_blames_the_settings_for_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__RUN_TASK_KWARGS", '{"bogus": 1}')
-    with pytest.raises(SystemExit, match=r"^A task with these settings would fail: RunTask has no bogus"):
+    monkeypatch.delenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION")
+    with pytest.raises(SystemExit, match=r"^A task with these settings would fail: no task definition"):
         cli.show_request(with_arguments(executor_config={"group": "g"}))
 
 
@@ -282,4 +283,5 @@ def test_the_commands_parse() -> None:
             argument.add_to_parser(one)
     parsed = parser.parse_args(["show-request", "--executor-config", '{"cpu": "1"}', "--queue", "q"])
     assert parsed.executor_config == {"cpu": "1"}
-    assert parser.parse_args(["check"]).timeout == 15.0
+    assert parser.parse_args(["check", "--timeout", "3"]).timeout == 3.0
+    assert parser.parse_args(["check", "--launch", "--queue", "q"]).launch

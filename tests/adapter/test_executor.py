@@ -20,8 +20,8 @@ from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
 from ecs_async_executor.engine.statistics import Statistics
-from tests.airflow.interrupted import interrupted_at
-from tests.airflow.scripted import (
+from tests.adapter.interrupted import interrupted_at
+from tests.adapter.scripted import (
     ScriptedBridge,
     ScriptedExecutor,
     failed,

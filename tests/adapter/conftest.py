@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from ecs_async_executor import AsyncEcsExecutor
     from ecs_async_executor.local import LocalEcs
-    from tests.airflow.metadata import Metadata
+    from tests.adapter.metadata import Metadata
 
 SETTINGS = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -64,7 +64,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_executor() -> Callable[..., Any]:
     """Make executors over a scripted bridge, started unless told otherwise."""
-    from tests.airflow.scripted import ScriptedExecutor
+    from tests.adapter.scripted import ScriptedExecutor
 
     def make(cls: type[Any] = ScriptedExecutor, *, start: bool = True, **arguments: Any) -> Any:
         executor = cls(**arguments)
@@ -130,7 +130,7 @@ def started() -> Iterator[Callable[..., AsyncEcsExecutor]]:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of Airflow's with one run of a DAG; to be copied."""
-    from tests.airflow import metadata
+    from tests.adapter import metadata
 
     return metadata.build(tmp_path_factory.mktemp("airflow"))
 
@@ -138,7 +138,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
     """A database of the test's own, with one run of a DAG."""
-    from tests.airflow import metadata
+    from tests.adapter import metadata
 
     database = metadata.copy_of(template, tmp_path / "airflow.db")
     yield database

@@ -9,8 +9,8 @@ import pytest
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.core.messages import Launch, Report
-from tests.airflow.metadata import Metadata, process_events
-from tests.airflow.scripted import failed, launched, queue, succeeded
+from tests.adapter.metadata import Metadata, process_events
+from tests.adapter.scripted import failed, launched, queue, succeeded
 
 pytestmark = pytest.mark.slow
 

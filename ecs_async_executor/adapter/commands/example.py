@@ -1,0 +1,50 @@
+"""
+The request of an example task, for the commands that show it or send it.
+
+May import ``core`` and the service-free adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ecs_async_executor.adapter.reports import in_words
+from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.messages import Launch
+
+
+def example_spec(
+    adapter: ServiceAdapter, launch: Launch, command: Sequence[str], queue: str | None, config: Any
+) -> LaunchSpec:
+    """
+    Return the request for a task with this queue and ``executor_config``, which the hooks of a subclass may shape.
+
+    :raises SystemExit: if it would be refused; names the reasons and the part of it that has to change
+    """
+    spec, problems = _try(adapter, launch, command, queue, config)
+    if spec is None or problems:
+        # The first part, from the task's own on, without which the request is good.
+        culprit = "these settings"
+        if config and not _try(adapter, launch, command, queue, None)[1]:
+            culprit = "this executor_config"
+        elif queue in adapter.tuning.queues and not _try(adapter, launch, command, None, config)[1]:
+            culprit = f"the setting queues for queue {queue!r}"
+        raise SystemExit(f"A task with {culprit} would fail: {'; '.join(problems)}")
+    return spec
+
+
+def _try(
+    adapter: ServiceAdapter, launch: Launch, command: Sequence[str], queue: str | None, config: Any
+) -> tuple[LaunchSpec | None, list[str]]:
+    """Return a task's request, and the reasons for which the SDK or this package would refuse it."""
+    try:
+        request = adapter.request(launch.key, list(command), queue, config or {})
+        spec = adapter.spec(request, launch, None)
+    except Rejected as rejected:
+        return None, [rejected.reason]
+    except Exception as error:  # noqa: BLE001 - whatever it is, it fails the launch too
+        return None, [f"The container request could not be built: {in_words(error)}"]
+    return spec, list(adapter.wrong_parameters(spec.request))
