@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
+YOUNG_SHARE = 0.125
+"""The part of the read budget for young ones: two schedulers leave a quarter of an account's reads to others."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,6 +66,7 @@ class Polling:
         self._random = random_source
         self._event = event
         self._pacer = PollPacer(poll_interval)
+        self._young_pacer = PollPacer(poll_interval, share=YOUNG_SHARE)
         self._calls = 0
 
     async def run(self) -> None:
@@ -80,18 +83,18 @@ class Polling:
         """
         Sweep over the young containers in between, where a whole sweep takes long.
 
-        Most containers end young. These sweeps get as much of the read budget as whole ones.
+        Most containers end young. These sweeps get half as much of the read budget as whole ones.
         """
         calls, took = 0, 0.0
         while True:
             started_at = anyio.current_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
                 young = self._ledger.active_since(started_at - YOUNG_SECONDS)
-                calls = await self.sweep(young, max(self._interval(calls), took))
+                calls = await self.sweep(young, max(self._young_interval(calls), took))
             else:
                 calls = 0
             took = anyio.current_time() - started_at
-            await anyio.sleep_until(started_at + self._interval(calls))
+            await anyio.sleep_until(started_at + self._young_interval(calls))
 
     async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
         """
@@ -109,6 +112,9 @@ class Polling:
 
     def _interval(self, calls: int) -> float:
         return self._pacer.interval(calls, self._limiter.read_rate)
+
+    def _young_interval(self, calls: int) -> float:
+        return self._young_pacer.interval(calls, self._limiter.read_rate)
 
     def _batches(self, launches: Iterable[Tracked]) -> Iterable[tuple[str, _Batch]]:
         by_scope: defaultdict[str, list[Tracked]] = defaultdict(list)

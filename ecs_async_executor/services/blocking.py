@@ -15,16 +15,35 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
 GIVEN_UP_AFTER: Final = 600.0
 """Seconds after which a call without an end is made anew: what it waits for may have gone without a word."""
+KEPT_FOR: Final = 60.0
+"""Seconds for which an answer that came when nobody waited is kept: what is slow would else never be answered."""
+
+
+@dataclass(eq=False, slots=True)
+class _Question(Generic[T]):
+    """A call under way, or its late answer."""
+
+    answer: Future[T]
+    begun_at: float
+    ended_at: float | None = None
+    waiting: int = 0
+
+    def is_good(self, now: float) -> bool:
+        if self.ended_at is None:
+            return now < self.begun_at + GIVEN_UP_AFTER
+        return now < self.ended_at + KEPT_FOR
+
 
 _lock = threading.Lock()
-_running: dict[Hashable, tuple[Future[Any], float]] = {}
+_asked: dict[Hashable, _Question[Any]] = {}
 
 
 async def call(key: Hashable, what: str, seconds: float, function: Callable[[], T]) -> T:
@@ -34,7 +53,7 @@ async def call(key: Hashable, what: str, seconds: float, function: Callable[[], 
     :param key: which question it is, in all threads of the process
     :param what: what is asked for, for people
     :param seconds: how long to wait at most
-    :raises TimeoutError: if there is no answer by then; the thread waits on
+    :raises TimeoutError: if there is no answer by then; the thread waits on, and who asks next gets its answer
     """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -43,37 +62,44 @@ async def call(key: Hashable, what: str, seconds: float, function: Callable[[], 
         with suppress(RuntimeError):  # the loop is closed: its caller waits no longer
             loop.call_soon_threadsafe(ended.set)
 
-    future = _begun(key, function)
-    future.add_done_callback(wake)
+    question = _ask(key, function)
+    question.answer.add_done_callback(wake)
     try:
         await asyncio.wait_for(ended.wait(), seconds)
     except asyncio.TimeoutError:
-        msg = f"no {what} within {seconds:g} s"
-        raise TimeoutError(msg) from None
-    return future.result()
+        if not question.answer.done():
+            msg = f"no {what} within {seconds:g} s"
+            raise TimeoutError(msg) from None
+    finally:
+        with _lock:
+            question.waiting -= 1
+    return question.answer.result()
 
 
-def _begun(key: Hashable, function: Callable[[], T]) -> Future[T]:
+def _ask(key: Hashable, function: Callable[[], T]) -> _Question[T]:
     now = time.monotonic()
     with _lock:
-        future, begun_at = _running.get(key, (None, 0.0))
-        if future is not None and now < begun_at + GIVEN_UP_AFTER:
-            return future
-        future = Future()
-        _running[key] = (future, now)
-    threading.Thread(target=_run, args=(key, future, function), name="ecs-async-blocking", daemon=True).start()
-    return future
+        question = _asked.get(key)
+        if question is not None and question.is_good(now):
+            question.waiting += 1
+            if question.ended_at is not None:
+                del _asked[key]
+            return question
+        question = _asked[key] = _Question(Future(), now, waiting=1)
+    threading.Thread(target=_run, args=(key, question, function), name="ecs-async-blocking", daemon=True).start()
+    return question
 
 
-def _run(key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
+def _run(key: Hashable, question: _Question[T], function: Callable[[], T]) -> None:
     answer: Callable[[], None]
     try:
-        answer = partial(future.set_result, function())
+        answer = partial(question.answer.set_result, function())
     except BaseException as error:  # noqa: BLE001 - the callers', whatever it is
-        answer = partial(future.set_exception, error)
+        answer = partial(question.answer.set_exception, error)
     with _lock:
-        if _running.get(key, (None, 0.0))[0] is future:
-            del _running[key]
+        question.ended_at = time.monotonic()
+        if question.waiting and _asked.get(key) is question:
+            del _asked[key]
     answer()
 
 
@@ -81,7 +107,7 @@ def _after_fork_in_child() -> None:
     """Forget the threads, which are the parent's."""
     global _lock  # noqa: PLW0603 - another thread may have held it
     _lock = threading.Lock()
-    _running.clear()
+    _asked.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -42,7 +42,20 @@ async def test_a_short_task_is_seen_to_end_soon_however_many_long_ones_run(runni
             late.append(anyio.current_time() - cloud.of(label)[0].ends_at)
         spent = (cloud.calls["describe"] - asked) / (anyio.current_time() - began)
     assert max(late) < 3.0
-    assert spent < 0.5 * PACED.describe_rate + 1.0
+    assert spent < 0.375 * PACED.describe_rate + 1.0
+
+
+async def test_two_schedulers_with_many_young_containers_leave_a_quarter_of_the_reads_to_others() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: LONG)
+    async with Harness(cloud, options=PACED).running() as engine:
+        for number in range(6000):
+            engine.launch(f"long-{number}")
+        await engine.until(lambda: len(cloud.containers) == 6000)
+        await anyio.sleep(20.0)
+        asked = cloud.calls["describe"]
+        await anyio.sleep(60.0)
+        spent = (cloud.calls["describe"] - asked) / 60.0
+    assert spent <= 0.375 * PACED.describe_rate + 1.0
 
 
 async def test_a_loop_that_was_replaced_knows_what_is_young() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -56,12 +57,25 @@ def test_a_question_without_an_answer_is_asked_once_however_often_and_from_howev
     question.go.set()
 
 
-def test_the_answer_that_came_late_is_not_kept(question: Question) -> None:
+def test_an_answer_that_came_late_is_for_who_asks_next_and_for_nobody_after(question: Question) -> None:
+    for answers in (1, 2):
+        question.go.clear()
+        with pytest.raises(TimeoutError):
+            asyncio.run(blocking.call(question, "answer", 0.01, question))
+        question.go.set()
+        while blocking._asked[question].ended_at is None:
+            time.sleep(0.001)
+        assert question.asked == answers
+        assert asyncio.run(blocking.call(question, "answer", 5, question)) == answers
+
+
+def test_an_answer_that_came_long_ago_is_nobodys(question: Question, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "KEPT_FOR", 0.0)
     with pytest.raises(TimeoutError):
         asyncio.run(blocking.call(question, "answer", 0.01, question))
     question.go.set()
-    while question in blocking._running:
-        threading.Event().wait(0.001)
+    while blocking._asked[question].ended_at is None:
+        time.sleep(0.001)
     assert asyncio.run(blocking.call(question, "answer", 5, question)) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from botocore import exceptions as boto
 
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import credentials
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.ecs import EcsBackend
 from ecs_async_executor.settings import EcsSettings
-from tests.services.server import listening
+from tests.services.server import answer, listening, served
 
 SETTINGS = EcsSettings(cluster="c", container_name="a", region_name="eu-west-1")
 Hang = Callable[[pytest.MonkeyPatch, Path, int], None]
@@ -94,3 +97,38 @@ def test_credentials_that_never_come_are_waited_for_no_longer_than_an_answer_of_
     assert time.monotonic() - begun < 4.5, "before the process ends"
     assert {(error.kind, error.unavailable) for error in errors} == {(Kind.CREDENTIALS, True)}
     assert threading.active_count() <= before + 1
+
+
+def test_a_process_that_takes_longer_than_anybody_waits_is_used_once_it_has_said_something(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = {"Version": 1, "AccessKeyId": "AKIDSLOW", "SecretAccessKey": "secret"}
+    script = tmp_path / "slow"
+    script.write_text(f"#!/bin/sh\nsleep 1\necho '{json.dumps(keys)}'\n")
+    script.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    used: list[str] = []
+
+    async def note(request: web.Request) -> web.Response:
+        used.append(request.headers["Authorization"].split("Credential=")[1].split("/")[0])
+        return answer({"taskArns": []})
+
+    async def run() -> int:
+        refused = 0
+        async with served(note) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            factory = ClientFactory(region_name="eu-slow-1", read_timeout=0.3)
+            async with factory.client("ecs") as client:
+                while not used:
+                    try:
+                        await client.list_tasks()
+                    except boto.CredentialRetrievalError:  # noqa: PERF203
+                        refused += 1
+                        assert refused < 20
+                        await asyncio.sleep(1.0)  # it ends while nobody waits for it
+                        factory._credentials[0]._not_before = 0.0
+        return refused
+
+    assert asyncio.run(run()) < 5
+    assert used == ["AKIDSLOW"]
