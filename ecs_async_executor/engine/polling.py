@@ -1,25 +1,30 @@
 """
 The lanes that poll: describe every container again and again, and the young ones more often.
 
-May import ``core``, ``describing``, ``dispatcher`` and anyio.
+May import ``core``, ``describing``, ``dispatcher``, anyio and structlog.
 """
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import anyio
+import structlog
 
 from ecs_async_executor.core.containers import is_news
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter, PollPacer
-from ecs_async_executor.core.phases import LOCATED, Tracked
+from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Located, Starting, Tracked
+from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
+
+log = structlog.get_logger(__name__)
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
@@ -36,6 +41,7 @@ class Polling:
     """
     Sweeps over the containers. Time is what wakes it.
 
+    :param placements: learn of containers that found no room
     :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
     :param random_source: the jitter of relaunches
     """
@@ -45,17 +51,21 @@ class Polling:
         *,
         ledger: Ledger,
         limiter: Limiter,
+        placements: Placements,
         describing: Describing,
         dispatcher: Dispatcher,
         poll_interval: float,
         random_source: random.Random,
+        event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
+        self._placements = placements
         self._describing = describing
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
         self._random = random_source
+        self._event = event
         self._pacer = PollPacer(poll_interval)
         self._calls = 0
 
@@ -129,7 +139,19 @@ class Polling:
                         news = True
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
+                        if observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
+                            self._had_no_place(phase, observation.reason, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
             self._describing.places.release_on_behalf_of(batch)
+
+    def _had_no_place(self, phase: Located, reason: str, now: float) -> None:
+        """Close the gate of a placement whose container the service has given up for want of room."""
+        placement = phase.placement if isinstance(phase, Starting) else None
+        if placement is None:
+            return  # this scheduler has not sent its request
+        gate = self._placements.gate(placement)
+        if gate.is_open:  # what was sent before it closed decides nothing more
+            log.warning(self._event("gate.closed"), placement=placement, reason=reason)
+            self._placements.refused(placement, gate, Kind.CAPACITY, reason, now)
