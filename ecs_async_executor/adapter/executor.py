@@ -275,10 +275,10 @@ class AsyncExecutor(compat.VersionedExecutor):
         """
         Forget a task instance and stop its container, wherever that is on its way; emit no event.
 
-        :raises NotImplementedError: while the launch waits for capacity, and until its container has then had
-            ``task_queued_timeout`` to start. The scheduler leaves the task instance queued and asks again later;
-            a revoke that succeeded for the third time would fail it, its retries unused. The scheduler also
-            postpones all other revokes of that round.
+        :raises NotImplementedError: while the launch, or its container, waits for capacity, and until its
+            container has then had ``task_queued_timeout`` to start. The scheduler leaves the task instance queued
+            and asks again later; a revoke that succeeded for the third time would fail it, its retries unused. The
+            scheduler also postpones all other revokes of that round.
         """
         if self._is_held_up(ti):
             raise NotImplementedError("The launch waits for capacity, or did until a moment ago")

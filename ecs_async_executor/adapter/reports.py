@@ -14,7 +14,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.core.errors import BackendError, Rejected
-from ecs_async_executor.core.messages import Finished, Launched, Notice, Report, Unfollowed
+from ecs_async_executor.core.messages import Finished, HeldUp, Launched, Notice, Report, Unfollowed
 from ecs_async_executor.services.redaction import redacted
 
 
@@ -71,6 +71,11 @@ class Reports:
                 tracking.waits_for_capacity(report.launch_id)
             self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
             executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
+        elif isinstance(report, HeldUp):
+            if report.over:
+                tracking.has_container(report.launch_id)
+            else:
+                tracking.waits_for_capacity(report.launch_id)
         elif isinstance(report, Unfollowed):
             self._lines.add("warning", "container.unfollowed", key=str(key), reason=report.reason)
             executor.log_task_event(event="container not followed", extra=report.reason, ti_key=key)

@@ -160,7 +160,7 @@ def replied(tracked: Tracked, phase: Sending, event: Replied, now: float, _: Rul
     """Take the container that the request has started, or that the client token had already."""
     if event.observation.handle.id in tracked.past:
         return _next_number(tracked, phase, now)
-    return claim(tracked, event.observation.handle, now, inherited=_inherited(phase.doubt))
+    return claim(tracked, event.observation.handle, now, inherited=_inherited(phase.doubt), sent=phase)
 
 
 def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules: Rules) -> list[Effect]:
@@ -208,7 +208,7 @@ def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: flo
         adopted = AirflowState.QUEUED if _inherited(doubt) else None
         patience = replace(phase.patience, errors=0)
         return enter(tracked, Checking(container, Why.TOKEN, adopted, now, patience=patience), now)
-    return claim(tracked, Handle(phase.spec.scope, container), now)
+    return claim(tracked, Handle(phase.spec.scope, container), now, sent=phase)
 
 
 def _next_number(tracked: Tracked, phase: Sending, now: float) -> list[Effect]:

@@ -118,6 +118,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param by_hand: a person stopped it, or a limit that a person configured; no executor did
     :param created_at: wall-clock seconds, None if unknown
     :param started_by: the mark it was started with, None if unknown
+    :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
     """
 
     handle: Handle
@@ -130,6 +131,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     by_hand: bool = False
     created_at: float | None = None
     started_by: str | None = None
+    unplaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

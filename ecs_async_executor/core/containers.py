@@ -11,23 +11,29 @@ import dataclasses
 from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Effect, Emit, Observed, SendStop, StopTargetMissing
 from ecs_async_executor.core.grace import NOT_YET, Grace
-from ecs_async_executor.core.messages import Finished, Launched
-from ecs_async_executor.core.notices import container_waits
+from ecs_async_executor.core.messages import Finished, HeldUp, Launched
+from ecs_async_executor.core.notices import container_waits, request_waits
 from ecs_async_executor.core.phases import (
     LOCATED,
     Doubt,
     InDoubt,
     Located,
+    Patience,
     Revoked,
     Running,
+    Sending,
     Starting,
     Tracked,
     Waiting,
 )
 from ecs_async_executor.core.policy import Rules, relaunch_delay
 from ecs_async_executor.core.settling import end, enter, fail
+
+UNPLACED_SECONDS = 30.0
+"""Every container waits a moment for its place; only after so long a person should read of it."""
 
 
 def claim(
@@ -38,6 +44,7 @@ def claim(
     inherited: bool = False,
     runs: bool = False,
     missing: Grace = NOT_YET,
+    sent: Sending | None = None,
 ) -> list[Effect]:
     """
     Give the launch its container.
@@ -45,11 +52,14 @@ def claim(
     :param inherited: the scheduler before us may have launched it
     :param runs: Airflow says that user code runs in it
     :param missing: how long the service has not known it
+    :param sent: the request that was answered, if it was one
     """
+    placement = None if sent is None else sent.spec.placement
+    held = NOT_YET if sent is None else Grace(sent.patience.short.counted)
     phase: Located = (
         Running(handle, now, confirmed=False, missing=missing)
         if runs
-        else Starting(handle, now, inherited=inherited, missing=missing)
+        else Starting(handle, now, placement=placement, inherited=inherited, missing=missing, held=held)
     )
     effects = enter(tracked, phase, now)
     if tracked.wanted:
@@ -80,15 +90,16 @@ def observed(tracked: Tracked, phase: Located, event: Observed, now: float, rule
     observation = event.observation
     if observation.seen is Seen.MISSING:
         return _missing(tracked, phase, event.pause, now, rules)
+    news = _place(tracked, phase, observation)
     phase = tracked.phase = _known(tracked, phase, observation)
     if observation.exit_code == 0:
         return _succeeded(tracked, observation)
     if observation.exit_code is not None:
         return _failed(tracked, observation)
     if observation.seen is Seen.PENDING:
-        return _waits(tracked, phase, event, now, rules)
+        return [*news, *_waits(tracked, phase, event, now, rules)]
     if observation.seen is not Seen.STOPPED:
-        return []
+        return news
     if isinstance(phase, Running):
         return _failed(tracked, observation)
     return _never_started(tracked, phase, event, now, rules)
@@ -99,10 +110,18 @@ def _known(tracked: Tracked, phase: Located, observation: Observation) -> Locate
     if isinstance(phase, Running):
         return replace(phase, confirmed=True, missing=NOT_YET)
     if not observation.started:
-        return replace(phase, seen=True, missing=NOT_YET)
+        return replace(phase, seen=True, missing=NOT_YET, unplaced=observation.unplaced)
     # It is never launched again, and there can be tens of thousands of these.
     tracked.launch = dataclasses.replace(tracked.launch, workload=None)
     return Running(phase.handle, phase.since, held=phase.held)
+
+
+def _place(tracked: Tracked, phase: Located, observation: Observation) -> list[Effect]:
+    """Tell when a container begins to wait for room, and when it has got its place."""
+    if not isinstance(phase, Starting) or phase.unplaced == observation.unplaced or not tracked.wanted:
+        return []
+    launch = tracked.launch
+    return [Emit(HeldUp(launch.launch_id, launch.key, over=not observation.unplaced))]
 
 
 def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
@@ -141,6 +160,8 @@ def _never_started(tracked: Tracked, phase: Starting, event: Observed, now: floa
         return end(tracked)
     if observation.by_hand:
         return _failed(tracked, observation)  # a person who stops this container does not want the next one
+    if observation.unplaced:
+        return _had_no_place(tracked, phase, event, now, rules)
     if attempt >= rules.max_attempts:
         return _failed(
             tracked, observation, f" (container {attempt} of {rules.max_attempts}, none of them started)"
@@ -155,12 +176,29 @@ def _never_started(tracked: Tracked, phase: Starting, event: Observed, now: floa
     return enter(tracked, Waiting(not_before), now)
 
 
+def _had_no_place(tracked: Tracked, phase: Starting, event: Observed, now: float, rules: Rules) -> list[Effect]:
+    """Wait for capacity: the service has looked for room for a while and given up. That is no attempt."""
+    observation, waited = event.observation, phase.held.counted
+    notices = request_waits(tracked, rules.service, Kind.CAPACITY, observation.reason)
+    limit = rules.capacity_timeout
+    if limit is not None and waited >= limit:
+        why = f"{rules.service} had no capacity for the container for {waited:.0f} s: {observation.reason}"
+        return [*notices, *fail(tracked, why, handle_id=phase.handle.id, stop_code=observation.stop_code)]
+    tracked.past += (observation.handle.id,)
+    tracked.used += 1  # the number of its client token; the attempt stays the same
+    not_before, patience = now + relaunch_delay(1, event.jitter), Patience(short=Grace(waited))
+    if phase.inherited:
+        return [*notices, *enter(tracked, InDoubt(not_before, Doubt(now, inherited=True), patience), now)]
+    return [*notices, *enter(tracked, Waiting(not_before, patience), now)]
+
+
 def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules: Rules) -> list[Effect]:
     """Tell the event log what a container waits for, and end the wait at the limit, if there is one."""
     reason = event.observation.reason
     if not reason or not tracked.wanted:
         tracked.phase = replace(phase, held=NOT_YET)
         return []
+    unplaced = event.observation.unplaced
     held = phase.held.answered(now, event.pause)
     tracked.phase = phase = replace(phase, held=held)
     limit = rules.capacity_timeout
@@ -168,6 +206,8 @@ def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules:
         why = f"{rules.service} let the container wait for {held.counted:.0f} s: {reason}"
         stop = SendStop(phase.handle, "It waited for too long")
         return fail(tracked, why, handle_id=phase.handle.id, stop=stop)
+    if unplaced and held.counted < UNPLACED_SECONDS:
+        return []
     return container_waits(tracked, rules.service, reason)
 
 

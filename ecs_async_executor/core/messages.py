@@ -135,6 +135,19 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldUp:
+    """
+    Report: the launch has a container that waits for room, so that Airflow has to be patient.
+
+    :param over: it waits no longer
+    """
+
+    launch_id: str
+    key: Hashable
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Unfollowed:
     """
     Report: the launch runs, as far as anybody knows, and its end cannot be learnt.
@@ -147,4 +160,4 @@ class Unfollowed:
     reason: str
 
 
-Report: TypeAlias = Launched | Finished | Notice | Unfollowed
+Report: TypeAlias = Launched | Finished | Notice | HeldUp | Unfollowed

@@ -228,16 +228,20 @@ class Starting(msgspec.Struct, frozen=True, gc=False):
     Has a container, in which user code has not run as far as anybody knows.
 
     :param since: when this scheduler learnt the handle
+    :param placement: what its request shares capacity with; None if that is not known
     :param seen: the service has told of it
     :param inherited: the scheduler before us may have launched it, and another after it
+    :param unplaced: there has been no room for it so far
     :param missing: how long the service has not known it
-    :param held: how long the service has said why it has to wait
+    :param held: how long the service has said why it has to wait, the launch's earlier waits for capacity included
     """
 
     handle: Handle
     since: float
+    placement: str | None = None
     seen: bool = False
     inherited: bool = False
+    unplaced: bool = False
     missing: Grace = NOT_YET
     held: Grace = NOT_YET
 

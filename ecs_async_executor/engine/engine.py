@@ -180,11 +180,12 @@ class Engine:
         polling = Polling(
             ledger=ledger,
             limiter=limiter,
+            placements=self._placements,
             describing=describing,
             dispatcher=dispatcher,
             poll_interval=options.poll_interval,
             random_source=self._random,
-            event=self._event,
+            event=event,
         )
         searching = SearchLane(
             ledger=ledger,

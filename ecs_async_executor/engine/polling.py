@@ -16,10 +16,12 @@ import structlog
 
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.containers import grace_for_missing, is_news
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter, PollPacer
-from ecs_async_executor.core.phases import LOCATED, Located, Running, Tracked
+from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Located, Running, Starting, Tracked
+from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
 
@@ -42,6 +44,7 @@ class Polling:
     """
     Sweeps over the containers. Time is what wakes it.
 
+    :param placements: learn of containers that found no room
     :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
     :param random_source: the jitter of relaunches
     :param event: makes the full name of a log event
@@ -52,6 +55,7 @@ class Polling:
         *,
         ledger: Ledger,
         limiter: Limiter,
+        placements: Placements,
         describing: Describing,
         dispatcher: Dispatcher,
         poll_interval: float,
@@ -60,6 +64,7 @@ class Polling:
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
+        self._placements = placements
         self._describing = describing
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
@@ -148,6 +153,8 @@ class Polling:
                             self._log_missing(tracked, phase)
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
+                        if observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
+                            self._had_no_place(phase, observation.reason, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
@@ -162,3 +169,13 @@ class Polling:
                 handle_id=phase.handle.id,
                 lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
             )
+
+    def _had_no_place(self, phase: Located, reason: str, now: float) -> None:
+        """Close the gate of a placement whose container the service has given up for want of room."""
+        placement = phase.placement if isinstance(phase, Starting) else None
+        if placement is None:
+            return  # this scheduler has not sent its request
+        gate = self._placements.gate(placement)
+        if gate.is_open:  # what was sent before it closed decides nothing more
+            log.warning(self._event("gate.closed"), placement=placement, reason=reason)
+            self._placements.refused(placement, gate, Kind.CAPACITY, reason, now)

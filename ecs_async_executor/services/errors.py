@@ -3,7 +3,8 @@ Errors: what AWS's errors mean. THE ONE PLACE where a new error code or text of 
 
 - An error *code*: into the set of its kind under "codes".
 - The *text* of an error whose code says too little: into a pattern under "texts".
-- A *reason* in RunTask's ``failures[]``: into a pattern under "reasons of failures".
+- A *reason* in RunTask's ``failures[]``, or of a task that found no place: into a pattern under "reasons of
+  failures".
 
 Then add a line to the tables in tests/services/test_errors.py. The kinds, and the consequence of each, are in
 :mod:`ecs_async_executor.core.errors`. Imports that, ``redaction`` and ``parameters``, and botocore when there is
@@ -153,6 +154,16 @@ _NO_CAPACITY_REASON = re.compile(
 )
 _IMPOSSIBLE_REASON = re.compile(r"^(ATTRIBUTE|LOCATION)\b")
 """No instance has what this request asks for. As REFUSED it would hold up the other launches in the cluster."""
+
+_UNPLACED = re.compile(
+    r"^(RESOURCE|AGENT)\b|no active instances|empty capacity provider|capacity is unavailable", re.IGNORECASE
+)
+"""Why a task ends in PROVISIONING: nobody had room for it."""
+
+
+def is_lack_of_room(reason: str) -> bool:
+    """Return whether the reason of a task that failed to start says that there was no place for it."""
+    return _UNPLACED.search(reason) is not None
 
 
 def kind_of_failure(reason: str) -> Kind:

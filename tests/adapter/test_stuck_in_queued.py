@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.messages import HeldUp, Launch
 from tests.adapter.metadata import Metadata, look_for_stuck
 from tests.adapter.scripted import launched, notice, queue, succeeded
 
@@ -126,6 +126,28 @@ def test_what_waited_for_capacity_is_revoked_when_that_is_no_longer_why(
         executor.scripted.say(loop_lag=100.0)
     else:
         executor.scripted.report(launched(outage.launches[0]))
+    executor.heartbeat()
+    time.sleep(0.11)
+    outage.wait(times=1)
+    assert outage.states() == [("scheduled", 1)]
+    assert len(executor.scripted.stops) == 1
+
+
+def test_what_waits_for_a_place_at_a_capacity_provider_is_not_given_back_until_it_has_one(
+    make_executor: Callable[..., Any], database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "0.1")
+    executor = make_executor()
+    executor.scripted.say(launch_rate=1000.0)
+    outage = Outage(executor, database, 1)
+    launch = outage.launches[0]
+    executor.scripted.report(launched(launch), HeldUp(launch.launch_id, launch.key))
+    executor.heartbeat()
+    time.sleep(0.11)
+    outage.wait(times=4)
+    assert outage.states() == [("queued", 1)]
+    assert executor.scripted.stops == []
+    executor.scripted.report(HeldUp(launch.launch_id, launch.key, over=True))
     executor.heartbeat()
     time.sleep(0.11)
     outage.wait(times=1)

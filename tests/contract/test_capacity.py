@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
-from ecs_async_executor.core.messages import Adopt, AirflowState, Launch, Launched
+from ecs_async_executor.core.messages import Adopt, AirflowState, HeldUp, Launch, Launched, Notice
 from ecs_async_executor.local import Fault
 from ecs_async_executor.local.behaviour import CHOICES
 from tests.contract.scheduler import Scheduler
@@ -93,3 +94,41 @@ def test_a_lack_of_capacity_in_any_entry_of_failures_is_waited_for(name: str) ->
         assert scheduler.stop()
         assert [finished.reason for finished in scheduler.outcomes() if not finished.success] == []
         assert service.containers() == 4
+
+
+class OnGroup(Scheduler):
+    """Launches at the capacity provider of an Auto Scaling group."""
+
+    def render(self, launch: Launch) -> LaunchSpec:
+        spec = super().render(launch)
+        request = {
+            key: value for key, value in spec.request.items() if key not in {"launchType", "platformVersion"}
+        }
+        return replace(spec, request={**request, "capacityProviderStrategy": [{"capacityProvider": "asg"}]})
+
+
+def test_200_wait_for_the_hosts_of_a_group_in_one_container_each_and_none_is_stopped() -> None:
+    """Twelve minutes at AWS are twelve seconds here."""
+    group = {"tasks_per_host": 20, "max_hosts": 10, "scale_out": 12.0, "patience": 60.0}
+    with local(groups={"asg": group}) as service:
+        scheduler = OnGroup(service)
+        scheduler.heartbeat(*scheduler.launches(200))
+        scheduler.run_until_finished(200, timeout=90)
+        assert scheduler.stop()
+        assert [finished.reason for finished in scheduler.outcomes() if not finished.success] == []
+        assert service.containers() == 200
+        assert service.server.hosts() == {"asg": 10}
+        held = {report.key for report in scheduler.reports if isinstance(report, HeldUp) and not report.over}
+        assert len(held) == 200
+
+
+@pytest.mark.parametrize("reason", ["RESOURCE:MEMORY", "AGENT", "NO ACTIVE INSTANCES", "EMPTY CAPACITY PROVIDER"])
+def test_a_task_that_never_finds_a_place_costs_no_attempt(reason: str) -> None:
+    with local(groups={"asg": {"scale_out": 9.0, "patience": 1.0, "reason": reason, "max_hosts": 0}}) as service:
+        scheduler = OnGroup(service)
+        scheduler.heartbeat(*scheduler.launches(1))
+        until(scheduler, lambda: service.containers() == 4, 90)
+        assert scheduler.outcomes() == []
+        [notice] = {report.text for report in scheduler.reports if isinstance(report, Notice)}
+        assert f"no capacity for it: ECS task stopped before its container ran: {reason}" in notice
+        assert scheduler.stop(containers=True)

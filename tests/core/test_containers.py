@@ -6,18 +6,23 @@ import dataclasses
 from copy import copy
 
 import pytest
+from msgspec.structs import replace
 
-from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.containers import is_news
 from ecs_async_executor.core.events import (
+    Effect,
+    Emit,
     Enqueue,
     Forget,
     Observed,
+    Replied,
+    Requested,
     SendStop,
     StopTargetMissing,
 )
 from ecs_async_executor.core.grace import NOT_YET, Grace
-from ecs_async_executor.core.messages import Finished
+from ecs_async_executor.core.messages import Finished, HeldUp
 from ecs_async_executor.core.notices import topic
 from ecs_async_executor.core.phases import (
     SUPERSEDED,
@@ -35,6 +40,7 @@ from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.core.table import step
 from tests.core.lives import (
     FAILED,
+    HANDLE,
     LAUNCH,
     LOST,
     MISSING,
@@ -281,3 +287,62 @@ def test_the_next_container_may_wait_for_as_long_as_the_one_before_it() -> None:
     step(launch, Observed(seen(Seen.STOPPED)), NOW + 590.0, rules)
     assert isinstance(launch.phase, Waiting)
     assert launch.told == ()
+
+
+UNPLACED = seen(Seen.PENDING, reason="PROVISIONING", unplaced=True)
+GAVE_UP = seen(Seen.STOPPED, reason="RESOURCE:MEMORY", unplaced=True)
+
+
+def test_a_container_without_a_place_holds_airflow_up_until_it_has_one() -> None:
+    launch = tracked(starting())
+    assert step(launch, Observed(UNPLACED), NOW, RULES) == [Emit(HeldUp("id", "key"))]
+    told = []
+    for second in range(1, 40):
+        told += step(launch, Observed(UNPLACED, pause=1.0), NOW + second, RULES)
+    assert notices(told) == ["The container waits: ECS: PROVISIONING"], "after half a minute, and once"
+    assert kinds(told) == []
+    over = [Emit(HeldUp("id", "key", over=True))]
+    placed = copy(launch)
+    assert step(placed, Observed(PENDING), NOW + 41.0, RULES) == over
+    assert step(launch, Observed(RUNS), NOW + 41.0, RULES) == over
+    assert isinstance(launch.phase, Running)
+
+
+def test_of_a_container_without_a_place_nothing_is_told_if_nobody_wants_it() -> None:
+    launch = tracked(starting(), REVOKED)
+    for observation in (UNPLACED, PENDING):
+        assert step(launch, Observed(observation), NOW, RULES) == []
+
+
+@pytest.mark.parametrize("attempt", [1, RULES.max_attempts])
+@pytest.mark.parametrize("inherited", [False, True], ids=["own", "adopted"])
+def test_a_container_that_never_had_a_place_costs_no_attempt(attempt: int, inherited: bool) -> None:
+    launch = tracked(starting(inherited=inherited), attempt=attempt)
+    effects = step(launch, Observed(GAVE_UP), NOW, RULES)
+    assert kinds(effects) == [Enqueue]
+    assert notices(effects) == ["The container waits: ECS has no capacity for it: RESOURCE:MEMORY"]
+    assert isinstance(launch.phase, InDoubt if inherited else Waiting)
+    assert (launch.attempt, launch.past) == (attempt, (HANDLE.id,))
+    assert launch.client_token(SPEC) == f"id-{attempt + 1}"
+
+
+def test_who_stops_a_container_without_a_place_does_not_want_the_next_one() -> None:
+    launch = tracked(starting())
+    assert kinds(step(launch, Observed(seen(Seen.STOPPED, by_hand=True)), NOW, RULES)) == OVER
+
+
+def test_capacity_timeout_limits_the_wait_for_a_place_over_all_containers() -> None:
+    rules = dataclasses.replace(RULES, capacity_timeout=100.0)
+    launch = tracked(starting(held=Grace(60.0, NOW)))
+    step(launch, Observed(GAVE_UP), NOW, rules)
+    assert isinstance(launch.phase, Waiting)
+    assert launch.phase.patience.short.counted == 60.0
+    step(launch, Requested(SPEC), NOW, rules)
+    step(launch, Replied(replace(PENDING, handle=Handle("default", "next"))), NOW, rules)
+    effects: list[Effect] = []
+    for second in range(41):
+        effects = step(launch, Observed(UNPLACED, pause=1.0), NOW + second, rules)
+        assert isinstance(launch.phase, Starting) or second == 40
+    assert kinds(effects) == [SendStop, *OVER]
+    launch = tracked(starting(held=Grace(100.0, NOW)))
+    assert kinds(step(launch, Observed(GAVE_UP), NOW, rules)) == OVER

@@ -22,6 +22,7 @@ class Plan:
 
     :param exit_code: None: it ends without one (its host was lost)
     :param starts: False: it stops before user code could run
+    :param unplaced: there is no room for it for so long; if it stops by then, that is why
     :param hidden_for: the service does not know it for so long
     :param lingers: so long after its exit it is still stopping
     """
@@ -30,6 +31,7 @@ class Plan:
     duration: float = 5.0
     exit_code: int | None = 0
     starts: bool = True
+    unplaced: float = 0.0
     hidden_for: float = 0.0
     lingers: float = 0.0
 
@@ -81,6 +83,7 @@ class Container:
         started = self.plan.starts and starts_at <= now and starts_at < ends_at
         if now < ends_at:
             seen = Seen.RUNNING if started else Seen.PENDING
+            unplaced = not started and now < self.created + self.plan.unplaced
             return Observation(
                 self.handle,
                 seen,
@@ -88,6 +91,8 @@ class Container:
                 created_at=created_at,
                 started_by=self.started_by,
                 started=started,
+                reason="PROVISIONING" if unplaced else "",
+                unplaced=unplaced,
             )
         exit_code = None
         if started:
@@ -99,6 +104,9 @@ class Container:
             status="STOPPED",
             exit_code=exit_code,
             reason=f"The container exited {exit_code}" if exit_code is not None else "It stopped",
+            unplaced=self.stopped is None
+            and not self.plan.starts
+            and 0.0 < self.plan.start_after <= self.plan.unplaced,
             by_hand=self.by_hand,
             created_at=created_at,
             started_by=self.started_by,

@@ -11,6 +11,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import HeldUp
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     DENIED,
@@ -249,3 +250,48 @@ async def test_capacity_timeout_ends_the_wait_although_some_capacity_comes_now_a
             harness.launch(f"w{n}", priority=-n)
         await anyio.sleep(1000)
         assert harness.without_container() == []
+
+
+async def test_200_wait_12_minutes_for_the_hosts_of_a_group_in_one_container_each_and_none_is_stopped() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=725.0, unplaced=720.0))
+    async with Harness(cloud, options=QUOTA).running() as harness:
+        for n in range(200):
+            harness.launch(f"w{n}")
+        await harness.until(lambda: len(harness.finished()) == 200, timeout=900)
+    assert all(finished.success for finished in harness.finished())
+    assert len(cloud.containers) == 200
+    assert not cloud.asked_to_stop
+    held = [(report.key, report.over) for report in harness.reports if isinstance(report, HeldUp)]
+    assert sorted(held) == sorted((f"w{n}", over) for n in range(200) for over in (False, True))
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_container_that_found_no_place_closes_the_gate_and_costs_no_attempt(times: int) -> None:
+    """The service gives up looking for room after half an hour, more often than a launch has attempts."""
+
+    def plan(label: str, nth: int) -> Plan:
+        return Plan(start_after=1800.0, unplaced=1800.0, starts=False) if nth <= times else Plan()
+
+    cloud = FakeCloud(plan=plan)
+    async with Harness(cloud, options=QUOTA).running() as harness:
+        for n in range(20):
+            harness.launch(f"w{n}")
+        await anyio.sleep(1802.5)
+        assert harness.snapshots[-1].closed_gates == 1
+        assert len(cloud.containers) == 20, "nothing is sent before the gate's first probe"
+        await harness.until(lambda: len(harness.finished()) == 20, timeout=20000)
+    assert all(finished.success for finished in harness.finished())
+    assert len(cloud.containers) == 20 * (times + 1)
+    assert not cloud.asked_to_stop
+
+
+async def test_capacity_timeout_stops_what_waits_for_a_place_and_fails_it() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=1800.0, unplaced=1800.0, starts=False))
+    async with Harness(cloud, rules=replace(RULES, capacity_timeout=2400.0)).running() as harness:
+        harness.launch("a")
+        finished = await harness.until_finished("a")
+        assert 2400 <= anyio.current_time() < 2450
+    assert not finished.success
+    assert "PROVISIONING" in (finished.reason or "")
+    assert len(cloud.of("a")) == 2
+    assert len(cloud.asked_to_stop) == 1

@@ -62,6 +62,7 @@ PLANS = st.builds(
     duration=st.one_of(st.floats(0.5, 300), st.just(LONG)),
     exit_code=st.sampled_from([0, 0, 0, 1, 137, None]),
     starts=st.sampled_from([True, True, True, False]),
+    unplaced=st.sampled_from([0.0, 0.0, 20.0]),
     hidden_for=st.sampled_from([0.0, 0.0, 1.0, 10.0]),
     lingers=st.sampled_from([0.0, 30.0]),
 )

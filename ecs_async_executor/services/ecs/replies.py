@@ -1,7 +1,8 @@
 """
 Replies of ECS: decoders, and what tasks and failures mean. Pure functions.
 
-Imports ``core``, and ``errors``, ``parsing``, ``redaction`` and ``requests`` of the folder above.
+Imports ``core``, ``requests`` beside it, and ``errors``, ``parsing``, ``redaction`` and ``requests`` of the folder
+above.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, Final, TypedDict
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.services.errors import kind_of_failure
+from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS
+from ecs_async_executor.services.errors import is_lack_of_room, kind_of_failure
 from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, text
 from ecs_async_executor.services.redaction import redacted
 from ecs_async_executor.services.requests import is_from_executor
@@ -36,6 +38,7 @@ class _Task(TypedDict, total=False):
     startedBy: str | None
     stopCode: str | None
     stoppedReason: str | None
+    capacityProviderName: str | None
     containers: list[_Container]
 
 
@@ -58,6 +61,8 @@ DECODERS: Final = {"RunTaskResponse": _decode, "DescribeTasksResponse": _decode}
 _BEFORE_START: Final = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 _OVER: Final = frozenset({"STOPPED", "DELETED"})
 _USUAL_STOP: Final = "EssentialContainerExited"
+_FAILED_TO_START: Final = "TaskFailedToStart"
+_UNPLACED_STATUS: Final = "PROVISIONING"
 _STOPPED_BY_REQUEST: Final = "UserInitiated"
 _HOST_LOST: Final = ("Host EC2 ", "Container instance deregistration")
 """A person may have taken the host away, but that is no decision about the tasks on it."""
@@ -95,6 +100,14 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
     stopped_reason = text(task.get("stoppedReason") or "")
     container_reason = text(airflow.get("reason") or "")
     reason = ""
+    provider = task.get("capacityProviderName")
+    if seen is Seen.STOPPED:
+        unplaced = not started and stop_code == _FAILED_TO_START and is_lack_of_room(stopped_reason)
+    else:
+        # Fargate has no room or it has: nothing there waits for a container instance.
+        unplaced = status == _UNPLACED_STATUS and provider is not None and provider not in FARGATE_PROVIDERS
+    if unplaced and seen is Seen.PENDING:
+        reason = f"{_UNPLACED_STATUS}: capacity provider {text(provider)} has no container instance with room yet"
     if exit_code is not None:
         reason = _exit_reason(exit_code, container_reason, stopped_reason, stop_code)
     elif seen is Seen.STOPPED:
@@ -112,6 +125,7 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         and not is_from_executor(stopped_reason),
         created_at=_seconds(task.get("createdAt")),
         started_by=task.get("startedBy"),
+        unplaced=unplaced,
     )
 
 

@@ -22,6 +22,7 @@ SPOT: dict[str, Any] = {"stopCode": "SpotInterruption", "stoppedReason": "Your S
 OOM = "OutOfMemoryError: Container killed due to memory usage"
 PULL = "CannotPullContainerError: pull image manifest has been retried 5 time(s): i/o timeout"
 HOST: dict[str, Any] = {"stopCode": "InfrastructureHealth", "stoppedReason": "Host EC2 (instance i-0) terminated."}
+ASG: dict[str, Any] = {"capacityProviderName": "asg"}
 OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("provisioning", task("PROVISIONING"), {"seen": Seen.PENDING, "started": False, "reason": ""}),
     ("pending", task("PENDING"), {"seen": Seen.PENDING, "started": False}),
@@ -134,6 +135,38 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"taskArn": ARN + "1", "lastStatus": "STOPPED"},
         {"started": False, "reason": "ECS task stopped before its container ran"},
     ),
+    *(
+        (
+            f"no place: {reason}",
+            task("STOPPED", stopCode="TaskFailedToStart", stoppedReason=reason, **ASG) | {"containers": []},
+            {"unplaced": unplaced, "by_hand": False, "started": False},
+        )
+        for reason, unplaced in (
+            ("RESOURCE:MEMORY", True),
+            ("RESOURCE:ENI", True),
+            ("AGENT", True),
+            ("NO ACTIVE INSTANCES", True),
+            ("EMPTY CAPACITY PROVIDER", True),
+            ("ATTRIBUTE", False),
+            (PULL, False),
+        )
+    ),
+    (
+        "a place is waited for",
+        task("PROVISIONING", **ASG),
+        {
+            "seen": Seen.PENDING,
+            "unplaced": True,
+            "reason": "PROVISIONING: capacity provider asg has no container instance with room yet",
+        },
+    ),
+    ("it has its place", task("PENDING", **ASG), {"unplaced": False, "reason": ""}),
+    ("without capacity providers", task("PROVISIONING"), {"unplaced": False, "reason": ""}),
+    *(
+        (provider, task("PROVISIONING", capacityProviderName=provider), {"unplaced": False, "reason": ""})
+        for provider in ("FARGATE", "FARGATE_SPOT")
+    ),
+    ("stopped by a person", task("STOPPED", stopCode="UserInitiated", stoppedReason="AGENT"), {"unplaced": False}),
     ("deleted", task("DELETED", {"exitCode": 3}), {"seen": Seen.STOPPED, "exit_code": 3}),
     ("unknown status before the start", task("PONDERING"), {"seen": Seen.PENDING, "status": "PONDERING"}),
     ("unknown status after the start", task("PONDERING", startedAt=CREATED), {"seen": Seen.RUNNING}),
