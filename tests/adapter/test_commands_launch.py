@@ -28,6 +28,8 @@ from ecs_async_executor.services import logs
 from ecs_async_executor.services.ecs import SERVICE
 
 Local = Callable[..., LocalEcs]
+pytestmark = pytest.mark.slow  # each starts a container that imports Airflow
+
 SERVICES = ("ecs", "batch")
 JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 LOGGED = {"logDriver": "awslogs", "options": {"awslogs-group": "/airflow", "awslogs-stream-prefix": "a"}}
