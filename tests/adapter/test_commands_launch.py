@@ -179,6 +179,8 @@ def test_a_signal_stops_the_container(
     image: Local, service: str, sent: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     local = image("exec sleep 600")
+    # A shell starts what it puts into the background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt() -> None:
         deadline = time.monotonic() + 20
@@ -189,9 +191,12 @@ def test_a_signal_stops_the_container(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(SystemExit, match=r"^Interrupted\.$"):
-        check(service)
-    thread.join()
+    try:
+        with pytest.raises(SystemExit, match=r"^Interrupted\.$"):
+            check(service)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert "The container was told to stop." in capsys.readouterr().out
     nothing_is_left(local)
 

@@ -34,7 +34,15 @@ def problems_of(make_executor: Callable[..., Any], **arguments: Any) -> tuple[st
 
 
 def arguments_of(**more: Any) -> Any:
-    return type("Arguments", (), {"team": None, "service": None, "timeout": 1.0, **more})()
+    given = {
+        "team": None,
+        "service": None,
+        "timeout": 1.0,
+        "launch": False,
+        "queue": None,
+        "executor_config": None,
+    }
+    return type("Arguments", (), {**given, **more})()
 
 
 def test_an_option_of_ours_that_does_not_exist_is_refused_with_the_nearest_that_does(
