@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import stat
+import sys
 import threading
 import time
 from argparse import Namespace
@@ -38,6 +39,8 @@ NO_LOGS = Fault(kind="error", operation="GetLogEvents", code="AccessDeniedExcept
 
 @pytest.fixture(autouse=True)
 def settings_of_its_own(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A container's `python` is this one, also where the environment is not activated.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(compat, "configured_executors", list)
     monkeypatch.setattr(launch, "_PAUSES", dict.fromkeys(launch._PAUSES, 0.1))
     monkeypatch.setattr(logs, "_PAUSE", 0.1)
@@ -77,7 +80,6 @@ def nothing_is_left(local: LocalEcs) -> None:
     assert len(local.ledger.entries()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_image_with_airflow_and_a_way_to_the_api_is_good(
     image: Local, service: str, capsys: pytest.CaptureFixture[str]
@@ -99,7 +101,6 @@ def test_an_image_with_airflow_and_a_way_to_the_api_is_good(
     nothing_is_left(local)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
