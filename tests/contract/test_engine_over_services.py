@@ -45,8 +45,8 @@ def test_lost_replies_resets_throttles_and_5xx_run_nothing_twice(service: Local)
         ("launch", "empty", {"probability": 0.05}),
         ("*", "status", {"probability": 0.05, "status": 503}),
     ):
-        # Without tokens each request that comes to nothing costs 20 s of answered searches, and faults strike those
-        # too: not too many in a row.
+        # Without tokens each request that comes to nothing costs 20 s of answered searches, and faults strike
+        # those too: not too many in a row.
         service.fault(operation, fault, count=None if service.facts.repeatable else 15, **options)
     scheduler = Scheduler(service)
     scheduler.heartbeat(*scheduler.launches(300))
