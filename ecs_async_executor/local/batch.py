@@ -156,7 +156,7 @@ class Batch:
         return AwsError("ExpiredTokenException", "The security token included in the request is expired", 403)
 
     def knows(self, reference: str) -> bool:
-        """Tell whether a job, by id or ARN, or a job's task is one of this service."""
+        """Return whether a job, by id or ARN, or a job's task is one of this service."""
         return self._found(reference) is not None
 
     def parts(self, reference: str) -> list[str]:
@@ -463,7 +463,7 @@ def _filled(word: str, parameters: Mapping[str, str]) -> str:
 
 
 def _passes(job: BatchJob, name: str, value: str) -> bool:
-    """Tell whether a job passes a filter of ListJobs."""
+    """Return whether a job passes a filter of ListJobs."""
     if name == "JOB_NAME":
         return rules.named(value.lower(), job.name.lower())
     if name == "JOB_DEFINITION":

@@ -44,7 +44,7 @@ class Attempt:
         return (found.reason or "") if found is not None else ""
 
     def placed(self, now: float) -> bool:
-        """Tell whether there is a task."""
+        """Return whether there is a task."""
         return self.life.provisioned_at is not None and self.life.provisioned_at <= now
 
 
@@ -209,7 +209,7 @@ ENDED_FROM_OUTSIDE = (USER_INITIATED, "TimedOut")
 
 
 def _is_over(attempt: Attempt, now: float) -> bool:
-    """Tell whether it is one of the job's past attempts: it had a task, and that has stopped."""
+    """Return whether it is a past attempt of the job: it had a task, and that task has stopped."""
     stopped = attempt.life.stopped_at
     return stopped is not None and stopped <= now and attempt.placed(now)
 

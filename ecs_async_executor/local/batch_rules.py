@@ -130,7 +130,7 @@ def tries_again(
     strategy: Mapping[str, Any], attempts: int, *, exit_code: int | None, reason: str, status_reason: str
 ) -> bool:
     """
-    Tell whether a job goes back to RUNNABLE after an attempt that has failed.
+    Return whether a job goes back to RUNNABLE after an attempt that has failed.
 
     The first condition of ``evaluateOnExit`` whose patterns all match decides; with none, it is tried again.
 

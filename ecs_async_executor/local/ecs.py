@@ -189,7 +189,7 @@ class Ecs:
             return self.groups.hosts()
 
     def knows(self, reference: str) -> bool:
-        """Tell whether a task, by id or ARN, is one of this service."""
+        """Return whether a task, by id or ARN, is one of this service."""
         return name_of(reference) in self._where
 
     def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:

@@ -120,7 +120,7 @@ class Fault:
         return from_json(cls, data)
 
     def concerns(self, operation: str, body: bytes) -> bool:
-        """Tell whether it is about a request."""
+        """Return whether it is about a request."""
         patterns = (self.operation,) if isinstance(self.operation, str) else self.operation
         return any(fnmatchcase(operation, p) for p in patterns) and (
             self.contains is None or self.contains.encode() in body
