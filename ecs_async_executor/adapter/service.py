@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.details import Details
 from ecs_async_executor.services.logs import LogStream
 from ecs_async_executor.settings import Tuning
 
@@ -104,6 +105,16 @@ class ServiceAdapter(Protocol):
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         """Name what the SDK would refuse in a request."""
+        ...
+
+    async def details(self, handle_id: str) -> Details | None:
+        """
+        Return what people want to read of a container, with the places of its output; None if it is not known.
+
+        Its own clients, opened and closed: it is for the api-server, for commands and for post-mortems.
+
+        :raises BackendError: if the service does not answer, or refuses
+        """
         ...
 
     async def log_tail(

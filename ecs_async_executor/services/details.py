@@ -1,0 +1,69 @@
+"""
+What people want to read of one container: more than the engine needs, and asked for one at a time.
+
+Imports ``core`` and ``logs``. The folder of each service fills it in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ecs_async_executor.core.backend import Observation
+from ecs_async_executor.services.logs import LogStream
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDetails:
+    """
+    One of the containers that run together, or one attempt of a Batch job.
+
+    :param name: the container's name; for people, where the service has none
+    :param status: the service's word for its state
+    :param image: as the task definition or the job names it
+    :param runs_airflow: Airflow's command runs in it; the others are sidecars
+    :param attempt: the number of Batch's own attempt, from 1; None where the service has none
+    :param stream: where its output is
+    :param no_stream: why there is no ``stream``, as a sentence for people
+    """
+
+    name: str
+    status: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    image: str = ""
+    runs_airflow: bool = False
+    attempt: int | None = None
+    stream: LogStream | None = None
+    no_stream: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """
+    One ECS task or Batch job, as the service describes it.
+
+    :param observation: what the engine reads in the same record
+    :param region: where it runs
+    :param definition: the task definition's or job definition's ARN or name
+    :param place: for people: cluster and launch type or capacity provider, or the job queue; and the zone
+    :param size: for people: CPU, memory, GPUs
+    :param times: what happened when, in wall-clock seconds, in order: ``("created", 1764345600.0), ...``
+    :param console_url: the page about it in the AWS console
+    :param takes_exec: ``aws ecs execute-command`` can open a shell in it
+    """
+
+    observation: Observation
+    region: str
+    definition: str = ""
+    place: str = ""
+    size: str = ""
+    times: tuple[tuple[str, float], ...] = ()
+    containers: tuple[ContainerDetails, ...] = ()
+    console_url: str = ""
+    takes_exec: bool = False
+
+    @property
+    def airflow_container(self) -> ContainerDetails | None:
+        """The latest container with Airflow's command, if it is known which that is."""
+        found = [one for one in self.containers if one.runs_airflow]
+        return found[-1] if found else None
