@@ -56,6 +56,7 @@ class _Job(TypedDict, total=False):
     isTerminated: bool | None
     createdAt: float | None
     startedAt: float | None
+    stoppedAt: float | None
     container: _Container | None
     ecsProperties: _EcsProperties | None
     attempts: list[_Attempt] | None
@@ -121,9 +122,14 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         started=started,
         reason=reason,
         by_hand=_ended_by_hand(job, status_reason),
-        created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
+        created_at=_seconds(job.get("createdAt")),
         started_by=mark_in(job.get("jobName")),
+        stopped_at=_seconds(job.get("stoppedAt")),
     )
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else float(milliseconds) / 1000.0
 
 
 def _ended_by_hand(job: Mapping[str, Any], status_reason: str) -> bool:
