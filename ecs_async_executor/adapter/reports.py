@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import cast
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
+from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.service import ServiceAdapter
-from ecs_async_executor.adapter.telemetry import LogLines
+from ecs_async_executor.adapter.telemetry import LogLines, WaitLines
 from ecs_async_executor.adapter.tracking import Tracking
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Rejected
 from ecs_async_executor.core.messages import Finished, HeldUp, Launched, Notice, Report, Unfollowed
 from ecs_async_executor.services.redaction import redacted
@@ -26,12 +28,21 @@ class Reports:
     """
 
     def __init__(
-        self, executor: VersionedExecutor, adapter: ServiceAdapter, tracking: Tracking, lines: LogLines
+        self,
+        executor: VersionedExecutor,
+        adapter: ServiceAdapter,
+        tracking: Tracking,
+        *,
+        lines: LogLines,
+        waits: WaitLines,
+        metrics: Metrics,
     ) -> None:
         self._executor = executor
         self._adapter = adapter
         self._tracking = tracking
         self._lines = lines
+        self._waits = waits
+        self._metrics = metrics
         self.applying: Key | None = None
 
     def apply(self, report: Report) -> None:
@@ -63,13 +74,15 @@ class Reports:
                 self.applying = None
             # Last: a SystemExit before this has the report applied again, to the same effect.
             tracking.forget(key)
+            if not report.success:
+                self._metrics.failed(report.ending or Ending.LOST)
         elif isinstance(report, Launched):
             tracking.has_container(report.launch_id)
             executor.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
             if report.unlaunched:
                 tracking.waits_for_capacity(report.launch_id)
-            self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
+            self._waits.add(report)
             executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
         elif isinstance(report, HeldUp):
             if report.over:
