@@ -1,7 +1,7 @@
 """
 The messages that cross the bridge: commands into the loop thread, reports out of it.
 
-Imports nothing of ours. No message changes once it is made, so the two threads share no state.
+May import ``endings`` only. No message changes once it is made, so the two threads share no state.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import enum
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from ecs_async_executor.core.endings import Ending
 
 
 @dataclass(slots=True)  # frozen, it would cost five times as much to make, on the scheduler's thread
@@ -108,6 +110,7 @@ class Finished:
     :param handle_id: the container, if there was one
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one
+    :param ending: the kind of a failure; None on success
     """
 
     launch_id: str
@@ -117,6 +120,7 @@ class Finished:
     handle_id: str | None = None
     exit_code: int | None = None
     stop_code: str | None = None
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
