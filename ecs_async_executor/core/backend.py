@@ -119,6 +119,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stop_code: the service's code for the stop, or None
     :param by_hand: a person stopped it, or a limit that a person configured; no executor did
     :param created_at: wall-clock seconds, None if unknown
+    :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
     :param ending: the kind of its end; None before it, and on success
@@ -135,6 +136,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     created_at: float | None = None
     started_by: str | None = None
     unplaced: bool = False
+    stopped_at: float | None = None
     ending: Ending | None = None
 
 

@@ -8,7 +8,7 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -44,6 +44,15 @@ class Placements:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
         return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
+
+    def longest_waits(self, now: float) -> Mapping[Kind, float]:
+        """Return for how many seconds a gate has been closed, by the kind of its refusal: the longest of each."""
+        longest: dict[Kind, float] = {}
+        for placement in self._gates:
+            barred = self.barred(placement)
+            if barred is not None:
+                longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
+        return longest
 
     def succeeded(self, placement: str, gate: Gate) -> None:
         """Note that a probe got its container."""

@@ -25,9 +25,10 @@ from ecs_async_executor.core.silence import Heartbeats
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import Counters, Statistics, shown
+from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.settings import Tuning
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,8 @@ class Bridge:
     Run an engine on a thread of its own; talk to it through queues.
 
     All methods but those that say otherwise are for the scheduler's main thread, take microseconds, do no I/O and
-    raise nothing. ``ledger`` is for the loop thread and for tests.
+    raise nothing. ``ledger`` is for the loop thread and for tests. ``meters`` are the loop thread's; only their
+    ``samples`` may be taken by another.
 
     :param service: what is known of the service without asking it
     :param backend: makes the backend, on the loop thread, once per loop
@@ -74,7 +76,7 @@ class Bridge:
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
         self._inbox: deque[Command | Check] = deque()
-        self._counters = Counters()
+        self.meters = Meters()
         self._statistics = Statistics(launch_rate=options.launch_rate(""))
         self.ledger = Ledger(rules_from(service, tuning, max_attempts))
         self.loop_thread = LoopThread(
@@ -230,7 +232,7 @@ class Bridge:
             inbox=self._inbox,
             rendering=Rendering(self._render, in_thread=self._render_in_thread),
             options=self._options,
-            counters=self._counters,
+            meters=self.meters,
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),
             silences=lambda: self._heartbeats.silences,
             publish=self._publish,

@@ -28,13 +28,14 @@ from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
 from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
-from ecs_async_executor.engine.statistics import Counters, Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from ecs_async_executor.engine.stopping import Stopping
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup, Wakeups
 
@@ -50,7 +51,7 @@ class Engine:
 
     :param inbox: commands, appended by other threads
     :param rendering: makes the requests of launches
-    :param counters: totals that outlive this engine
+    :param meters: what is counted and timed; they outlive this engine
     :param heartbeat_age: returns the seconds since the scheduler last called
     :param silences: returns how often the scheduler has called again after a silence
     :param publish: takes a snapshot each half second
@@ -70,7 +71,7 @@ class Engine:
         inbox: deque[Command | Check],
         rendering: Rendering,
         options: Options,
-        counters: Counters,
+        meters: Meters,
         heartbeat_age: Callable[[], float] = lambda: 0.0,
         silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
@@ -86,10 +87,11 @@ class Engine:
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
         self._rendering = rendering
+        self._meters = meters
         self._silence = SilenceWatch(options.stall_timeout, heartbeat_age, silences)
         self._wakeups = Wakeups()
         self._dispatcher = Dispatcher(ledger, self._wakeups, event=event)
-        self._session = Session(backend, counters, event=event, resumed=self._dispatcher.wake_lanes)
+        self._session = Session(backend, meters, event=event, resumed=self._dispatcher.wake_lanes)
         self._placements = Placements()
         self._quiet = Wakeup()
         self._draining = False
@@ -129,7 +131,7 @@ class Engine:
             started()
             await self._drained()
             tasks.cancel_scope.cancel()
-        self._publish(pinging.snapshot())
+        pinging.ping()
 
     # --- inside ----------------------------------------------------------------------------------------------
 
@@ -172,6 +174,7 @@ class Engine:
             tasks=tasks,
             wakeup=wakeups.launching,
             answered=self._answered,
+            meters=self._meters,
             event=event,
         )
         describing = Describing(
@@ -184,7 +187,9 @@ class Engine:
             describing=describing,
             dispatcher=dispatcher,
             poll_interval=options.poll_interval,
+            wall=self._wall,
             random_source=self._random,
+            meters=self._meters,
             event=event,
         )
         searching = SearchLane(
@@ -216,6 +221,7 @@ class Engine:
             silence=self._silence,
             launching=self.launching,
             rendering=self._rendering,
+            meters=self._meters,
             publish=self._publish,
             event=self._event,
         )

@@ -59,6 +59,7 @@ class _Job(TypedDict, total=False):
     isTerminated: bool | None
     createdAt: float | None
     startedAt: float | None
+    stoppedAt: float | None
     container: _Container | None
     ecsProperties: _EcsProperties | None
     attempts: list[_Attempt] | None
@@ -131,8 +132,9 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         started=started,
         reason=reason,
         by_hand=by_hand,
-        created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
+        created_at=_seconds(job.get("createdAt")),
         started_by=mark_in(job.get("jobName")),
+        stopped_at=_seconds(job.get("stoppedAt")),
         ending=ending,
     )
 
@@ -157,6 +159,10 @@ def _ending(
         return Ending.STOPPED
     words = container_reason if exit_code is not None else f"{container_reason} {status_reason}"
     return ending_in(words, exit_code, started=started)
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else float(milliseconds) / 1000.0
 
 
 def _ended_by_hand(job: Mapping[str, Any], status_reason: str) -> bool:

@@ -37,6 +37,8 @@ class _Task(TypedDict, total=False):
     lastStatus: str
     createdAt: float | None
     startedAt: float | None
+    executionStoppedAt: float | None
+    stoppedAt: float | None
     startedBy: str | None
     stopCode: str | None
     stoppedReason: str | None
@@ -135,6 +137,7 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         created_at=_seconds(task.get("createdAt")),
         started_by=task.get("startedBy"),
         unplaced=unplaced,
+        stopped_at=_seconds(task.get("executionStoppedAt") or task.get("stoppedAt")),
         ending=ending,
     )
 
