@@ -13,7 +13,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import airflow
@@ -41,9 +41,11 @@ __all__ = [
     "VersionedExecutor",
     "configured_executors",
     "forget_queued",
+    "hostname",
     "jwt_expiry",
     "load_for_adoption",
     "lost_to_others",
+    "our_executors",
     "queued_keys",
     "queued_tasks",
     "rebuild",
@@ -335,8 +337,28 @@ def section_in_file(team_name: str | None, section: str) -> str | None:
     return f"{team_name}={section}" if AIRFLOW_VERSION >= (3, 2) else None
 
 
+def hostname() -> str:
+    """Return this machine's name, as Airflow's table of jobs has it."""
+    get_hostname: Any = importlib.import_module("airflow.utils.net").get_hostname
+    return str(get_hostname())
+
+
+_Executor = TypeVar("_Executor", bound=BaseExecutor)
+
+
+def our_executors(base: type[_Executor]) -> list[_Executor]:
+    """Make, unstarted, the configured executors of all teams that are of this class or a subclass."""
+    return [
+        cls(team_name=getattr(name, "team_name", None)) for name, cls in _configured() if issubclass(cls, base)
+    ]
+
+
 def configured_executors() -> list[type[BaseExecutor]]:
     """Import the configured executors of all teams."""
+    return [cls for _, cls in _configured()]
+
+
+def _configured() -> list[tuple[Any, type[BaseExecutor]]]:
     from airflow.executors.executor_loader import ExecutorLoader
 
     loader: Any = ExecutorLoader
@@ -345,4 +367,4 @@ def configured_executors() -> list[type[BaseExecutor]]:
         if AIRFLOW_VERSION >= (3, 2)
         else loader.get_executor_names()
     )
-    return [loader.import_executor_cls(name)[0] for name in names]
+    return [(name, loader.import_executor_cls(name)[0]) for name in names]

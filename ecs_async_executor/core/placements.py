@@ -8,7 +8,7 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -44,6 +44,13 @@ class Placements:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
         return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
+
+    def closed(self) -> Iterator[tuple[str, Barred]]:
+        """Yield each placement whose gate is closed, with the reason."""
+        for placement in self._gates:
+            barred = self.barred(placement)
+            if barred is not None:
+                yield placement, barred
 
     def succeeded(self, placement: str, gate: Gate) -> None:
         """Note that a probe got its container."""
