@@ -40,6 +40,7 @@ __all__ = [
     "Key",
     "VersionedExecutor",
     "configured_executors",
+    "executor_names",
     "forget_queued",
     "hostname",
     "jwt_expiry",
@@ -53,6 +54,7 @@ __all__ = [
     "stats",
     "take",
     "task_key",
+    "teams_of",
     "unsupported",
     "uuid_of",
     "with_fresh_jwt",
@@ -346,10 +348,12 @@ def hostname() -> str:
 _Executor = TypeVar("_Executor", bound=BaseExecutor)
 
 
-def our_executors(base: type[_Executor]) -> list[_Executor]:
-    """Make, unstarted, the configured executors of all teams that are of this class or a subclass."""
+def our_executors(base: type[_Executor]) -> list[tuple[Any, _Executor]]:
+    """Make, unstarted, the configured executors of all teams that are of this class, each with its name."""
     return [
-        cls(team_name=getattr(name, "team_name", None)) for name, cls in _configured() if issubclass(cls, base)
+        (name, cls(team_name=getattr(name, "team_name", None)))
+        for name, cls in _configured()
+        if issubclass(cls, base)
     ]
 
 
@@ -358,13 +362,29 @@ def configured_executors() -> list[type[BaseExecutor]]:
     return [cls for _, cls in _configured()]
 
 
+def executor_names() -> list[Any]:
+    """Return the names of the configured executors of all teams: module path, alias and team name."""
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    loader: Any = ExecutorLoader
+    if AIRFLOW_VERSION >= (3, 2):
+        return list(loader.get_executor_names(validate_teams=False))
+    return list(loader.get_executor_names())
+
+
 def _configured() -> list[tuple[Any, type[BaseExecutor]]]:
     from airflow.executors.executor_loader import ExecutorLoader
 
     loader: Any = ExecutorLoader
-    names = (
-        loader.get_executor_names(validate_teams=False)
-        if AIRFLOW_VERSION >= (3, 2)
-        else loader.get_executor_names()
-    )
-    return [(name, loader.import_executor_cls(name)[0]) for name in names]
+    return [(name, loader.import_executor_cls(name)[0]) for name in executor_names()]
+
+
+def teams_of(dag_ids: Iterable[str], session: Session) -> Mapping[str, str | None]:
+    """Return the team of each DAG that has one."""
+    from airflow.configuration import conf
+    from airflow.models.dag import DagModel
+
+    mapping: Any = getattr(DagModel, "get_dag_id_to_team_name_mapping", None)
+    if mapping is None or not conf.getboolean("core", "multi_team", fallback=False):
+        return {}
+    return cast("Mapping[str, str | None]", mapping(sorted(dag_ids), session=session))

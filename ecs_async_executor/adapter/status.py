@@ -122,7 +122,7 @@ def statuses(session: Session, timeout: float = READ_TIMEOUT, state: str | None 
     schedulers = _running_schedulers(session)
     asked = [
         _ask(executor, scheduler, timeout, state)
-        for executor in compat.our_executors(AsyncExecutor)
+        for _, executor in compat.our_executors(AsyncExecutor)
         for scheduler in schedulers
     ]
     return [answer.result() for answer in asked]
