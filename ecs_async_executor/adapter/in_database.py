@@ -106,7 +106,7 @@ def latest_reasons(session: Session, limit: int = LATEST) -> list[Reason]:
     for _, executor in compat.our_executors(AsyncExecutor):
         service = executor.adapter.service.name.lower()
         events |= {f"{service} container failure", f"{service} {executor.adapter.launch_failure}"}
-    query = select(_log).where(_log.event.in_(sorted(events))).order_by(_log.id.desc()).limit(limit)
+    query: Any = select(_log).where(_log.event.in_(sorted(events))).order_by(_log.id.desc()).limit(limit)
     return [
         Reason(
             at=entry.dttm,

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -109,13 +110,7 @@ def test_the_status_of_a_running_executor_is_found_by_the_table_of_jobs(
     local_ecs(script=[{"duration": 60.0}])
     configured(cls)
     job_id = scheduler(age=3.0)
-
-    def start() -> Any:
-        executor = cls()
-        executor.job_id = job_id
-        return executor
-
-    executor = started(start)
+    executor = started(partial(_of_job, cls, job_id))
     workload = make_workload("t", map_index=3, try_number=2)
     queue(executor, workload)
     beat_until(executor, lambda: works(port))
@@ -163,8 +158,8 @@ def test_two_teams_have_a_port_each(
     configured(("blue", AsyncEcsExecutor), ("red", AsyncEcsExecutor))
     job_id = scheduler()
     for team in ("blue", "red"):
-        executor = started(lambda team=team: _with_job(AsyncEcsExecutor(team_name=team), job_id))
-        beat_until(executor, lambda team=team: works(ports[team.upper()]))
+        executor = started(partial(_of_job, AsyncEcsExecutor, job_id, team_name=team))
+        beat_until(executor, partial(works, ports[team.upper()]))
     with database.session() as session:
         seen = {one.team: one for one in statuses(session)}
     assert {team: one.problem for team, one in seen.items()} == {"blue": None, "red": None}
@@ -178,7 +173,8 @@ def test_two_teams_have_a_port_each(
     assert "[red=ecs_async_executor] status_port" in (seen["red"].problem or "")
 
 
-def _with_job(executor: Any, job_id: int) -> Any:
+def _of_job(cls: type[Any], job_id: int, **arguments: Any) -> Any:
+    executor = cls(**arguments)
     executor.job_id = job_id
     return executor
 
@@ -361,7 +357,7 @@ def test_the_command_shows_figures_gates_and_the_database(
     local_ecs(capacity={"FARGATE": 0})
     configured(AsyncEcsExecutor)
     job_id = scheduler()
-    executor = started(lambda: _with_job(AsyncEcsExecutor(), job_id))
+    executor = started(partial(_of_job, AsyncEcsExecutor, job_id))
     queue(executor, make_workload("waits"))
     beat_until(executor, lambda: works(port))
     beat_until(executor, lambda: read_status("127.0.0.1", port)["gates"])
