@@ -19,9 +19,10 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch, logs
+from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -174,12 +175,20 @@ class BatchAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
-    async def log_tail(
-        self,
-        request: Mapping[str, Any],  # noqa: ARG002 - the job says it all
-        handle_id: str,
-        lines: int,
-    ) -> tuple[LogStream, Sequence[str]]:
-        settings, tuning = self.settings.batch, self.settings.tuning
-        stream = await batch.log_stream(ClientFactory.from_settings(settings, tuning), handle_id)
-        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)
+    async def details(self, handle_id: str) -> Details | None:
+        return await self._looks.of(handle_id)
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        details = await self._looks.of(handle_id)
+        if details is not None:
+            return details.containers
+        why = f"Batch does not know job {handle_id} any more, and nothing else names its log stream"
+        return [ContainerDetails(handle_id, runs_airflow=True, no_stream=why)]
+
+    def log_reader(self) -> LogReader:
+        return LogReader.from_settings(self.settings.batch, self.settings.tuning)
+
+    @cached_property
+    def _looks(self) -> batch.JobDetails:
+        clients = ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
+        return batch.JobDetails(clients, self.settings.batch.job_queue)

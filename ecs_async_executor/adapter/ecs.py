@@ -18,9 +18,10 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import ecs, logs
+from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -166,11 +167,20 @@ class EcsAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
 
-    async def log_tail(
-        self, request: Mapping[str, Any], handle_id: str, lines: int
-    ) -> tuple[LogStream, Sequence[str]]:
-        settings, tuning = self.settings.ecs, self.settings.tuning
-        clients = ClientFactory.from_settings(settings, tuning)
-        container_name = self._executor.container_name
-        stream = await ecs.log_stream(clients, request["taskDefinition"], container_name, handle_id)
-        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)
+    async def details(self, handle_id: str) -> Details | None:
+        return await self._looks.of(handle_id)
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        details = await self._looks.of(handle_id)
+        if details is not None:
+            return details.containers
+        definition = self._executor.run_task_kwargs.get("taskDefinition")
+        return await self._looks.of_forgotten(handle_id, str(definition or ""))
+
+    def log_reader(self) -> LogReader:
+        return LogReader.from_settings(self.settings.ecs, self.settings.tuning)
+
+    @cached_property
+    def _looks(self) -> ecs.TaskDetails:
+        clients = ClientFactory.from_settings(self.settings.ecs, self.settings.tuning)
+        return ecs.TaskDetails(clients, self._executor.cluster, self._executor.container_name)

@@ -18,6 +18,7 @@ from airflow.utils.state import TaskInstanceState
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.adoption import Adoption
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
 from ecs_async_executor.adapter.metrics import Metrics
@@ -146,6 +147,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
+            endpoint=endpoint_of(self),
         )
 
     def end(self) -> None:

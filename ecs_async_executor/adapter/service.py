@@ -1,8 +1,9 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``services.logs`` for its log streams. A third service needs one
-class that meets the protocol, and an executor class that makes it and carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``services.details`` and ``services.logs`` for what people read.
+A third service needs one class that meets the protocol, and an executor class that makes it and carries the
+methods which users override.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, Protocol
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.details import Details
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
 
 
@@ -117,18 +118,19 @@ class ServiceAdapter(Protocol):
         """
         ...
 
-    async def log_tail(
-        self, request: Mapping[str, Any], handle_id: str, lines: int
-    ) -> tuple[LogStream, Sequence[str]]:
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         """
-        Return the last lines that Airflow's container has printed, safe to show, and where they are.
+        Return the containers of a task or job with the places of their output, as far as can be known.
 
-        :param request: what started the container
-        :param handle_id: the container's identifier
-        :param lines: the most lines to read
-        :raises NoLogStream: if they are not in CloudWatch Logs
-        :raises BackendError: if they cannot be read
+        A container that the service has forgotten may still have a log: for ECS, its stream follows from the
+        configured task definition.
+
+        :raises BackendError: if the service does not answer, or refuses
         """
+        ...
+
+    def log_reader(self) -> LogReader:
+        """Return a reader of log streams, to be opened on the loop that uses it."""
         ...
 
 

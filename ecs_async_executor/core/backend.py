@@ -1,8 +1,8 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import ``errors`` only. The engine knows nothing else of a service. The values that every sweep makes for every
-container are msgspec structures, which cost an eighth of a frozen dataclass.
+May import ``endings`` and ``errors`` only. The engine knows nothing else of a service. The values that every sweep
+makes for every container are msgspec structures, which cost an eighth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
+
+from ecs_async_executor.core.endings import Ending
 
 
 class Handle(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +122,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
+    :param ending: the kind of its end; None before it, and on success
     """
 
     handle: Handle
@@ -134,6 +137,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     started_by: str | None = None
     unplaced: bool = False
     stopped_at: float | None = None
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,13 @@ class Observed(msgspec.Struct, frozen=True, gc=False):
 
 
 class StopTargetMissing(msgspec.Struct, frozen=True, gc=False):
-    """The service says that there is no such container to stop."""
+    """
+    The service says that there is no such container to stop.
+
+    :param pause: seconds that the stop was meant to wait since it was sent before
+    """
+
+    pause: float = 0.0
 
 
 class Checked(msgspec.Struct, frozen=True, gc=False):

@@ -29,6 +29,7 @@ from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Statistics, shown
+from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ class Bridge:
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
+    :param endpoint: where to show what the engine does; None: nowhere
     :param monotonic: the clock, in seconds
     """
 
@@ -67,11 +69,13 @@ class Bridge:
         max_attempts: int,
         stall_timeout: float | None = None,
         render_in_thread: bool = False,
+        endpoint: Endpoint | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
         self._render = render
         self._render_in_thread = render_in_thread
+        self._endpoint = endpoint
         self._options = options = options_from(service, tuning, stall_timeout)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -236,6 +240,8 @@ class Bridge:
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),
             silences=lambda: self._heartbeats.silences,
             publish=self._publish,
+            endpoint=self._endpoint,
+            statistics=self.statistics,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

@@ -36,6 +36,8 @@ from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.statistics import Statistics
+from ecs_async_executor.engine.status import Endpoint, Status
+from ecs_async_executor.engine.status_server import StatusServer
 from ecs_async_executor.engine.stopping import Stopping
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup, Wakeups
 
@@ -55,6 +57,8 @@ class Engine:
     :param heartbeat_age: returns the seconds since the scheduler last called
     :param silences: returns how often the scheduler has called again after a silence
     :param publish: takes a snapshot each half second
+    :param endpoint: where to show what the engine does; None: nowhere
+    :param statistics: returns the latest snapshot, for that
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -75,6 +79,8 @@ class Engine:
         heartbeat_age: Callable[[], float] = lambda: 0.0,
         silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
+        endpoint: Endpoint | None = None,
+        statistics: Callable[[], Statistics] = Statistics,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -83,6 +89,8 @@ class Engine:
         self._inbox = inbox
         self._options = options
         self._publish = publish
+        self._endpoint = endpoint
+        self._statistics = statistics
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -225,7 +233,19 @@ class Engine:
             publish=self._publish,
             event=self._event,
         )
+        lanes: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        if self._endpoint is not None:
+            status = Status(
+                endpoint=self._endpoint,
+                ledger=ledger,
+                limiter=limiter,
+                placements=self._placements,
+                statistics=self._statistics,
+                wall=self._wall,
+            )
+            lanes.append(("status", StatusServer(self._endpoint, status, event).run))
         return pinging, [
+            *lanes,
             ("intake", self.intake.run),
             ("launching", self.launching.run),
             ("polling", polling.run),
