@@ -156,6 +156,16 @@ class Tuning(Section):
     read_timeout: Annotated[
         float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
     ] = 10.0
+    task_log_lines: Annotated[
+        int,
+        whole(
+            "How many of the last lines that a running container has printed Airflow's UI shows. They are read "
+            "from CloudWatch Logs, unless Airflow's own remote logging does that. 0: none.",
+            example="200",
+            low=0,
+            high=10000,
+        ),
+    ] = 1000
     queues: Annotated[
         Queues,
         _queues(
