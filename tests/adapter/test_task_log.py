@@ -253,7 +253,9 @@ def test_airflow_makes_records_of_the_lines_and_shows_no_token(showing: Showing,
     found, _ = handler._read(ti, 1)
     records = [json.loads(one.model_dump_json()) for one in found]  # type: ignore[union-attr]
     shown = [(one["event"], one.get("level"), one.get("workload")) for one in records]
-    assert shown[1][0] == f"ECS container {ARN}: RUNNING. Its log: {PAGE}"
+    assert f"ECS container {ARN}: RUNNING. Its log: {PAGE}" in json.dumps(
+        records[:2]
+    )  # the header, in each version
     assert shown[-3:] == [
         ("Executing workload", "info", "***"),
         ("plain words", None, None),
@@ -440,6 +442,21 @@ def test_a_group_that_does_not_exist_is_named(local: Any, service: str) -> None:
     assert messages[1] == (
         f"The output of the container is not shown: log group {group} does not exist in {local.region}"
     )
+
+
+def test_a_task_that_ecs_has_forgotten_still_shows_what_it_has_printed(
+    local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecs_async_executor.local import Fault
+
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION", "family")
+    executor, ti = start(local, "ecs", "echo one; exec sleep 60")
+    logs_once_there(executor, ti)
+    local.faults.add(Fault(kind="missing", operation="DescribeTasks"))
+    deadline = time.monotonic() + 20
+    while "not known to the service" not in (messages := executor.get_task_log(ti, 1)[0])[0]:
+        assert time.monotonic() < deadline, messages
+    assert executor.get_task_log(ti, 1)[1] == ["one"]
 
 
 @SERVICES
