@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
+
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.logs import LogReader
@@ -45,7 +47,7 @@ class Looking:
 
     def __init__(self) -> None:
         self._answers: dict[Hashable, asyncio.Task[Any]] = {}
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turn = anyio.Semaphore(AT_ONCE)
         self._clients: dict[ServiceAdapter, _Clients] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._opening: WeakKeyDictionary[ServiceAdapter, asyncio.Lock] = WeakKeyDictionary()
