@@ -9,7 +9,7 @@ AWS but, bounded, ``start()`` and ``end()``. SystemExit can surface at any state
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -362,9 +362,19 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Return the engine's latest statistics; None before ``start()``."""
         return self._bridge.statistics() if self._bridge is not None else None
 
+    def get_streaming_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[Iterator[str]]]:
+        """
+        Return lines about the container of a running task instance, and the container's own last lines.
+
+        Airflow 3.4 calls this, in the api-server, unstarted.
+        """
+        about, lines = task_log(self.adapter, ti, try_number)
+        return about, [(line for line in lines)] if lines else []
+
     def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
-        """Return a line about the container of a running task instance. Called in the api-server, unstarted."""
-        return task_log(self.adapter, ti, try_number), []
+        """Return the same, for Airflow 3.1 to 3.3, which cut a text into lines themselves."""
+        about, streams = self.get_streaming_task_log(ti, try_number)
+        return about, ["\n".join(lines) for lines in streams]
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:

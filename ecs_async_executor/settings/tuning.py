@@ -182,6 +182,16 @@ class Tuning(Section):
             example="10.0.0.12",
         ),
     ] = "127.0.0.1"
+    task_log_lines: Annotated[
+        int,
+        whole(
+            "How many of the last lines that a running container has printed Airflow's UI shows. They are read "
+            "from CloudWatch Logs, unless Airflow's own remote logging does that. 0: none.",
+            example="200",
+            low=0,
+            high=10000,
+        ),
+    ] = 1000
     queues: Annotated[
         Queues,
         _queues(

@@ -10,9 +10,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.reports import in_words
-from ecs_async_executor.adapter.task_log import run_bounded
 from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.errors import BackendError
 
