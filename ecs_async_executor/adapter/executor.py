@@ -20,6 +20,8 @@ from ecs_async_executor.adapter.adoption import Adoption
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
+from ecs_async_executor.adapter.last_words import LastWordsReader
+from ecs_async_executor.adapter.log_files import LogFiles
 from ecs_async_executor.adapter.ownership import OwnershipCheck
 from ecs_async_executor.adapter.reports import Reports, in_words
 from ecs_async_executor.adapter.service import ServiceAdapter, ignored_methods
@@ -125,6 +127,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
+        self._reports.examine = bridge.examine if tuning.container_log_lines else None
         if adapter.check_health_on_startup:
             try:
                 check_health(bridge, adapter.service, tuning.connect_timeout + tuning.read_timeout)
@@ -142,6 +145,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
+            read_last_words=LastWordsReader(
+                self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
+            ),
         )
 
     def end(self) -> None:

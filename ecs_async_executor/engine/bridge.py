@@ -19,7 +19,7 @@ import structlog
 
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.messages import Command, Launch, Report, Stop
+from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
 from ecs_async_executor.engine.engine import Engine
@@ -27,6 +27,7 @@ from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
+from ecs_async_executor.engine.postmortems import Read, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.settings import Tuning
@@ -54,6 +55,7 @@ class Bridge:
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
+    :param read_last_words: reads what a failed container printed last, on the loop thread
     :param monotonic: the clock, in seconds
     """
 
@@ -67,15 +69,18 @@ class Bridge:
         max_attempts: int,
         stall_timeout: float | None = None,
         render_in_thread: bool = False,
+        read_last_words: Read = unread,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
         self._render = render
         self._render_in_thread = render_in_thread
+        self._read_last_words = read_last_words
         self._options = options = options_from(service, tuning, stall_timeout)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
         self._inbox: deque[Command | Check] = deque()
+        self._dead: deque[PostMortem] = deque()
         self.meters = Meters()
         self._statistics = Statistics(launch_rate=options.launch_rate(""))
         self.ledger = Ledger(rules_from(service, tuning, max_attempts))
@@ -156,6 +161,10 @@ class Bridge:
         """Put a command into the inbox; it is read after the next :meth:`heartbeat`, or a second later."""
         self._inbox.append(command)
 
+    def examine(self, dead: PostMortem) -> None:
+        """Have the last lines of a container read some time after the next :meth:`heartbeat`, if ever."""
+        self._dead.append(dead)
+
     def drain(self, apply: Callable[[Report], None], budget: float = 0.002) -> int:
         """
         Apply waiting reports, for ``budget`` seconds at most.
@@ -200,7 +209,7 @@ class Bridge:
         if may_launch:
             self._heartbeats.heartbeat(now)
         self.loop_thread.look_after(now)
-        if self._inbox:
+        if self._inbox or self._dead:
             self.loop_thread.wake()
 
     def statistics(self) -> Statistics:
@@ -236,6 +245,8 @@ class Bridge:
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),
             silences=lambda: self._heartbeats.silences,
             publish=self._publish,
+            dead=self._dead,
+            read_last_words=self._read_last_words,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

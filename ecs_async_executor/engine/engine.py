@@ -20,7 +20,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
-from ecs_async_executor.core.messages import Command
+from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
@@ -32,6 +32,7 @@ from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.postmortems import PostMortems, Read, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
@@ -55,6 +56,8 @@ class Engine:
     :param heartbeat_age: returns the seconds since the scheduler last called
     :param silences: returns how often the scheduler has called again after a silence
     :param publish: takes a snapshot each half second
+    :param dead: containers whose last lines are to be read, appended by other threads
+    :param read_last_words: reads the last lines of a container
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -62,6 +65,7 @@ class Engine:
 
     intake: Intake
     launching: Launching
+    postmortems: PostMortems
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class Engine:
         heartbeat_age: Callable[[], float] = lambda: 0.0,
         silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
+        dead: deque[PostMortem] | None = None,
+        read_last_words: Read = unread,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -83,6 +89,8 @@ class Engine:
         self._inbox = inbox
         self._options = options
         self._publish = publish
+        self._dead = deque() if dead is None else dead
+        self._read_last_words = read_last_words
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -102,6 +110,7 @@ class Engine:
     def wake(self) -> None:
         """Have the inbox read. Call it on the loop."""
         self.intake.wake()
+        self.postmortems.wake()
 
     def drain(self, stop_reason: str | None) -> None:
         """
@@ -115,6 +124,7 @@ class Engine:
         self._stop_all = stop_reason
         self.intake.wake()
         self.launching.drain()
+        self.postmortems.drain()
         self._quiet.set()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -225,6 +235,15 @@ class Engine:
             publish=self._publish,
             event=self._event,
         )
+        self.postmortems = PostMortems(
+            waiting=self._dead,
+            read=self._read_last_words,
+            outbox=ledger.outbox,
+            tasks=tasks,
+            wakeup=wakeups.postmortems,
+            meters=self._meters,
+            event=event,
+        )
         return pinging, [
             ("intake", self.intake.run),
             ("launching", self.launching.run),
@@ -233,6 +252,7 @@ class Engine:
             ("searching", searching.run),
             ("stopping", stopping.run),
             ("pinging", pinging.run),
+            ("postmortems", self.postmortems.run),
         ]
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
