@@ -38,7 +38,7 @@ class KnownLaunch(msgspec.Struct, frozen=True, gc=False):
     launch_id: str
     subject: object
     queued_at: float
-    log_path: str | None
+    log_path: str | None = None
 
 
 class Tracking:
