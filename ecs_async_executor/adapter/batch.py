@@ -8,7 +8,8 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
@@ -21,8 +22,8 @@ from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.details import ContainerDetails, Details
-from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -175,20 +176,24 @@ class BatchAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        return batch.inspecting(self._clients, self.settings.batch.job_queue)
+
     async def details(self, handle_id: str) -> Details | None:
-        return await self._looks.of(handle_id)
+        async with self.inspector() as inspector:
+            return await inspector.details(handle_id)
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        details = await self._looks.of(handle_id)
-        if details is not None:
-            return details.containers
-        why = f"Batch does not know job {handle_id} any more, and nothing else names its log stream"
-        return [ContainerDetails(handle_id, runs_airflow=True, no_stream=why)]
+        async with self.inspector() as inspector:
+            return await inspector.log_streams(handle_id)
 
     def log_reader(self) -> LogReader:
-        return LogReader.from_settings(self.settings.batch, self.settings.tuning)
+        return LogReader(self._log_clients)
 
     @cached_property
-    def _looks(self) -> batch.JobDetails:
-        clients = ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
-        return batch.JobDetails(clients, self.settings.batch.job_queue)
+    def _clients(self) -> ClientFactory:
+        return ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
+
+    @cached_property
+    def _log_clients(self) -> Callable[[str], ClientFactory]:
+        return clients_by_region(self.settings.batch, self.settings.tuning)

@@ -9,12 +9,13 @@ methods which users override.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
 
@@ -108,25 +109,16 @@ class ServiceAdapter(Protocol):
         """Name what the SDK would refuse in a request."""
         ...
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
+        ...
+
     async def details(self, handle_id: str) -> Details | None:
-        """
-        Return what people want to read of a container, with the places of its output; None if it is not known.
-
-        Its own clients, opened and closed: it is for the api-server, for commands and for post-mortems.
-
-        :raises BackendError: if the service does not answer, or refuses
-        """
+        """Return :meth:`Inspector.details`, with a client for this question."""
         ...
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        """
-        Return the containers of a task or job with the places of their output, as far as can be known.
-
-        A container that the service has forgotten may still have a log: for ECS, its stream follows from the
-        configured task definition.
-
-        :raises BackendError: if the service does not answer, or refuses
-        """
+        """Return :meth:`Inspector.log_streams`, with a client for this question."""
         ...
 
     def log_reader(self) -> LogReader:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.services import logs
+from ecs_async_executor.services import logs, pace
 from ecs_async_executor.services.batch.logs import stream_of as stream_of_job
 from ecs_async_executor.services.ecs.logs import stream_of as stream_of_task
 from ecs_async_executor.services.logs import LogReader, LogStream, NoLog
@@ -32,7 +32,7 @@ JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2ln"
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_PAUSE", 0.001)
     monkeypatch.setattr(logs, "TAIL_TIMEOUT", 0.2)
-    monkeypatch.setattr(logs.pace, "of_log_reads", lambda _: logs.pace.Pace(1e6, 1))
+    monkeypatch.setattr(pace, "of_log_reads", lambda _: pace.Pace(1e6, 1))
 
 
 def events(*messages: str, forward: str = "f", backward: str = "b") -> dict[str, Any]:
