@@ -145,9 +145,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
-            read_last_words=LastWordsReader(
+            last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
-            ),
+            ).open,
         )
 
     def end(self) -> None:

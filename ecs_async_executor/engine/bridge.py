@@ -27,7 +27,7 @@ from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
-from ecs_async_executor.engine.postmortems import Read, unread
+from ecs_async_executor.engine.postmortems import Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.settings import Tuning
@@ -55,7 +55,7 @@ class Bridge:
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
-    :param read_last_words: reads what a failed container printed last, on the loop thread
+    :param last_words: reads what failed containers printed last, on the loop thread
     :param monotonic: the clock, in seconds
     """
 
@@ -69,13 +69,13 @@ class Bridge:
         max_attempts: int,
         stall_timeout: float | None = None,
         render_in_thread: bool = False,
-        read_last_words: Read = unread,
+        last_words: Reading = unread,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
         self._render = render
         self._render_in_thread = render_in_thread
-        self._read_last_words = read_last_words
+        self._last_words = last_words
         self._options = options = options_from(service, tuning, stall_timeout)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -246,7 +246,7 @@ class Bridge:
             silences=lambda: self._heartbeats.silences,
             publish=self._publish,
             dead=self._dead,
-            read_last_words=self._read_last_words,
+            last_words=self._last_words,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

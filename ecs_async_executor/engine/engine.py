@@ -32,7 +32,7 @@ from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
-from ecs_async_executor.engine.postmortems import PostMortems, Read, unread
+from ecs_async_executor.engine.postmortems import PostMortems, Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
@@ -57,7 +57,7 @@ class Engine:
     :param silences: returns how often the scheduler has called again after a silence
     :param publish: takes a snapshot each half second
     :param dead: containers whose last lines are to be read, appended by other threads
-    :param read_last_words: reads the last lines of a container
+    :param last_words: reads the last lines of containers
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -80,7 +80,7 @@ class Engine:
         silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
         dead: deque[PostMortem] | None = None,
-        read_last_words: Read = unread,
+        last_words: Reading = unread,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -90,7 +90,7 @@ class Engine:
         self._options = options
         self._publish = publish
         self._dead = deque() if dead is None else dead
-        self._read_last_words = read_last_words
+        self._last_words = last_words
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -237,9 +237,8 @@ class Engine:
         )
         self.postmortems = PostMortems(
             waiting=self._dead,
-            read=self._read_last_words,
+            reading=self._last_words,
             outbox=ledger.outbox,
-            tasks=tasks,
             wakeup=wakeups.postmortems,
             meters=self._meters,
             event=event,

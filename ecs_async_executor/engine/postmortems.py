@@ -8,12 +8,12 @@ at once it drops the newest, and it drops all that waits when the engine ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.messages import LastWords, PostMortem, Report
 from ecs_async_executor.core.metrics import LOG_READS_DROPPED
@@ -24,12 +24,8 @@ log = structlog.get_logger(__name__)
 
 Read: TypeAlias = Callable[[PostMortem], Awaitable[str]]
 """Returns the entry for Airflow's event log."""
-
-
-async def unread(_: PostMortem) -> str:
-    """Read nothing."""
-    return ""
-
+Reading: TypeAlias = Callable[[], AbstractAsyncContextManager[Read]]
+"""Holds open what reads need; to enter it makes no request and cannot fail."""
 
 WAITING_MAX = 100
 CONCURRENCY = 2
@@ -37,6 +33,18 @@ INTERVAL = 0.5
 """Seconds from the start of one read to that of the next."""
 TIMEOUT = 30.0
 """Seconds; :data:`Read` has limits of its own, and says what it has waited for."""
+LINGER = 20.0
+"""Seconds without a read after which clients are closed: they cost more than a read."""
+
+
+@asynccontextmanager
+async def unread() -> AsyncIterator[Read]:
+    """Read nothing."""
+
+    async def read(_: PostMortem) -> str:
+        return ""
+
+    yield read
 
 
 class PostMortems:
@@ -44,9 +52,8 @@ class PostMortems:
     Has the last lines of containers read.
 
     :param waiting: appended by the scheduler's thread; it outlives this lane
-    :param read: reads the lines of one container
+    :param reading: reads the lines of containers
     :param outbox: takes the reports
-    :param tasks: where reads run
     :param event: makes the full name of a log event
     """
 
@@ -54,23 +61,21 @@ class PostMortems:
         self,
         *,
         waiting: deque[PostMortem],
-        read: Read,
+        reading: Reading,
         outbox: deque[Report],
-        tasks: TaskGroup,
         wakeup: Wakeup,
         meters: Meters,
         event: Callable[[str], str],
     ) -> None:
         self._waiting = waiting
-        self._read = read
+        self._reading = reading
         self._outbox = outbox
-        self._tasks = tasks
         self._wakeup = wakeup
         self._meters = meters
         self._event = event
         self._in_flight = 0
         self._next_at = 0.0
-        self._draining = False
+        self._most = WAITING_MAX
 
     def wake(self) -> None:
         """Have what waits looked at."""
@@ -78,43 +83,59 @@ class PostMortems:
 
     def drain(self) -> None:
         """Begin no more reads."""
-        self._draining = True
-        self._drop_beyond(0)
+        self._most = 0
+        self._drop_surplus()
 
     async def run(self) -> None:
-        """Begin reads, one after the other."""
+        """Read in bursts, as containers fail."""
         while True:
-            self._drop_beyond(0 if self._draining else WAITING_MAX)
-            now = anyio.current_time()
-            if not self._waiting or self._in_flight >= CONCURRENCY:
-                await self._wakeup.wait_until(now + IDLE)
-            elif now < self._next_at:
-                await self._wakeup.wait_until(self._next_at)
+            self._drop_surplus()
+            if self._waiting:
+                async with self._reading() as read:
+                    await self._burst(read)
             else:
-                self._next_at = now + INTERVAL
-                self._in_flight += 1
-                self._tasks.start_soon(self._examine, self._waiting.popleft())
+                await self._wakeup.wait_until(anyio.current_time() + IDLE)
 
-    def _drop_beyond(self, number: int) -> None:
-        while len(self._waiting) > number:
+    async def _burst(self, read: Read) -> None:
+        """Begin one read after the other, until nothing has been read for a while."""
+        quiet_at = 0.0
+        async with anyio.create_task_group() as reads:
+            while True:
+                self._drop_surplus()
+                now = anyio.current_time()
+                if self._waiting or self._in_flight:
+                    quiet_at = now + LINGER
+                elif now >= quiet_at:
+                    return
+                if not self._waiting or self._in_flight >= CONCURRENCY:
+                    await self._wakeup.wait_until(quiet_at)
+                elif now < self._next_at:
+                    await self._wakeup.wait_until(self._next_at)
+                else:
+                    self._next_at = now + INTERVAL
+                    self._in_flight += 1
+                    reads.start_soon(self._examine, read, self._waiting.popleft())
+
+    def _drop_surplus(self) -> None:
+        while len(self._waiting) > self._most:
             self._waiting.pop()
             self._meters.count(LOG_READS_DROPPED)
 
-    async def _examine(self, dead: PostMortem) -> None:
-        ended = False
+    async def _examine(self, read: Read, dead: PostMortem) -> None:
+        done = False
         try:
             with anyio.move_on_after(TIMEOUT) as limit:
-                text = await self._read(dead)
+                text = await read(dead)
                 self._outbox.append(LastWords(dead.launch_id, dead.key, text))
-            ended = True
+            done = True
             if limit.cancelled_caught:
                 log.warning(self._event("last_words.hang"), handle=dead.handle_id, seconds=TIMEOUT)
         except Exception:
-            # This runs beside the lanes: without this, a bug in one read would end them all.
-            ended = True
+            # Without this, a bug in one read would end the others.
+            done = True
             log.exception(self._event("last_words.failed"), handle=dead.handle_id)
         finally:
-            if not ended:  # the engine has
+            if not done:  # the engine ends
                 self._meters.count(LOG_READS_DROPPED)
             self._in_flight -= 1
             self.wake()

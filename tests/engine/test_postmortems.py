@@ -15,7 +15,16 @@ from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.messages import LastWords, PostMortem, Report
 from ecs_async_executor.core.metrics import LOG_READS_DROPPED
 from ecs_async_executor.engine.meters import Meters
-from ecs_async_executor.engine.postmortems import CONCURRENCY, INTERVAL, TIMEOUT, WAITING_MAX, PostMortems, Read
+from ecs_async_executor.engine.postmortems import (
+    CONCURRENCY,
+    INTERVAL,
+    LINGER,
+    TIMEOUT,
+    WAITING_MAX,
+    PostMortems,
+    Read,
+    Reading,
+)
 from ecs_async_executor.engine.wakeup import Wakeup
 from tests.engine.bridged import Scheduler, a_launch, die
 from tests.engine.cloud import FakeCloud, Plan
@@ -25,6 +34,14 @@ def dead(number: int) -> PostMortem:
     return PostMortem(f"id-{number}", f"key-{number}", f"arn-{number}", Ending.EXIT, reason="exited 1")
 
 
+def held_open(read: Read) -> Reading:
+    @asynccontextmanager
+    async def reading() -> AsyncIterator[Read]:
+        yield read
+
+    return reading
+
+
 class Lane:
     """The lane alone, and what it did."""
 
@@ -32,7 +49,7 @@ class Lane:
         self.waiting: deque[PostMortem] = deque()
         self.outbox: deque[Report] = deque()
         self.meters = Meters()
-        self._read = read
+        self.reading = held_open(read)
         self._wakeup = Wakeup()
 
     @asynccontextmanager
@@ -40,9 +57,8 @@ class Lane:
         async with anyio.create_task_group() as tasks:
             self.lane = PostMortems(
                 waiting=self.waiting,
-                read=self._read,
+                reading=self.reading,
                 outbox=self.outbox,
-                tasks=tasks,
                 wakeup=self._wakeup,
                 meters=self.meters,
                 event="executor.{}".format,
@@ -63,7 +79,7 @@ class Lane:
         return self.meters.counts()[LOG_READS_DROPPED.name]
 
 
-class Reading:
+class Slow:
     """Reads that take their time."""
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -85,7 +101,7 @@ class Reading:
 
 @pytest.mark.anyio
 async def test_what_a_container_printed_last_is_reported_with_its_key() -> None:
-    async with Lane(Reading()).running() as lane:
+    async with Lane(Slow()).running() as lane:
         lane.add(1)
         await anyio.sleep(0.1)
         assert list(lane.outbox) == [LastWords("id-1", "key-1", "arn-1 said so")]
@@ -93,7 +109,7 @@ async def test_what_a_container_printed_last_is_reported_with_its_key() -> None:
 
 @pytest.mark.anyio
 async def test_reads_are_two_a_second_and_two_at_a_time() -> None:
-    quick, slow = Reading(), Reading(seconds=10.0)
+    quick, slow = Slow(), Slow(seconds=10.0)
     async with Lane(quick).running() as lane:
         lane.add(*range(10))
         await anyio.sleep(60.0)
@@ -107,7 +123,7 @@ async def test_reads_are_two_a_second_and_two_at_a_time() -> None:
 
 @pytest.mark.anyio
 async def test_of_too_many_the_newest_are_dropped_and_counted() -> None:
-    async with Lane(Reading(seconds=1.0)).running() as lane:
+    async with Lane(Slow(seconds=1.0)).running() as lane:
         lane.add(*range(WAITING_MAX + 50))
         await anyio.sleep(3600.0)
         assert lane.told() == [f"id-{number}" for number in range(WAITING_MAX)]
@@ -152,7 +168,7 @@ async def test_a_bug_in_a_read_is_logged_and_ends_that_one_alone() -> None:
 
 @pytest.mark.anyio
 async def test_at_the_end_what_waits_and_what_is_being_read_is_dropped_and_counted() -> None:
-    async with Lane(Reading(seconds=10.0)).running() as lane:
+    async with Lane(Slow(seconds=10.0)).running() as lane:
         lane.add(*range(5))
         await anyio.sleep(1.0)
         lane.lane.drain()
@@ -161,6 +177,31 @@ async def test_at_the_end_what_waits_and_what_is_being_read_is_dropped_and_count
         await anyio.sleep(1.0)
         assert (lane.told(), lane.dropped) == ([], 4)
     assert (lane.told(), lane.dropped) == ([], 6)
+
+
+@pytest.mark.anyio
+async def test_what_reads_need_is_open_for_a_burst_and_closed_after_it() -> None:
+    open_at: list[tuple[float, float]] = []
+
+    @asynccontextmanager
+    async def reading() -> AsyncIterator[Read]:
+        began = anyio.current_time()
+        try:
+            yield Slow()
+        finally:
+            open_at.append((began, anyio.current_time()))
+
+    lane = Lane(Slow())
+    lane.reading = reading
+    async with lane.running():
+        for number in range(3):
+            lane.add(number)
+            await anyio.sleep(LINGER / 2)
+        await anyio.sleep(1000.0)
+        lane.add(4)
+        await anyio.sleep(1.0)
+    assert open_at == [pytest.approx((0.0, 2 * LINGER)), pytest.approx((1000 + 1.5 * LINGER, 1001 + 1.5 * LINGER))]
+    assert len(lane.told()) == 4
 
 
 def test_a_read_that_hangs_delays_neither_outcomes_nor_the_end() -> None:
@@ -172,7 +213,7 @@ def test_a_read_that_hangs_delays_neither_outcomes_nor_the_end() -> None:
         raise AssertionError
 
     cloud = FakeCloud(latency=0.01, plan=lambda label, nth: Plan(start_after=0.02, duration=0.05))
-    scheduler = Scheduler(cloud, read_last_words=read)
+    scheduler = Scheduler(cloud, last_words=held_open(read))
     scheduler.bridge.start()
     scheduler.bridge.examine(dead(1))
     scheduler.until(lambda: hung)
@@ -190,7 +231,7 @@ def test_what_waits_outlives_a_dead_loop_thread(quick_restarts: None) -> None:
     async def read(dead: PostMortem) -> str:
         return f"{dead.handle_id} said so"
 
-    scheduler = Scheduler(FakeCloud(), read_last_words=read)
+    scheduler = Scheduler(FakeCloud(), last_words=held_open(read))
     scheduler.bridge.start()
     scheduler.until(scheduler.works)
     scheduler.bridge.loop_thread.tell(die)
