@@ -21,6 +21,8 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
+from ecs_async_executor.adapter.last_words import LastWordsReader
+from ecs_async_executor.adapter.log_files import LogFiles
 from ecs_async_executor.adapter.ownership import OwnershipCheck
 from ecs_async_executor.adapter.reports import Reports, in_words
 from ecs_async_executor.adapter.service import ServiceAdapter, ignored_methods
@@ -126,6 +128,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
+        self._reports.examine = bridge.examine if tuning.container_log_lines else None
         if adapter.check_health_on_startup:
             try:
                 check_health(bridge, adapter.service, tuning.connect_timeout + tuning.read_timeout)
@@ -144,6 +147,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
             endpoint=endpoint_of(self),
+            last_words=LastWordsReader(
+                self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
+            ).open,
         )
 
     def end(self) -> None:

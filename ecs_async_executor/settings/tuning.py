@@ -153,6 +153,16 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    container_log_lines: Annotated[
+        int,
+        whole(
+            "How many of a failed container's last lines are read from CloudWatch Logs: 20 for Airflow's event "
+            "log, all for a file beside the task's log. 0: none.",
+            example="200",
+            low=0,
+            high=1000,
+        ),
+    ] = 50
     connect_timeout: Annotated[
         float,
         seconds("How long it may take to open a connection to AWS.", example="3", low=0.1, high=_SHUTDOWN_MAX),
