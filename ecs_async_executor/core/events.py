@@ -68,6 +68,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     :param since: when the gate closed for that
     :param refused_at: when a probe was last refused
     :param pause: seconds for which the gate held that probe back
+    :param placement: whose gate it is
     """
 
     kind: Kind
@@ -75,6 +76,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     since: float
     refused_at: float
     pause: float
+    placement: str | None = None
 
 
 class Because(enum.Enum):

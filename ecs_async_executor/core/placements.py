@@ -43,7 +43,7 @@ class Placements:
         if gate.closed_since is None:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
-        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
+        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause, placement)
 
     def longest_waits(self, now: float) -> Mapping[Kind, float]:
         """Return for how many seconds a gate has been closed, by the kind of its refusal: the longest of each."""
