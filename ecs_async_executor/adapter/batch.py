@@ -15,6 +15,7 @@ from typing import Any, cast
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
@@ -168,7 +169,11 @@ class BatchAdapter:
         if not isinstance(request, dict):
             raise Rejected(f"_submit_job_kwargs returned {type(request).__name__}, not a dict.")
         return batch.launch_spec(
-            request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=expires_at
+            request,
+            started_by=launch.started_by,
+            launch_id=launch.launch_id,
+            expires_at=expires_at,
+            tags=tags_of(self.tuning, launch),
         )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
@@ -161,7 +162,9 @@ class EcsAdapter:
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
             raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
-        return ecs.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+        return ecs.launch_spec(
+            request, started_by=launch.started_by, expires_at=expires_at, tags=tags_of(self.tuning, launch)
+        )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)

@@ -21,7 +21,7 @@ from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing,
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, providers_in
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords
-from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason
+from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
 from ecs_async_executor.settings import EcsSettings
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class EcsBackend:
         request = spec.request
         if not request.get("launchType") and not request.get("capacityProviderStrategy"):
             request = await self._with_capacity(request, spec.scope)
-        reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+        try:
+            reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+        except BackendError as error:
+            raise tag_refusal(error, request.get("tags"), "ecs:TagResource") from None
         return launched(reply, self._settings.container_name, spec.scope)
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
