@@ -8,7 +8,8 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch, logs
+from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -179,12 +181,24 @@ class BatchAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
-    async def log_tail(
-        self,
-        request: Mapping[str, Any],  # noqa: ARG002 - the job says it all
-        handle_id: str,
-        lines: int,
-    ) -> tuple[LogStream, Sequence[str]]:
-        settings, tuning = self.settings.batch, self.settings.tuning
-        stream = await batch.log_stream(ClientFactory.from_settings(settings, tuning), handle_id)
-        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        return batch.inspecting(self._clients, self.settings.batch.job_queue)
+
+    async def details(self, handle_id: str) -> Details | None:
+        async with self.inspector() as inspector:
+            return await inspector.details(handle_id)
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        async with self.inspector() as inspector:
+            return await inspector.log_streams(handle_id)
+
+    def log_reader(self) -> LogReader:
+        return LogReader(self._log_clients)
+
+    @cached_property
+    def _clients(self) -> ClientFactory:
+        return ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
+
+    @cached_property
+    def _log_clients(self) -> Callable[[str], ClientFactory]:
+        return clients_by_region(self.settings.batch, self.settings.tuning)

@@ -7,7 +7,8 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,9 +20,10 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import ecs, logs
+from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -108,6 +110,7 @@ class EcsAdapter:
 
     def __init__(self, executor: AsyncEcsExecutor) -> None:
         self._executor = executor
+        self._definitions: dict[str, Mapping[str, Any]] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -169,11 +172,31 @@ class EcsAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
 
-    async def log_tail(
-        self, request: Mapping[str, Any], handle_id: str, lines: int
-    ) -> tuple[LogStream, Sequence[str]]:
-        settings, tuning = self.settings.ecs, self.settings.tuning
-        clients = ClientFactory.from_settings(settings, tuning)
-        container_name = self._executor.container_name
-        stream = await ecs.log_stream(clients, request["taskDefinition"], container_name, handle_id)
-        return stream, await logs.tail(logs.clients_for(stream, settings, tuning), stream, lines)
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        executor = self._executor
+
+        def configured() -> str:
+            return str(executor.run_task_kwargs.get("taskDefinition") or "")
+
+        return ecs.inspecting(
+            self._clients, executor.cluster, executor.container_name, configured, self._definitions
+        )
+
+    async def details(self, handle_id: str) -> Details | None:
+        async with self.inspector() as inspector:
+            return await inspector.details(handle_id)
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        async with self.inspector() as inspector:
+            return await inspector.log_streams(handle_id)
+
+    def log_reader(self) -> LogReader:
+        return LogReader(self._log_clients)
+
+    @cached_property
+    def _clients(self) -> ClientFactory:
+        return ClientFactory.from_settings(self.settings.ecs, self.settings.tuning)
+
+    @cached_property
+    def _log_clients(self) -> Callable[[str], ClientFactory]:
+        return clients_by_region(self.settings.ecs, self.settings.tuning)

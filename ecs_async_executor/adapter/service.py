@@ -1,20 +1,22 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``services.logs`` for its log streams. A third service needs one
-class that meets the protocol, and an executor class that makes it and carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``services.details`` and ``services.logs`` for what people read.
+A third service needs one class that meets the protocol, and an executor class that makes it and carries the
+methods which users override.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.details import Details
-from ecs_async_executor.services.logs import LogStream
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
 
 
@@ -107,28 +109,20 @@ class ServiceAdapter(Protocol):
         """Name what the SDK would refuse in a request."""
         ...
 
-    async def details(self, handle_id: str) -> Details | None:
-        """
-        Return what people want to read of a container, with the places of its output; None if it is not known.
-
-        Its own clients, opened and closed: it is for the api-server, for commands and for post-mortems.
-
-        :raises BackendError: if the service does not answer, or refuses
-        """
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
         ...
 
-    async def log_tail(
-        self, request: Mapping[str, Any], handle_id: str, lines: int
-    ) -> tuple[LogStream, Sequence[str]]:
-        """
-        Return the last lines that Airflow's container has printed, safe to show, and where they are.
+    async def details(self, handle_id: str) -> Details | None:
+        """Return :meth:`Inspector.details`, with a client for this question."""
+        ...
 
-        :param request: what started the container
-        :param handle_id: the container's identifier
-        :param lines: the most lines to read
-        :raises NoLogStream: if they are not in CloudWatch Logs
-        :raises BackendError: if they cannot be read
-        """
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        """Return :meth:`Inspector.log_streams`, with a client for this question."""
+        ...
+
+    def log_reader(self) -> LogReader:
+        """Return a reader of log streams, to be opened on the loop that uses it."""
         ...
 
 

@@ -131,6 +131,7 @@ _MENDABLE = re.compile(
     r"|ErrorCode: UnauthorizedOperation\b",
     re.IGNORECASE,
 )
+_NOT_AUTHORIZED = re.compile(r"\bnot authorized to perform\b", re.IGNORECASE)
 _NO_SUCH_CONTAINER = re.compile(
     r"task was not found|\bjob\b(?![ -]?(queue|definition)).*\b(not found|does(n't| not) exist)", re.IGNORECASE
 )
@@ -215,6 +216,14 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         return BackendError(Kind.REFUSED, name, redacted(str(exception)))
     # From aiohttp, asyncio or a parser, whose texts can hold a piece of the reply.
     return BackendError(Kind.AMBIGUOUS, name, f"no usable answer to {operation}")
+
+
+def is_denied(error: BackendError) -> bool:
+    """Return whether the service refused a call because the credentials lack a permission."""
+    return error.kind is Kind.REFUSED and (
+        error.code.startswith(("AccessDenied", "Unauthorized"))
+        or _NOT_AUTHORIZED.search(error.message) is not None
+    )
 
 
 def is_unavailable(error: BaseException) -> bool:

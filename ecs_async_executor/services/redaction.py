@@ -22,13 +22,18 @@ Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ.
 _LENGTH_LIMIT: Final = 500
 
 
+def without_tokens(text: str) -> str:
+    """Return a text without JWTs, otherwise unchanged: what a container prints can show Airflow's."""
+    return _JWT.sub("***", text)
+
+
 def redacted(text: str, limit: int = _LENGTH_LIMIT) -> str:
     """
     Return a text in one line, without JWTs, safe to show: a service's words can echo a command.
 
     :param limit: the most characters of the result; an ellipsis shows that it was cut
     """
-    text = _JWT.sub("***", " ".join(text.split()))
+    text = without_tokens(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -143,7 +143,7 @@ def test_without_the_permission_to_read_logs_the_check_says_so_and_goes_on(
     local.faults.add(NO_LOGS)
     check(service)
     shown = capsys.readouterr().out
-    assert "Its log cannot be read: AccessDeniedException: not authorized.\n" in shown
+    assert "Its log cannot be read: the credentials lack the permission logs:GetLogEvents for log group /" in shown
     assert "exited 0" in shown
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.logs import NoLogStream
+from ecs_async_executor.services.logs import LogStream, NoLog
 from ecs_async_executor.services.redaction import redacted
 
 TIMEOUT = 300.0
@@ -237,14 +238,30 @@ class _Trial:
             return
         try:
             with anyio.fail_after(_LOG_TIMEOUT):
-                stream, lines = await self._adapter.log_tail(self._spec.request, last.handle.id, LOG_LINES)
-        except (NoLogStream, BackendError, TimeoutError) as error:
-            words = str(error) if isinstance(error, NoLogStream) else in_words(error) or "no answer in time"
+                stream, lines = await self._tail(last.handle.id)
+        except (NoLog, BackendError, TimeoutError) as error:
+            words = str(error) if isinstance(error, NoLog) else in_words(error) or "no answer in time"
             _say(f"Its log cannot be read: {words.rstrip('.')}.")
             return
         _say(f"Its log ({stream}){':' if lines else ' is empty.'}")
         for line in lines:
-            _say(f"  | {line}")
+            _say(f"  | {redacted(line)}")
+
+    async def _tail(self, handle_id: str) -> tuple[LogStream, Sequence[str]]:
+        """
+        Return the last lines that Airflow's container has printed, and where they are.
+
+        :raises NoLog: if they cannot be shown
+        :raises BackendError: if the container cannot be described
+        """
+        containers = [one for one in await self._adapter.log_streams(handle_id) if one.runs_airflow]
+        if not containers:
+            raise NoLog("the service names no container with Airflow's command")
+        stream = containers[-1].stream
+        if stream is None:
+            raise NoLog(containers[-1].no_stream)
+        async with self._adapter.log_reader().open() as reader:
+            return stream, await reader.tail(stream, LOG_LINES)
 
     # --- the end
 

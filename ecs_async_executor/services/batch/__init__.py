@@ -2,7 +2,7 @@
 
 from ecs_async_executor.services.batch.backend import SERVICE as SERVICE
 from ecs_async_executor.services.batch.backend import BatchBackend as BatchBackend
-from ecs_async_executor.services.batch.logs import log_stream as log_stream
+from ecs_async_executor.services.batch.details import inspecting as inspecting
 from ecs_async_executor.services.batch.names import job_name as job_name
 from ecs_async_executor.services.batch.requests import base_request as base_request
 from ecs_async_executor.services.batch.requests import launch_spec as launch_spec

@@ -18,7 +18,7 @@ from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Pac
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation
-from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, providers_in
+from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords
 from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
@@ -51,7 +51,6 @@ OPERATIONS: Final = {
     "RunTask": Operation("run_task"),
     "StopTask": Operation("stop_task"),
 }
-_LONG_ARN_PARTS: Final = 3
 _WHY_CLUSTERS: Final = (
     "(DescribeClusters is needed because neither launch_type nor capacity_provider_strategy is set)"
 )
@@ -83,18 +82,8 @@ class EcsBackend:
         self._unreadable = UnreadableRecords(SERVICE.event("describe.malformed"), "arn", "taskArn", "arn")
 
     def scope_of(self, handle_id: str | None) -> str:
-        """
-        Return the cluster of a task, or, for None, the one that tasks go to by default.
-
-        ARNs name the cluster (``...:task/<cluster>/<id>``), except in their form from before 2018. If the ARN and
-        the settings mean the same cluster, the result is its name in the settings: one request then describes all
-        of its tasks.
-        """
-        default = self._settings.cluster
-        parts = (handle_id or "").rpartition(":")[2].split("/")
-        if len(parts) != _LONG_ARN_PARTS or parts[1] == default.rpartition("/")[2]:
-            return default
-        return parts[1]
+        """Return the cluster of a task, or, for None, the one that tasks go to by default."""
+        return cluster_of(handle_id, self._settings.cluster)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -1,45 +1,38 @@
 """
-The log stream of an ECS task's container.
+Which log stream has the output of an ECS task's container. Pure functions.
 
-Imports ``calls``, ``clients`` and ``logs`` of the folder above.
+Imports ``logs`` of the folder above.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from ecs_async_executor.services.calls import Calls, Operation
-from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.logs import LogStream, NoLogStream, options_of
-
-_OPERATIONS: Final = {
-    "DescribeTaskDefinition": Operation("describe_task_definition", frozenset({"taskDefinition"}))
-}
+from ecs_async_executor.services.logs import LogStream, NoLog, awslogs_options
 
 
-async def log_stream(
-    clients: ClientFactory, task_definition: str, container_name: str, task_arn: str
-) -> LogStream:
+def stream_of(container: Mapping[str, Any], task_id: str, region: str, runtime_id: str | None) -> LogStream:
     """
     Return where the output of a task's container is: ``<prefix>/<container>/<task id>`` in the definition's group.
 
-    From the Amazon ECS Developer Guide ("Using the awslogs log driver").
+    Without a prefix, which only container instances allow, the stream has the name of the Docker container. From
+    the Amazon ECS Developer Guide ("Send Amazon ECS logs to CloudWatch").
 
-    :raises BackendError: if ECS does not show the task definition
-    :raises NoLogStream: if the output is not in CloudWatch Logs, or in a stream named after the Docker container
+    :param container: its part of the task definition
+    :param region: the task's, for a definition that names none
+    :param runtime_id: Docker's identifier of the container, None if unknown
+    :raises NoLog: if the output is not in CloudWatch Logs, or the stream has a name that is not known
     """
-    calls = Calls(clients, "ecs", operations=_OPERATIONS, decoders={})
-    async with calls.open():
-        reply = await calls("DescribeTaskDefinition", taskDefinition=task_definition)
-    containers = reply["taskDefinition"].get("containerDefinitions") or ()
-    container: Mapping[str, Any] = next((one for one in containers if one.get("name") == container_name), {})
-    options = options_of(container.get("logConfiguration") or {}, f"container {container_name!r}")
+    name = str(container.get("name"))
+    options = awslogs_options(container.get("logConfiguration") or {}, f"container {name!r}")
     group, prefix = options.get("awslogs-group"), options.get("awslogs-stream-prefix")
-    if not group or not prefix:
-        raise NoLogStream(
-            f"container {container_name!r} has no awslogs-stream-prefix, which its stream is found by"
+    if not group:
+        raise NoLog(f"container {name!r} has no awslogs-group in its log configuration")
+    stream = f"{prefix}/{name}/{task_id}" if prefix else runtime_id
+    if not stream:
+        raise NoLog(
+            f"container {name!r} has no awslogs-stream-prefix, so its log stream has the name of the Docker "
+            "container, which is not known: set awslogs-stream-prefix in the task definition"
         )
-    return LogStream(
-        str(group), f"{prefix}/{container_name}/{task_arn.rpartition('/')[2]}", options.get("awslogs-region")
-    )
+    return LogStream(str(group), stream, str(options.get("awslogs-region") or region))

@@ -33,6 +33,7 @@ _OPERATION: Final = ("ecs", "RunTask")
 _REPEATABLE: Final = (
     "clientToken must not be set: the executor sets it, to repeat a launch without starting a second container"
 )
+_LONG_ARN_PARTS: Final = 3
 _EXCLUSIVE: Final = "launchType and capacityProviderStrategy are mutually exclusive"
 _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
 
@@ -130,6 +131,20 @@ def _takes_platform_version(request: Mapping[str, Any]) -> bool:
     if (launch_type := request.get("launchType")) is not None:
         return bool(launch_type == "FARGATE")
     return FARGATE_PROVIDERS.issuperset(providers_in(request))
+
+
+def cluster_of(task_arn: str | None, default: str) -> str:
+    """
+    Return the cluster of a task, or, for None, the default.
+
+    ARNs name the cluster (``...:task/<cluster>/<id>``), except in their form from before 2018. If the ARN and the
+    default mean the same cluster, the result is the default as it is written: one request then describes all of
+    its tasks.
+    """
+    parts = (task_arn or "").rpartition(":")[2].split("/")
+    if len(parts) != _LONG_ARN_PARTS or parts[1] == default.rpartition("/")[2]:
+        return default
+    return parts[1]
 
 
 # --- one workload -------------------------------------------------------------------------------------------
