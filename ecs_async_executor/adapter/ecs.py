@@ -7,7 +7,7 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -23,6 +23,7 @@ from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
@@ -139,6 +140,14 @@ class EcsAdapter:
         return f"cluster {self._executor.cluster!r}, container {self._executor.container_name!r}"
 
     @property
+    def aws_section(self) -> str:
+        return self.settings.ecs.section
+
+    @property
+    def conn_id(self) -> str | None:
+        return self.settings.ecs.conn_id
+
+    @property
     def check_health_on_startup(self) -> bool:
         return self.settings.ecs.check_health_on_startup
 
@@ -189,6 +198,9 @@ class EcsAdapter:
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         async with self.inspector() as inspector:
             return await inspector.log_streams(handle_id)
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        return ecs.look_at_definitions(self._clients, reader, self._executor.container_name, specs)
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

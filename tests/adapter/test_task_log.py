@@ -18,6 +18,7 @@ from ecs_async_executor.adapter import compat, task_log
 from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.core.backend import Handle, Observation, Seen, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.services.findings import Finding
 
 ARN = "arn:aws:ecs:eu-west-1:123456789012:task/other/0123456789abcdef"
 
@@ -50,7 +51,7 @@ class Backend:
 
     untried = "RunTask"
 
-    def trials(self) -> Sequence[Trial]:
+    def trials(self, specs: Any = ()) -> Sequence[Trial]:
         return [Trial("ListTasks", self.list), Trial("StopTask", self.check)]
 
     async def list(self) -> None:
@@ -165,11 +166,17 @@ def test_the_task_log_tells_of_missing_settings(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing_found(*_: Any) -> AsyncIterator[Finding]:
+        return
+        yield
+
     monkeypatch.setattr(compat, "configured_executors", list)
+    monkeypatch.setattr(EcsAdapter, "look_at_definitions", nothing_found)
 
 
 def arguments(**given: Any) -> argparse.Namespace:
     defaults = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
+    defaults |= {"strict": False, "output": "text"}
     return argparse.Namespace(**defaults, executor_config=None, **given)
 
 

@@ -148,13 +148,16 @@ class BatchBackend:
         """
         await self._call("DescribeJobs", jobs=[NO_SUCH_ID])
 
-    def trials(self) -> Sequence[Trial]:
-        """Return the requests of polling and searching, the latter in the job queue of the settings."""
-        queue = self._settings.job_queue
-        return (
+    def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
+        """Return the requests of polling and searching, the latter in the queues of the settings and launches."""
+        queues = dict.fromkeys([self._settings.job_queue, *(spec.scope for spec in specs)])
+        return [
             Trial("DescribeJobs", self.check),
-            Trial(f"ListJobs, job queue {queue!r}", partial(self.search, queue, str(UUID(int=0)))),
-        )
+            *(
+                Trial(f"ListJobs, job queue {queue!r}", partial(self.search, queue, str(UUID(int=0))))
+                for queue in queues
+            ),
+        ]
 
     @property
     def untried(self) -> str:
