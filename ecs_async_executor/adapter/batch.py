@@ -8,7 +8,7 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -16,6 +16,7 @@ from typing import Any, cast
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
@@ -23,6 +24,7 @@ from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
@@ -143,6 +145,14 @@ class BatchAdapter:
         return f"job queue {options.job_queue!r}, job definition {options.job_definition!r}"
 
     @property
+    def aws_section(self) -> str:
+        return self.settings.batch.section
+
+    @property
+    def conn_id(self) -> str | None:
+        return self.settings.batch.conn_id
+
+    @property
     def check_health_on_startup(self) -> bool:
         return self.settings.batch.check_health_on_startup
 
@@ -170,7 +180,11 @@ class BatchAdapter:
         if not isinstance(request, dict):
             raise Rejected(f"_submit_job_kwargs returned {type(request).__name__}, not a dict.")
         return batch.launch_spec(
-            request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=expires_at
+            request,
+            started_by=launch.started_by,
+            launch_id=launch.launch_id,
+            expires_at=expires_at,
+            tags=tags_of(self.tuning, launch),
         )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
@@ -186,6 +200,9 @@ class BatchAdapter:
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         async with self.inspector() as inspector:
             return await inspector.log_streams(handle_id)
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        return batch.look_at_definitions(self._clients, reader, specs)
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

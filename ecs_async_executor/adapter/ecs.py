@@ -7,7 +7,7 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -15,6 +15,7 @@ from typing import Any, cast
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
@@ -22,6 +23,7 @@ from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
@@ -138,6 +140,14 @@ class EcsAdapter:
         return f"cluster {self._executor.cluster!r}, container {self._executor.container_name!r}"
 
     @property
+    def aws_section(self) -> str:
+        return self.settings.ecs.section
+
+    @property
+    def conn_id(self) -> str | None:
+        return self.settings.ecs.conn_id
+
+    @property
     def check_health_on_startup(self) -> bool:
         return self.settings.ecs.check_health_on_startup
 
@@ -164,7 +174,9 @@ class EcsAdapter:
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
             raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
-        return ecs.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+        return ecs.launch_spec(
+            request, started_by=launch.started_by, expires_at=expires_at, tags=tags_of(self.tuning, launch)
+        )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
@@ -186,6 +198,9 @@ class EcsAdapter:
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         async with self.inspector() as inspector:
             return await inspector.log_streams(handle_id)
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        return ecs.look_at_definitions(self._clients, reader, self._executor.container_name, specs)
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

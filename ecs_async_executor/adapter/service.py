@@ -1,14 +1,14 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``services.details`` and ``services.logs`` for what people read.
-A third service needs one class that meets the protocol, and an executor class that makes it and carries the
-methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``details``, ``findings`` and ``logs`` of the services for what
+people read. A third service needs one class that meets the protocol, and an executor class that makes it and
+carries the methods which users override.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
 
@@ -61,6 +62,16 @@ class ServiceAdapter(Protocol):
     @property
     def destination(self) -> str:
         """Where containers go by default, for people."""
+        ...
+
+    @property
+    def aws_section(self) -> str:
+        """The section of the configuration that says what to run."""
+        ...
+
+    @property
+    def conn_id(self) -> str | None:
+        """The Airflow connection for AWS, if one is configured."""
         ...
 
     @property
@@ -119,6 +130,14 @@ class ServiceAdapter(Protocol):
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         """Return :meth:`Inspector.log_streams`, with a client for this question."""
+        ...
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        """
+        Yield what is found of the definitions that launches name: are they fit for Airflow, can logs be read.
+
+        :param reader: opened
+        """
         ...
 
     def log_reader(self) -> LogReader:

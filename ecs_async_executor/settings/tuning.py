@@ -29,6 +29,15 @@ def _permanent_error_grace(mendable: str) -> Any:
     )
 
 
+def _container_tags(container: str, permission: str, more: str = "") -> Any:
+    return flag(
+        f"Whether each {container} gets the tags `dag_id`, `run_id`, `task_id`, `map_index` and `try_number`, to "
+        f"allocate costs by.{more} Tags of the same names in a request's own parameters win. The scheduler's role "
+        f"needs `{permission}`.",
+        example="True",
+    )
+
+
 def _queues(operation: str, parameters: str, *, example: str) -> Any:
     return option(
         f"{operation} parameters for each Airflow queue. They win over `{parameters}`, and a task's "
@@ -170,6 +179,7 @@ class Tuning(Section):
     read_timeout: Annotated[
         float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
     ] = 10.0
+    container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
     status_port: Annotated[
         int | None,
         whole(
@@ -266,6 +276,14 @@ class BatchTuning(Tuning):
     permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, job queue, job definition")] = (
         _PERMANENT_ERROR_GRACE
     )
+    container_tags: Annotated[
+        bool,
+        _container_tags(
+            "Batch job",
+            "batch:TagResource",
+            " Batch passes them on to the job's ECS task if `propagateTags` is set in `submit_job_kwargs`.",
+        ),
+    ] = False
     queues: Annotated[
         BatchQueues,
         _queues(

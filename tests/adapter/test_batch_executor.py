@@ -483,7 +483,7 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
     monkeypatch.setattr(compat, "configured_executors", lambda: [Texty])
     arguments: Any = type("Arguments", (), {})()
     arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
-    arguments.timeout, arguments.launch = 1.0, False
+    arguments.timeout, arguments.launch, arguments.strict, arguments.output = 1.0, False, False, "text"
     with pytest.raises(SystemExit, match=r"Texty\.max_submit_job_attempts = 'many'"):
         cli.check(arguments)
 

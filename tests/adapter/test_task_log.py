@@ -22,6 +22,7 @@ from ecs_async_executor.core.backend import Handle, Observation, Seen, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import pace
 from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, LogStream
 from tests.services.fakes import FakeClient, FakeFactory
 
@@ -514,7 +515,7 @@ class Backend:
 
     untried = "RunTask"
 
-    def trials(self) -> Sequence[Trial]:
+    def trials(self, specs: Any = ()) -> Sequence[Trial]:
         return [Trial("ListTasks", self.list), Trial("StopTask", self.check)]
 
     async def list(self) -> None:
@@ -537,11 +538,17 @@ def looking_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observation | Excep
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing_found(*_: Any) -> AsyncIterator[Finding]:
+        return
+        yield
+
     monkeypatch.setattr(compat, "configured_executors", list)
+    monkeypatch.setattr(EcsAdapter, "look_at_definitions", nothing_found)
 
 
 def arguments(**given: Any) -> argparse.Namespace:
     defaults = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
+    defaults |= {"strict": False, "output": "text"}
     return argparse.Namespace(**defaults, executor_config=None, **given)
 
 
