@@ -8,21 +8,24 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.details import ContainerDetails, Details
-from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
+from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -142,6 +145,14 @@ class BatchAdapter:
         return f"job queue {options.job_queue!r}, job definition {options.job_definition!r}"
 
     @property
+    def aws_section(self) -> str:
+        return self.settings.batch.section
+
+    @property
+    def conn_id(self) -> str | None:
+        return self.settings.batch.conn_id
+
+    @property
     def check_health_on_startup(self) -> bool:
         return self.settings.batch.check_health_on_startup
 
@@ -169,26 +180,37 @@ class BatchAdapter:
         if not isinstance(request, dict):
             raise Rejected(f"_submit_job_kwargs returned {type(request).__name__}, not a dict.")
         return batch.launch_spec(
-            request, started_by=launch.started_by, launch_id=launch.launch_id, expires_at=expires_at
+            request,
+            started_by=launch.started_by,
+            launch_id=launch.launch_id,
+            expires_at=expires_at,
+            tags=tags_of(self.tuning, launch),
         )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        return batch.inspecting(self._clients, self.settings.batch.job_queue)
+
     async def details(self, handle_id: str) -> Details | None:
-        return await self._looks.of(handle_id)
+        async with self.inspector() as inspector:
+            return await inspector.details(handle_id)
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        details = await self._looks.of(handle_id)
-        if details is not None:
-            return details.containers
-        why = f"Batch does not know job {handle_id} any more, and nothing else names its log stream"
-        return [ContainerDetails(handle_id, runs_airflow=True, no_stream=why)]
+        async with self.inspector() as inspector:
+            return await inspector.log_streams(handle_id)
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        return batch.look_at_definitions(self._clients, reader, specs)
 
     def log_reader(self) -> LogReader:
-        return LogReader.from_settings(self.settings.batch, self.settings.tuning)
+        return LogReader(self._log_clients)
 
     @cached_property
-    def _looks(self) -> batch.JobDetails:
-        clients = ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
-        return batch.JobDetails(clients, self.settings.batch.job_queue)
+    def _clients(self) -> ClientFactory:
+        return ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
+
+    @cached_property
+    def _log_clients(self) -> Callable[[str], ClientFactory]:
+        return clients_by_region(self.settings.batch, self.settings.tuning)

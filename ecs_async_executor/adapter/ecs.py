@@ -7,21 +7,24 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import tags_of
 from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.details import ContainerDetails, Details
-from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
+from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
 
 
@@ -108,6 +111,7 @@ class EcsAdapter:
 
     def __init__(self, executor: AsyncEcsExecutor) -> None:
         self._executor = executor
+        self._definitions: dict[str, Mapping[str, Any]] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -136,6 +140,14 @@ class EcsAdapter:
         return f"cluster {self._executor.cluster!r}, container {self._executor.container_name!r}"
 
     @property
+    def aws_section(self) -> str:
+        return self.settings.ecs.section
+
+    @property
+    def conn_id(self) -> str | None:
+        return self.settings.ecs.conn_id
+
+    @property
     def check_health_on_startup(self) -> bool:
         return self.settings.ecs.check_health_on_startup
 
@@ -162,25 +174,41 @@ class EcsAdapter:
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
             raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
-        return ecs.launch_spec(request, started_by=launch.started_by, expires_at=expires_at)
+        return ecs.launch_spec(
+            request, started_by=launch.started_by, expires_at=expires_at, tags=tags_of(self.tuning, launch)
+        )
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        executor = self._executor
+
+        def configured() -> str:
+            return str(executor.run_task_kwargs.get("taskDefinition") or "")
+
+        return ecs.inspecting(
+            self._clients, executor.cluster, executor.container_name, configured, self._definitions
+        )
+
     async def details(self, handle_id: str) -> Details | None:
-        return await self._looks.of(handle_id)
+        async with self.inspector() as inspector:
+            return await inspector.details(handle_id)
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        details = await self._looks.of(handle_id)
-        if details is not None:
-            return details.containers
-        definition = self._executor.run_task_kwargs.get("taskDefinition")
-        return await self._looks.of_forgotten(handle_id, str(definition or ""))
+        async with self.inspector() as inspector:
+            return await inspector.log_streams(handle_id)
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+        return ecs.look_at_definitions(self._clients, reader, self._executor.container_name, specs)
 
     def log_reader(self) -> LogReader:
-        return LogReader.from_settings(self.settings.ecs, self.settings.tuning)
+        return LogReader(self._log_clients)
 
     @cached_property
-    def _looks(self) -> ecs.TaskDetails:
-        clients = ClientFactory.from_settings(self.settings.ecs, self.settings.tuning)
-        return ecs.TaskDetails(clients, self._executor.cluster, self._executor.container_name)
+    def _clients(self) -> ClientFactory:
+        return ClientFactory.from_settings(self.settings.ecs, self.settings.tuning)
+
+    @cached_property
+    def _log_clients(self) -> Callable[[str], ClientFactory]:
+        return clients_by_region(self.settings.ecs, self.settings.tuning)

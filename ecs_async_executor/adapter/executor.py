@@ -9,7 +9,7 @@ AWS but, bounded, ``start()`` and ``end()``. SystemExit can surface at any state
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -21,6 +21,8 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
+from ecs_async_executor.adapter.last_words import LastWordsReader
+from ecs_async_executor.adapter.log_files import LogFiles
 from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.ownership import OwnershipCheck
 from ecs_async_executor.adapter.reports import Reports, in_words
@@ -130,6 +132,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
+        self._reports.examine = bridge.examine if tuning.container_log_lines else None
         if adapter.check_health_on_startup:
             try:
                 check_health(bridge, adapter.service, tuning.connect_timeout + tuning.read_timeout)
@@ -148,6 +151,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
             endpoint=endpoint_of(self),
+            last_words=LastWordsReader(
+                self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
+            ).open,
         )
 
     def end(self) -> None:
@@ -370,9 +376,19 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Return the engine's latest statistics; None before ``start()``."""
         return self._bridge.statistics() if self._bridge is not None else None
 
+    def get_streaming_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[Iterator[str]]]:
+        """
+        Return lines about the container of a running task instance, and the container's own last lines.
+
+        Airflow 3.4 calls this, in the api-server, unstarted.
+        """
+        about, lines = task_log(self.adapter, ti, try_number)
+        return about, [(line for line in lines)] if lines else []
+
     def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
-        """Return a line about the container of a running task instance. Called in the api-server, unstarted."""
-        return task_log(self.adapter, ti, try_number), []
+        """Return the same, for Airflow 3.1 to 3.3, which cut a text into lines themselves."""
+        about, streams = self.get_streaming_task_log(ti, try_number)
+        return about, ["\n".join(lines) for lines in streams]
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:

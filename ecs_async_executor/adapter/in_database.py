@@ -16,8 +16,8 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, select
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter.endpoint import class_name
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.services.redaction import redacted
 
 if TYPE_CHECKING:

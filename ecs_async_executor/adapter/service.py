@@ -1,20 +1,22 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``services.details`` and ``services.logs`` for what people read.
-A third service needs one class that meets the protocol, and an executor class that makes it and carries the
-methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``details``, ``findings`` and ``logs`` of the services for what
+people read. A third service needs one class that meets the protocol, and an executor class that makes it and
+carries the methods which users override.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
 
@@ -63,6 +65,16 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def aws_section(self) -> str:
+        """The section of the configuration that says what to run."""
+        ...
+
+    @property
+    def conn_id(self) -> str | None:
+        """The Airflow connection for AWS, if one is configured."""
+        ...
+
+    @property
     def check_health_on_startup(self) -> bool:
         """Whether ``start()`` makes a test call and raises if the service refuses it."""
         ...
@@ -108,24 +120,23 @@ class ServiceAdapter(Protocol):
         """Name what the SDK would refuse in a request."""
         ...
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
+        ...
+
     async def details(self, handle_id: str) -> Details | None:
-        """
-        Return what people want to read of a container, with the places of its output; None if it is not known.
-
-        Its own clients, opened and closed: it is for the api-server, for commands and for post-mortems.
-
-        :raises BackendError: if the service does not answer, or refuses
-        """
+        """Return :meth:`Inspector.details`, with a client for this question."""
         ...
 
     async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        """Return :meth:`Inspector.log_streams`, with a client for this question."""
+        ...
+
+    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
         """
-        Return the containers of a task or job with the places of their output, as far as can be known.
+        Yield what is found of the definitions that launches name: are they fit for Airflow, can logs be read.
 
-        A container that the service has forgotten may still have a log: for ECS, its stream follows from the
-        configured task definition.
-
-        :raises BackendError: if the service does not answer, or refuses
+        :param reader: opened
         """
         ...
 

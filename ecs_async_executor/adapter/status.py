@@ -20,8 +20,9 @@ from airflow.jobs.job import Job
 from sqlalchemy import select
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter.endpoint import class_name, port_setting
+from ecs_async_executor.adapter.endpoint import port_setting
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.engine.daemons import DaemonThreads
 

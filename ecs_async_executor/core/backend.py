@@ -205,8 +205,12 @@ class Backend(Protocol):
         """Make one harmless call; raise if the service refuses it."""
         ...
 
-    def trials(self) -> Sequence[Trial]:
-        """Return every request that can be tried without starting a container."""
+    def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
+        """
+        Return every request that can be tried without starting a container.
+
+        :param specs: of launches that could come: the requests are tried wherever these would go, too
+        """
         ...
 
     @property

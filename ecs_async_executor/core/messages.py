@@ -92,6 +92,26 @@ Command: TypeAlias = Launch | Adopt | Stop | Release
 
 
 @dataclass(frozen=True, slots=True)
+class PostMortem:
+    """
+    Command: read what the container of a launch that has failed printed last; nothing waits for it.
+
+    :param ending: the kind of its end
+    :param reason: why it failed, as a sentence for people
+    :param exit_code: of the Airflow container, if it exited
+    :param log_path: where Airflow keeps the log of this try, below its log folder; None if that is not known
+    """
+
+    launch_id: str
+    key: Hashable
+    handle_id: str
+    ending: Ending | None
+    reason: str
+    exit_code: int | None = None
+    log_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """Report: the launch has a container (it need not run yet)."""
 
@@ -168,4 +188,17 @@ class Unfollowed:
     reason: str
 
 
-Report: TypeAlias = Launched | Finished | Notice | HeldUp | Unfollowed
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """
+    Report: what the container of a launch printed last, some time after the launch has failed.
+
+    :param text: an entry for Airflow's event log
+    """
+
+    launch_id: str
+    key: Hashable
+    text: str
+
+
+Report: TypeAlias = Launched | Finished | Notice | HeldUp | Unfollowed | LastWords

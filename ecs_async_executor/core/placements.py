@@ -8,7 +8,7 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -16,6 +16,8 @@ from ecs_async_executor.core.gates import Gate, Gates
 
 FORGOTTEN_AFTER = 60.0
 """Seconds without a launch at a closed gate after which the gate is forgotten: no probe would ever open it."""
+NEWS_FOR = 60.0
+"""Seconds for which it counts that a launch without a known placement has found no room."""
 REVIEW_INTERVAL = 1.0
 FORGET_INTERVAL = FORGOTTEN_AFTER / 4.0
 
@@ -29,6 +31,7 @@ class Placements:
         self._reviewed_at = -math.inf
         self._needed_at: dict[str, float] = {}
         self._forgot_at = -math.inf
+        self._full: dict[Hashable, tuple[str, float]] = {}
 
     def __len__(self) -> int:
         return len(self._gates)
@@ -70,6 +73,16 @@ class Placements:
         if gate.is_open or known is not kind:
             self._refusals[placement] = (kind, now)
         gate.refused(now, reason)
+
+    def found_no_room(self, route: Hashable, reason: str, now: float) -> None:
+        """Note that a container found no room whose placement is not known: only a new request tells it."""
+        self._full = {known: news for known, news in self._full.items() if now < news[1] + NEWS_FOR}
+        self._full[route] = (reason, now)
+
+    def take_news(self, route: Hashable, now: float) -> str | None:
+        """Return once why a container of a route has found no room, None if nothing new is known."""
+        reason, at = self._full.pop(route, ("", -math.inf))
+        return reason if now < at + NEWS_FOR else None
 
     def begins_review(self, now: float) -> bool:
         """Return whether to review the launches at closed gates now: once a second, while any gate is closed."""

@@ -20,7 +20,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
-from ecs_async_executor.core.messages import Command
+from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
@@ -32,6 +32,7 @@ from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.postmortems import PostMortems, Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
@@ -59,6 +60,8 @@ class Engine:
     :param publish: takes a snapshot each half second
     :param endpoint: where to show what the engine does; None: nowhere
     :param statistics: returns the latest snapshot, for that
+    :param dead: containers whose last lines are to be read, appended by other threads
+    :param last_words: reads the last lines of containers
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -66,6 +69,7 @@ class Engine:
 
     intake: Intake
     launching: Launching
+    postmortems: PostMortems
 
     def __init__(
         self,
@@ -81,6 +85,8 @@ class Engine:
         publish: Callable[[Statistics], None] = lambda _: None,
         endpoint: Endpoint | None = None,
         statistics: Callable[[], Statistics] = Statistics,
+        dead: deque[PostMortem] | None = None,
+        last_words: Reading = unread,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -91,6 +97,8 @@ class Engine:
         self._publish = publish
         self._endpoint = endpoint
         self._statistics = statistics
+        self._dead = deque() if dead is None else dead
+        self._last_words = last_words
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -110,6 +118,7 @@ class Engine:
     def wake(self) -> None:
         """Have the inbox read. Call it on the loop."""
         self.intake.wake()
+        self.postmortems.wake()
 
     def drain(self, stop_reason: str | None) -> None:
         """
@@ -123,6 +132,7 @@ class Engine:
         self._stop_all = stop_reason
         self.intake.wake()
         self.launching.drain()
+        self.postmortems.drain()
         self._quiet.set()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -244,6 +254,14 @@ class Engine:
                 wall=self._wall,
             )
             lanes.append(("status", StatusServer(self._endpoint, status, event).run))
+        self.postmortems = PostMortems(
+            waiting=self._dead,
+            reading=self._last_words,
+            outbox=ledger.outbox,
+            wakeup=wakeups.postmortems,
+            meters=self._meters,
+            event=event,
+        )
         return pinging, [
             *lanes,
             ("intake", self.intake.run),
@@ -253,6 +271,7 @@ class Engine:
             ("searching", searching.run),
             ("stopping", stopping.run),
             ("pinging", pinging.run),
+            ("postmortems", self.postmortems.run),
         ]
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:

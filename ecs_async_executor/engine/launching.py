@@ -235,6 +235,10 @@ class Launching:
         queues.learn_route(tracked, spec.placement, spec.bucket)
         self._buckets.add(spec.bucket)
         gate = self._placements.gate(spec.placement)
+        full = self._placements.take_news(tracked.launch.route, now)
+        if full is not None and gate.is_open:
+            log.warning(self._event("gate.closed"), placement=spec.placement, reason=full)
+            self._placements.refused(spec.placement, gate, Kind.CAPACITY, full, now)
         if (
             self._draining
             or self._silence.notices()

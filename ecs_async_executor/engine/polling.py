@@ -162,7 +162,7 @@ class Polling:
                         self._dispatcher.apply(tracked, event, now)
                         self._time(tracked, phase, observation, now)
                         if observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
-                            self._had_no_place(phase, observation.reason, now)
+                            self._had_no_place(tracked, phase, observation.reason, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
@@ -187,11 +187,14 @@ class Polling:
                 lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
             )
 
-    def _had_no_place(self, phase: Located, reason: str, now: float) -> None:
+    def _had_no_place(self, tracked: Tracked, phase: Located, reason: str, now: float) -> None:
         """Close the gate of a placement whose container the service has given up for want of room."""
         placement = phase.placement if isinstance(phase, Starting) else None
+        if placement is None:  # this scheduler has not sent its request: those like it tell, or its next one
+            placement = self._ledger.queues.placement_of(tracked)
         if placement is None:
-            return  # this scheduler has not sent its request
+            self._placements.found_no_room(tracked.launch.route, reason, now)
+            return
         gate = self._placements.gate(placement)
         if gate.is_open:  # what was sent before it closed decides nothing more
             log.warning(self._event("gate.closed"), placement=placement, reason=reason)

@@ -54,6 +54,7 @@ class ClientFactory:
         self._read_timeout = read_timeout
         self._connections = connections
         self._credentials: list[ReloadedCredentials] = []
+        self._loader: Any = None
 
     @classmethod
     def from_settings(cls, aws: AwsSettings, tuning: Tuning) -> ClientFactory:
@@ -95,6 +96,10 @@ class ClientFactory:
         session.register_component("response_parser_factory", ParserFactory(decoders or {}))
         credentials = ReloadedCredentials(defaults.load_credentials)
         session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
+        # A loader keeps what it has read: to parse that again is more than half of what a client costs.
+        if self._loader is not None:
+            session.register_component("data_loader", self._loader)
+        self._loader = session.get_component("data_loader")
         # The service's description is most of what a new client reads from disk.
         await asyncio.to_thread(session.get_component("data_loader").load_service_model, service, "service-2")
         bundle = ("verify of the connection", defaults.verify), session.get_config_variable("ca_bundle")

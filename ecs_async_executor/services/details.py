@@ -6,7 +6,9 @@ Imports ``core`` and ``logs``. The folder of each service fills it in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ecs_async_executor.core.backend import Observation
 from ecs_async_executor.services.logs import LogStream
@@ -67,3 +69,25 @@ class Details:
         """The latest container with Airflow's command, if it is known which that is."""
         found = [one for one in self.containers if one.runs_airflow]
         return found[-1] if found else None
+
+
+class Inspector(Protocol):
+    """Looks at containers of a service, with a client that is open."""
+
+    async def details(self, handle_id: str) -> Details | None:
+        """
+        Return what people want to read of a container; None if the service does not know it.
+
+        :raises BackendError: if the service does not describe it
+        """
+        ...
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        """
+        Return the containers of a task or job with the places of their output, as far as can be known.
+
+        A container that the service has forgotten may still have a log.
+
+        :raises BackendError: if the service does not answer, or refuses
+        """
+        ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import anyio
@@ -82,32 +83,33 @@ def nothing_printed(stream: LogStream) -> str:
     return f"the container has printed nothing so far: log stream {stream.name} in {stream.group} is empty"
 
 
+def clients_by_region(aws: AwsSettings, tuning: Tuning) -> Callable[[str], ClientFactory]:
+    """Return a function that returns the factory of a region's clients, for an executor's credentials."""
+
+    @cache
+    def clients(region: str) -> ClientFactory:
+        return ClientFactory(
+            conn_id=aws.conn_id,
+            region_name=region,
+            section=aws.section,
+            connect_timeout=tuning.connect_timeout,
+            read_timeout=tuning.read_timeout,
+            connections=_CONNECTIONS,
+        )
+
+    return clients
+
+
 class LogReader:
     """
     Reads streams, with a client for each region that is kept open while it is used.
 
-    :param clients: makes the factory of a region's clients
+    :param clients: returns the factory of a region's clients
     """
 
     def __init__(self, clients: Callable[[str], ClientFactory]) -> None:
         self._clients = clients
         self._calls: dict[str, Calls] = {}
-
-    @classmethod
-    def from_settings(cls, aws: AwsSettings, tuning: Tuning) -> LogReader:
-        """Return a reader with the credentials and time-outs of an executor."""
-
-        def clients(region: str) -> ClientFactory:
-            return ClientFactory(
-                conn_id=aws.conn_id,
-                region_name=region,
-                section=aws.section,
-                connect_timeout=tuning.connect_timeout,
-                read_timeout=tuning.read_timeout,
-                connections=_CONNECTIONS,
-            )
-
-        return cls(clients)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LogReader]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 
 EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 """The variable that tells Airflow in a container of an executor; the provider's executors set the same."""
@@ -138,6 +139,44 @@ def placement_name(parts: Mapping[str, Any]) -> str:
         for name, value in parts.items()
         if value is not None
     )
+
+
+# --- tags ---------------------------------------------------------------------------------------------------
+
+TAGS_LIMIT: Final = 50
+_TAG_VALUE_LIMIT: Final = 256
+_NO_TAG_CHARACTER = re.compile(r"[^\w +\-=.:/@]")
+TAGGED_WITH: Final = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+"""The tags of ``container_tags``."""
+
+
+def container_tags(fields: Mapping[str, object]) -> dict[str, str]:
+    """
+    Return the tags that say which task instance a container is for, in characters that AWS takes.
+
+    :param fields: what names the task instance; None for each field that it lacks
+    """
+    return {
+        name: _NO_TAG_CHARACTER.sub("_", str(fields[name]))[:_TAG_VALUE_LIMIT]
+        for name in TAGGED_WITH
+        if fields.get(name) is not None
+    }
+
+
+def tag_refusal(error: BackendError, tags: Any, permission: str) -> BackendError:
+    """
+    Return the refusal of a request, with the way out if it is about the tags of ``container_tags``.
+
+    :param tags: the request's
+    :param permission: what it takes to set tags
+    """
+    if error.kind is not Kind.REFUSED or permission not in error.message or not tags:
+        return error
+    names = tags if isinstance(tags, Mapping) else {tag["key"] for tag in tags}
+    if TAGGED_WITH[0] not in names:
+        return error  # the user's own
+    words = f"{error.message.rstrip('.')}: allow {permission}, or set container_tags = False"
+    return BackendError(error.kind, error.code, words, token_used=error.token_used)
 
 
 def type_name(value: object) -> str:

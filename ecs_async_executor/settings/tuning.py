@@ -29,6 +29,15 @@ def _permanent_error_grace(mendable: str) -> Any:
     )
 
 
+def _container_tags(container: str, permission: str, more: str = "") -> Any:
+    return flag(
+        f"Whether each {container} gets the tags `dag_id`, `run_id`, `task_id`, `map_index` and `try_number`, to "
+        f"allocate costs by.{more} Tags of the same names in a request's own parameters win. The scheduler's role "
+        f"needs `{permission}`.",
+        example="True",
+    )
+
+
 def _queues(operation: str, parameters: str, *, example: str) -> Any:
     return option(
         f"{operation} parameters for each Airflow queue. They win over `{parameters}`, and a task's "
@@ -153,6 +162,16 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    container_log_lines: Annotated[
+        int,
+        whole(
+            "How many of a failed container's last lines are read from CloudWatch Logs: 20 for Airflow's event "
+            "log, all for a file beside the task's log. 0: none.",
+            example="200",
+            low=0,
+            high=1000,
+        ),
+    ] = 50
     connect_timeout: Annotated[
         float,
         seconds("How long it may take to open a connection to AWS.", example="3", low=0.1, high=_SHUTDOWN_MAX),
@@ -160,6 +179,7 @@ class Tuning(Section):
     read_timeout: Annotated[
         float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
     ] = 10.0
+    container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
     status_port: Annotated[
         int | None,
         whole(
@@ -182,6 +202,16 @@ class Tuning(Section):
             example="10.0.0.12",
         ),
     ] = "127.0.0.1"
+    task_log_lines: Annotated[
+        int,
+        whole(
+            "How many of the last lines that a running container has printed Airflow's UI shows. They are read "
+            "from CloudWatch Logs, unless Airflow's own remote logging does that. 0: none.",
+            example="200",
+            low=0,
+            high=10000,
+        ),
+    ] = 1000
     queues: Annotated[
         Queues,
         _queues(
@@ -246,6 +276,14 @@ class BatchTuning(Tuning):
     permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, job queue, job definition")] = (
         _PERMANENT_ERROR_GRACE
     )
+    container_tags: Annotated[
+        bool,
+        _container_tags(
+            "Batch job",
+            "batch:TagResource",
+            " Batch passes them on to the job's ECS task if `propagateTags` is set in `submit_job_kwargs`.",
+        ),
+    ] = False
     queues: Annotated[
         BatchQueues,
         _queues(

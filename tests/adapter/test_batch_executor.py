@@ -483,7 +483,7 @@ def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: 
     monkeypatch.setattr(compat, "configured_executors", lambda: [Texty])
     arguments: Any = type("Arguments", (), {})()
     arguments.team = arguments.service = arguments.queue = arguments.executor_config = None
-    arguments.timeout, arguments.launch = 1.0, False
+    arguments.timeout, arguments.launch, arguments.strict, arguments.output = 1.0, False, False, "text"
     with pytest.raises(SystemExit, match=r"Texty\.max_submit_job_attempts = 'many'"):
         cli.check(arguments)
 
@@ -537,7 +537,9 @@ def test_a_workload_runs_a_failing_one_says_why_and_the_log_shows_the_job(
     job = events["bad"][0][1]
     ti = type("Ti", (), {"external_executor_id": job, "try_number": 1})()
     messages, _ = executor.get_task_log(ti, 1)
-    assert messages == [f"Batch container {job}: FAILED, exit code 3, Batch container exited 3"]
+    assert messages[0].startswith(
+        f"Batch container {job}: FAILED, exit code 3, Batch container exited 3. Its log: "
+    )
 
 
 @pytest.mark.slow

@@ -70,8 +70,9 @@ def image(local_ecs: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def check(service: str, timeout: float = 30.0, queue: str | None = None, config: Any = None) -> None:
+    of_task = {"queue": queue, "executor_config": config}
     cli.check(
-        Namespace(team=None, service=service, timeout=timeout, launch=True, queue=queue, executor_config=config)
+        Namespace(team=None, service=service, timeout=timeout, launch=True, strict=False, output="text", **of_task)
     )
 
 
@@ -334,10 +335,11 @@ def test_without_the_permission_to_describe_the_container_is_stopped(local_ecs: 
     nothing_is_left(local)
 
 
-def test_a_queue_without_launch_is_refused() -> None:
-    given = Namespace(team=None, service="ecs", timeout=None, launch=False, queue="big", executor_config=None)
-    with pytest.raises(SystemExit, match="--launch"):
-        cli.check(given)
+def test_a_queue_without_launch_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"team": None, "service": "ecs", "timeout": None, "launch": False, "strict": False, "output": "text"}
+    with pytest.raises(SystemExit, match=r"^2$"):
+        cli.check(Namespace(**given, queue="big", executor_config=None))
+    assert "--launch" in capsys.readouterr().err
 
 
 def test_the_check_is_about_the_service_that_is_asked_for(

@@ -267,5 +267,5 @@ class FakeCloud:
 
     untried = "launch"
 
-    def trials(self) -> Sequence[Trial]:
+    def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
         return [Trial("check", self.check)]

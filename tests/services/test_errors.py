@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.errors import classify, kind_of_failure
+from ecs_async_executor.services.errors import classify, is_denied, kind_of_failure
 from tests.services.fakes import refusal
 from tests.services.server import Talk, listening, served
 
@@ -293,3 +293,18 @@ def test_a_proxy_that_lets_nothing_through_has_sent_nothing(
 )
 def test_the_reason_of_a_run_task_failure_has_one_meaning(reason: str, kind: Kind) -> None:
     assert kind_of_failure(reason) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "denied"),
+    [
+        ("AccessDeniedException", "", True),
+        ("AccessDenied", "", True),
+        ("UnauthorizedOperation", "", True),
+        ("NewException", "User: u is not authorized to perform: ecs:DescribeTasks", True),
+        ("ClusterNotFoundException", "Cluster not found.", False),
+        ("ThrottlingException", "Rate exceeded", False),
+    ],
+)
+def test_a_missing_permission_is_told_from_other_refusals(code: str, message: str, denied: bool) -> None:
+    assert is_denied(classify(refusal(code, message), "RunTask")) is denied

@@ -18,4 +18,11 @@ def test_the_table_has_every_option_and_its_default() -> None:
 
 def test_the_readme_shows_what_differs_for_batch_only() -> None:
     shown = [line.split("`")[1] for line in batch_differences().splitlines()[2:]]
-    assert shown == ["launch_rate", "launch_rate_max", "describe_rate", "permanent_error_grace", "queues"]
+    assert shown == [
+        "launch_rate",
+        "launch_rate_max",
+        "describe_rate",
+        "permanent_error_grace",
+        "container_tags",
+        "queues",
+    ]

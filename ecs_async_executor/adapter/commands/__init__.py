@@ -33,6 +33,13 @@ _TIMEOUT = _arg(
     type=float,
     default=None,
 )
+_STRICT = _arg(("--strict",), help="Exit with 1 for warnings too", action="store_true")
+_CHECK_OUTPUT = _arg(
+    ("-o", "--output"),
+    help="text, or json: a list of objects with name, verdict (good, warning, problem, not tried), text and hint",
+    choices=("text", "json"),
+    default="text",
+)
 _QUEUE = _arg(("--queue",), help="The Airflow queue of the example task", default=None)
 _EXECUTOR_CONFIG = _arg(
     ("--executor-config",), help="The executor_config of the example task, as JSON", type=json.loads, default=None
@@ -50,7 +57,7 @@ def get_cli_commands() -> list[GroupCommand]:
                     name="check",
                     help="Check the settings, and make every request that starts no container",
                     func=lazy_load_command("ecs_async_executor.cli.check"),
-                    args=(_TEAM, _SERVICE, _TIMEOUT, _LAUNCH, _QUEUE, _EXECUTOR_CONFIG),
+                    args=(_TEAM, _SERVICE, _TIMEOUT, _LAUNCH, _QUEUE, _EXECUTOR_CONFIG, _STRICT, _CHECK_OUTPUT),
                 ),
                 ActionCommand(
                     name="show-request",

@@ -1,57 +1,86 @@
 """
-``airflow ecs-async check``.
+``airflow ecs-async check``: everything that can be known before the first task.
 
 May import everything of this package.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
+from ecs_async_executor.adapter.commands.example import KEY, try_spec
+from ecs_async_executor.adapter.commands.output import quiet, say
+from ecs_async_executor.adapter.commands.surroundings import look_around
 from ecs_async_executor.adapter.reports import in_words
-from ecs_async_executor.adapter.task_log import run_bounded
-from ecs_async_executor.core.backend import Backend
-from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.workloads import COMMAND
+from ecs_async_executor.core.backend import Backend, LaunchSpec
+from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.findings import Finding, Verdict, good, problem
 
 if TYPE_CHECKING:
     import argparse
 
 TIMEOUT = 15.0
 """Seconds that the service has by default to answer all requests that start no container."""
+USAGE = 2
+"""The exit code for arguments that make no sense together."""
+_FOR_ALL = frozenset({Kind.CREDENTIALS, Kind.UNSENT})
+"""Errors that every other request would meet too."""
 
 
 def check(args: argparse.Namespace) -> None:
     """
     Check the settings, and make every request that starts no container; with ``--launch``, then start one.
 
-    :raises SystemExit: with each problem, if there is any
+    :raises SystemExit: with each problem, if there is any; code 1, or 2 for arguments that make no sense
     """
     if not args.launch and (args.queue or args.executor_config):
-        sys.exit("--queue and --executor-config are about the container that --launch starts.")
-    adapter = executor_of(args).adapter
-    name = adapter.service.name
-    for doubt in adapter.doubts:
-        sys.stdout.write(f"Warning: {doubt}\n")
-    sys.stdout.write(f"Settings: good ({adapter.destination}).\n")
+        _refuse("--queue and --executor-config are about the container that --launch starts.")
+    if args.launch and args.output == "json":
+        _refuse("--launch shows what happens as it happens: it has no JSON.")
     try:
-        backend = adapter.make_backend()
-        problems = run_bounded(partial(_make_trials, backend), _seconds(args))
-    except Exception as error:  # noqa: BLE001 - said, with the exit code
-        sys.exit(f"{name}: {in_words(error)}")
-    for trial, problem in problems:
-        if problem is None:
-            sys.stdout.write(f"{trial}: good.\n")
-    if not args.launch:
-        sys.stdout.write(f"Not tried: {backend.untried}.\n")
-    if found := [f"{name}: {trial}: {problem}" for trial, problem in problems if problem is not None]:
-        sys.exit("\n".join(found))
+        with quiet():
+            executor = executor_of(args)
+    except SystemExit as error:
+        _conclude(args, "", [problem("Settings", str(error.code))])
+        return
+    adapter = executor.adapter
+    with quiet():
+        findings = list(look_around(executor))
+        usable = all(one.verdict is not Verdict.PROBLEM for one in findings)
+        findings += _look_at_requests(adapter, _seconds(args), launching=args.launch, usable=usable)
+    _conclude(args, f"{adapter.service.name}: ", list(_grouped(findings)))
     if args.launch:
         from ecs_async_executor.adapter.commands.launch import launch
 
         launch(adapter, args.queue, args.executor_config, args.timeout)
+
+
+def _conclude(args: argparse.Namespace, service: str, findings: Sequence[Finding]) -> None:
+    """Print the findings; end with 1 if they are bad enough."""
+    as_json = args.output == "json"
+    if as_json:
+        say(json.dumps([{**asdict(one), "verdict": one.verdict.value} for one in findings], indent=2))
+    else:
+        _print(findings)
+    if problems := [one for one in findings if one.verdict is Verdict.PROBLEM]:
+        sys.exit(1 if as_json else "\n".join(f"{service}{_line(one)}" for one in problems))
+    if args.strict and any(one.verdict is Verdict.WARNING for one in findings):
+        sys.exit(1 if as_json else "There are warnings, and --strict counts them as problems.")
+
+
+def _refuse(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.exit(USAGE)
 
 
 def _seconds(args: argparse.Namespace) -> float:
@@ -59,15 +88,85 @@ def _seconds(args: argparse.Namespace) -> float:
     return TIMEOUT if args.launch or args.timeout is None else float(args.timeout)
 
 
-async def _make_trials(backend: Backend) -> list[tuple[str, str | None]]:
-    """Return the name of each trial and its problem, None if it has none."""
-    problems: list[tuple[str, str | None]] = []
+# --- what is looked at ------------------------------------------------------------------------------------------
+
+
+def _look_at_requests(
+    adapter: ServiceAdapter, seconds: float, *, launching: bool, usable: bool
+) -> Iterator[Finding]:
+    """
+    Yield what is found of the requests for every queue, and of all requests that start no container.
+
+    :param usable: no problem is known that every request would meet
+    """
+    specs: list[LaunchSpec] = []
+    for queue in (None, *adapter.tuning.queues):
+        name = "Request" if queue is None else f"Request, queue {queue!r}"
+        launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
+        spec, problems = try_spec(adapter, launch, [*COMMAND, "***"], queue, None)
+        yield problem(name, "; ".join(problems)) if problems else good(name)
+        if spec is not None:
+            specs.append(spec)
+    if not usable:
+        yield Finding("Requests", Verdict.NOT_TRIED, "because of the problems with the settings")
+        return
+    try:
+        backend = adapter.make_backend()
+        yield from run_bounded(partial(_ask, adapter, backend, specs), seconds)
+    except Exception as error:  # noqa: BLE001 - said, with the exit code
+        yield problem("Client", in_words(error))
+        return
+    if not launching:
+        yield Finding("Requests", Verdict.NOT_TRIED, backend.untried)
+
+
+async def _ask(adapter: ServiceAdapter, backend: Backend, specs: Sequence[LaunchSpec]) -> list[Finding]:
+    findings: list[Finding] = []
     async with backend.open():
-        for trial in backend.trials():
-            problem = None
+        trials = backend.trials(specs)
+        for number, trial in enumerate(trials):
             try:
                 await trial.make()
-            except BackendError as error:
-                problem = in_words(error)
-            problems.append((trial.name, problem))
-    return problems
+            except BackendError as error:  # noqa: PERF203
+                if error.kind in _FOR_ALL:
+                    names = ", ".join(one.name for one in trials[number:])
+                    return [*findings, problem(names, in_words(error))]
+                findings.append(problem(trial.name, in_words(error)))
+            else:
+                findings.append(good(trial.name))
+    try:
+        async with adapter.log_reader().open() as reader:
+            async for finding in adapter.look_at_definitions(reader, specs):
+                findings.append(finding)  # noqa: PERF401 - what was found before an error counts
+    except BackendError as error:
+        findings.append(problem("Definitions", in_words(error)))
+    return findings
+
+
+def _grouped(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Make one finding of those that have one cause."""
+    of_cause: dict[object, Finding] = {}
+    for number, one in enumerate(findings):
+        alone = one.verdict not in {Verdict.PROBLEM, Verdict.WARNING}
+        cause = number if alone else (one.verdict, one.text, one.hint)
+        known = of_cause.get(cause)
+        of_cause[cause] = one if known is None else replace(known, name=f"{known.name}, {one.name}")
+    return iter(of_cause.values())
+
+
+# --- what is printed --------------------------------------------------------------------------------------------
+
+
+def _print(findings: Iterable[Finding]) -> None:
+    for one in findings:
+        if one.verdict is Verdict.GOOD:
+            say(f"{one.name}: good{f' ({one.text})' if one.text else ''}.")
+        elif one.verdict is Verdict.WARNING:
+            say(f"Warning: {_line(one)}")
+        elif one.verdict is Verdict.NOT_TRIED:
+            say(f"Not tried: {one.text}.")
+
+
+def _line(finding: Finding) -> str:
+    text = finding.text.rstrip(".")
+    return f"{finding.name}: {text}; {finding.hint}." if finding.hint else f"{finding.name}: {finding.text}"

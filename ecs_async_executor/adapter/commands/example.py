@@ -1,7 +1,7 @@
 """
 The request of an example task, for the commands that show it or send it.
 
-May import ``core`` and the service-free adapter.
+May import Airflow, ``core`` and the service-free adapter.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.models.taskinstancekey import TaskInstanceKey
+
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
+
+KEY = TaskInstanceKey("dag_id", "task_id", "run_id", 1, -1)
 
 
 def example_spec(
@@ -24,19 +28,19 @@ def example_spec(
 
     :raises SystemExit: if it would be refused; names the reasons and the part of it that has to change
     """
-    spec, problems = _try(adapter, launch, command, queue, config)
+    spec, problems = try_spec(adapter, launch, command, queue, config)
     if spec is None or problems:
         # The first part, from the task's own on, without which the request is good.
         culprit = "these settings"
-        if config and not _try(adapter, launch, command, queue, None)[1]:
+        if config and not try_spec(adapter, launch, command, queue, None)[1]:
             culprit = "this executor_config"
-        elif queue in adapter.tuning.queues and not _try(adapter, launch, command, None, config)[1]:
+        elif queue in adapter.tuning.queues and not try_spec(adapter, launch, command, None, config)[1]:
             culprit = f"the setting queues for queue {queue!r}"
         raise SystemExit(f"A task with {culprit} would fail: {'; '.join(problems)}")
     return spec
 
 
-def _try(
+def try_spec(
     adapter: ServiceAdapter, launch: Launch, command: Sequence[str], queue: str | None, config: Any
 ) -> tuple[LaunchSpec | None, list[str]]:
     """Return a task's request, and the reasons for which the SDK or this package would refuse it."""

@@ -6,20 +6,22 @@ May import Airflow and the standard library.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Print nothing but what the command says: no log lines of libraries, and no warnings."""
+    """Let libraries and hooks print nothing: the command itself says what is wrong."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        # Airflow's structlog writes to the standard output, and no level of the standard library's stops it.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ecs_async_executor.adapter.commands.configured import executor_of
-from ecs_async_executor.adapter.commands.example import example_spec
+from ecs_async_executor.adapter.commands.example import KEY, example_spec
 from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.messages import Launch
 
@@ -27,7 +27,7 @@ def show_request(args: argparse.Namespace) -> None:
 
     :raises SystemExit: if the request would be refused; names the reasons and the part of it that has to change
     """
-    launch = Launch("launch-id", "show-request", None, 0, "launch-id", 0.0)
+    launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
     spec = example_spec(executor_of(args).adapter, launch, [*COMMAND, _HIDDEN], args.queue, args.executor_config)
     sys.stdout.write(json.dumps(_without_secrets(spec.request), indent=2, default=str) + "\n")
 

@@ -20,7 +20,7 @@ from ecs_async_executor.services.batch.names import job_name, name_prefix
 from ecs_async_executor.services.batch.replies import DECODERS, launched, missing, observation
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords, text
-from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason
+from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
 from ecs_async_executor.settings import BatchSettings
 
 if TYPE_CHECKING:
@@ -85,7 +85,11 @@ class BatchBackend:
         :param token: the client token, which becomes the end of the job's name
         """
         request = spec.request
-        reply = await self._call("SubmitJob", **{**request, "jobName": job_name(request["jobName"], client_token)})
+        job = {**request, "jobName": job_name(request["jobName"], client_token)}
+        try:
+            reply = await self._call("SubmitJob", **job)
+        except BackendError as error:
+            raise tag_refusal(error, request.get("tags"), "batch:TagResource") from None
         return launched(reply, spec.scope)
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
@@ -144,13 +148,16 @@ class BatchBackend:
         """
         await self._call("DescribeJobs", jobs=[NO_SUCH_ID])
 
-    def trials(self) -> Sequence[Trial]:
-        """Return the requests of polling and searching, the latter in the job queue of the settings."""
-        queue = self._settings.job_queue
-        return (
+    def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
+        """Return the requests of polling and searching, the latter in the queues of the settings and launches."""
+        queues = dict.fromkeys([self._settings.job_queue, *(spec.scope for spec in specs)])
+        return [
             Trial("DescribeJobs", self.check),
-            Trial(f"ListJobs, job queue {queue!r}", partial(self.search, queue, str(UUID(int=0)))),
-        )
+            *(
+                Trial(f"ListJobs, job queue {queue!r}", partial(self.search, queue, str(UUID(int=0))))
+                for queue in queues
+            ),
+        ]
 
     @property
     def untried(self) -> str:

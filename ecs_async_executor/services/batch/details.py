@@ -7,7 +7,8 @@ and ``parsing`` of the folder above.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,35 +32,52 @@ _SINGLE: Final = "default"
 _OVER: Final = frozenset({"SUCCEEDED", "FAILED"})
 
 
-class JobDetails:
+@asynccontextmanager
+async def inspecting(clients: ClientFactory, job_queue: str) -> AsyncIterator[JobInspector]:
     """
-    Looks at single jobs.
+    Hold a client of Batch open that looks at jobs.
 
-    :param clients: makes the client, for one look each
     :param job_queue: the default job queue
     """
+    calls = Calls(clients, "batch", operations=_OPERATIONS, decoders={})
+    async with calls.open():
+        yield JobInspector(calls, job_queue)
 
-    def __init__(self, clients: ClientFactory, job_queue: str) -> None:
-        self._clients = clients
+
+class JobInspector:
+    """Looks at single jobs; see :func:`inspecting`."""
+
+    def __init__(self, calls: Calls, job_queue: str) -> None:
+        self._call = calls
         self._job_queue = job_queue
 
-    async def of(self, job_id: str) -> Details | None:
+    async def details(self, handle_id: str) -> Details | None:
         """
         Return what Batch says about a job; None if Batch does not know it.
 
         :raises BackendError: if Batch does not describe it
         """
-        calls = Calls(self._clients, "batch", operations=_OPERATIONS, decoders={})
-        async with calls.open():
-            reply = await calls("DescribeJobs", jobs=[job_id])
-            jobs: Sequence[Mapping[str, Any]] = reply.get("jobs") or ()
-            if not jobs:
-                return None
-            try:
-                return _details(jobs[0], self._job_queue, calls.region_name)
-            except UNREADABLE as error:
-                said = f"DescribeJobs answered with a malformed record: {type(error).__name__}"
-                raise BackendError(Kind.AMBIGUOUS, "MalformedReply", said) from None
+        reply = await self._call("DescribeJobs", jobs=[handle_id])
+        jobs: Sequence[Mapping[str, Any]] = reply.get("jobs") or ()
+        if not jobs:
+            return None
+        try:
+            return _details(jobs[0], self._job_queue, self._call.region_name)
+        except UNREADABLE as error:
+            said = f"DescribeJobs answered with a malformed record: {type(error).__name__}"
+            raise BackendError(Kind.AMBIGUOUS, "MalformedReply", said) from None
+
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
+        """
+        Return the containers of a job and their log streams, which only Batch can name.
+
+        :raises BackendError: if Batch does not describe it
+        """
+        details = await self.details(handle_id)
+        if details is not None:
+            return details.containers
+        why = f"Batch does not know job {handle_id} any more, and nothing else names its log stream"
+        return [ContainerDetails(_SINGLE, runs_airflow=True, no_stream=why)]
 
 
 def _details(job: Mapping[str, Any], job_queue: str, region: str) -> Details:
@@ -93,15 +111,15 @@ def _defined(job: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _times(job: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     attempts: Sequence[Mapping[str, Any]] = job.get("attempts") or ()
     moments = [("submitted", job.get("createdAt"))]
-    if len(attempts) > 1:
-        for number, attempt in enumerate(attempts, 1):
-            moments += [
-                (f"attempt {number} started", attempt.get("startedAt")),
-                (f"attempt {number} stopped", attempt.get("stoppedAt")),
-            ]
+    for number, attempt in enumerate(attempts, 1) if len(attempts) > 1 else ():
+        moments.append((f"attempt {number} started", attempt.get("startedAt")))
+        moments.append((f"attempt {number} stopped", attempt.get("stoppedAt")))
     moments += [("started", job.get("startedAt")), ("stopped", job.get("stoppedAt"))]
-    known = [(word, float(at) / 1000.0) for word, at in moments if at]
-    return tuple(sorted(known, key=lambda one: one[1]))
+    known: dict[float, str] = {}
+    for word, at in moments:
+        if at:
+            known.setdefault(float(at) / 1000.0, word)  # the job's moments can be those of its last attempt
+    return tuple((word, at) for at, word in sorted(known.items()))
 
 
 def _size(containers: Iterable[Mapping[str, Any]]) -> str:

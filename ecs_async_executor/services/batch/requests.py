@@ -16,6 +16,7 @@ from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.batch.names import name_prefix, own_prefix
 from ecs_async_executor.services.requests import (
+    TAGS_LIMIT,
     checked_parameters,
     merge,
     overlaid,
@@ -136,6 +137,7 @@ def launch_spec(
     started_by: str,
     launch_id: str | None = None,
     expires_at: float | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> LaunchSpec:
     """
     Check a finished request, mark its name, and return it with the names of the limits that it falls under.
@@ -146,6 +148,7 @@ def launch_spec(
     :param started_by: our mark
     :param launch_id: the launch's, for a mark of its own
     :param expires_at: wall-clock seconds after which the container could not use its command any more
+    :param tags: added to the request's own, which win, as far as there is room
     :raises Rejected: if Batch would certainly refuse the request
     """
     _check_single(request)
@@ -162,6 +165,8 @@ def launch_spec(
         )
     whole = sealed(request, _SEVERAL if _SEVERAL in request else _SINGLE, _added(request["jobQueue"]))
     whole.setdefault("retryStrategy", dict(ONE_ATTEMPT))
+    if tags:
+        whole["tags"] = _tagged(whole.get("tags"), tags)
     prefix = whole["jobName"] = name_prefix(whole["jobName"], started_by)
     own_mark = own_prefix(prefix, launch_id) if launch_id else prefix
     return LaunchSpec(
@@ -173,6 +178,15 @@ def launch_spec(
         expires_at=expires_at,
         own_mark=own_mark if own_mark != prefix else None,
     )
+
+
+def _tagged(own: Any, tags: Mapping[str, str]) -> Any:
+    """Add tags to a request's own; leave what is no map of tags for the SDK to refuse."""
+    own = {} if own is None else _with_tags({"tags": own})["tags"]
+    if not isinstance(own, Mapping):
+        return own
+    more = [(key, value) for key, value in tags.items() if key not in own]
+    return {**own, **dict(more[: max(0, TAGS_LIMIT - len(own))])}
 
 
 def _added(queue: str) -> str:

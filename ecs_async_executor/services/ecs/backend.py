@@ -21,7 +21,7 @@ from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing,
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords
-from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason
+from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
 from ecs_async_executor.settings import EcsSettings
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ class EcsBackend:
         request = spec.request
         if not request.get("launchType") and not request.get("capacityProviderStrategy"):
             request = await self._with_capacity(request, spec.scope)
-        reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+        try:
+            reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+        except BackendError as error:
+            raise tag_refusal(error, request.get("tags"), "ecs:TagResource") from None
         return launched(reply, self._settings.container_name, spec.scope)
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
@@ -206,7 +209,7 @@ class EcsBackend:
         :raises BackendError: if ECS answers anything else, in the provider's words
         """
         try:
-            stopped = await self._stops_nothing()
+            stopped = await self._stops_nothing(self._settings.cluster)
         except BackendError as error:
             why = (error.message or error.code).rstrip(".")
             raise BackendError(
@@ -215,31 +218,33 @@ class EcsBackend:
         if stopped:
             raise BackendError(Kind.REFUSED, "Unknown", _UNHEALTHY.format("for an unknown reason"))
 
-    async def _stops_nothing(self) -> bool:
+    async def _stops_nothing(self, cluster: str) -> bool:
         """Return whether ECS has stopped a task that cannot exist."""
         try:
-            await self._call("StopTask", cluster=self._settings.cluster, task=NO_SUCH_ID)
+            await self._call("StopTask", cluster=cluster, task=NO_SUCH_ID)
         except BackendError as error:
             if error.kind is Kind.NOT_FOUND:
                 return False
             raise
         return True
 
-    def trials(self) -> Sequence[Trial]:
-        """Return the requests of polling, searching and stopping, in the cluster of the settings."""
-        cluster, settings = self._settings.cluster, self._settings
-        trials = [
-            Trial(f"StopTask, cluster {cluster!r}", self._stops_nothing),
-            Trial(
-                f"DescribeTasks, cluster {cluster!r}",
-                partial(self._call, "DescribeTasks", cluster=cluster, tasks=[NO_SUCH_ID]),
-            ),
-            Trial(f"ListTasks, cluster {cluster!r}", partial(self._list, cluster, startedBy=NO_SUCH_ID)),
-        ]
+    def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
+        """Return the requests of polling, searching and stopping, in the clusters of the settings and launches."""
+        settings, trials = self._settings, []
+        chosen = {"launchType", "capacityProviderStrategy"}
+        by_default = {spec.scope for spec in specs if not chosen & spec.request.keys()}
         if not settings.launch_type and not settings.capacity_provider_strategy:
-            trials.append(
-                Trial(f"DescribeClusters, cluster {cluster!r}", partial(self._default_providers, cluster))
-            )
+            by_default.add(settings.cluster)
+        for cluster in dict.fromkeys([settings.cluster, *(spec.scope for spec in specs)]):
+            asked = {"cluster": cluster, "tasks": [NO_SUCH_ID]}
+            trials += [
+                Trial(f"StopTask, cluster {cluster!r}", partial(self._stops_nothing, cluster)),
+                Trial(f"DescribeTasks, cluster {cluster!r}", partial(self._call, "DescribeTasks", **asked)),
+                Trial(f"ListTasks, cluster {cluster!r}", partial(self._list, cluster, startedBy=NO_SUCH_ID)),
+            ]
+            if cluster in by_default:
+                describe = partial(self._default_providers, cluster)
+                trials.append(Trial(f"DescribeClusters, cluster {cluster!r}", describe))
         return trials
 
     @property

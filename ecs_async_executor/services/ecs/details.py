@@ -7,7 +7,8 @@ Imports ``core``, ``logs``, ``replies`` and ``requests`` beside it, and ``calls`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -44,66 +45,87 @@ _CPU_UNITS: Final = 1024
 _MOST_DEFINITIONS: Final = 1000
 
 
-class TaskDetails:
+@asynccontextmanager
+async def inspecting(
+    clients: ClientFactory,
+    cluster: str,
+    container_name: str,
+    configured: Callable[[], str],
+    definitions: MutableMapping[str, Mapping[str, Any]],
+) -> AsyncIterator[TaskInspector]:
     """
-    Looks at single tasks; it keeps the task definitions that it has read, which never change.
+    Hold a client of ECS open that looks at tasks.
 
-    :param clients: makes the client, for one look each
     :param cluster: the default cluster
     :param container_name: the container with Airflow's command
+    :param configured: returns the task definition of tasks that ECS has forgotten
+    :param definitions: keeps the task definitions that were read, by their ARNs: they never change
     """
+    calls = Calls(clients, "ecs", operations=_OPERATIONS, decoders={})
+    async with calls.open():
+        yield TaskInspector(calls, cluster, container_name, configured, definitions)
 
-    def __init__(self, clients: ClientFactory, cluster: str, container_name: str) -> None:
-        self._clients = clients
+
+class TaskInspector:
+    """Looks at single tasks; see :func:`inspecting`."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        cluster: str,
+        container_name: str,
+        configured: Callable[[], str],
+        definitions: MutableMapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._call = calls
         self._cluster = cluster
         self._container_name = container_name
-        self._definitions: dict[str, Mapping[str, Any]] = {}
+        self._configured = configured
+        self._definitions = definitions
 
-    async def of(self, task_arn: str) -> Details | None:
+    async def details(self, handle_id: str) -> Details | None:
         """
         Return what ECS and the task definition say about a task; None if ECS does not know it.
 
         :raises BackendError: if ECS does not describe it
         """
-        scope, calls = cluster_of(task_arn, self._cluster), self._calls()
-        async with calls.open():
-            reply = await calls("DescribeTasks", cluster=scope, tasks=[task_arn])
-            tasks: Sequence[Mapping[str, Any]] = reply.get("tasks") or ()
-            if not tasks:
-                return None
-            try:
-                name = str(tasks[0].get("taskDefinitionArn") or "")
-                definition, why_none = await self._definition(calls, name)
-                return self._details(tasks[0], definition, why_none, scope)
-            except UNREADABLE as error:
-                said = f"DescribeTasks answered with a malformed record: {type(error).__name__}"
-                raise BackendError(Kind.AMBIGUOUS, "MalformedReply", said) from None
+        scope = cluster_of(handle_id, self._cluster)
+        reply = await self._call("DescribeTasks", cluster=scope, tasks=[handle_id])
+        tasks: Sequence[Mapping[str, Any]] = reply.get("tasks") or ()
+        if not tasks:
+            return None
+        try:
+            definition, why_none = await self._definition(str(tasks[0].get("taskDefinitionArn") or ""))
+            return self._details(tasks[0], definition, why_none, scope)
+        except UNREADABLE as error:
+            said = f"DescribeTasks answered with a malformed record: {type(error).__name__}"
+            raise BackendError(Kind.AMBIGUOUS, "MalformedReply", said) from None
 
-    async def of_forgotten(self, task_arn: str, task_definition: str) -> tuple[ContainerDetails, ...]:
+    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
         """
-        Return the containers that a task has had if it was started from a task definition, and their log streams.
+        Return the containers of a task and their log streams.
 
-        ECS forgets a task an hour after its end; its output stays.
+        ECS forgets a task an hour after its end; its output stays. Then the streams are those that a task of the
+        configured definition has.
+
+        :raises BackendError: if ECS does not describe it
         """
-        calls = self._calls()
-        async with calls.open():
-            definition, why_none = await self._definition(calls, task_definition)
+        details = await self.details(handle_id)
+        if details is not None:
+            return details.containers
+        definition, why_none = await self._definition(self._configured())
         names = [str(one.get("name")) for one in definition.get("containerDefinitions") or ()]
-        return self._containers(
-            [{"name": one} for one in names or [self._container_name]], definition, why_none, task_arn
-        )
+        forgotten = [{"name": one} for one in names or [self._container_name]]
+        return self._containers(forgotten, definition, why_none, handle_id)
 
-    def _calls(self) -> Calls:
-        return Calls(self._clients, "ecs", operations=_OPERATIONS, decoders={})
-
-    async def _definition(self, calls: Calls, name: str) -> tuple[Mapping[str, Any], str]:
+    async def _definition(self, name: str) -> tuple[Mapping[str, Any], str]:
         """Return a task definition, or nothing and why."""
         if not name:
             return {}, "no task definition is known, which would name the log group"
         if name in self._definitions:
             return self._definitions[name], ""
         try:
-            reply = await calls("DescribeTaskDefinition", taskDefinition=name)
+            reply = await self._call("DescribeTaskDefinition", taskDefinition=name)
         except BackendError as error:
             if is_denied(error):
                 why = "the credentials lack the permission ecs:DescribeTaskDefinition, which names the log group"

@@ -14,6 +14,7 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.requests import (
+    TAGS_LIMIT,
     checked_parameters,
     merge,
     overlaid,
@@ -200,12 +201,19 @@ def workload_request(
     return request
 
 
-def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: float | None = None) -> LaunchSpec:
+def launch_spec(
+    request: Mapping[str, Any],
+    *,
+    started_by: str,
+    expires_at: float | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> LaunchSpec:
     """
     Check a finished request, mark it, and return it with the names of the limits that it falls under.
 
     :param started_by: our mark; a mark that the request already has stays, and the task cannot be searched by it
     :param expires_at: wall-clock seconds after which the container could not use its command any more
+    :param tags: added to the request's own, which win, as far as there is room
     :raises Rejected: if ECS would certainly refuse the request
     """
     _check_count(request)
@@ -220,6 +228,8 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
     if request.get("launchType") == MANAGED_INSTANCES:
         raise Rejected(INSTEAD_OF_MANAGED_INSTANCES)
     whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides")
+    if tags:
+        whole["tags"] = _tagged(whole.get("tags"), tags)
     mark: str | None = None
     if whole.get("startedBy") is None:
         mark = whole["startedBy"] = started_by
@@ -233,6 +243,16 @@ def launch_spec(request: Mapping[str, Any], *, started_by: str, expires_at: floa
         started_by=mark,
         expires_at=expires_at,
     )
+
+
+def _tagged(own: Any, tags: Mapping[str, str]) -> Any:
+    """Add tags to a request's own; leave what is no list of tags for the SDK to refuse."""
+    own = [] if own is None else _with_tags({"tags": own})["tags"]
+    if not isinstance(own, list) or not all(isinstance(tag, Mapping) for tag in own):
+        return own
+    names = {tag.get("key") for tag in own}
+    more = [{"key": key, "value": value} for key, value in tags.items() if key not in names]
+    return [*own, *more[: max(0, TAGS_LIMIT - len(own))]]
 
 
 def _check_count(request: Mapping[str, Any]) -> None:

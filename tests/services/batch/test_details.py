@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.logs import LogStream
 from tests.services.batch.samples import JOB, job
 from tests.services.fakes import FakeClient, FakeFactory, refusal
@@ -22,15 +22,22 @@ ARN = f"arn:aws:batch:eu-north-1:123456789012:job/{JOB}"
 QUEUE = "arn:aws:batch:eu-north-1:123456789012:job-queue/q"
 
 
-def looks(answer: Any) -> batch.JobDetails:
-    factory: Any = FakeFactory(FakeClient(describe_jobs=answer), "batch")
-    return batch.JobDetails(factory, "q")
+def ask(answer: Any, work: Callable[[Inspector], Any]) -> Any:
+    async def run() -> Any:
+        factory: Any = FakeFactory(FakeClient(describe_jobs=answer), "batch")
+        async with batch.inspecting(factory, "q") as inspector:
+            return await work(inspector)
+
+    return asyncio.run(run())
+
+
+def details(inspector: Inspector) -> Any:
+    return inspector.details(JOB)
 
 
 def look(status: str, **more: Any) -> Details:
-    record = job(status, jobArn=ARN, jobQueue=QUEUE, **more)
-    found = asyncio.run(looks({"jobs": [record]}).of(JOB))
-    assert found is not None
+    found = ask({"jobs": [job(status, jobArn=ARN, jobQueue=QUEUE, **more)]}, details)
+    assert isinstance(found, Details)
     return found
 
 
@@ -142,19 +149,21 @@ def test_each_of_several_containers_has_its_own_stream() -> None:
     )
 
 
-def test_a_job_that_batch_has_forgotten_has_no_details() -> None:
-    assert asyncio.run(looks({"jobs": []}).of(JOB)) is None
+def test_a_job_that_batch_has_forgotten_has_neither_details_nor_a_stream() -> None:
+    assert ask({"jobs": []}, details) is None
+    (container,) = ask({"jobs": []}, lambda inspector: inspector.log_streams(JOB))
+    assert container.no_stream.startswith(f"Batch does not know job {JOB} any more")
 
 
 def test_what_batch_does_not_describe_raises() -> None:
     with pytest.raises(BackendError, match="not you"):
-        asyncio.run(looks(refusal("AccessDeniedException", "not you", "DescribeJobs")).of(JOB))
+        ask(refusal("AccessDeniedException", "not you", "DescribeJobs"), details)
 
 
 @pytest.mark.parametrize("broken", [{"status": None}, {"attempts": [7]}, {"createdAt": "yesterday"}])
 def test_a_record_that_cannot_be_read_is_an_error_of_the_service(broken: dict[str, Any]) -> None:
     with pytest.raises(BackendError, match="malformed record"):
-        asyncio.run(looks({"jobs": [{**job("RUNNING"), **broken}]}).of(JOB))
+        ask({"jobs": [{**job("RUNNING"), **broken}]}, details)
 
 
 # --- a local Batch ---------------------------------------------------------------------------------------------
@@ -180,8 +189,12 @@ def test_a_job_of_the_local_batch_is_described_with_its_attempts(local: Any) -> 
         retryStrategy={"attempts": 2},
     )
     local.wait_stopped(2)
-    clients = ClientFactory(region_name=local.region)
-    found = asyncio.run(batch.JobDetails(clients, "default").of(submitted["jobId"]))
+
+    async def look() -> Details | None:
+        async with batch.inspecting(ClientFactory(region_name=local.region), "default") as inspector:
+            return await inspector.details(submitted["jobId"])
+
+    found = asyncio.run(look())
     assert found is not None
     assert found.place.startswith("job queue default")
     assert [(one.attempt, one.exit_code, one.status) for one in found.containers] == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,7 +13,7 @@ from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.logs import LogStream
 from tests.services.fakes import FakeClient, FakeFactory, refusal
 
@@ -58,14 +58,18 @@ def client_for(*containers: dict[str, Any], **of_task: Any) -> FakeClient:
     )
 
 
-def looks(client: FakeClient) -> ecs.TaskDetails:
-    factory: Any = FakeFactory(client)
-    return ecs.TaskDetails(factory, "main", "airflow")
+def ask(client: FakeClient, work: Callable[[Inspector], Any]) -> Any:
+    async def run() -> Any:
+        factory: Any = FakeFactory(client)
+        async with ecs.inspecting(factory, "main", "airflow", lambda: "family", {}) as inspector:
+            return await work(inspector)
+
+    return asyncio.run(run())
 
 
 def look(client: FakeClient) -> Details:
-    found = asyncio.run(looks(client).of(ARN))
-    assert found is not None
+    found = ask(client, lambda inspector: inspector.details(ARN))
+    assert isinstance(found, Details)
     return found
 
 
@@ -152,13 +156,12 @@ def test_a_container_without_a_stream_says_why(configuration: Any, why: str) -> 
 
 def test_a_task_definition_is_asked_for_once() -> None:
     client = client_for()
-    task_details = looks(client)
 
-    async def twice() -> None:
-        await task_details.of(ARN)
-        await task_details.of(ARN)
+    async def twice(inspector: Inspector) -> None:
+        await inspector.details(ARN)
+        await inspector.details(ARN)
 
-    asyncio.run(twice())
+    ask(client, twice)
     assert client.asked("describe_task_definition") == [{"taskDefinition": DEFINITION}]
 
 
@@ -192,8 +195,9 @@ def test_a_task_that_never_had_containers_has_its_reason() -> None:
 def test_a_task_that_ecs_has_forgotten_has_no_details_but_a_stream() -> None:
     client = client_for(LOGGED, {"name": "side"})
     client.answers["describe_tasks"] = {"tasks": [], "failures": [{"arn": ARN, "reason": "MISSING"}]}
-    assert asyncio.run(looks(client).of(ARN)) is None
-    airflow, side = asyncio.run(looks(client).of_forgotten(ARN, "family"))
+    assert ask(client, lambda inspector: inspector.details(ARN)) is None
+    airflow, side = ask(client, lambda inspector: inspector.log_streams(ARN))
+    assert client.asked("describe_task_definition") == [{"taskDefinition": "family"}]
     assert airflow.runs_airflow
     assert airflow.stream == LogStream("g", "p/airflow/0123", "eu-west-1")
     assert (
@@ -203,13 +207,13 @@ def test_a_task_that_ecs_has_forgotten_has_no_details_but_a_stream() -> None:
 
 def test_the_latest_revision_of_a_family_is_asked_for_again() -> None:
     client = client_for()
-    task_details = looks(client)
+    client.answers["describe_tasks"] = {"tasks": [], "failures": [{"arn": ARN, "reason": "MISSING"}]}
 
-    async def twice() -> None:
-        await task_details.of_forgotten(ARN, "family")
-        await task_details.of_forgotten(ARN, "family")
+    async def twice(inspector: Inspector) -> None:
+        await inspector.log_streams(ARN)
+        await inspector.log_streams(ARN)
 
-    asyncio.run(twice())
+    ask(client, twice)
     assert len(client.asked("describe_task_definition")) == 2
 
 
@@ -254,8 +258,13 @@ def test_a_task_of_the_local_ecs_is_described(local: Any) -> None:
     )
     local.wait_stopped()
     arn = started["tasks"][0]["taskArn"]
-    clients = ClientFactory(region_name=local.region)
-    found = asyncio.run(ecs.TaskDetails(clients, "main", "airflow").of(arn))
+
+    async def look() -> Details | None:
+        clients = ClientFactory(region_name=local.region)
+        async with ecs.inspecting(clients, "main", "airflow", lambda: "family", {}) as inspector:
+            return await inspector.details(arn)
+
+    found = asyncio.run(look())
     assert found is not None
     assert found.observation.exit_code == 3
     assert found.place.startswith(f"cluster main, FARGATE, {local.region}")

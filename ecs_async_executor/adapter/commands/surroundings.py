@@ -1,0 +1,124 @@
+"""
+What ``airflow ecs-async check`` finds without a request: the executor's settings, and Airflow's around them.
+
+May import everything of this package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from airflow.configuration import conf
+from airflow.models.connection import Connection
+
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.configuration import source_of
+from ecs_async_executor.adapter.endpoint import port_setting
+from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import class_name
+from ecs_async_executor.adapter.reports import in_words
+from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.core.limiter import PollPacer
+from ecs_async_executor.services.findings import Finding, good, problem, warning
+from ecs_async_executor.settings import Tuning
+
+SLOW_SWEEP = 30.0
+"""Seconds; a sweep of all containers that takes longer delays the news of what has ended."""
+
+
+def look_around(executor: AsyncExecutor) -> Iterator[Finding]:
+    """Yield what is found without a request."""
+    adapter = executor.adapter
+    yield from (warning("Settings", doubt) for doubt in adapter.doubts)
+    yield good("Settings", adapter.destination)
+    yield _configured(executor)
+    yield from _connection(executor)
+    yield _parallelism(adapter.tuning, _launch_rate(executor))
+    yield from _ports()
+
+
+def _configured(executor: AsyncExecutor) -> Finding:
+    """Say which executor this is about, and whether Airflow uses it."""
+    cls, team = type(executor), executor.team_name
+    source = source_of(team)
+    adapter = executor.adapter
+    sections = f"{source.section(adapter.aws_section)} and {source.section(adapter.tuning.section)}"
+    this = f"{class_name(cls)}, sections {sections}" + (f", team {team}" if team else "")
+    setting = f"[core] executor = {conf.get('core', 'executor', fallback='')!r}"
+    configured = compat.configured_executors()
+    if cls not in configured:
+        hint = f"set it to {class_name(cls)}" + (f" for team {team}" if team else "")
+        return warning("Executor", f"{setting} does not name {class_name(cls)}, which is what is checked", hint)
+    if team is not None and team not in {getattr(name, "team_name", None) for name in compat.executor_names()}:
+        return warning("Executor", f"{setting} has no executor for team {team}, whose settings are checked")
+    default = configured[0]
+    use = "the default" if default is cls else f"for what names it; the default is {class_name(default)}"
+    return good("Executor", f"{this}, {use}")
+
+
+def _connection(executor: AsyncExecutor) -> Iterator[Finding]:
+    conn_id = executor.adapter.conn_id
+    if not conn_id:
+        return
+    name = f"Connection {conn_id!r}"
+    setting = f"{source_of(executor.team_name).section(executor.adapter.aws_section)} conn_id"
+    try:
+        connection = Connection.get_connection_from_secrets(conn_id)
+    except Exception as error:  # noqa: BLE001 - secrets backends raise anything
+        hint = f"create it (airflow connections add {conn_id} --conn-type aws), or unset {setting}"
+        yield problem(name, in_words(error), hint)
+        return
+    if connection.conn_type != "aws":
+        yield problem(name, f"its type is {connection.conn_type!r}", f"name one of type aws in {setting}")
+        return
+    yield good(name)
+
+
+def _launch_rate(executor: AsyncExecutor) -> float:
+    rates = executor.adapter.service.launch_rates
+    return executor.adapter.tuning.launch_rate or min(rates.values(), default=executor.adapter.service.launch_rate)
+
+
+def _parallelism(tuning: Tuning, launch_rate: float) -> Finding:
+    """Compare Airflow's own limits with what the rates can do."""
+    parallelism = conf.getint("core", "parallelism")
+    if parallelism <= 0:
+        return good("Parallelism", "[core] parallelism = 0 sets no limit")
+    batches = math.ceil(parallelism / 100)
+    sweep = PollPacer(tuning.poll_interval).interval(batches, tuning.describe_rate)
+    if sweep > SLOW_SWEEP:
+        return warning(
+            "Parallelism",
+            f"[core] parallelism = {parallelism} lets so many containers run that a look at all of them takes "
+            f"{sweep:.0f} s, and ends become known as late",
+            "raise describe_rate as far as AWS's quota allows, or lower parallelism",
+        )
+    words = f"[core] parallelism = {parallelism}: each scheduler runs so many tasks at once"
+    words += f", which are launched in {parallelism / launch_rate:.0f} s or more"
+    limits = [
+        f"[{section}] {name} = {value}"
+        for section, name in (("core", "max_active_tasks_per_dag"), ("scheduler", "max_tis_per_query"))
+        if 0 < (value := conf.getint(section, name, fallback=0)) < parallelism
+    ]
+    return good("Parallelism", words + (f"; below it are {' and '.join(limits)}" if limits else ""))
+
+
+def _ports() -> Iterator[Finding]:
+    """Find executors of one scheduler that would listen on one port."""
+    of_port: dict[int, list[str]] = {}
+    for tuning, team in _tunings(executor for _, executor in compat.our_executors(AsyncExecutor)):
+        if tuning.status_port is not None:
+            of_port.setdefault(tuning.status_port, []).append(port_setting(tuning, team))
+    for port, settings in of_port.items():
+        if len(settings) > 1:
+            words = f"{' and '.join(settings)} are both {port}"
+            yield problem("Status port", words, "give each a port of its own")
+
+
+def _tunings(executors: Iterable[AsyncExecutor]) -> Iterator[tuple[Tuning, str | None]]:
+    for executor in executors:
+        try:
+            yield executor.adapter.tuning, executor.team_name
+        except ConfigurationError:  # noqa: PERF203 - found by the check of that executor
+            continue

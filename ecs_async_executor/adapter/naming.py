@@ -1,0 +1,32 @@
+"""
+The names of executors and launches, for people and for AWS.
+
+May import ``core``, ``settings`` and ``services.requests``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.requests import TAGGED_WITH, container_tags
+from ecs_async_executor.settings import Tuning
+
+
+def class_name(cls: type) -> str:
+    """Return the full name of an executor's class; for ours the one that people configure."""
+    if cls.__module__.partition(".")[0] == "ecs_async_executor":
+        return f"ecs_async_executor.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def fields_of(launch: Launch) -> Mapping[str, object]:
+    """Return the fields that name a launch's task instance; None for each of a callback's."""
+    # The key is the task instance's id on some versions of Airflow; an adopted workload has no task instance.
+    ti = getattr(launch.workload, "ti", None)
+    return {name: getattr(ti, name, getattr(launch.key, name, None)) for name in TAGGED_WITH}
+
+
+def tags_of(tuning: Tuning, launch: Launch) -> Mapping[str, str]:
+    """Return the tags for a launch's container: none if ``container_tags`` is off, and none for a callback."""
+    return container_tags(fields_of(launch)) if tuning.container_tags else {}

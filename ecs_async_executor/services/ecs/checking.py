@@ -1,0 +1,70 @@
+"""
+A look at the task definitions that launches name: are they there, with Airflow's container, and where it logs.
+
+Imports ``core``, ``logs`` beside it, and what the folder above has for checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.services.calls import Calls, Operation
+from ecs_async_executor.services.definitions import NO_SUCH_STREAM, log_finding, unreadable
+from ecs_async_executor.services.ecs.logs import stream_of
+from ecs_async_executor.services.findings import Finding, good, problem, warning
+from ecs_async_executor.services.logs import LogReader, NoLog, awslogs_options
+
+if TYPE_CHECKING:
+    from ecs_async_executor.services.clients import ClientFactory
+
+_OPERATIONS: Final = {
+    "DescribeTaskDefinition": Operation("describe_task_definition", frozenset({"taskDefinition"}))
+}
+
+
+async def look_at_definitions(
+    clients: ClientFactory, reader: LogReader, container_name: str, specs: Iterable[LaunchSpec]
+) -> AsyncIterator[Finding]:
+    """
+    Yield what is found of each task definition that the requests name.
+
+    :param reader: opened
+    :param container_name: the container with Airflow's command
+    """
+    groups: set[tuple[str, str]] = set()
+    calls = Calls(clients, "ecs", operations=_OPERATIONS, decoders={})
+    async with calls.open():
+        for definition in dict.fromkeys(str(spec.request["taskDefinition"]) for spec in specs):
+            name = f"DescribeTaskDefinition, task definition {definition!r}"
+            try:
+                reply = await calls("DescribeTaskDefinition", taskDefinition=definition)
+            except BackendError as error:
+                yield unreadable(name, error, "ecs:DescribeTaskDefinition")
+                continue
+            described: Mapping[str, Any] = reply["taskDefinition"]
+            containers = {str(one.get("name")): one for one in described.get("containerDefinitions") or ()}
+            if (status := described.get("status")) not in {None, "ACTIVE"}:
+                yield problem(name, f"it is {status}", "name a revision that is ACTIVE")
+                continue
+            if container_name not in containers:
+                has = ", ".join(map(repr, containers)) or "none"
+                yield problem(
+                    name,
+                    f"it has no container named {container_name!r}",
+                    f"set [aws_ecs_executor] container_name to one of its containers: {has}",
+                )
+                continue
+            yield good(name)
+            container = containers[container_name]
+            try:
+                stream = stream_of(container, NO_SUCH_STREAM, calls.region_name, NO_SUCH_STREAM)
+                options = awslogs_options(container.get("logConfiguration") or {}, repr(container_name))
+            except NoLog as why:
+                yield warning(f"Log configuration, task definition {definition!r}", str(why))
+                continue
+            if (stream.group, stream.region) not in groups:
+                groups.add((stream.group, stream.region))
+                yield await log_finding(reader, stream, options)
