@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from ecs_async_executor.adapter.commands import get_cli_commands
     from ecs_async_executor.adapter.commands.check import check
     from ecs_async_executor.adapter.commands.show_request import show_request
+    from ecs_async_executor.adapter.commands.status import status
 
-__all__ = ["check", "get_cli_commands", "show_request"]
+__all__ = ["check", "get_cli_commands", "show_request", "status"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,5 +26,9 @@ def __getattr__(name: str) -> Any:
         from ecs_async_executor.adapter.commands.show_request import show_request
 
         return show_request
+    if name == "status":
+        from ecs_async_executor.adapter.commands.status import status
+
+        return status
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -13,7 +13,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import airflow
@@ -40,11 +40,14 @@ __all__ = [
     "Key",
     "VersionedExecutor",
     "configured_executors",
+    "executor_names",
     "forget_queued",
+    "hostname",
     "jwt_expiry",
     "load_for_adoption",
     "log_paths",
     "lost_to_others",
+    "our_executors",
     "queued_keys",
     "queued_tasks",
     "rebuild",
@@ -53,6 +56,7 @@ __all__ = [
     "stats",
     "take",
     "task_key",
+    "teams_of",
     "unsupported",
     "uuid_of",
     "with_fresh_jwt",
@@ -364,14 +368,52 @@ def section_in_file(team_name: str | None, section: str) -> str | None:
     return f"{team_name}={section}" if AIRFLOW_VERSION >= (3, 2) else None
 
 
+def hostname() -> str:
+    """Return this machine's name, as Airflow's table of jobs has it."""
+    get_hostname: Any = importlib.import_module("airflow.utils.net").get_hostname
+    return str(get_hostname())
+
+
+_Executor = TypeVar("_Executor", bound=BaseExecutor)
+
+
+def our_executors(base: type[_Executor]) -> list[tuple[Any, _Executor]]:
+    """Make, unstarted, the configured executors of all teams that are of this class, each with its name."""
+    return [
+        (name, cls(team_name=getattr(name, "team_name", None)))
+        for name, cls in _configured()
+        if issubclass(cls, base)
+    ]
+
+
 def configured_executors() -> list[type[BaseExecutor]]:
     """Import the configured executors of all teams."""
+    return [cls for _, cls in _configured()]
+
+
+def executor_names() -> list[Any]:
+    """Return the names of the configured executors of all teams: module path, alias and team name."""
     from airflow.executors.executor_loader import ExecutorLoader
 
     loader: Any = ExecutorLoader
-    names = (
-        loader.get_executor_names(validate_teams=False)
-        if AIRFLOW_VERSION >= (3, 2)
-        else loader.get_executor_names()
-    )
-    return [loader.import_executor_cls(name)[0] for name in names]
+    if AIRFLOW_VERSION >= (3, 2):
+        return list(loader.get_executor_names(validate_teams=False))
+    return list(loader.get_executor_names())
+
+
+def _configured() -> list[tuple[Any, type[BaseExecutor]]]:
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    loader: Any = ExecutorLoader
+    return [(name, loader.import_executor_cls(name)[0]) for name in executor_names()]
+
+
+def teams_of(dag_ids: Iterable[str], session: Session) -> Mapping[str, str | None]:
+    """Return the team of each DAG that has one."""
+    from airflow.configuration import conf
+    from airflow.models.dag import DagModel
+
+    mapping: Any = getattr(DagModel, "get_dag_id_to_team_name_mapping", None)
+    if mapping is None or not conf.getboolean("core", "multi_team", fallback=False):
+        return {}
+    return cast("Mapping[str, str | None]", mapping(sorted(dag_ids), session=session))

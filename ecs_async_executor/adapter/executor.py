@@ -18,18 +18,22 @@ from airflow.utils.state import TaskInstanceState
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.adoption import Adoption
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
 from ecs_async_executor.adapter.last_words import LastWordsReader
 from ecs_async_executor.adapter.log_files import LogFiles
+from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.ownership import OwnershipCheck
 from ecs_async_executor.adapter.reports import Reports, in_words
 from ecs_async_executor.adapter.service import ServiceAdapter, ignored_methods
 from ecs_async_executor.adapter.task_log import task_log
-from ecs_async_executor.adapter.telemetry import LogLines, Metrics, log_exception
+from ecs_async_executor.adapter.telemetry import LogLines, WaitLines, log_exception
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.adapter.workloads import COMMAND, Workloads
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.messages import Stop
+from ecs_async_executor.core.metrics import ADOPTION_DURATION
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.engine.statistics import SILENT, Statistics
 from ecs_async_executor.settings import Tuning
@@ -79,7 +83,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         self.workloads = Workloads(adapter, tracking, assigned=self.pre_assigns_external_executor_id)
         lines = self._lines = LogLines(adapter.service.executor)
         self._metrics = Metrics(adapter.service.executor, self.team_name)
-        self._reports = Reports(self, adapter, tracking, lines)
+        waits = self._waits = WaitLines(lines)
+        self._reports = Reports(self, adapter, tracking, lines=lines, waits=waits, metrics=self._metrics)
         self._adoption = Adoption(self, adapter, self.workloads, tracking, lines)
         self._ownership = OwnershipCheck(self, adapter, tracking, lines)
         self._bridge: Bridge | None = None
@@ -148,6 +153,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
             ).open,
+            endpoint=endpoint_of(self),
         )
 
     def end(self) -> None:
@@ -175,6 +181,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             log.info(
                 self.adapter.service.event("ended"), in_time=in_time, containers_left=len(self.tracking.launches)
             )
+            self._waits.collect(all_of_them=True)
             self._lines.write(budget=0.5)
         except Exception:
             log.exception(self.adapter.service.event("end.failed"))
@@ -192,12 +199,14 @@ class AsyncExecutor(compat.VersionedExecutor):
             try:
                 refusal = compat.unsupported(workload)
                 if refusal is not None:
+                    self._metrics.failed(Ending.REFUSED)
                     self.fail(key, refusal)
                     continue
                 launch, subject = workloads.new_launch(key, workload, queued_at)
                 tracking.add(key, launch, subject)
                 bridge.submit(launch)
             except Exception as error:  # noqa: BLE001 - it is about this workload alone
+                self._metrics.failed(Ending.REFUSED)
                 self.fail(key, f"The workload could not be taken: {in_words(error)}")
 
     def sync(self) -> None:
@@ -210,8 +219,9 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._lines.add("warning", "event_log.given_up", entries=given_up)
             bridge.drain(self._reports.apply)
             self._adoption.hand_over(bridge)
+            self._waits.collect()
             self._lines.write()
-            self._metrics.emit(bridge.statistics)
+            self._metrics.emit(bridge.statistics, bridge.meters.samples)
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             log_exception(self.adapter.service.event("sync.failed"), error)
         try:
@@ -331,7 +341,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Take over the launches of a scheduler that is gone; return the task instances that cannot be."""
         if not tis or self._bridge is None or self._ended or not self.adapter.tuning.adopt_task_instances:
             return tis
-        with self._metrics.timer("adopt_task_instances.duration"):
+        with self._metrics.timer(ADOPTION_DURATION):
             return self._adoption.adopt(tis)
 
     # --- what people look at ---------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from typing import cast
 from uuid import UUID
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
+from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.service import ServiceAdapter
-from ecs_async_executor.adapter.telemetry import LogLines
+from ecs_async_executor.adapter.telemetry import LogLines, WaitLines
 from ecs_async_executor.adapter.tracking import KnownLaunch, Tracking
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Rejected
 from ecs_async_executor.core.hints import hint
 from ecs_async_executor.core.messages import (
@@ -39,12 +41,21 @@ class Reports:
     """
 
     def __init__(
-        self, executor: VersionedExecutor, adapter: ServiceAdapter, tracking: Tracking, lines: LogLines
+        self,
+        executor: VersionedExecutor,
+        adapter: ServiceAdapter,
+        tracking: Tracking,
+        *,
+        lines: LogLines,
+        waits: WaitLines,
+        metrics: Metrics,
     ) -> None:
         self._executor = executor
         self._adapter = adapter
         self._tracking = tracking
         self._lines = lines
+        self._waits = waits
+        self._metrics = metrics
         self.applying: Key | None = None
         self.examine: Callable[[PostMortem], None] | None = None
 
@@ -81,13 +92,15 @@ class Reports:
                 self.applying = None
             # Last: a SystemExit before this has the report applied again, to the same effect.
             tracking.forget(key)
+            if not report.success:
+                self._metrics.failed(report.ending or Ending.LOST)
         elif isinstance(report, Launched):
             tracking.has_container(report.launch_id)
             executor.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
             if report.unlaunched:
                 tracking.waits_for_capacity(report.launch_id)
-            self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
+            self._waits.add(report)
             executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
         elif isinstance(report, HeldUp):
             if report.over:

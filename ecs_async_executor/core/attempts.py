@@ -108,7 +108,7 @@ def is_news_at_gate(tracked: Tracked, event: Barred, now: float, rules: Rules) -
 
 def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: Rules) -> list[Effect]:
     """Count the time at a closed gate, say why once, and give up when it has been too long."""
-    notices = request_waits(tracked, rules.service, event.kind, event.reason)
+    notices = request_waits(tracked, rules.service, event.kind, event.reason, event.placement)
     patience = _at_closed_gate(phase.patience, event, max(event.since, tracked.since))
     tracked.phase = phase = replace(phase, patience=patience)
     if isinstance(phase, InDoubt):

@@ -97,7 +97,7 @@ class AdaptiveBucket:
 
     __slots__ = (
         "_bucket", "_ceiling", "_clock", "_cut_at", "_floor", "_full_rate", "_grow", "_k", "_known", "_passed",
-        "_refused", "_seen_at",
+        "_refused", "_seen_at", "throttles",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +127,7 @@ class AdaptiveBucket:
         self._refused = 0
         self._seen_at = now
         self._cut_at = -math.inf
+        self.throttles = 0
 
     @property
     def rate(self) -> float:
@@ -158,6 +159,7 @@ class AdaptiveBucket:
 
     def throttled(self, now: float) -> None:
         """Note that the service refused a call from this bucket for its rate."""
+        self.throttles += 1
         self._refused += 1
         self._bucket.drain(now + _PAUSE_SECONDS)
         if now < self._cut_at + _SETTLING_SECONDS:

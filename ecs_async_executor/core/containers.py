@@ -23,6 +23,7 @@ from ecs_async_executor.core.phases import (
     InDoubt,
     Located,
     Patience,
+    Phase,
     Revoked,
     Running,
     Sending,
@@ -240,12 +241,20 @@ def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:
 
 
 def stop_target_missing(
-    tracked: Tracked, phase: Located, _: StopTargetMissing, now: float, rules: Rules
+    tracked: Tracked, phase: Located, event: StopTargetMissing, now: float, rules: Rules
 ) -> list[Effect]:
-    """The service knows no such container to stop: no longer, or, right after its launch, not yet."""
-    seen = phase.confirmed if isinstance(phase, Running) else phase.seen
-    if not tracked.wanted and (seen or now - phase.since >= rules.missing_grace):
+    """
+    The service knows no such container to stop: no longer, not yet, or not for a moment.
+
+    It is the same bad answer as MISSING is to a sweep, so both count in one grace.
+    """
+    missing = phase.missing.answered(now, event.pause)
+    tracked.phase = replace(phase, missing=missing)
+    if not tracked.wanted and missing.counted >= grace_for_missing(tracked, phase, rules):
         return end(tracked)
-    if phase.missing.last_at is None:
-        tracked.phase = replace(phase, missing=phase.missing.answered(now, 0.0))
     return []
+
+
+def has_been_seen(phase: Phase) -> bool:
+    """Return whether the service has told of the launch's container."""
+    return phase.confirmed if isinstance(phase, Running) else isinstance(phase, Starting) and phase.seen

@@ -7,9 +7,27 @@ monotonic clock. The rates to begin with come from :class:`~ecs_async_executor.c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from ecs_async_executor.core.buckets import AdaptiveBucket, TokenBucket
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """
+    The present rate of one bucket, for people.
+
+    :param operation: launch, stop or read
+    :param bucket: of launches, the one that their specs name; else empty
+    :param per_second: calls per second
+    :param throttles: calls that the service has refused for their rate since the bucket was made
+    """
+
+    operation: str
+    bucket: str
+    per_second: float
+    throttles: int
 
 
 class Limiter:
@@ -67,6 +85,13 @@ class Limiter:
         """Return the present rate of launches from this bucket."""
         known = self._launch.get(bucket)
         return known.rate if known else min(self._launch_rate(bucket), self._launch_rate_max)
+
+    def rates(self) -> Iterator[Rate]:
+        """Yield the rate of each bucket that is in use."""
+        for name, bucket in self._launch.items():
+            yield Rate("launch", name, bucket.rate, bucket.throttles)
+        yield Rate("stop", "", self._stop.rate, self._stop.throttles)
+        yield Rate("read", "", self._read.rate, self._read.throttles)
 
     def launches_waiting(self, count: int) -> None:
         """Note how many launches could be sent at once without the limits."""

@@ -148,6 +148,8 @@ class Notice:
     """
     Report: an entry for Airflow's event log.
 
+    :param about: what the reason is about, without what differs each time that it is given
+    :param placement: what the launch shares capacity and rights with, if that is known
     :param unlaunched: the launch has no container and cannot get one for now
     """
 
@@ -156,6 +158,8 @@ class Notice:
     event: str
     text: str
     unlaunched: bool = False
+    about: str = ""
+    placement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

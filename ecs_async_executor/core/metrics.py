@@ -1,8 +1,8 @@
 """
 The metrics: the name, kind, unit and meaning of everything that the executor measures. Nothing else is sent.
 
-May import ``endings``. ``docs/metrics.md`` is made from this table. A name begins with ``ecs_executor.`` or
-``batch_executor.``. StatsD drops tags, so the dimension that matters is in the name.
+May import ``endings``. The tables in ``docs/metrics.md`` are made from this one. Before each name comes the prefix
+of the executor. StatsD drops tags, so the dimension that matters is in the name.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ class Result(enum.Enum):
 
 
 _OPERATIONS: Mapping[Operation, str] = {
-    Operation.LAUNCH: "RunTask or SubmitJob",
-    Operation.DESCRIBE: "DescribeTasks or DescribeJobs",
-    Operation.SEARCH: "searches (ListTasks or ListJobs; one search can be several requests)",
-    Operation.STOP: "StopTask or TerminateJob",
-    Operation.CHECK: "health checks at start",
+    Operation.LAUNCH: "start a container",
+    Operation.DESCRIBE: "describe containers",
+    Operation.SEARCH: "search for containers",
+    Operation.STOP: "stop a container",
+    Operation.CHECK: "check the connection at start",
 }
 _RESULTS: Mapping[Result, str] = {
-    Result.OK: "answered as asked",
-    Result.THROTTLED: "refused for their rate",
-    Result.ERROR: "answered with another refusal, lack of capacity included, or not at all",
+    Result.OK: "succeeded",
+    Result.THROTTLED: "AWS refused for their rate",
+    Result.ERROR: "AWS refused for another reason, lack of capacity included, or did not answer",
 }
 _ENDINGS: Mapping[Ending, str] = {
     Ending.EXIT: "The container exited, not 0, for no other reason that is known.",
@@ -158,7 +158,7 @@ FAILURES: Mapping[Ending, Metric] = {
 }
 CALLS: Mapping[tuple[Operation, Result], Metric] = {
     (operation, result): Metric(
-        f"api.{operation.value}.{result.value}", Measure.COUNTER, "calls", f"Calls: {what}, {how}."
+        f"api.{operation.value}.{result.value}", Measure.COUNTER, "calls", f"Calls to {what} that {how}."
     )
     for operation, what in _OPERATIONS.items()
     for result, how in _RESULTS.items()
@@ -191,14 +191,14 @@ ADOPTION_DURATION = Metric(
     "adopt_task_instances.duration",
     Measure.TIMER,
     "ms",
-    "How long the scheduler took to hand over task instances of a scheduler that is gone.",
+    "How long the scheduler was held up to take over task instances of one that is gone.",
 )
 CALL_DURATION: Mapping[Operation, Metric] = {
     operation: Metric(
         f"api.{operation.value}.duration",
         Measure.TIMER,
         "ms",
-        f"The duration of each call: {what}, whatever the answer.",
+        f"How long a call to {what} took, whatever its result.",
     )
     for operation, what in _OPERATIONS.items()
 }

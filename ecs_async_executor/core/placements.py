@@ -8,7 +8,7 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -43,16 +43,21 @@ class Placements:
         if gate.closed_since is None:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
-        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
+        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause, placement)
 
     def longest_waits(self, now: float) -> Mapping[Kind, float]:
         """Return for how many seconds a gate has been closed, by the kind of its refusal: the longest of each."""
         longest: dict[Kind, float] = {}
+        for _, barred in self.closed():
+            longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
+        return longest
+
+    def closed(self) -> Iterator[tuple[str, Barred]]:
+        """Yield each placement whose gate is closed, with the reason."""
         for placement in self._gates:
             barred = self.barred(placement)
             if barred is not None:
-                longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
-        return longest
+                yield placement, barred
 
     def succeeded(self, placement: str, gate: Gate) -> None:
         """Note that a probe got its container."""

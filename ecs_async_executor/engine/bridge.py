@@ -30,6 +30,7 @@ from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.postmortems import Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.statistics import Statistics, shown
+from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
     :param last_words: reads what failed containers printed last, on the loop thread
+    :param endpoint: where to show what the engine does; None: nowhere
     :param monotonic: the clock, in seconds
     """
 
@@ -70,12 +72,14 @@ class Bridge:
         stall_timeout: float | None = None,
         render_in_thread: bool = False,
         last_words: Reading = unread,
+        endpoint: Endpoint | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
         self._render = render
         self._render_in_thread = render_in_thread
         self._last_words = last_words
+        self._endpoint = endpoint
         self._options = options = options_from(service, tuning, stall_timeout)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -247,6 +251,8 @@ class Bridge:
             publish=self._publish,
             dead=self._dead,
             last_words=self._last_words,
+            endpoint=self._endpoint,
+            statistics=self.statistics,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

@@ -37,6 +37,8 @@ from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.statistics import Statistics
+from ecs_async_executor.engine.status import Endpoint, Status
+from ecs_async_executor.engine.status_server import StatusServer
 from ecs_async_executor.engine.stopping import Stopping
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup, Wakeups
 
@@ -58,6 +60,8 @@ class Engine:
     :param publish: takes a snapshot each half second
     :param dead: containers whose last lines are to be read, appended by other threads
     :param last_words: reads the last lines of containers
+    :param endpoint: where to show what the engine does; None: nowhere
+    :param statistics: returns the latest snapshot, for that
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -81,6 +85,8 @@ class Engine:
         publish: Callable[[Statistics], None] = lambda _: None,
         dead: deque[PostMortem] | None = None,
         last_words: Reading = unread,
+        endpoint: Endpoint | None = None,
+        statistics: Callable[[], Statistics] = Statistics,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -91,6 +97,8 @@ class Engine:
         self._publish = publish
         self._dead = deque() if dead is None else dead
         self._last_words = last_words
+        self._endpoint = endpoint
+        self._statistics = statistics
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -243,7 +251,19 @@ class Engine:
             meters=self._meters,
             event=event,
         )
+        lanes: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        if self._endpoint is not None:
+            status = Status(
+                endpoint=self._endpoint,
+                ledger=ledger,
+                limiter=limiter,
+                placements=self._placements,
+                statistics=self._statistics,
+                wall=self._wall,
+            )
+            lanes.append(("status", StatusServer(self._endpoint, status, event).run))
         return pinging, [
+            *lanes,
             ("intake", self.intake.run),
             ("launching", self.launching.run),
             ("polling", polling.run),

@@ -7,6 +7,7 @@ structlog.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -26,6 +27,7 @@ from ecs_async_executor.engine.statistics import SILENT, Statistics, backlog_of
 log = structlog.get_logger(__name__)
 
 INTERVAL = 0.5
+WORK_INTERVAL = 60.0
 
 
 class Pinging:
@@ -60,6 +62,8 @@ class Pinging:
         self._event = event
         self._told: UserCode | None = None
         self._lag = 0.0
+        self._told_of_work_at = -math.inf
+        self._throttles_told = 0
 
     async def run(self) -> None:
         """Publish a snapshot each half second, and measure how late the loop serves its timers."""
@@ -72,12 +76,36 @@ class Pinging:
                 self._launching.wake()
             self._launching.forget_gates(anyio.current_time())
             self._tell_of_user_code(anyio.current_time())
-            self.ping()
+            self._tell_of_work(self.ping(), anyio.current_time())
 
-    def ping(self) -> None:
+    def ping(self) -> Statistics:
         """Publish a snapshot, and hand over what was timed since the one before."""
         self._meters.end_window()
-        self._publish(self.snapshot())
+        statistics = self.snapshot()
+        self._publish(statistics)
+        return statistics
+
+    def _tell_of_work(self, statistics: Statistics, now: float) -> None:
+        """Log, once a minute, what there is to do; nothing while there is nothing."""
+        figures = {
+            "pending": statistics.pending,
+            "launching": statistics.launching,
+            "searching": statistics.searching,
+            "active": statistics.active,
+            "stopping": statistics.stopping,
+        }
+        if now < self._told_of_work_at + WORK_INTERVAL or not any(figures.values()):
+            return
+        log.info(
+            self._event("work"),
+            **figures,
+            launch_rate=round(statistics.launch_rate, 1),
+            throttled=statistics.throttles - self._throttles_told,
+            closed_gates=statistics.closed_gates,
+            oldest_unlaunched=round(statistics.oldest_pending_age, 1),
+            paused=statistics.paused,
+        )
+        self._told_of_work_at, self._throttles_told = now, statistics.throttles
 
     def _tell_of_user_code(self, now: float) -> None:
         """Log, once per call, that user code hangs, and that it has returned."""

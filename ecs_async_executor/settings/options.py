@@ -34,9 +34,13 @@ def flag(description: str, *, example: str = "") -> Any:
     return option(description, allowed="true or false", example=example, kind="boolean")
 
 
-def whole(description: str, *, low: int, high: int, example: str = "") -> Any:
-    """Describe an option that is a whole number within limits."""
-    allowed = f"a whole number from {low} to {high}"
+def whole(description: str, *, low: int, high: int, example: str = "", off: bool = False) -> Any:
+    """
+    Describe an option that is a whole number within limits.
+
+    :param off: the word ``off`` stands for none
+    """
+    allowed = f"a whole number from {low} to {high}" + (", or `off`" if off else "")
     return option(description, allowed=allowed, example=example, kind="integer", ge=low, le=high)
 
 

@@ -42,7 +42,11 @@ class Tuning(Section):
     """The options of ``[ecs_async_executor]``; ``Tuning()`` has the defaults."""
 
     section = "ecs_async_executor"
-    unset_words = {"capacity_timeout": {"", "off", "none"}, "launch_rate": {"", "off", "none"}}
+    unset_words = {
+        "capacity_timeout": {"", "off", "none"},
+        "launch_rate": {"", "off", "none"},
+        "status_port": {"", "off", "none"},
+    }
 
     max_concurrent_launches: Annotated[
         int,
@@ -166,6 +170,28 @@ class Tuning(Section):
     read_timeout: Annotated[
         float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
     ] = 10.0
+    status_port: Annotated[
+        int | None,
+        whole(
+            "The port at which the executor shows what it does, over HTTP and without authentication: "
+            "`GET /status` (JSON) and `GET /health`. `airflow ecs-async status` and the page in Airflow's UI read "
+            "it. Nothing can be changed there, and no command or secret is shown. Each executor of a scheduler "
+            "needs a port of its own, and so does each team's. Unset or `off`: no port.",
+            example="8796",
+            low=1,
+            high=65535,
+            off=True,
+        ),
+    ] = None
+    status_host: Annotated[
+        str,
+        option(
+            "The address at which `status_port` listens. With the default only programs on the scheduler's own "
+            "machine can read it; `0.0.0.0` lets the api-server and commands on other machines do so.",
+            allowed="an address of the scheduler's machine",
+            example="10.0.0.12",
+        ),
+    ] = "127.0.0.1"
     queues: Annotated[
         Queues,
         _queues(

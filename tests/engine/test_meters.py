@@ -134,7 +134,7 @@ async def test_a_launch_is_timed_until_it_is_accepted_runs_and_is_known_to_have_
     cloud = FakeCloud(latency=0.5, plan=lambda label, nth: Plan(start_after=20.0, duration=30.25))
     async with Harness(cloud).running() as harness:
         harness.launch("a")
-        await harness.until(lambda: harness.ends)
+        await harness.until_finished("a")
         await anyio.sleep(1.0)
     meters = harness.meters
     [launched] = samples(meters, LAUNCH_DURATION)

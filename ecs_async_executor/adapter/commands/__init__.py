@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, GroupCommand, lazy_load_command
 
 _arg: Any = Arg  # untyped in Airflow
 
@@ -57,6 +57,12 @@ def get_cli_commands() -> list[GroupCommand]:
                     help="Show the request that would launch a task, without its secrets",
                     func=lazy_load_command("ecs_async_executor.cli.show_request"),
                     args=(_TEAM, _SERVICE, _QUEUE, _EXECUTOR_CONFIG),
+                ),
+                ActionCommand(
+                    name="status",
+                    help="Show what the executors do in each running scheduler",
+                    func=lazy_load_command("ecs_async_executor.cli.status"),
+                    args=(ARG_OUTPUT,),
                 ),
             ),
         )

@@ -39,6 +39,23 @@ def executor_of(args: argparse.Namespace) -> AsyncExecutor:
     return executor
 
 
+def executors_or_exit() -> list[AsyncExecutor]:
+    """
+    Make every configured executor of ours, of all teams.
+
+    :raises SystemExit: if there is none, or if a configured executor cannot be imported
+    """
+    try:
+        found = compat.our_executors(AsyncExecutor)
+    except Exception as error:  # noqa: BLE001 - Airflow raises several, and a user's module can raise anything
+        sys.exit(_wrong_executor(conf.get("core", "executor", fallback=""), error))
+    if not found:
+        names = " and ".join(f"ecs_async_executor.{cls.__name__}" for cls in _EXECUTORS.values())
+        configured = conf.get("core", "executor", fallback="")
+        sys.exit(f"[core] executor = {configured!r} names no executor of this package: they are {names}.")
+    return [executor for _, executor in found]
+
+
 def _class(service: str | None) -> type[AsyncExecutor]:
     """
     Return the configured class, which can be a user's subclass with hooks of its own; ours if there is none.

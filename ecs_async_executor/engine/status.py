@@ -1,0 +1,187 @@
+"""
+What an executor shows over HTTP: its engine's figures, closed gates, rates and launches, as one document.
+
+May import ``core``, ``launching``, ``session``, ``statistics``, anyio and msgspec. Loop thread only.
+:mod:`~ecs_async_executor.engine.status_server` serves the document; ``adapter/status.py`` reads it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from itertools import islice
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.phases import (
+    Checking,
+    InDoubt,
+    Phase,
+    Running,
+    Searching,
+    Sending,
+    Starting,
+    Tracked,
+    Waiting,
+)
+from ecs_async_executor.core.placements import Placements
+from ecs_async_executor.engine.statistics import PHASE_NAMES, Statistics, shown
+
+LAUNCHES_SHOWN = 1000
+"""The most launches in one document."""
+_LAUNCHES_PER_YIELD = 100
+"""A launch takes some ten microseconds; after so many the lanes get their turn."""
+
+STATES: Mapping[str, tuple[type[Phase], ...]] = {
+    "pending": (Waiting, InDoubt, Sending),
+    "searching": (Checking, Searching),
+    "active": (Starting, Running),
+}
+"""Where a launch is, roughly; :data:`~ecs_async_executor.engine.statistics.PHASE_NAMES` say it precisely."""
+_STATE_OF = {phase: state for state, phases in STATES.items() for phase in phases}
+_PHASE_OF_NAME = {name.replace(" ", "_"): kind for kind, name in PHASE_NAMES.items() if kind != "Ended"}
+FILTERS = (*STATES, *_PHASE_OF_NAME)
+"""The states that launches can be asked for by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """
+    Where an executor shows what it does, and as whom.
+
+    :param setting: the option that names the port, with its section, for people
+    :param identity: what the document begins with: version, executor, class, team, hostname, pid, started_at
+    :param fields: returns the fields that name a launch's workload: dag_id, run_id, task_id, ...
+    :param redacted: makes words of the service's safe to show
+    """
+
+    host: str
+    port: int
+    setting: str
+    identity: Mapping[str, object]
+    fields: Callable[[Launch], Mapping[str, object]]
+    redacted: Callable[[str], str]
+
+
+class Status:
+    """
+    Describes one engine.
+
+    :param statistics: returns the latest snapshot, with what the bridge adds to it
+    :param wall: the wall clock
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        ledger: Ledger,
+        limiter: Limiter,
+        placements: Placements,
+        statistics: Callable[[], Statistics],
+        wall: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._ledger = ledger
+        self._limiter = limiter
+        self._placements = placements
+        self._statistics = statistics
+        self._wall = wall
+
+    def paused(self) -> str | None:
+        """Return why nothing can be launched at all, or None."""
+        paused = self._statistics().paused
+        return None if paused is None else self._endpoint.redacted(paused)
+
+    async def document(self, state: str | None = None) -> bytes:
+        """
+        Return the document as JSON.
+
+        :param state: with launches in this state only; one of :data:`FILTERS`
+        """
+        now = anyio.current_time()
+        paused = self.paused()
+        gates, reasons = self._gates(now)
+        launches, count = await self._launches(state, now, reasons)
+        document = {
+            **self._endpoint.identity,
+            "now": self._moment(now, now),
+            "paused": paused,
+            "statistics": asdict(replace(self._statistics(), paused=paused)),
+            "gates": gates,
+            "rates": list(self._limiter.rates()),
+            "launch_count": count,
+            "launches": launches,
+        }
+        return msgspec.json.encode(document, enc_hook=str)
+
+    def _moment(self, at: float, now: float) -> str:
+        """Return a time of the loop's clock as one of the wall clock."""
+        return datetime.fromtimestamp(self._wall() - (now - at), tz=timezone.utc).isoformat(timespec="seconds")
+
+    def _gates(self, now: float) -> tuple[list[dict[str, object]], dict[str, str]]:
+        """Return the closed gates, and the reason of each by placement."""
+        closed = dict(self._placements.closed())
+        if not closed:
+            return [], {}
+        placement_of = self._ledger.queues.placement_of
+        waiting = Counter(
+            placement_of(tracked)
+            for tracked in self._ledger.unsettled.values()
+            if isinstance(tracked.phase, Waiting | InDoubt)
+        )
+        reasons = {placement: self._endpoint.redacted(barred.reason) for placement, barred in closed.items()}
+        gates: list[dict[str, object]] = [
+            {
+                "placement": placement,
+                "kind": barred.kind.value,
+                "reason": reasons[placement],
+                "since": self._moment(barred.since, now),
+                "waiting": waiting[placement],
+            }
+            for placement, barred in closed.items()
+        ]
+        return gates, reasons
+
+    async def _launches(
+        self, state: str | None, now: float, reasons: Mapping[str, str]
+    ) -> tuple[list[dict[str, object]], int]:
+        """Return the oldest launches in a state, and how many are in it."""
+        wanted = list(self._in_state(state))
+        records = []
+        for number, tracked in enumerate(islice(wanted, LAUNCHES_SHOWN), 1):
+            records.append(self._record(tracked, now, reasons))
+            if number % _LAUNCHES_PER_YIELD == 0:
+                await anyio.lowlevel.checkpoint()
+        return records, len(wanted)
+
+    def _in_state(self, state: str | None) -> Iterator[Tracked]:
+        launches = self._ledger.launches.values()
+        if state is None:
+            yield from launches
+        elif state in STATES:
+            kinds = STATES[state]
+            yield from (tracked for tracked in launches if isinstance(tracked.phase, kinds))
+        else:
+            kind = _PHASE_OF_NAME[state]
+            yield from (tracked for tracked in launches if type(tracked.phase).__name__ == kind)
+
+    def _record(self, tracked: Tracked, now: float, reasons: Mapping[str, str]) -> dict[str, object]:
+        phase = tracked.phase
+        placement = getattr(phase, "placement", None) or self._ledger.queues.placement_of(tracked)
+        waits = isinstance(phase, Waiting | InDoubt)
+        return {
+            **self._endpoint.fields(tracked.launch),
+            **shown(tracked, now),
+            "state": _STATE_OF.get(type(phase)),
+            "since": self._moment(getattr(phase, "since", tracked.since), now),
+            "placement": placement,
+            "reason": reasons.get(placement) if waits and placement is not None else None,
+        }
