@@ -241,11 +241,17 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables of settings in README.md."""
+    """Rewrite the tables of settings in README.md, and those of metrics in docs/metrics.md."""
     session.install(*constraints(), "pydantic")
-    path = ROOT / "README.md"
-    for name, function in (("settings", "settings_table"), ("batch settings", "batch_differences")):
-        script = f"from ecs_async_executor.settings import {function}; print({function}())"
+    settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
+    table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
+    for path, name, script in (
+        (ROOT / "README.md", "settings", f"{settings} import settings_table; print(settings_table())"),
+        (ROOT / "README.md", "batch settings", f"{settings} import batch_differences; print(batch_differences())"),
+        (ROOT / "docs" / "metrics.md", "gauges", f"{metrics} {table_of.format('GAUGE')}"),
+        (ROOT / "docs" / "metrics.md", "counters", f"{metrics} {table_of.format('COUNTER')}"),
+        (ROOT / "docs" / "metrics.md", "timers", f"{metrics} {table_of.format('TIMER')}"),
+    ):
         table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
         before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
         path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")

@@ -25,9 +25,9 @@ from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, AirflowState, Command, Finished, Launch, Report
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options, rules_from
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import Counters
 from ecs_async_executor.services import ecs
 from ecs_async_executor.settings import Tuning
 
@@ -184,7 +184,7 @@ async def _engine(cloud: _Cloud, ledger: Ledger) -> AsyncIterator[Callable[[Comm
             change_rate=40.0,
             change_burst=20.0,
         ),
-        counters=Counters(),
+        meters=Meters(),
         wall=lambda: EPOCH + anyio.current_time(),
     )
     async with anyio.create_task_group() as tasks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -63,6 +63,7 @@ class Adoption:
         # A launch that is running, or past its launching, is never launched again. It needs a whole workload only
         # for a hook that reads the command to say where the container runs.
         rebuilt = compat.rebuild([ti for ti in tis if self._needs_workload(ti)])
+        log_paths = compat.log_paths()
         stage: dict[Key, tuple[Adopt, uuid.UUID]] = {}
         given_back: list[Any] = []
         known: list[Key] = []
@@ -78,7 +79,7 @@ class Adoption:
                 reason = in_words(workload)
             else:
                 try:
-                    stage[key] = self._adopt_of(ti, key, workload), compat.uuid_of(ti)
+                    stage[key] = self._adopt_of(ti, key, workload, log_paths), compat.uuid_of(ti)
                     continue
                 except compat.RETRIED_DATABASE_ERRORS:
                     raise
@@ -111,10 +112,10 @@ class Adoption:
         external_id = ti.external_executor_id
         return self._workloads.overridden and not (external_id and self._adapter.handle_id(external_id))
 
-    def _adopt_of(self, ti: Any, key: Key, workload: Any) -> Adopt:
+    def _adopt_of(self, ti: Any, key: Key, workload: Any, log_paths: Callable[[Any], str | None]) -> Adopt:
         if str(ti.state) != AirflowState.QUEUED.value:
             rebuilt = None if isinstance(workload, Exception) else workload
-            workload = AdoptedWorkload(ti.queue, ti.executor_config, rebuilt)
+            workload = AdoptedWorkload(ti.queue, ti.executor_config, rebuilt, log_paths(ti))
         external_id = ti.external_executor_id
         identity = self._workloads.assigned_identity(external_id)
         queued_at = ti.queued_dttm.timestamp() if ti.queued_dttm else time.time()

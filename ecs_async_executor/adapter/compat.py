@@ -10,7 +10,7 @@ import importlib
 import json
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -45,11 +45,13 @@ __all__ = [
     "hostname",
     "jwt_expiry",
     "load_for_adoption",
+    "log_paths",
     "lost_to_others",
     "our_executors",
     "queued_keys",
     "queued_tasks",
     "rebuild",
+    "remote_logs",
     "section_in_file",
     "stats",
     "take",
@@ -308,6 +310,33 @@ def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
         except Exception as error:  # noqa: BLE001 - it is about this workload alone
             built[ti.id] = error
     return built
+
+
+def log_paths() -> Callable[[Any], str | None]:
+    """Return a function that tells where Airflow keeps the log of a task instance's try; None if that fails."""
+    from airflow.utils.helpers import log_filename_template_renderer
+
+    try:
+        render = log_filename_template_renderer()
+    except Exception:  # noqa: BLE001 - the template is a user's
+        return lambda _: None
+
+    def log_path(ti: Any) -> str | None:
+        try:
+            return render(ti=ti)
+        except RETRIED_DATABASE_ERRORS:
+            raise
+        except Exception:  # noqa: BLE001 - only its file is missed
+            return None
+
+    return log_path
+
+
+def remote_logs() -> Any:
+    """Return what writes and reads task logs elsewhere (``RemoteLogIO``); None if logs stay where they are."""
+    module = importlib.import_module("airflow.logging_config")
+    find = getattr(module, "get_remote_task_log", None)
+    return getattr(module, "REMOTE_TASK_LOG", None) if find is None else find()
 
 
 def _log_contexts(tis: Sequence[Any]) -> Mapping[Any, Any]:

@@ -9,7 +9,7 @@ AWS but, bounded, ``start()`` and ``end()``. SystemExit can surface at any state
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -21,14 +21,19 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
+from ecs_async_executor.adapter.last_words import LastWordsReader
+from ecs_async_executor.adapter.log_files import LogFiles
+from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.ownership import OwnershipCheck
 from ecs_async_executor.adapter.reports import Reports, in_words
 from ecs_async_executor.adapter.service import ServiceAdapter, ignored_methods
 from ecs_async_executor.adapter.task_log import task_log
-from ecs_async_executor.adapter.telemetry import LogLines, Metrics, log_exception
+from ecs_async_executor.adapter.telemetry import LogLines, WaitLines, log_exception
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.adapter.workloads import COMMAND, Workloads
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.messages import Stop
+from ecs_async_executor.core.metrics import ADOPTION_DURATION
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.engine.statistics import SILENT, Statistics
 from ecs_async_executor.settings import Tuning
@@ -78,7 +83,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         self.workloads = Workloads(adapter, tracking, assigned=self.pre_assigns_external_executor_id)
         lines = self._lines = LogLines(adapter.service.executor)
         self._metrics = Metrics(adapter.service.executor, self.team_name)
-        self._reports = Reports(self, adapter, tracking, lines)
+        waits = self._waits = WaitLines(lines)
+        self._reports = Reports(self, adapter, tracking, lines=lines, waits=waits, metrics=self._metrics)
         self._adoption = Adoption(self, adapter, self.workloads, tracking, lines)
         self._ownership = OwnershipCheck(self, adapter, tracking, lines)
         self._bridge: Bridge | None = None
@@ -126,6 +132,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._make_bridge(tuning, threshold * STALL_SHARE)
         bridge.start()
         self._bridge = bridge
+        self._reports.examine = bridge.examine if tuning.container_log_lines else None
         if adapter.check_health_on_startup:
             try:
                 check_health(bridge, adapter.service, tuning.connect_timeout + tuning.read_timeout)
@@ -144,6 +151,9 @@ class AsyncExecutor(compat.VersionedExecutor):
             stall_timeout=stall_timeout,
             render_in_thread=self.workloads.overridden,
             endpoint=endpoint_of(self),
+            last_words=LastWordsReader(
+                self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
+            ).open,
         )
 
     def end(self) -> None:
@@ -171,6 +181,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             log.info(
                 self.adapter.service.event("ended"), in_time=in_time, containers_left=len(self.tracking.launches)
             )
+            self._waits.collect(all_of_them=True)
             self._lines.write(budget=0.5)
         except Exception:
             log.exception(self.adapter.service.event("end.failed"))
@@ -188,12 +199,14 @@ class AsyncExecutor(compat.VersionedExecutor):
             try:
                 refusal = compat.unsupported(workload)
                 if refusal is not None:
+                    self._metrics.failed(Ending.REFUSED)
                     self.fail(key, refusal)
                     continue
                 launch, subject = workloads.new_launch(key, workload, queued_at)
                 tracking.add(key, launch, subject)
                 bridge.submit(launch)
             except Exception as error:  # noqa: BLE001 - it is about this workload alone
+                self._metrics.failed(Ending.REFUSED)
                 self.fail(key, f"The workload could not be taken: {in_words(error)}")
 
     def sync(self) -> None:
@@ -206,8 +219,9 @@ class AsyncExecutor(compat.VersionedExecutor):
                 self._lines.add("warning", "event_log.given_up", entries=given_up)
             bridge.drain(self._reports.apply)
             self._adoption.hand_over(bridge)
+            self._waits.collect()
             self._lines.write()
-            self._metrics.emit(bridge.statistics)
+            self._metrics.emit(bridge.statistics, bridge.meters.samples)
         except Exception as error:  # noqa: BLE001 - would end the scheduler
             log_exception(self.adapter.service.event("sync.failed"), error)
         try:
@@ -327,7 +341,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Take over the launches of a scheduler that is gone; return the task instances that cannot be."""
         if not tis or self._bridge is None or self._ended or not self.adapter.tuning.adopt_task_instances:
             return tis
-        with self._metrics.timer("adopt_task_instances.duration"):
+        with self._metrics.timer(ADOPTION_DURATION):
             return self._adoption.adopt(tis)
 
     # --- what people look at ---------------------------------------------------------------------------------
@@ -362,9 +376,19 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Return the engine's latest statistics; None before ``start()``."""
         return self._bridge.statistics() if self._bridge is not None else None
 
+    def get_streaming_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[Iterator[str]]]:
+        """
+        Return lines about the container of a running task instance, and the container's own last lines.
+
+        Airflow 3.4 calls this, in the api-server, unstarted.
+        """
+        about, lines = task_log(self.adapter, ti, try_number)
+        return about, [(line for line in lines)] if lines else []
+
     def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
-        """Return a line about the container of a running task instance. Called in the api-server, unstarted."""
-        return task_log(self.adapter, ti, try_number), []
+        """Return the same, for Airflow 3.1 to 3.3, which cut a text into lines themselves."""
+        about, streams = self.get_streaming_task_log(ti, try_number)
+        return about, ["\n".join(lines) for lines in streams]
 
     @staticmethod
     def get_cli_commands() -> list[GroupCommand]:

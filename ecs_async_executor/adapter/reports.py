@@ -7,14 +7,28 @@ and every statement can be followed by SystemExit, after which the same report i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
+from uuid import UUID
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
+from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.service import ServiceAdapter
-from ecs_async_executor.adapter.telemetry import LogLines
-from ecs_async_executor.adapter.tracking import Tracking
+from ecs_async_executor.adapter.telemetry import LogLines, WaitLines
+from ecs_async_executor.adapter.tracking import KnownLaunch, Tracking
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Rejected
-from ecs_async_executor.core.messages import Finished, HeldUp, Launched, Notice, Report, Unfollowed
+from ecs_async_executor.core.hints import hint
+from ecs_async_executor.core.messages import (
+    Finished,
+    HeldUp,
+    LastWords,
+    Launched,
+    Notice,
+    PostMortem,
+    Report,
+    Unfollowed,
+)
 from ecs_async_executor.services.redaction import redacted
 
 
@@ -23,16 +37,27 @@ class Reports:
     Applies reports to an executor.
 
     :ivar applying: the key whose outcome is being set: a change of its state is the executor's own
+    :ivar examine: has the last lines of a failed container read; None: nobody reads them
     """
 
     def __init__(
-        self, executor: VersionedExecutor, adapter: ServiceAdapter, tracking: Tracking, lines: LogLines
+        self,
+        executor: VersionedExecutor,
+        adapter: ServiceAdapter,
+        tracking: Tracking,
+        *,
+        lines: LogLines,
+        waits: WaitLines,
+        metrics: Metrics,
     ) -> None:
         self._executor = executor
         self._adapter = adapter
         self._tracking = tracking
         self._lines = lines
+        self._waits = waits
+        self._metrics = metrics
         self.applying: Key | None = None
+        self.examine: Callable[[PostMortem], None] | None = None
 
     def apply(self, report: Report) -> None:
         """Apply a report, at most once per launch and to no other launch of its key; raise nothing."""
@@ -46,13 +71,17 @@ class Reports:
 
     def _apply(self, report: Report) -> None:
         key: Key = report.key
+        if isinstance(report, LastWords):  # its launch has ended some time ago
+            event = f"{self._adapter.service.name.lower()} container output"
+            self._executor.log_task_event(event=event, extra=report.text, ti_key=key)
+            return
         tracking = self._tracking
         tracked = tracking.launches.get(key)
         if tracked is None or tracked.launch_id != report.launch_id:
             return
         executor = self._executor
         if isinstance(report, Finished):
-            self._explain(report)
+            self._explain(report, tracked)
             self.applying = key
             try:
                 if report.success:
@@ -63,13 +92,15 @@ class Reports:
                 self.applying = None
             # Last: a SystemExit before this has the report applied again, to the same effect.
             tracking.forget(key)
+            if not report.success:
+                self._metrics.failed(report.ending or Ending.LOST)
         elif isinstance(report, Launched):
             tracking.has_container(report.launch_id)
             executor.running_state(key, report.handle_id)
         elif isinstance(report, Notice):
             if report.unlaunched:
                 tracking.waits_for_capacity(report.launch_id)
-            self._lines.add("warning", "notice", key=str(key), about=report.event, text=report.text)
+            self._waits.add(report)
             executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
         elif isinstance(report, HeldUp):
             if report.over:
@@ -82,7 +113,7 @@ class Reports:
             executor.running.discard(key)
             tracking.forget(key)
 
-    def _explain(self, report: Finished) -> None:
+    def _explain(self, report: Finished, tracked: KnownLaunch) -> None:
         """Put a failure into the log, and into Airflow's event log; raise nothing."""
         if report.success:
             return
@@ -101,11 +132,30 @@ class Reports:
             event = "container failure" if report.handle_id else self._adapter.launch_failure
             self._executor.log_task_event(
                 event=f"{self._adapter.service.name.lower()} {event}",
-                extra=report.reason or "",
+                extra=_with_hint(report),
                 ti_key=cast("Key", report.key),
             )
+            if self.examine is not None and report.handle_id and isinstance(tracked.subject, UUID):
+                self.examine(_post_mortem(report, report.handle_id, tracked.log_path))
         except Exception as error:  # noqa: BLE001 - the outcome matters more than its explanation
             self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
+
+
+def _with_hint(report: Finished) -> str:
+    said = hint(report.ending, report.exit_code, report.reason)
+    return "\n".join(one for one in (report.reason, said) if one)
+
+
+def _post_mortem(report: Finished, handle_id: str, log_path: str | None) -> PostMortem:
+    return PostMortem(
+        report.launch_id,
+        report.key,
+        handle_id,
+        report.ending,
+        reason=report.reason or "",
+        exit_code=report.exit_code,
+        log_path=log_path,
+    )
 
 
 def in_words(error: BaseException) -> str:

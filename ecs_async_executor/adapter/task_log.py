@@ -1,56 +1,149 @@
 """
-The container's status at the head of a running task's log.
+The log of a running task: its container's status, and the last lines that the container has printed.
 
-May import ``core``, ``engine.daemons`` and the service-free adapter. It runs in Airflow's api-server, on an
-executor that is never started: no bridge, no engine, one client per question.
+May import ``core``, ``services`` and the service-free adapter. It runs in Airflow's api-server, on an executor
+that is never started: no bridge, no engine. Every problem becomes a line; nothing here raises.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeVar
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
 
+import anyio
+
+from ecs_async_executor.adapter import looking
+from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Observation, Seen
-from ecs_async_executor.engine.daemons import DaemonThreads
-
-T = TypeVar("T")
+from ecs_async_executor.services import blocking, links
+from ecs_async_executor.services.details import ContainerDetails
+from ecs_async_executor.services.logs import LogReader, LogStream, NoLog, nothing_printed
+from ecs_async_executor.services.redaction import redacted
 
 TASK_LOG_TIMEOUT = 5.0
-"""Seconds that the reader of a log waits for the container's status."""
-SYNCHRONOUS_SECONDS = 1.0
-"""More than the timeout: Airflow's connection is read synchronously, which no timeout of the loop ends."""
+"""Seconds that the reader of a log waits for the container's status and lines."""
+KEPT_FOR: Final = 3.0
+"""Seconds for which others are shown the same: the UI asks again after so long, for each viewer."""
+KEPT_AFTER_SILENCE: Final = 15.0
+"""Seconds for which "no answer" is shown: each question would keep a thread of the api-server for the timeout."""
+_MARGIN: Final = 0.5
+_NO_ANSWER: Final = "no answer within {:g} s"
+_SOURCE_LENGTH: Final = 2000
 
 
-def task_log(adapter: ServiceAdapter, ti: Any, try_number: int) -> list[str]:
+@dataclass
+class _Shown:
+    """What is shown of a container: lines about it, and its own lines."""
+
+    sources: list[str] = field(default_factory=list)
+    lines: Sequence[str] = ()
+    silent: bool = False
+
+    def say(self, line: str) -> None:
+        self.sources.append(redacted(line, _SOURCE_LENGTH))
+
+
+def task_log(adapter: ServiceAdapter, ti: Any, try_number: int) -> tuple[list[str], Sequence[str]]:
     """
-    Return a line about the container of a running task instance; none if no container is known. Raise nothing.
+    Return lines about the container of a running task instance, and the container's own last lines. Raise nothing.
 
     :param try_number: the try whose log is read
     """
-    name = adapter.service.name
     try:
         external_id = ti.external_executor_id
         handle_id = adapter.handle_id(external_id) if external_id else None
         if handle_id is None or ti.try_number != try_number:
-            return []
-        return [f"{name} container {handle_id}: {_status(_observe(adapter, handle_id))}"]
+            return [], []
+        shown = run_bounded(partial(_shared_look, adapter, handle_id), TASK_LOG_TIMEOUT + _MARGIN)
     except Exception as error:  # noqa: BLE001 - it is a line of a log
-        return [f"The status of the {name} container could not be read: {in_words(error)}"]
+        why = _NO_ANSWER.format(TASK_LOG_TIMEOUT) if isinstance(error, TimeoutError) else in_words(error)
+        return [f"The status of the {adapter.service.name} container could not be read: {why}"], []
+    return list(shown.sources), shown.lines
 
 
-def _observe(adapter: ServiceAdapter, handle_id: str) -> Observation:
-    async def observe() -> Observation:
-        backend = adapter.make_backend()
-        async with backend.open():
-            return (await backend.describe(backend.scope_of(handle_id), [handle_id]))[0]
+async def _shared_look(adapter: ServiceAdapter, handle_id: str) -> _Shown:
+    return await looking.of_running_loop().ask(
+        (adapter, handle_id),
+        partial(_look, adapter, handle_id),
+        lambda shown: KEPT_AFTER_SILENCE if shown.silent else KEPT_FOR,
+    )
 
-    return run_bounded(observe, TASK_LOG_TIMEOUT)
+
+async def _look(adapter: ServiceAdapter, handle_id: str) -> _Shown:
+    """Return what there is to show; what is missing is a line that says why."""
+    name = adapter.service.name
+    shown = _Shown()
+    failed = f"The status of the {name} container could not be read"
+    try:
+        with anyio.fail_after(TASK_LOG_TIMEOUT):
+            lines = await blocking.call(
+                ("settings", adapter), "settings", TASK_LOG_TIMEOUT, partial(_prepared, adapter)
+            )
+            async with looking.of_running_loop().clients(adapter) as (inspector, reader):
+                details = await inspector.details(handle_id)
+                status = "not known to the service (any more)"
+                if details is not None:
+                    status = _status(details.observation)
+                container = f"{name} container {handle_id}: {status}"
+                shown.say(container)
+                failed = "The log of the container could not be read"
+                found = await inspector.log_streams(handle_id) if details is None else details.containers
+                main = next((one for one in reversed(found) if one.runs_airflow), None)
+                if main is not None and main.stream is not None:
+                    shown.sources[0] = f"{redacted(container, _SOURCE_LENGTH)}. Its log: {_link(main.stream)}"
+                for other in found:
+                    if other is not main:
+                        shown.say(_about(other))
+                if lines and main is not None:
+                    await _add_lines(shown, reader, main, lines)
+    except TimeoutError:
+        shown.silent = True
+        shown.say(f"{failed}: {_NO_ANSWER.format(TASK_LOG_TIMEOUT)}")
+    except Exception as error:  # noqa: BLE001 - it is a line of a log
+        shown.say(f"{failed}: {in_words(error)}")
+    return shown
+
+
+def _prepared(adapter: ServiceAdapter) -> int:
+    """
+    Return how many lines of the container are shown.
+
+    This can take long: the settings may be in a secrets backend, and the SDK takes a second to import.
+    """
+    importlib.import_module("aiobotocore.session")
+    lines = adapter.tuning.task_log_lines
+    return 0 if lines and _airflow_reads_cloudwatch() else lines
+
+
+def _airflow_reads_cloudwatch() -> bool:
+    """Return whether Airflow's own remote logging shows what is in CloudWatch Logs: everything would be twice."""
+    from airflow.configuration import conf
+
+    folder = conf.get("logging", "remote_base_log_folder", fallback="") or ""
+    return conf.getboolean("logging", "remote_logging", fallback=False) and folder.startswith("cloudwatch://")
+
+
+async def _add_lines(shown: _Shown, reader: LogReader, container: ContainerDetails, lines: int) -> None:
+    if container.stream is None:
+        shown.say(f"The output of the container is not shown: {container.no_stream}")
+        return
+    try:
+        shown.lines = await reader.read(container.stream, lines)
+    except NoLog as problem:
+        shown.say(f"The output of the container is not shown: {problem}")
+        return
+    if not shown.lines:
+        shown.say(f"There is no output to show: {nothing_printed(container.stream)}")
+    elif len(shown.lines) == lines:
+        shown.say(f"Shown are the last {lines} lines of the container (option task_log_lines)")
+
+
+# --- in words -----------------------------------------------------------------------------------------------
 
 
 def _status(observation: Observation) -> str:
@@ -66,27 +159,17 @@ def _status(observation: Observation) -> str:
     return ", ".join(parts)
 
 
-def run_bounded(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
-    """
-    Run a coroutine function on a loop of its own, in a thread that is left behind if it takes too long.
+def _about(container: ContainerDetails) -> str:
+    """Return a line about a container that is not the one whose lines are shown."""
+    of = f" of attempt {container.attempt}" if container.attempt is not None else ""
+    ends = [container.status]
+    if container.exit_code is not None:
+        ends.append(f"exit code {container.exit_code}")
+    ends.append(container.reason)
+    said = ", ".join(one for one in ends if one)
+    where = f"Its log: {_link(container.stream)}" if container.stream is not None else ""
+    return f"Container {container.name}{of}: {said}. {where}".rstrip(". ")
 
-    :param timeout: seconds
-    :raises TimeoutError: if it takes longer
-    """
-    outcome: Future[T] = Future()
 
-    async def bounded() -> T:
-        asyncio.get_running_loop().set_default_executor(DaemonThreads())
-        return await asyncio.wait_for(work(), timeout)
-
-    def run() -> None:
-        try:
-            outcome.set_result(asyncio.run(bounded()))
-        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="ecs-async-look", daemon=True).start()
-    try:
-        return outcome.result(timeout + SYNCHRONOUS_SECONDS)
-    except (FutureTimeoutError, asyncio.TimeoutError):
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
+def _link(stream: LogStream) -> str:
+    return links.log_stream(stream.region, stream.group, stream.name)

@@ -1,7 +1,7 @@
 """
-What the scheduler's thread says about the executor: log lines and metrics.
+What the scheduler's thread says in the log.
 
-May import ``engine`` (for its statistics) and ``compat``. Draining the outbox must make no system call: it only
+May import ``core``. Draining the outbox must make no system call: it only
 collects log lines, and :meth:`LogLines.write` writes them afterwards, some at a time.
 """
 
@@ -11,20 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from ecs_async_executor.adapter.compat import stats
-from ecs_async_executor.engine.statistics import Statistics
+from ecs_async_executor.core.messages import Notice
 
 log = structlog.get_logger(__name__)
 
-METRICS_INTERVAL = 5.0
-"""Seconds."""
 LINES_KEPT = 10_000
 WRITING_BUDGET = 0.001
 """Seconds of one ``sync()``."""
+FIRST_WAIT_SECONDS = 1.0
+"""A gate that closes is told to all its launches, and it takes some heartbeats until the reports are applied."""
+WAITS_INTERVAL = 60.0
+WAITS_KEPT = 256
 
 
 def log_exception(event: str, error: Exception) -> None:
@@ -76,50 +78,64 @@ class LogLines:
         getattr(log, level)(f"{self._prefix}.{event}", **values)
 
 
-class Metrics:
+class WaitLines:
     """
-    The executor's metrics, from the engine's statistics, every ``METRICS_INTERVAL``.
+    What launches wait for, in the log: one line per reason and placement with their number, not one per launch.
 
-    :param prefix: what their names begin with
-    :param team_name: becomes a tag
+    A line is written a moment after the first launch begins to wait, and then once a minute while more of them do.
+
+    :param lines: where the lines go
+    :param monotonic: the clock, in seconds
     """
 
-    def __init__(
-        self, prefix: str, team_name: str | None, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._prefix = prefix
-        self._tags = {"team_name": team_name} if team_name else None
+    def __init__(self, lines: LogLines, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._lines = lines
         self._monotonic = monotonic
-        self._due = 0.0
-        self._last = Statistics()
+        self._waits: dict[tuple[str, str | None], _Wait] = {}
 
-    def timer(self, name: str) -> Any:
-        """Return a context manager that times its block."""
-        return stats.timer(f"{self._prefix}.{name}", tags=self._tags)
+    def add(self, notice: Notice) -> None:
+        """Count a launch that has begun to wait."""
+        about = notice.about, notice.placement
+        wait = self._waits.get(about)
+        if wait is None:
+            if len(self._waits) >= WAITS_KEPT:
+                self._write(*next(iter(self._waits.items())))
+                del self._waits[next(iter(self._waits))]
+            wait = self._waits[about] = _Wait(self._monotonic() + FIRST_WAIT_SECONDS)
+        wait.launches += 1
+        wait.latest = notice
 
-    def emit(self, statistics: Callable[[], Statistics]) -> None:
-        """Send the metrics if they are due."""
-        now = self._monotonic()
-        if now < self._due:
+    def collect(self, *, all_of_them: bool = False) -> None:
+        """Add the lines that are due to the log lines."""
+        if not self._waits:
             return
-        self._due = now + METRICS_INTERVAL
-        last, current = self._last, statistics()
-        self._last = current
-        for name, total, before in (
-            ("launches", current.launches, last.launches),
-            ("throttles", current.throttles, last.throttles),
-            ("engine_restarts", current.restarts, last.restarts),
-        ):
-            if total > before:
-                stats.incr(f"{self._prefix}.{name}", total - before, tags=self._tags)
-        for name, value in (
-            ("pending", current.pending),
-            ("active", current.active),
-            ("oldest_unlaunched", current.oldest_pending_age),
-            ("loop_lag", current.loop_lag),
-        ):
-            stats.gauge(f"{self._prefix}.{name}", value, tags=self._tags)
-        if current.hook_hangs or last.hook_hangs:
-            stats.gauge(f"{self._prefix}.hook_hangs", current.hook_hangs, tags=self._tags)
-        if current.api_latency_p50 is not None:
-            stats.timing(f"{self._prefix}.api.latency", current.api_latency_p50 * 1000, tags=self._tags)
+        now = self._monotonic()
+        for about, wait in list(self._waits.items()):
+            if now < wait.due and not all_of_them:
+                continue
+            if not wait.launches:
+                del self._waits[about]
+                continue
+            self._write(about, wait)
+            self._waits[about] = _Wait(now + WAITS_INTERVAL)
+
+    def _write(self, about: tuple[str, str | None], wait: _Wait) -> None:
+        notice = wait.latest
+        if notice is None:
+            return
+        self._lines.add(
+            "warning",
+            "notice",
+            about=notice.event,
+            launches=wait.launches,
+            placement=about[1],
+            latest=str(notice.key),
+            text=notice.text,
+        )
+
+
+@dataclass(slots=True)
+class _Wait:
+    due: float
+    launches: int = 0
+    latest: Notice | None = None

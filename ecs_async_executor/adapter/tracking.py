@@ -32,11 +32,13 @@ class KnownLaunch(msgspec.Struct, frozen=True, gc=False):
 
     :param subject: id of the task instance or callback: one key can come to mean another try
     :param queued_at: wall-clock seconds; after a deferral the same task instance is queued again
+    :param log_path: where Airflow keeps the log of the try, below its log folder; None if that is not known
     """
 
     launch_id: str
     subject: object
     queued_at: float
+    log_path: str | None = None
 
 
 class Tracking:
@@ -67,7 +69,8 @@ class Tracking:
         """Track a launch, in place of any earlier one of its key, before it is handed to the engine."""
         if key in self.launches:
             self.forget(key)
-        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at)
+        log_path = getattr(launch.workload, "log_path", None)  # the engine drops the workload once it has started
+        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at, log_path)
         self.unlaunched.add(launch.launch_id)
 
     def stage(self, key: Key, adopt: Adopt, subject: object, *, committed: bool) -> None:
@@ -77,7 +80,8 @@ class Tracking:
             self.uncommitted.add(key)
         self.staged[key] = adopt  # before it is tracked: a tracked launch that is not staged is the engine's
         launch = adopt.launch
-        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at)
+        log_path = getattr(launch.workload, "log_path", None)
+        self.launches[key] = KnownLaunch(launch.launch_id, subject, launch.queued_at, log_path)
         if launch.started_by == launch.launch_id:
             self.spend(launch.launch_id)
         if adopt.state is AirflowState.QUEUED:

@@ -39,11 +39,13 @@ class AdoptedWorkload(msgspec.Struct, frozen=True, gc=False):
     Its request only says where the container is.
 
     :param workload: the rebuilt workload, without a JWT, where an overridden hook may read it from the command
+    :param log_path: where Airflow keeps the log of the try, below its log folder; None if that is not known
     """
 
     queue: str | None
     executor_config: Any
     workload: Any = None
+    log_path: str | None = None
 
 
 class Workloads:

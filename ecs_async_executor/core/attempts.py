@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle
 from ecs_async_executor.core.containers import claim
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.events import (
     Barred,
@@ -56,7 +57,7 @@ def request(tracked: Tracked, phase: Unlaunched, event: Requested, now: float, _
 
 def cannot_render(tracked: Tracked, _: Waiting, event: Unrenderable, __: float, ___: Rules) -> list[Effect]:
     """Fail a launch whose workload makes no request."""
-    return fail(tracked, event.reason)
+    return fail(tracked, event.reason, Ending.REFUSED)
 
 
 def cannot_render_in_doubt(tracked: Tracked, _: InDoubt, __: Unrenderable, now: float, ___: Rules) -> list[Effect]:
@@ -107,7 +108,7 @@ def is_news_at_gate(tracked: Tracked, event: Barred, now: float, rules: Rules) -
 
 def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: Rules) -> list[Effect]:
     """Count the time at a closed gate, say why once, and give up when it has been too long."""
-    notices = request_waits(tracked, rules.service, event.kind, event.reason)
+    notices = request_waits(tracked, rules.service, event.kind, event.reason, event.placement)
     patience = _at_closed_gate(phase.patience, event, max(event.since, tracked.since))
     tracked.phase = phase = replace(phase, patience=patience)
     if isinstance(phase, InDoubt):
@@ -124,7 +125,7 @@ def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: R
         return [*notices, *look_instead(tracked, now)]  # the scheduler before us may have launched it
     what = "refused" if refused else "had no capacity for"
     why = f"{rules.service} {what} the container for {waited:.0f} s: {event.reason}"
-    return [*notices, *fail(tracked, why)]
+    return [*notices, *fail(tracked, why, Ending.REFUSED if refused else Ending.CAPACITY)]
 
 
 def _at_closed_gate(patience: Patience, event: Barred, begun: float) -> Patience:
@@ -186,7 +187,8 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     if decision is Verdict.FAIL and not maybe_sent:
         if _inherited(doubt):
             return [*notices, *look_instead(tracked, now, place=SearchPlace.of(phase.spec))]
-        return [*notices, *fail(tracked, f"{rules.service} refused to run the container: {error}")]
+        why = f"{rules.service} refused to run the container: {error}"
+        return [*notices, *fail(tracked, why, Ending.REFUSED)]
     if decision is Verdict.RESEND or maybe_sent:
         again_at = now + delay(error.kind, phase.patience.errors, event.jitter)
         return [*notices, *_unclear(tracked, phase, again_at, now, rules, final=decision is Verdict.FAIL)]
@@ -254,7 +256,8 @@ def _definitely_not(tracked: Tracked, phase: Sending, event: Refused, now: float
         waited = patience.refused.counted
         # Others of its placement may pass, so that the gate does not stay closed for that long.
         if waited >= rules.permanent_error_grace and doubt is None:
-            return fail(tracked, f"{rules.service} refused the container for {waited:.0f} s: {error}")
+            why = f"{rules.service} refused the container for {waited:.0f} s: {error}"
+            return fail(tracked, why, Ending.REFUSED)
     else:
         patience = replace(patience, refused=NOT_YET)
         waited = 0.0

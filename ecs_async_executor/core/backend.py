@@ -1,8 +1,8 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import ``errors`` only. The engine knows nothing else of a service. The values that every sweep makes for every
-container are msgspec structures, which cost an eighth of a frozen dataclass.
+May import ``endings`` and ``errors`` only. The engine knows nothing else of a service. The values that every sweep
+makes for every container are msgspec structures, which cost an eighth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
+
+from ecs_async_executor.core.endings import Ending
 
 
 class Handle(msgspec.Struct, frozen=True, gc=False):
@@ -117,8 +119,10 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stop_code: the service's code for the stop, or None
     :param by_hand: a person stopped it, or a limit that a person configured; no executor did
     :param created_at: wall-clock seconds, None if unknown
+    :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
+    :param ending: the kind of its end; None before it, and on success
     """
 
     handle: Handle
@@ -132,6 +136,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     created_at: float | None = None
     started_by: str | None = None
     unplaced: bool = False
+    stopped_at: float | None = None
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)

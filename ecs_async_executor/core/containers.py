@@ -11,6 +11,7 @@ import dataclasses
 from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Effect, Emit, Observed, SendStop, StopTargetMissing
 from ecs_async_executor.core.grace import NOT_YET, Grace
@@ -22,6 +23,7 @@ from ecs_async_executor.core.phases import (
     InDoubt,
     Located,
     Patience,
+    Phase,
     Revoked,
     Running,
     Sending,
@@ -139,9 +141,11 @@ def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
 
 def _failed(tracked: Tracked, observation: Observation, note: str = "") -> list[Effect]:
     status = f"The container stopped without an exit code (status {observation.status})"
+    unsaid = Ending.LOST if observation.exit_code is None else Ending.EXIT
     return fail(
         tracked,
         (observation.reason or status) + note,
+        observation.ending or unsaid,
         handle_id=_handle_id(tracked),
         exit_code=observation.exit_code,
         stop_code=observation.stop_code,
@@ -183,7 +187,9 @@ def _had_no_place(tracked: Tracked, phase: Starting, event: Observed, now: float
     limit = rules.capacity_timeout
     if limit is not None and waited >= limit:
         why = f"{rules.service} had no capacity for the container for {waited:.0f} s: {observation.reason}"
-        return [*notices, *fail(tracked, why, handle_id=phase.handle.id, stop_code=observation.stop_code)]
+        handle_id = phase.handle.id
+        ended = fail(tracked, why, Ending.CAPACITY, handle_id=handle_id, stop_code=observation.stop_code)
+        return [*notices, *ended]
     tracked.past += (observation.handle.id,)
     tracked.used += 1  # the number of its client token; the attempt stays the same
     not_before, patience = now + relaunch_delay(1, event.jitter), Patience(short=Grace(waited))
@@ -205,7 +211,7 @@ def _waits(tracked: Tracked, phase: Located, event: Observed, now: float, rules:
     if limit is not None and held.counted >= limit and isinstance(phase, Starting):
         why = f"{rules.service} let the container wait for {held.counted:.0f} s: {reason}"
         stop = SendStop(phase.handle, "It waited for too long")
-        return fail(tracked, why, handle_id=phase.handle.id, stop=stop)
+        return fail(tracked, why, Ending.CAPACITY, handle_id=phase.handle.id, stop=stop)
     if unplaced and held.counted < UNPLACED_SECONDS:
         return []
     return container_waits(tracked, rules.service, reason)
@@ -224,7 +230,7 @@ def _missing(tracked: Tracked, phase: Located, pause: float, now: float, rules: 
     told = "Airflow was told that it failed" if tracked.wanted else "Airflow no longer waits for it"
     stop = None if revoked else SendStop(handle, f"Its state could not be found out. {told}")
     why = f"{rules.service} {known} the container {handle.id} (MISSING for {grace:.0f} s)"
-    return fail(tracked, why, handle_id=handle.id, stop=stop)
+    return fail(tracked, why, Ending.LOST, handle_id=handle.id, stop=stop)
 
 
 def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:
@@ -235,12 +241,20 @@ def grace_for_missing(tracked: Tracked, phase: Located, rules: Rules) -> float:
 
 
 def stop_target_missing(
-    tracked: Tracked, phase: Located, _: StopTargetMissing, now: float, rules: Rules
+    tracked: Tracked, phase: Located, event: StopTargetMissing, now: float, rules: Rules
 ) -> list[Effect]:
-    """The service knows no such container to stop: no longer, or, right after its launch, not yet."""
-    seen = phase.confirmed if isinstance(phase, Running) else phase.seen
-    if not tracked.wanted and (seen or now - phase.since >= rules.missing_grace):
+    """
+    The service knows no such container to stop: no longer, not yet, or not for a moment.
+
+    It is the same bad answer as MISSING is to a sweep, so both count in one grace.
+    """
+    missing = phase.missing.answered(now, event.pause)
+    tracked.phase = replace(phase, missing=missing)
+    if not tracked.wanted and missing.counted >= grace_for_missing(tracked, phase, rules):
         return end(tracked)
-    if phase.missing.last_at is None:
-        tracked.phase = replace(phase, missing=phase.missing.answered(now, 0.0))
     return []
+
+
+def has_been_seen(phase: Phase) -> bool:
+    """Return whether the service has told of the launch's container."""
+    return phase.confirmed if isinstance(phase, Running) else isinstance(phase, Starting) and phase.seen

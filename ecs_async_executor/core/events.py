@@ -68,6 +68,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     :param since: when the gate closed for that
     :param refused_at: when a probe was last refused
     :param pause: seconds for which the gate held that probe back
+    :param placement: whose gate it is
     """
 
     kind: Kind
@@ -75,6 +76,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     since: float
     refused_at: float
     pause: float
+    placement: str | None = None
 
 
 class Because(enum.Enum):
@@ -113,7 +115,13 @@ class Observed(msgspec.Struct, frozen=True, gc=False):
 
 
 class StopTargetMissing(msgspec.Struct, frozen=True, gc=False):
-    """The service says that there is no such container to stop."""
+    """
+    The service says that there is no such container to stop.
+
+    :param pause: seconds that the stop was meant to wait since it was sent before
+    """
+
+    pause: float = 0.0
 
 
 class Checked(msgspec.Struct, frozen=True, gc=False):

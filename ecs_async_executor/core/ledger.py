@@ -13,6 +13,7 @@ from collections.abc import Hashable
 
 from ecs_async_executor.core import beginnings
 from ecs_async_executor.core.backend import Handle, Observation
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import (
     Demanded,
     Effect,
@@ -166,7 +167,7 @@ class Ledger:
         if tracked.number not in self.launches:
             return
         if not isinstance(phase, Ended):
-            report = Finished(launch.launch_id, launch.key, success=False, reason=reason)
+            report = Finished(launch.launch_id, launch.key, success=False, reason=reason, ending=Ending.LOST)
             phase = tracked.phase = Ended(report if tracked.wanted else None)
         self._finish(tracked, phase, now)
 

@@ -1,7 +1,7 @@
 """
 The messages that cross the bridge: commands into the loop thread, reports out of it.
 
-Imports nothing of ours. No message changes once it is made, so the two threads share no state.
+May import ``endings`` only. No message changes once it is made, so the two threads share no state.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import enum
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from ecs_async_executor.core.endings import Ending
 
 
 @dataclass(slots=True)  # frozen, it would cost five times as much to make, on the scheduler's thread
@@ -90,6 +92,26 @@ Command: TypeAlias = Launch | Adopt | Stop | Release
 
 
 @dataclass(frozen=True, slots=True)
+class PostMortem:
+    """
+    Command: read what the container of a launch that has failed printed last; nothing waits for it.
+
+    :param ending: the kind of its end
+    :param reason: why it failed, as a sentence for people
+    :param exit_code: of the Airflow container, if it exited
+    :param log_path: where Airflow keeps the log of this try, below its log folder; None if that is not known
+    """
+
+    launch_id: str
+    key: Hashable
+    handle_id: str
+    ending: Ending | None
+    reason: str
+    exit_code: int | None = None
+    log_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """Report: the launch has a container (it need not run yet)."""
 
@@ -108,6 +130,7 @@ class Finished:
     :param handle_id: the container, if there was one
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one
+    :param ending: the kind of a failure; None on success
     """
 
     launch_id: str
@@ -117,6 +140,7 @@ class Finished:
     handle_id: str | None = None
     exit_code: int | None = None
     stop_code: str | None = None
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +148,8 @@ class Notice:
     """
     Report: an entry for Airflow's event log.
 
+    :param about: what the reason is about, without what differs each time that it is given
+    :param placement: what the launch shares capacity and rights with, if that is known
     :param unlaunched: the launch has no container and cannot get one for now
     """
 
@@ -132,6 +158,8 @@ class Notice:
     event: str
     text: str
     unlaunched: bool = False
+    about: str = ""
+    placement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +188,17 @@ class Unfollowed:
     reason: str
 
 
-Report: TypeAlias = Launched | Finished | Notice | HeldUp | Unfollowed
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """
+    Report: what the container of a launch printed last, some time after the launch has failed.
+
+    :param text: an entry for Airflow's event log
+    """
+
+    launch_id: str
+    key: Hashable
+    text: str
+
+
+Report: TypeAlias = Launched | Finished | Notice | HeldUp | Unfollowed | LastWords

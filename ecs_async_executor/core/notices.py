@@ -12,7 +12,7 @@ import re
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Effect, Emit
 from ecs_async_executor.core.messages import Notice
-from ecs_async_executor.core.phases import Tracked
+from ecs_async_executor.core.phases import Sending, Starting, Tracked
 
 NOTICES_PER_CONTAINER = 8
 """A service whose reasons have no code could word each of them differently."""
@@ -36,11 +36,17 @@ def topic(how: str, reason: str) -> str:
     return f"{how}: {_DIGITS.sub('', _END_OF_CODE.split(reason, maxsplit=1)[0])}"
 
 
-def request_waits(tracked: Tracked, service: str, kind: Kind, reason: str) -> list[Effect]:
-    """Say once why a launch cannot get a container for now."""
+def request_waits(
+    tracked: Tracked, service: str, kind: Kind, reason: str, placement: str | None = None
+) -> list[Effect]:
+    """
+    Say once why a launch cannot get a container for now.
+
+    :param placement: whose gate is closed, if the launch waits at one
+    """
     how, what = _WAITS_FOR[kind]
     about = how if kind is Kind.AMBIGUOUS else topic(how, reason)
-    return _tell(tracked, about, f"The container waits: {service} {what}: {reason}", unlaunched=True)
+    return _tell(tracked, about, f"The container waits: {service} {what}: {reason}", placement, unlaunched=True)
 
 
 def container_waits(tracked: Tracked, service: str, reason: str) -> list[Effect]:
@@ -48,9 +54,24 @@ def container_waits(tracked: Tracked, service: str, reason: str) -> list[Effect]
     return _tell(tracked, topic("waits", reason), f"The container waits: {service}: {reason}", unlaunched=False)
 
 
-def _tell(tracked: Tracked, about: str, text: str, *, unlaunched: bool) -> list[Effect]:
+def _tell(
+    tracked: Tracked, about: str, text: str, placement: str | None = None, *, unlaunched: bool
+) -> list[Effect]:
     if not tracked.wanted or about in tracked.told or len(tracked.told) >= NOTICES_PER_CONTAINER:
         return []
     tracked.told += (about,)
-    launch = tracked.launch
-    return [Emit(Notice(launch.launch_id, launch.key, "container waits", text, unlaunched=unlaunched))]
+    launch, phase = tracked.launch, tracked.phase
+    if isinstance(phase, Sending):
+        placement = phase.spec.placement
+    elif isinstance(phase, Starting):
+        placement = phase.placement
+    notice = Notice(
+        launch.launch_id,
+        launch.key,
+        "container waits",
+        text,
+        unlaunched=unlaunched,
+        about=about,
+        placement=placement,
+    )
+    return [Emit(notice)]

@@ -8,7 +8,7 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -16,6 +16,8 @@ from ecs_async_executor.core.gates import Gate, Gates
 
 FORGOTTEN_AFTER = 60.0
 """Seconds without a launch at a closed gate after which the gate is forgotten: no probe would ever open it."""
+NEWS_FOR = 60.0
+"""Seconds for which it counts that a launch without a known placement has found no room."""
 REVIEW_INTERVAL = 1.0
 FORGET_INTERVAL = FORGOTTEN_AFTER / 4.0
 
@@ -29,6 +31,7 @@ class Placements:
         self._reviewed_at = -math.inf
         self._needed_at: dict[str, float] = {}
         self._forgot_at = -math.inf
+        self._full: dict[Hashable, tuple[str, float]] = {}
 
     def __len__(self) -> int:
         return len(self._gates)
@@ -43,7 +46,14 @@ class Placements:
         if gate.closed_since is None:
             return None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
-        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause)
+        return Barred(kind, gate.reason, since, gate.refused_at, gate.pause, placement)
+
+    def longest_waits(self, now: float) -> Mapping[Kind, float]:
+        """Return for how many seconds a gate has been closed, by the kind of its refusal: the longest of each."""
+        longest: dict[Kind, float] = {}
+        for _, barred in self.closed():
+            longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
+        return longest
 
     def closed(self) -> Iterator[tuple[str, Barred]]:
         """Yield each placement whose gate is closed, with the reason."""
@@ -63,6 +73,16 @@ class Placements:
         if gate.is_open or known is not kind:
             self._refusals[placement] = (kind, now)
         gate.refused(now, reason)
+
+    def found_no_room(self, route: Hashable, reason: str, now: float) -> None:
+        """Note that a container found no room whose placement is not known: only a new request tells it."""
+        self._full = {known: news for known, news in self._full.items() if now < news[1] + NEWS_FOR}
+        self._full[route] = (reason, now)
+
+    def take_news(self, route: Hashable, now: float) -> str | None:
+        """Return once why a container of a route has found no room, None if nothing new is known."""
+        reason, at = self._full.pop(route, ("", -math.inf))
+        return reason if now < at + NEWS_FOR else None
 
     def begins_review(self, now: float) -> bool:
         """Return whether to review the launches at closed gates now: once a second, while any gate is closed."""

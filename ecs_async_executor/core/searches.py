@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.containers import claim, observed
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import (
     Checked,
     Effect,
@@ -108,9 +109,11 @@ def _absent(tracked: Tracked, phase: Searching, *, launchable: bool, now: float,
             tracked,
             f"It is unknown whether {rules.service} started the container: no request to run it got a definite "
             "answer, and no container was found",
+            Ending.LOST,
         )
     was = phase.adopted.value
-    return fail(tracked, f"{rules.service} has no container of this task, which was {was} when its scheduler died")
+    why = f"{rules.service} has no container of this task, which was {was} when its scheduler died"
+    return fail(tracked, why, Ending.LOST)
 
 
 def _onward(tracked: Tracked, phase: Searching, now: float) -> list[Effect]:
@@ -186,7 +189,7 @@ def search_refused(
     what = "nothing said where to look" if event.place_unknown else f"{rules.service} refused to say so"
     why = f"It is unknown whether there is a container: {what} for {waited:.0f} s: {event.reason}"
     if not runs:
-        return fail(tracked, why)
+        return fail(tracked, why, Ending.LOST)
     # Airflow hears from a running one by itself, and fails it if it does not.
     if event.place_unknown:
         # User code of this process rarely mends itself, and the search would go on for ever.

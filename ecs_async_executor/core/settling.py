@@ -1,7 +1,7 @@
 """
 Where demand and phase meet: the one place that decides what becomes of a launch that Airflow no longer wants.
 
-May import ``events``, ``messages``, ``phases`` and ``policy``. Every change from one column of
+May import ``endings``, ``events``, ``messages``, ``phases`` and ``policy``. Every change from one column of
 the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
 
 =============  =======  ======================  ==============  ===================  =================
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import Demanded, Effect, Emit, Enqueue, Forget, Poll, Search, SendStop
 from ecs_async_executor.core.messages import AirflowState, Finished, Report
 from ecs_async_executor.core.phases import (
@@ -64,6 +65,7 @@ def end(tracked: Tracked, report: Report | None = None, stop: SendStop | None = 
 def fail(
     tracked: Tracked,
     reason: str,
+    ending: Ending,
     *,
     handle_id: str | None = None,
     exit_code: int | None = None,
@@ -86,6 +88,7 @@ def fail(
             handle_id=handle_id,
             exit_code=exit_code,
             stop_code=stop_code,
+            ending=ending,
         ),
         stop,
     )

@@ -22,6 +22,8 @@ class StopRequest:
 
     :param tries: that were not throttled
     :param refusals: of these, those with a definite no
+    :param gone: the service has told of the container, and does not know it at the latest try
+    :param delay: seconds that it was meant to wait before the next try
     """
 
     tracked: Tracked
@@ -29,6 +31,8 @@ class StopRequest:
     reason: str
     tries: int = 0
     refusals: int = 0
+    gone: bool = False
+    delay: float = 0.0
     not_before: float = 0.0
 
 
@@ -69,8 +73,8 @@ class Stops:
             self.add(request)
 
     def hopeful(self) -> bool:
-        """Return whether any stop is owed that has not been refused."""
-        return any(not request.refusals for request in self._owed())
+        """Return whether any stop is owed that has not been refused, of a container that is not gone."""
+        return any(not (request.refusals or request.gone) for request in self._owed())
 
     def handles(self) -> list[Handle]:
         """Return the containers that are owed a stop. Other threads may call it."""

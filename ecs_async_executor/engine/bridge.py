@@ -19,15 +19,17 @@ import structlog
 
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.messages import Command, Launch, Report, Stop
+from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
+from ecs_async_executor.engine.postmortems import Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import Counters, Statistics, shown
+from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
 
@@ -44,7 +46,8 @@ class Bridge:
     Run an engine on a thread of its own; talk to it through queues.
 
     All methods but those that say otherwise are for the scheduler's main thread, take microseconds, do no I/O and
-    raise nothing. ``ledger`` is for the loop thread and for tests.
+    raise nothing. ``ledger`` is for the loop thread and for tests. ``meters`` are the loop thread's; only their
+    ``samples`` may be taken by another.
 
     :param service: what is known of the service without asking it
     :param backend: makes the backend, on the loop thread, once per loop
@@ -54,6 +57,7 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
     :param endpoint: where to show what the engine does; None: nowhere
+    :param last_words: reads what failed containers printed last, on the loop thread
     :param monotonic: the clock, in seconds
     """
 
@@ -68,17 +72,20 @@ class Bridge:
         stall_timeout: float | None = None,
         render_in_thread: bool = False,
         endpoint: Endpoint | None = None,
+        last_words: Reading = unread,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
         self._render = render
         self._render_in_thread = render_in_thread
         self._endpoint = endpoint
+        self._last_words = last_words
         self._options = options = options_from(service, tuning, stall_timeout)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
         self._inbox: deque[Command | Check] = deque()
-        self._counters = Counters()
+        self._dead: deque[PostMortem] = deque()
+        self.meters = Meters()
         self._statistics = Statistics(launch_rate=options.launch_rate(""))
         self.ledger = Ledger(rules_from(service, tuning, max_attempts))
         self.loop_thread = LoopThread(
@@ -158,6 +165,10 @@ class Bridge:
         """Put a command into the inbox; it is read after the next :meth:`heartbeat`, or a second later."""
         self._inbox.append(command)
 
+    def examine(self, dead: PostMortem) -> None:
+        """Have the last lines of a container read some time after the next :meth:`heartbeat`, if ever."""
+        self._dead.append(dead)
+
     def drain(self, apply: Callable[[Report], None], budget: float = 0.002) -> int:
         """
         Apply waiting reports, for ``budget`` seconds at most.
@@ -202,7 +213,7 @@ class Bridge:
         if may_launch:
             self._heartbeats.heartbeat(now)
         self.loop_thread.look_after(now)
-        if self._inbox:
+        if self._inbox or self._dead:
             self.loop_thread.wake()
 
     def statistics(self) -> Statistics:
@@ -234,12 +245,14 @@ class Bridge:
             inbox=self._inbox,
             rendering=Rendering(self._render, in_thread=self._render_in_thread),
             options=self._options,
-            counters=self._counters,
+            meters=self.meters,
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),
             silences=lambda: self._heartbeats.silences,
             publish=self._publish,
             endpoint=self._endpoint,
             statistics=self.statistics,
+            dead=self._dead,
+            last_words=self._last_words,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

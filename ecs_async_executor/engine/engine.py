@@ -20,7 +20,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
-from ecs_async_executor.core.messages import Command
+from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
@@ -28,13 +28,15 @@ from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
 from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
 from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.postmortems import PostMortems, Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
 from ecs_async_executor.engine.session import Session
-from ecs_async_executor.engine.statistics import Counters, Statistics
+from ecs_async_executor.engine.statistics import Statistics
 from ecs_async_executor.engine.status import Endpoint, Status
 from ecs_async_executor.engine.status_server import StatusServer
 from ecs_async_executor.engine.stopping import Stopping
@@ -52,12 +54,14 @@ class Engine:
 
     :param inbox: commands, appended by other threads
     :param rendering: makes the requests of launches
-    :param counters: totals that outlive this engine
+    :param meters: what is counted and timed; they outlive this engine
     :param heartbeat_age: returns the seconds since the scheduler last called
     :param silences: returns how often the scheduler has called again after a silence
     :param publish: takes a snapshot each half second
     :param endpoint: where to show what the engine does; None: nowhere
     :param statistics: returns the latest snapshot, for that
+    :param dead: containers whose last lines are to be read, appended by other threads
+    :param last_words: reads the last lines of containers
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -65,6 +69,7 @@ class Engine:
 
     intake: Intake
     launching: Launching
+    postmortems: PostMortems
 
     def __init__(
         self,
@@ -74,12 +79,14 @@ class Engine:
         inbox: deque[Command | Check],
         rendering: Rendering,
         options: Options,
-        counters: Counters,
+        meters: Meters,
         heartbeat_age: Callable[[], float] = lambda: 0.0,
         silences: Callable[[], int] = lambda: 0,
         publish: Callable[[Statistics], None] = lambda _: None,
         endpoint: Endpoint | None = None,
         statistics: Callable[[], Statistics] = Statistics,
+        dead: deque[PostMortem] | None = None,
+        last_words: Reading = unread,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -90,14 +97,17 @@ class Engine:
         self._publish = publish
         self._endpoint = endpoint
         self._statistics = statistics
+        self._dead = deque() if dead is None else dead
+        self._last_words = last_words
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
         self._rendering = rendering
+        self._meters = meters
         self._silence = SilenceWatch(options.stall_timeout, heartbeat_age, silences)
         self._wakeups = Wakeups()
         self._dispatcher = Dispatcher(ledger, self._wakeups, event=event)
-        self._session = Session(backend, counters, event=event, resumed=self._dispatcher.wake_lanes)
+        self._session = Session(backend, meters, event=event, resumed=self._dispatcher.wake_lanes)
         self._placements = Placements()
         self._quiet = Wakeup()
         self._draining = False
@@ -108,6 +118,7 @@ class Engine:
     def wake(self) -> None:
         """Have the inbox read. Call it on the loop."""
         self.intake.wake()
+        self.postmortems.wake()
 
     def drain(self, stop_reason: str | None) -> None:
         """
@@ -121,6 +132,7 @@ class Engine:
         self._stop_all = stop_reason
         self.intake.wake()
         self.launching.drain()
+        self.postmortems.drain()
         self._quiet.set()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -137,7 +149,7 @@ class Engine:
             started()
             await self._drained()
             tasks.cancel_scope.cancel()
-        self._publish(pinging.snapshot())
+        pinging.ping()
 
     # --- inside ----------------------------------------------------------------------------------------------
 
@@ -180,6 +192,7 @@ class Engine:
             tasks=tasks,
             wakeup=wakeups.launching,
             answered=self._answered,
+            meters=self._meters,
             event=event,
         )
         describing = Describing(
@@ -192,7 +205,9 @@ class Engine:
             describing=describing,
             dispatcher=dispatcher,
             poll_interval=options.poll_interval,
+            wall=self._wall,
             random_source=self._random,
+            meters=self._meters,
             event=event,
         )
         searching = SearchLane(
@@ -224,6 +239,7 @@ class Engine:
             silence=self._silence,
             launching=self.launching,
             rendering=self._rendering,
+            meters=self._meters,
             publish=self._publish,
             event=self._event,
         )
@@ -238,6 +254,14 @@ class Engine:
                 wall=self._wall,
             )
             lanes.append(("status", StatusServer(self._endpoint, status, event).run))
+        self.postmortems = PostMortems(
+            waiting=self._dead,
+            reading=self._last_words,
+            outbox=ledger.outbox,
+            wakeup=wakeups.postmortems,
+            meters=self._meters,
+            event=event,
+        )
         return pinging, [
             *lanes,
             ("intake", self.intake.run),
@@ -247,6 +271,7 @@ class Engine:
             ("searching", searching.run),
             ("stopping", stopping.run),
             ("pinging", pinging.run),
+            ("postmortems", self.postmortems.run),
         ]
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch
@@ -105,7 +106,8 @@ class Intake:
             if tracked is not None:
                 self._ledger.abandon(tracked, reason, anyio.current_time())
             elif isinstance(launch, Launch):
-                self._ledger.outbox.append(Finished(launch.launch_id, launch.key, success=False, reason=reason))
+                failed = Finished(launch.launch_id, launch.key, success=False, reason=reason, ending=Ending.LOST)
+                self._ledger.outbox.append(failed)
 
     async def _check(self, check: Check) -> None:
         if not check.answer.set_running_or_notify_cancel():

@@ -1,7 +1,7 @@
 """
 The lane that launches: the most urgent launch that may be sent is rendered, sent, and its answer taken in.
 
-May import ``core``, ``dispatcher``, ``intake``, ``options``, ``rendering``, ``session``, ``wakeup``,
+May import ``core``, ``dispatcher``, ``intake``, ``meters``, ``options``, ``rendering``, ``session``, ``wakeup``,
 anyio and structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials
 work, a request may be in flight, the gate of the placement lets it pass and the rate has room for it.
 """
@@ -32,6 +32,7 @@ from ecs_async_executor.core.events import (
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.metrics import LAUNCH_DURATION
 from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.queue import LaunchQueue
@@ -39,6 +40,7 @@ from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.core.stops import StopRequest
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
 from ecs_async_executor.engine.intake import Intake
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.session import Session
@@ -85,6 +87,7 @@ class Launching:
         tasks: TaskGroup,
         wakeup: Wakeup,
         answered: Callable[[], None],
+        meters: Meters,
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
@@ -101,6 +104,7 @@ class Launching:
         self._tasks = tasks
         self._wakeup = wakeup
         self._answered = answered
+        self._meters = meters
         self._event = event
         self._buckets: set[str] = set()
         self._draining = False
@@ -231,6 +235,10 @@ class Launching:
         queues.learn_route(tracked, spec.placement, spec.bucket)
         self._buckets.add(spec.bucket)
         gate = self._placements.gate(spec.placement)
+        full = self._placements.take_news(tracked.launch.route, now)
+        if full is not None and gate.is_open:
+            log.warning(self._event("gate.closed"), placement=spec.placement, reason=full)
+            self._placements.refused(spec.placement, gate, Kind.CAPACITY, full, now)
         if (
             self._draining
             or self._silence.notices()
@@ -314,7 +322,10 @@ class Launching:
         if isinstance(tracked.phase, Ended):
             # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
             self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
-        self._dispatcher.dispatch(tracked, Replied(observation), anyio.current_time())
+        now = anyio.current_time()
+        if not tracked.past:
+            self._meters.time(LAUNCH_DURATION, now - tracked.since)
+        self._dispatcher.dispatch(tracked, Replied(observation), now)
 
     def _refused(
         self, tracked: Tracked, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool

@@ -1,20 +1,24 @@
 """
 The lane that looks at the engine itself: each half second it publishes a snapshot, a sign that the loop lives.
 
-May import ``core``, ``launching``, ``rendering``, ``session``, ``stacks``, ``statistics``, anyio and structlog.
+May import ``core``, ``launching``, ``meters``, ``rendering``, ``session``, ``stacks``, ``statistics``, anyio and
+structlog.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
 import structlog
 
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.rendering import Rendering, UserCode
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.stacks import stack_of
@@ -23,6 +27,7 @@ from ecs_async_executor.engine.statistics import SILENT, Statistics, backlog_of
 log = structlog.get_logger(__name__)
 
 INTERVAL = 0.5
+WORK_INTERVAL = 60.0
 
 
 class Pinging:
@@ -42,6 +47,7 @@ class Pinging:
         silence: SilenceWatch,
         launching: Launching,
         rendering: Rendering,
+        meters: Meters,
         publish: Callable[[Statistics], None],
         event: Callable[[str], str],
     ) -> None:
@@ -51,10 +57,13 @@ class Pinging:
         self._silence = silence
         self._launching = launching
         self._rendering = rendering
+        self._meters = meters
         self._publish = publish
         self._event = event
         self._told: UserCode | None = None
         self._lag = 0.0
+        self._told_of_work_at = -math.inf
+        self._throttles_told = 0
 
     async def run(self) -> None:
         """Publish a snapshot each half second, and measure how late the loop serves its timers."""
@@ -67,7 +76,36 @@ class Pinging:
                 self._launching.wake()
             self._launching.forget_gates(anyio.current_time())
             self._tell_of_user_code(anyio.current_time())
-            self._publish(self.snapshot())
+            self._tell_of_work(self.ping(), anyio.current_time())
+
+    def ping(self) -> Statistics:
+        """Publish a snapshot, and hand over what was timed since the one before."""
+        self._meters.end_window()
+        statistics = self.snapshot()
+        self._publish(statistics)
+        return statistics
+
+    def _tell_of_work(self, statistics: Statistics, now: float) -> None:
+        """Log, once a minute, what there is to do; nothing while there is nothing."""
+        figures = {
+            "pending": statistics.pending,
+            "launching": statistics.launching,
+            "searching": statistics.searching,
+            "active": statistics.active,
+            "stopping": statistics.stopping,
+        }
+        if now < self._told_of_work_at + WORK_INTERVAL or not any(figures.values()):
+            return
+        log.info(
+            self._event("work"),
+            **figures,
+            launch_rate=round(statistics.launch_rate, 1),
+            throttled=statistics.throttles - self._throttles_told,
+            closed_gates=statistics.closed_gates,
+            oldest_unlaunched=round(statistics.oldest_pending_age, 1),
+            paused=statistics.paused,
+        )
+        self._told_of_work_at, self._throttles_told = now, statistics.throttles
 
     def _tell_of_user_code(self, now: float) -> None:
         """Log, once per call, that user code hangs, and that it has returned."""
@@ -98,7 +136,7 @@ class Pinging:
         if paused is None and self._silence.is_silent():
             paused = SILENT
         p50, p95 = session.latencies()
-        counters = session.counters
+        meters, waits = self._meters, self._placements.longest_waits(now)
         return Statistics(
             pending=backlog.waiting + backlog.in_doubt,
             launching=backlog.sending,
@@ -110,13 +148,16 @@ class Pinging:
             launch_rate=self._launching.rate(),
             paused=paused,
             closed_gates=len(self._placements),
-            launches=counters.launches,
-            throttles=counters.throttles,
-            api_calls=counters.api_calls,
-            api_errors=counters.api_errors,
+            capacity_wait=waits.get(Kind.CAPACITY, 0.0),
+            refused_wait=waits.get(Kind.REFUSED, 0.0),
+            launches=meters.launches,
+            throttles=meters.throttles,
+            api_calls=meters.api_calls,
+            api_errors=meters.api_errors,
             api_latency_p50=p50,
             api_latency_p95=p95,
             loop_lag=self._lag,
             hook_hangs=now - hanging.since if hanging is not None else 0.0,
             outbox=len(ledger.outbox),
+            counts=meters.counts(),
         )

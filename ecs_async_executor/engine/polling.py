@@ -1,7 +1,7 @@
 """
 The lanes that poll: describe every container again and again, and the young ones more often.
 
-May import ``core``, ``describing``, ``dispatcher``, anyio and structlog.
+May import ``core``, ``describing``, ``dispatcher``, ``meters``, anyio and structlog.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.containers import grace_for_missing, is_news
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import Limiter, PollPacer
-from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Located, Running, Starting, Tracked
+from ecs_async_executor.core.metrics import DETECTION_DURATION, START_DURATION
+from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Ended, Located, Running, Starting, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.dispatcher import Dispatcher
+from ecs_async_executor.engine.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Polling:
 
     :param placements: learn of containers that found no room
     :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
+    :param wall: the wall clock, to compare with the service's
     :param random_source: the jitter of relaunches
     :param event: makes the full name of a log event
     """
@@ -59,7 +62,9 @@ class Polling:
         describing: Describing,
         dispatcher: Dispatcher,
         poll_interval: float,
+        wall: Callable[[], float],
         random_source: random.Random,
+        meters: Meters,
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
@@ -68,7 +73,9 @@ class Polling:
         self._describing = describing
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
+        self._wall = wall
         self._random = random_source
+        self._meters = meters
         self._event = event
         self._pacer = PollPacer(poll_interval)
         self._young_pacer = PollPacer(poll_interval, share=YOUNG_SHARE)
@@ -153,12 +160,22 @@ class Polling:
                             self._log_missing(tracked, phase)
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
+                        self._time(tracked, phase, observation, now)
                         if observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
-                            self._had_no_place(phase, observation.reason, now)
+                            self._had_no_place(tracked, phase, observation.reason, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
             self._describing.places.release_on_behalf_of(batch)
+
+    def _time(self, tracked: Tracked, before: Located, observation: Observation, now: float) -> None:
+        """Note how long a container took to start, or how long its end was not known."""
+        if isinstance(tracked.phase, Running):
+            # The placement is that of a request: the time of an adopted container began before this scheduler's.
+            if isinstance(before, Starting) and before.placement is not None:
+                self._meters.time(START_DURATION, now - before.since)
+        elif isinstance(tracked.phase, Ended) and tracked.wanted and observation.stopped_at is not None:
+            self._meters.time(DETECTION_DURATION, max(0.0, self._wall() - observation.stopped_at))
 
     def _log_missing(self, tracked: Tracked, phase: Located) -> None:
         """Log the first of these answers about a container that runs; a new one is often unknown for a moment."""
@@ -170,11 +187,14 @@ class Polling:
                 lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
             )
 
-    def _had_no_place(self, phase: Located, reason: str, now: float) -> None:
+    def _had_no_place(self, tracked: Tracked, phase: Located, reason: str, now: float) -> None:
         """Close the gate of a placement whose container the service has given up for want of room."""
         placement = phase.placement if isinstance(phase, Starting) else None
+        if placement is None:  # this scheduler has not sent its request: those like it tell, or its next one
+            placement = self._ledger.queues.placement_of(tracked)
         if placement is None:
-            return  # this scheduler has not sent its request
+            self._placements.found_no_room(tracked.launch.route, reason, now)
+            return
         gate = self._placements.gate(placement)
         if gate.is_open:  # what was sent before it closed decides nothing more
             log.warning(self._event("gate.closed"), placement=placement, reason=reason)

@@ -1,7 +1,7 @@
 """
 The session with the service: every call of the backend goes through it, and it keeps the books on them.
 
-May import ``core``, ``statistics``, anyio and structlog. It decides nothing about a launch: it counts, times,
+May import ``core``, ``meters``, anyio and structlog. It decides nothing about a launch: it counts, times,
 pauses all calls while the credentials are refused, and remembers since when launches get no answer.
 """
 
@@ -17,7 +17,8 @@ import structlog
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
-from ecs_async_executor.engine.statistics import Counters
+from ecs_async_executor.core.metrics import Operation, Result
+from ecs_async_executor.engine.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ class Session:
     Every call raises :class:`~ecs_async_executor.core.errors.BackendError` as the backend does; any other
     exception of the backend becomes one of :attr:`Kind.AMBIGUOUS`: there was no answer.
 
-    :param counters: totals that outlive this session
+    :param meters: count and time every call
     :param event: makes the full name of a log event
     :param resumed: called when the credentials work again
     """
@@ -45,7 +46,7 @@ class Session:
     def __init__(
         self,
         backend: Backend,
-        counters: Counters,
+        meters: Meters,
         *,
         event: Callable[[str], str],
         resumed: Callable[[], None] = lambda: None,
@@ -56,7 +57,7 @@ class Session:
         self._credentials = Gate(5.0, 30.0)
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._unanswered_since: float | None = None
-        self.counters = counters
+        self.meters = meters
 
     # --- whether to call -------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class Session:
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """Start one container, and note whether launches get an answer."""
         try:
-            observation = await self._call(self._backend.launch(spec, client_token))
+            observation = await self._call(Operation.LAUNCH, self._backend.launch(spec, client_token))
         except BackendError as error:
             if error.kind not in NO_ANSWER:
                 self._unanswered_since = None
@@ -114,35 +115,47 @@ class Session:
                 self._unanswered_since = anyio.current_time()
             raise
         self._unanswered_since = None
-        self.counters.launches += 1
         return observation
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
         """Describe containers."""
-        return await self._call(self._backend.describe(scope, ids))
+        return await self._call(Operation.DESCRIBE, self._backend.describe(scope, ids))
 
     async def search(self, scope: str, mark: str, paced: Paced = unpaced) -> Sequence[Handle]:
         """List the containers that carry a mark; ``paced`` is awaited before each request but the first."""
-        return await self._call(self._backend.search(scope, mark, paced))
+        waited = 0.0
+
+        async def pacing() -> None:
+            nonlocal waited
+            begun = anyio.current_time()
+            await paced()
+            waited += anyio.current_time() - begun
+
+        search = self._backend.search(scope, mark, pacing)
+        return await self._call(Operation.SEARCH, search, waited=lambda: waited)
 
     async def stop(self, handle: Handle, reason: str) -> None:
         """Ask for a container to be stopped."""
-        await self._call(self._backend.stop(handle, reason))
+        await self._call(Operation.STOP, self._backend.stop(handle, reason))
 
     async def check(self) -> None:
         """Make one harmless call."""
-        await self._call(self._backend.check())
+        await self._call(Operation.CHECK, self._backend.check())
 
-    async def _call(self, operation: Awaitable[T]) -> T:
-        counters = self.counters
-        counters.api_calls += 1
-        start = anyio.current_time()
+    async def _call(
+        self, operation: Operation, call: Awaitable[T], waited: Callable[[], float] = lambda: 0.0
+    ) -> T:
+        """
+        Await a call.
+
+        :param waited: returns the seconds of it that were no time of the service's
+        """
+        begun = anyio.current_time()
+        result: Result | None = None  # of a call that is cancelled
         try:
-            result = await operation
+            answer = await call
         except BackendError as error:
-            counters.api_errors += 1
-            if error.kind is Kind.THROTTLED:
-                counters.throttles += 1
+            result = Result.THROTTLED if error.kind is Kind.THROTTLED else Result.ERROR
             if error.kind is Kind.CREDENTIALS:
                 self._pause(error)
             elif error.kind in _UNDECIDED:
@@ -151,15 +164,19 @@ class Session:
                 self._resume()  # the service authenticated the caller before it refused: the credentials work
             raise
         except Exception as error:
-            counters.api_errors += 1
+            result = Result.ERROR
             self._credentials.undecided(anyio.current_time())
             log.exception(self._event("backend.unexpected_error"))
             raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
         else:
+            result = Result.OK
             self._resume()
-            return result
+            return answer
         finally:
-            self._latencies.append(anyio.current_time() - start)
+            if result is not None:
+                seconds = anyio.current_time() - begun - waited()
+                self._latencies.append(seconds)
+                self.meters.called(operation, result, seconds)
 
     def _pause(self, error: BackendError) -> None:
         if self._credentials.is_open:

@@ -1,13 +1,13 @@
 """
-What the engine shows of itself: a snapshot for metrics and people, and the totals in it.
+What the engine shows of itself: a snapshot for metrics and people.
 
 May import ``core``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.phases import InDoubt, Patience, Revoked, Sending, Tracked, Waiting
@@ -31,10 +31,13 @@ class Statistics:
     :param launch_rate: launches per second that the limits allow at present
     :param paused: why nothing can be launched at all, or None
     :param closed_gates: placements that wait for capacity or for a refusal to be mended
+    :param capacity_wait: for how long a placement has had no capacity: the longest
+    :param refused_wait: for how long the launches of a placement have been refused: the longest
     :param api_latency_p50: of the latest calls; None before the first
     :param loop_lag: how late the loop served its latest timer
     :param hook_hangs: how long user code has not returned, once that is more than a minute; else 0
     :param outbox: reports that the executor has not taken yet
+    :param counts: the totals of the engine's metrics, by their names (``core/metrics.py``)
     """
 
     pending: int = 0
@@ -47,6 +50,8 @@ class Statistics:
     launch_rate: float = 0.0
     paused: str | None = None
     closed_gates: int = 0
+    capacity_wait: float = 0.0
+    refused_wait: float = 0.0
     launches: int = 0
     throttles: int = 0
     api_calls: int = 0
@@ -57,16 +62,7 @@ class Statistics:
     restarts: int = 0
     hook_hangs: float = 0.0
     outbox: int = 0
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals that outlive the loop thread."""
-
-    launches: int = 0
-    api_calls: int = 0
-    api_errors: int = 0
-    throttles: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

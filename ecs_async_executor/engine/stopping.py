@@ -14,6 +14,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from ecs_async_executor.core.containers import has_been_seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.events import StopTargetMissing
 from ecs_async_executor.core.ledger import Ledger
@@ -29,6 +30,8 @@ CONCURRENCY = 8
 TRIES = 6
 """Refusals (of the right to stop, or of the form) after which a stop is given up, if its launch has ended."""
 DELAY_MAX = 60.0
+NOT_FOUND_DELAY_MAX = 10.0
+"""The most that one answer counts of the time for which a container is not found; shorter than the grace."""
 PAUSED_DELAY = 1.0
 
 
@@ -118,12 +121,14 @@ class Stopping:
 
     def _refused(self, request: StopRequest, error: BackendError) -> None:
         now = anyio.current_time()
+        request.gone = error.kind is Kind.NOT_FOUND and has_been_seen(request.tracked.phase)
         if error.kind is Kind.NOT_FOUND:
-            self._dispatcher.dispatch(request.tracked, StopTargetMissing(), now)
+            pause = min(request.delay, NOT_FOUND_DELAY_MAX)
+            self._dispatcher.dispatch(request.tracked, StopTargetMissing(pause), now)
             if request.tracked.handle is None:
                 self._ledger.stops.done(request)
                 return
-            # It was launched a moment ago, and the service does not know it everywhere yet.
+            # The service may not know it everywhere yet, or not for a moment.
         if error.kind is Kind.THROTTLED:
             self._limiter.stop_throttled(now)
         else:
@@ -136,10 +141,12 @@ class Stopping:
                 return
             if request.refusals == 1:
                 self._log(log.warning, "refused", request, error)
-        self._again(request, min(DELAY_MAX, 0.5 * 2.0 ** min(request.tries, 10)))
+        most = NOT_FOUND_DELAY_MAX if error.kind is Kind.NOT_FOUND else DELAY_MAX
+        self._again(request, min(most, 0.5 * 2.0 ** min(request.tries, 10)))
 
     def _again(self, request: StopRequest, delay: float) -> None:
-        request.not_before = anyio.current_time() + delay * (0.5 + 0.5 * self._random.random())
+        request.delay = delay * (0.5 + 0.5 * self._random.random())
+        request.not_before = anyio.current_time() + request.delay
         self._ledger.stops.add(request)
 
     def _log(self, write: Callable[..., object], what: str, request: StopRequest, error: BackendError) -> None:

@@ -40,3 +40,4 @@ class Wakeups:
     launching: Wakeup = field(default_factory=Wakeup)
     searching: Wakeup = field(default_factory=Wakeup)
     stopping: Wakeup = field(default_factory=Wakeup)
+    postmortems: Wakeup = field(default_factory=Wakeup)

@@ -34,7 +34,8 @@ Batch is at the same address and needs no preparation: the compute environment `
     assert [a["container"]["exitCode"] for a in ecs.job(job["jobId"])["attempts"]] == [3, 3]
 
 What processes print is in CloudWatch Logs if their definition has the log driver ``awslogs``; jobs of Batch have
-it by default.
+it by default. A container with a memory limit (``memory=``, Batch: ``MEMORY``) is killed above it. There are no
+images, but ``missing_images=["*:missing"]`` cannot be pulled.
 
 It plays Batch's single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
 

@@ -90,6 +90,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="write each process's output to DIR/<task id>.log (default: a folder that goes with the server)",
     )
+    add(
+        "--missing-image",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="an image that cannot be pulled, with * for any characters; repeatable",
+    )
     add("--inherit-environment", action="store_true", help="give processes the server's whole environment")
     add(
         "--ledger", type=Path, metavar="FILE", help="append a JSON line for each container accepted and each ended"
@@ -152,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             start_delay=options.start_delay,
             stop_timeout=options.stop_timeout,
             inherit_environment=options.inherit_environment,
+            missing_images=options.missing_image,
             log_dir=options.log_dir,
             ledger_path=options.ledger,
             clusters=options.cluster,

@@ -341,6 +341,7 @@ class Batch:
             platforms=list(definition.platform_capabilities or ()),
             propagate_tags=bool(params.get("propagateTags") or definition.propagate_tags),
             command=tuple(command),
+            memory=_memory(properties, overrides),
             environment={
                 **environment,
                 **_added(id_, queue),
@@ -359,7 +360,9 @@ class Batch:
             id=uuid4().hex,
             definition=job.definition,
             started_by=mark,
-            containers=(Container(CONTAINER, job.command, environment),),
+            containers=(
+                Container(CONTAINER, job.command, environment, image=job.container["image"], memory=job.memory),
+            ),
             main=CONTAINER,
             number=number,
             attempt=nth,
@@ -498,6 +501,16 @@ def _container(
             if properties.get(name):
                 container[name] = properties[name]
     return container
+
+
+def _memory(properties: Mapping[str, Any], overrides: Mapping[str, Any]) -> int | None:
+    """Return the MiB of memory that a job may use, if anybody says."""
+    for source in (overrides, properties):
+        needs = {r["type"]: r["value"] for r in source.get("resourceRequirements") or ()}
+        memory = needs.get("MEMORY") or source.get("memory")
+        if memory:
+            return int(memory)
+    return None
 
 
 def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:

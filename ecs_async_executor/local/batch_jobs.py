@@ -59,6 +59,7 @@ class BatchJob:
     :param runnable_at: PENDING becomes RUNNABLE
     :param visible_at: before that DescribeJobs leaves it out
     :param listed_at: before that ListJobs leaves it out
+    :param memory: the MiB that each attempt may use, None for no limit
     :param container: what the definition and the request say of it, as DescribeJobs shows it
     :param final: there will be no further attempt, whatever happens
     :param limited_at: when a time limit of the queue cancels it
@@ -86,6 +87,7 @@ class BatchJob:
     platforms: list[str]
     propagate_tags: bool
     command: tuple[str, ...]
+    memory: int | None
     environment: Mapping[str, str]
     attempts: list[Attempt] = field(default_factory=list)
     final: bool = False

@@ -21,6 +21,7 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> 
         for pair in source.get("environment") or ()
     }
     timeout = definition.get("stopTimeout")
+    memory = override.get("memory") or definition.get("memory")
     return Container(
         name=definition["name"],
         command=(*(definition.get("entryPoint") or ()), *command),
@@ -28,6 +29,8 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> 
         essential=definition.get("essential", True),
         directory=definition.get("workingDirectory"),
         stop_timeout=float(timeout) if timeout is not None else None,
+        image=definition.get("image", ""),
+        memory=int(memory) if memory else None,
     )
 
 

@@ -23,6 +23,8 @@ class Container:
     :param essential: the job ends when this container does
     :param directory: its working directory, None for the runner's choice
     :param stop_timeout: seconds between SIGTERM and SIGKILL, None for the runner's choice
+    :param image: as its definition names it
+    :param memory: its limit in MiB, None for no limit
     """
 
     name: str
@@ -31,6 +33,8 @@ class Container:
     essential: bool = True
     directory: str | None = None
     stop_timeout: float | None = None
+    image: str = ""
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

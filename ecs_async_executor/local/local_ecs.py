@@ -66,6 +66,7 @@ class LocalEcs:
     :param start_delay: seconds from placement to start (subprocess)
     :param stop_timeout: seconds between SIGTERM and SIGKILL (subprocess)
     :param environment: variables for every process (subprocess)
+    :param missing_images: patterns with ``*`` of the names of images that cannot be pulled (subprocess)
     :param log_dir: where processes' output goes (subprocess); None for a directory that goes with the server
     :param ledger_path: a file to append JSON lines to
     :param clusters: what to create besides ``default``
@@ -98,6 +99,7 @@ class LocalEcs:
         stop_timeout: float = 30.0,
         environment: Mapping[str, str] | None = None,
         inherit_environment: bool = False,
+        missing_images: Sequence[str] = (),
         log_dir: str | os.PathLike[str] | None = None,
         ledger_path: str | os.PathLike[str] | None = None,
         clusters: Sequence[str] = (),
@@ -116,6 +118,7 @@ class LocalEcs:
                 stop_timeout=stop_timeout,
                 environment=environment,
                 inherit_environment=inherit_environment,
+                missing_images=missing_images,
             )
         elif runner == "scripted":
             runner = ScriptedRunner(script, seed=seed)

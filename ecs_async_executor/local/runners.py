@@ -7,29 +7,27 @@ Knows no service. A runner gets jobs that have a place, and writes their moments
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
-
-import psutil
+from typing import Protocol
 
 from ecs_async_executor.local.life import Container, Exit, Job, Life
+from ecs_async_executor.local.memory import MemoryWatch
+from ecs_async_executor.local.processes import Process, start_error
 
 EXITED = ("EssentialContainerExited", "Essential container in task exited")
 NOT_STARTED = "TaskFailedToStart"
 TIMED_OUT = ("TimedOut", "Job attempt duration exceeded timeout")
+OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
 """Variables of the server that a process gets by default, in place of those that an image sets."""
-
-KILL_ROUNDS = 200
-"""How often to search a session for survivors, a millisecond apart: forks can win the first rounds."""
 
 
 class Runner(Protocol):
@@ -69,12 +67,16 @@ class SubprocessRunner:
     container. In a job with several containers, one without a command (a sidecar whose image brings its own) idles
     until the job ends. A process that starts a session of its own escapes.
 
+    A container whose processes together take more memory than its limit is killed. There are no images; those that
+    are said to be missing fail to be pulled, and their job never starts.
+
     :param log_dir: the folder of the files ``<job id>.log``; None for a temporary one while the runner is open
     :param start_delay: seconds from placement to start
     :param stop_lag: seconds from the end of the last process to STOPPED
     :param stop_timeout: seconds between SIGTERM and SIGKILL if the container sets none (AWS: 30)
     :param environment: variables for every process; the container's own win
     :param inherit_environment: give processes the whole environment of this process
+    :param missing_images: patterns with ``*`` of the names of images that cannot be pulled
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class SubprocessRunner:
         stop_timeout: float = 30.0,
         environment: Mapping[str, str] | None = None,
         inherit_environment: bool = False,
+        missing_images: Sequence[str] = (),
     ) -> None:
         self._given_log_dir = Path(log_dir) if log_dir is not None else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -94,6 +97,8 @@ class SubprocessRunner:
         self.stop_timeout = stop_timeout
         inherited = {k: v for k, v in os.environ.items() if inherit_environment or k in INHERITED}
         self.environment = {**inherited, **(environment or {})}
+        self.missing_images = tuple(missing_images)
+        self.memory = MemoryWatch()
         self._groups: dict[str, _Group] = {}
         self._closed = False
 
@@ -183,7 +188,7 @@ class _Group:
         self.job = job
         self.life = life
         self.delay = delay
-        self.processes: dict[str, _Process] = {}
+        self.processes: dict[str, Process] = {}
         self.cancelled = threading.Event()
         self.lost = False
         self.stopping = False
@@ -200,7 +205,11 @@ class _Group:
             process.terminate()
         if running and not self.stopping:
             self.stopping = True
-            self._after(max(p.stop_timeout for p in running), self._out_of_patience)
+            self._after(max(map(self._stop_timeout, running)), self._out_of_patience)
+
+    def _stop_timeout(self, process: Process) -> float:
+        own = process.container.stop_timeout
+        return self.runner.stop_timeout if own is None else own
 
     def _out_of_patience(self) -> None:
         with self.runner.lock:
@@ -245,25 +254,42 @@ class _Group:
             self._finish()
 
     def _start_all(self) -> None:
+        for container in self.job.containers:
+            if any(fnmatchcase(container.image, pattern) for pattern in self.runner.missing_images):
+                self._fail(container, _pull_error(container.image))
+                return
         idle = all(not c.command for c in self.job.containers)
         for container in self.job.containers:
             if not container.command and not idle:
                 continue
             try:
-                self.processes[container.name] = _Process(self.runner, self.job, container)
+                process = Process(container, self.runner.environment, self.runner.log_path(self.job.id))
             except (OSError, ValueError) as error:
-                now = self.runner.clock()
-                reason = _start_error(container, error)
-                self.life.exits[container.name] = Exit(now, None, reason)
-                self.life.stop_code = NOT_STARTED
-                self.life.stopped_reason = reason if not container.essential else "Task failed to start"
-                self.life.stopping_at = now
-                self.kill()
+                self._fail(container, start_error(container, error))
                 return
+            self.processes[container.name] = process
+            if container.memory is not None:
+                self.runner.memory.watch(
+                    process.pid, container.memory << 20, partial(self._out_of_memory, process)
+                )
         self.life.started_at = self.runner.clock()
         self.life.touch()
         if self.job.time_limit is not None:
             self._after(self.job.time_limit, self._out_of_time)
+
+    def _fail(self, container: Container, reason: str) -> None:
+        """Write down that a container could not start, and with it the job."""
+        now = self.runner.clock()
+        self.life.exits[container.name] = Exit(now, None, reason)
+        self.life.stop_code = NOT_STARTED
+        self.life.stopped_reason = reason if not container.essential else "Task failed to start"
+        self.life.stopping_at = now
+        self.kill()
+
+    def _out_of_memory(self, process: Process) -> None:
+        with self.runner.lock:
+            process.out_of_memory = True
+            process.kill()
 
     def _out_of_time(self) -> None:
         with self.runner.lock:
@@ -277,14 +303,16 @@ class _Group:
         self.timers.append(timer)
         timer.start()
 
-    def _wait(self, process: _Process) -> None:
+    def _wait(self, process: Process) -> None:
         process.wait_for_exit()
         with self.runner.lock:
+            self.runner.memory.forget(process.pid)
             process.kill()
             code = process.reap()
             now = self.runner.clock()
             if not self.lost and self.life.stop_code != NOT_STARTED:
-                self.life.exits[process.container.name] = Exit(now, code)
+                killed = process.out_of_memory and code == 128 + signal.SIGKILL
+                self.life.exits[process.container.name] = Exit(now, code, OUT_OF_MEMORY if killed else None)
             if process.container.essential:
                 if self.life.stop_code is None:
                     self.life.stop_code, self.life.stopped_reason = EXITED
@@ -309,79 +337,8 @@ class _Group:
         self.runner.changed(self.job)
 
 
-class _Process:
-    """The first process of a container; only :meth:`reap` reaps it, so no signal can hit another process."""
-
-    def __init__(self, runner: SubprocessRunner, job: Job, container: Container) -> None:
-        if not container.command:
-            raise ValueError("no command specified")
-        self.container = container
-        self.stop_timeout = container.stop_timeout if container.stop_timeout is not None else runner.stop_timeout
-        self.gone = False
-        with open_log(runner.log_path(job.id)) as log:
-            self._popen = subprocess.Popen(
-                list(container.command),
-                env={**runner.environment, **container.environment},
-                cwd=container.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self._popen.pid
-
-    def wait_for_exit(self) -> None:
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        else:
-            self._popen.wait()
-
-    def terminate(self) -> None:
-        if not self.gone:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kill the whole session: a supervisor may have put its children into groups of their own."""
-        for _ in range(KILL_ROUNDS):
-            members = () if self.gone else session_members(self.pid)
-            if not members:
-                return
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.001)
-
-    def reap(self) -> int:
-        self.gone = True
-        code = self._popen.wait()
-        return 128 - code if code < 0 else code
-
-
-def open_log(path: Path) -> IO[bytes]:
-    """Open a log file so that several writers can append to it."""
-    return path.open("ab", buffering=0)
-
-
-def session_members(session: int) -> list[int]:
-    """Return the living processes of a session, without zombies."""
-    members = []
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                members.append(pid)
-    return members
-
-
-def _start_error(container: Container, error: Exception) -> str:
-    program = container.command[0] if container.command else ""
-    if isinstance(error, FileNotFoundError) and error.filename == program:
-        why = f'exec: "{program}": executable file not found in $PATH: unknown'
-    elif isinstance(error, PermissionError):
-        why = f'exec: "{program}": permission denied: unknown'
-    else:
-        why = str(error)
+def _pull_error(image: str) -> str:
     return (
-        "CannotStartContainerError: Error response from daemon: failed to create task for container: "
-        f"failed to create shim task: OCI runtime create failed: runc create failed: {why}"
+        "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
+        f"failed to resolve ref {image}: {image}: not found"
     )

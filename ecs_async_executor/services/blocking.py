@@ -22,23 +22,31 @@ from typing import Any, Final, Generic, TypeVar
 T = TypeVar("T")
 
 GIVEN_UP_AFTER: Final = 600.0
-"""Seconds after which a call without an end is made anew: what it waits for may have gone without a word."""
+"""
+Seconds after which a call without an end is made anew: what it waits for may have gone without a word. If the new
+call does not end either, the next one is made after twice as long, so a day leaves 8 threads behind.
+"""
 KEPT_FOR: Final = 60.0
 """Seconds for which an answer that came when nobody waited is kept: what is slow would else never be answered."""
 
 
 @dataclass(eq=False, slots=True)
 class _Question(Generic[T]):
-    """A call under way, or its late answer."""
+    """
+    A call under way, or its late answer.
+
+    :ivar patience: seconds after which it is made anew if it does not end
+    """
 
     answer: Future[T]
     begun_at: float
+    patience: float
     ended_at: float | None = None
     waiting: int = 0
 
     def is_good(self, now: float) -> bool:
         if self.ended_at is None:
-            return now < self.begun_at + GIVEN_UP_AFTER
+            return now < self.begun_at + self.patience
         return now < self.ended_at + KEPT_FOR
 
 
@@ -85,7 +93,10 @@ def _ask(key: Hashable, function: Callable[[], T]) -> _Question[T]:
             if question.ended_at is not None:
                 del _asked[key]
             return question
-        question = _asked[key] = _Question(Future(), now, waiting=1)
+        patience = GIVEN_UP_AFTER
+        if question is not None and question.ended_at is None:
+            patience = max(patience, 2 * question.patience)
+        question = _asked[key] = _Question(Future(), now, patience, waiting=1)
     threading.Thread(target=_run, args=(key, question, function), name="ecs-async-blocking", daemon=True).start()
     return question
 
@@ -98,7 +109,10 @@ def _run(key: Hashable, question: _Question[T], function: Callable[[], T]) -> No
         answer = partial(question.answer.set_exception, error)
     with _lock:
         question.ended_at = time.monotonic()
-        if question.waiting and _asked.get(key) is question:
+        latest = _asked.get(key)
+        if latest is not None and latest is not question:
+            latest.patience = 0.0  # there are answers again
+        elif latest is not None and question.waiting:
             del _asked[key]
     answer()
 

@@ -162,6 +162,16 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    container_log_lines: Annotated[
+        int,
+        whole(
+            "How many of a failed container's last lines are read from CloudWatch Logs: 20 for Airflow's event "
+            "log, all for a file beside the task's log. 0: none.",
+            example="200",
+            low=0,
+            high=1000,
+        ),
+    ] = 50
     connect_timeout: Annotated[
         float,
         seconds("How long it may take to open a connection to AWS.", example="3", low=0.1, high=_SHUTDOWN_MAX),
@@ -192,6 +202,16 @@ class Tuning(Section):
             example="10.0.0.12",
         ),
     ] = "127.0.0.1"
+    task_log_lines: Annotated[
+        int,
+        whole(
+            "How many of the last lines that a running container has printed Airflow's UI shows. They are read "
+            "from CloudWatch Logs, unless Airflow's own remote logging does that. 0: none.",
+            example="200",
+            low=0,
+            high=10000,
+        ),
+    ] = 1000
     queues: Annotated[
         Queues,
         _queues(

@@ -101,6 +101,7 @@ def local_ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LocalEc
                 monkeypatch.delenv(name)
             monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", ecs.url)
             monkeypatch.setenv("AWS_ENDPOINT_URL_BATCH", ecs.url)
+            monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", ecs.url)
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
             for service in ("ECS", "BATCH"):

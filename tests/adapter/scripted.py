@@ -16,6 +16,7 @@ from ecs_async_executor.core.messages import (
     Launch,
     Launched,
     Notice,
+    PostMortem,
     Release,
     Report,
     Stop,
@@ -32,6 +33,7 @@ class ScriptedBridge(Bridge):
         super().__init__(**arguments)
         self.arguments = arguments
         self.commands: list[Command] = []
+        self.dead: list[PostMortem] = []
         self.calls: list[str] = []
         self.draining = False
         self.silent = False
@@ -49,6 +51,9 @@ class ScriptedBridge(Bridge):
 
     def submit(self, command: Command) -> None:
         self.commands.append(command)
+
+    def examine(self, dead: PostMortem) -> None:
+        self.dead.append(dead)
 
     def drain(self, apply: Callable[[Report], None], budget: float = 0.002) -> int:
         self.draining = True

@@ -79,7 +79,8 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     database.orphan("queued", "running", external_ids=[None, ARN])
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
-    assert running.launch.workload == AdoptedWorkload("queue", {"cpu": "1"})
+    log_path = executor.tracking.launches[running.launch.key].log_path
+    assert running.launch.workload == AdoptedWorkload("queue", {"cpu": "1"}, log_path=log_path)
     assert "task_0" in str(queued.launch)
 
 

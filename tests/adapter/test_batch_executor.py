@@ -14,7 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
-from ecs_async_executor.adapter import compat, telemetry
+from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter import metrics as sending
 from ecs_async_executor.adapter.workloads import AdoptedWorkload
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import Adopt, AirflowState
@@ -411,7 +412,7 @@ def test_log_events_and_metrics_are_called_after_the_service(
         def __getattr__(self, _: str) -> Callable[..., None]:
             return lambda name, *_, **__: metrics.append(name)
 
-    monkeypatch.setattr(telemetry, "stats", Stats())
+    monkeypatch.setattr(sending, "stats", Stats())
     with capture_logs() as logs:
         executor = make_executor(type("Checked", (ScriptedBatchExecutor,), {"health": None}))
         queue(executor, make_workload())
@@ -536,7 +537,9 @@ def test_a_workload_runs_a_failing_one_says_why_and_the_log_shows_the_job(
     job = events["bad"][0][1]
     ti = type("Ti", (), {"external_executor_id": job, "try_number": 1})()
     messages, _ = executor.get_task_log(ti, 1)
-    assert messages == [f"Batch container {job}: FAILED, exit code 3, Batch container exited 3"]
+    assert messages[0].startswith(
+        f"Batch container {job}: FAILED, exit code 3, Batch container exited 3. Its log: "
+    )
 
 
 @pytest.mark.slow

@@ -371,6 +371,41 @@ def test_what_a_refusal_means_for_a_task(kind: Kind, said: str) -> None:
     assert course.verdict(LIMITS) == (False, f"ECS started no container: Code: words. A first task {said}")
 
 
+def ends(**fields: Any) -> tuple[bool, str]:
+    """Return the verdict on a container that was last seen like this."""
+    return Course(SERVICE, last=Observation(Handle("main", "arn"), **fields)).verdict(LIMITS)
+
+
+def test_a_container_that_the_service_gave_up_for_want_of_room_means_a_wait() -> None:
+    assert ends(seen=Seen.STOPPED, reason="RESOURCE:MEMORY", unplaced=True) == (
+        False,
+        "RESOURCE:MEMORY. A first task would wait for capacity, 900 s at most, and then fail.",
+    )
+
+
+def test_a_container_that_never_starts_fails_a_task_after_several_or_at_once_if_a_person_stopped_it() -> None:
+    _, words = ends(seen=Seen.STOPPED, reason="CannotPullContainerError")
+    assert words == "CannotPullContainerError. A first task would fail like this, after 3 containers."
+    _, words = ends(seen=Seen.STOPPED, reason="Canceled", by_hand=True)
+    assert words == "Canceled. A first task would fail like this."
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "it is WAITS."),
+        ({"reason": "no room", "unplaced": True}, "it is WAITS, and waits: no room. {} for capacity, {}."),
+        ({"reason": "MISFIT"}, "it is WAITS, and waits: MISFIT. {} like this, {}."),
+    ],
+)
+def test_what_a_container_that_waits_means_for_a_task(fields: dict[str, Any], words: str) -> None:
+    said = words.format("A first task would wait", "900 s at most, and then fail")
+    assert ends(seen=Seen.PENDING, status="WAITS", **fields) == (
+        False,
+        f"The container was not done within 300 s: {said}",
+    )
+
+
 def test_each_state_lasts_until_the_next_one_is_seen() -> None:
     course = Course(SERVICE)
     for status, at in (("PROVISIONING", 1.0), ("PROVISIONING", 5.0), ("PENDING", 12.0), ("RUNNING", 32.0)):

@@ -19,7 +19,6 @@ from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
-from ecs_async_executor.engine.statistics import Statistics
 from tests.adapter.interrupted import interrupted_at
 from tests.adapter.scripted import (
     ScriptedBridge,
@@ -507,7 +506,13 @@ def test_draining_writes_no_log_line(
     bridge.report(notice(launch, "waiting"), launched(launch), failed(launch, handle_id="arn:1"))
     for _ in range(3):
         executor.sync()
-    assert written == [("ecs_executor.notice", False), ("ecs_executor.container.failed", False)]
+    executor.end()
+    events = [
+        ("ecs_executor.container.failed", False),
+        ("ecs_executor.ended", False),
+        ("ecs_executor.notice", False),
+    ]
+    assert written == events
 
 
 _watching: list[str] | None = None
@@ -1036,44 +1041,6 @@ def test_a_team_has_its_own_settings(make_executor: Callable[..., Any], monkeypa
     monkeypatch.setenv("AIRFLOW__BLUE___AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "False")
     executor = make_executor(team_name="blue")
     assert executor.cluster == "theirs"
-
-
-def test_metrics_are_sent_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[str, Any]] = []
-
-    class Recorder:
-        def gauge(self, name: str, value: float, *, tags: Any) -> None:
-            assert tags == {"team_name": "blue"}
-            sent.append((name, value))
-
-        incr = timing = gauge
-
-    monkeypatch.setattr(telemetry, "stats", Recorder())
-    now = 100.0
-    metrics = telemetry.Metrics("ecs_executor", "blue", monotonic=lambda: now)
-    first = Statistics(launches=3, pending=2, active=1, oldest_pending_age=4.0, api_latency_p50=0.05)
-    metrics.emit(lambda: first)
-    metrics.emit(lambda: first)
-    assert dict(sent) == {
-        "ecs_executor.launches": 3,
-        "ecs_executor.pending": 2,
-        "ecs_executor.active": 1,
-        "ecs_executor.oldest_unlaunched": 4.0,
-        "ecs_executor.loop_lag": 0.0,
-        "ecs_executor.api.latency": 50.0,
-    }
-    assert len(sent) == 6
-    now += telemetry.METRICS_INTERVAL
-    sent.clear()
-    metrics.emit(lambda: Statistics(launches=5, throttles=1, restarts=1))
-    assert (
-        dict(sent).items()
-        >= {
-            "ecs_executor.launches": 2,
-            "ecs_executor.throttles": 1,
-            "ecs_executor.engine_restarts": 1,
-        }.items()
-    )
 
 
 def test_too_many_log_lines_lose_the_oldest_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,7 +241,7 @@ def test_revoking_a_running_workload_stops_its_container(
     ti = type("Ti", (), {"external_executor_id": arn, "try_number": 1})()
     while True:
         executor.heartbeat()
-        (message,), _ = executor.get_task_log(ti, 1)
+        message = executor.get_task_log(ti, 1)[0][0]
         if "STOPPED" in message:
             break
         assert time.monotonic() < deadline, message

@@ -180,18 +180,35 @@ def test_what_is_known_again_was_not_missing() -> None:
     ("phase", "demand", "then", "effects"),
     [
         (starting(), WANTED, Starting, []),
-        (starting(), SUPERSEDED, Starting, []),  # launched a second ago: not known everywhere yet
-        (starting(seen=True), SUPERSEDED, Ended, [Forget]),
-        (starting(since=NOW - 60.0), SUPERSEDED, Ended, [Forget]),
-        (running(), REVOKED, Ended, [Forget]),
+        (starting(missing=Grace(60.0, NOW)), WANTED, Starting, []),  # the next sweep says so
+        (starting(), REVOKED, Starting, []),  # launched a second ago: not known everywhere yet
+        (starting(since=NOW - 600.0), REVOKED, Starting, []),
+        (starting(seen=True), REVOKED, Starting, []),
+        (running(), REVOKED, Running, []),
+        (running(missing=Grace(60.0, NOW - 600.0)), REVOKED, Ended, [Forget]),
+        (running(missing=Grace(50.0, NOW - 600.0)), REVOKED, Ended, [Forget]),
+        (running(missing=Grace(49.0, NOW - 600.0)), REVOKED, Running, []),
+        (running(missing=Grace(60.0, NOW)), SUPERSEDED, Running, []),
+        (running(missing=Grace(300.0, NOW)), SUPERSEDED, Ended, [Forget]),
+        (starting(missing=Grace(60.0, NOW)), SUPERSEDED, Ended, [Forget]),
     ],
 )
 def test_a_container_that_cannot_be_stopped_for_there_is_none(
     phase: Located, demand: Demand, then: type, effects: list[type]
 ) -> None:
     launch = tracked(phase, demand)
-    assert kinds(step(launch, StopTargetMissing(), NOW, RULES)) == effects
+    assert kinds(step(launch, StopTargetMissing(pause=10.0), NOW, RULES)) == effects
     assert type(launch.phase) is then
+
+
+def test_sweeps_and_stops_that_do_not_find_a_container_count_the_same_time_once() -> None:
+    launch = tracked(running(), REVOKED)
+    step(launch, StopTargetMissing(), NOW, RULES)
+    for second in range(1, 60):
+        step(launch, Observed(MISSING, pause=1.0), NOW + second, RULES)
+        step(launch, StopTargetMissing(pause=10.0), NOW + second, RULES)
+    assert isinstance(launch.phase, Running)
+    assert step(launch, StopTargetMissing(pause=10.0), NOW + 60.0, RULES) == [Forget()]
 
 
 def test_a_workload_is_kept_until_its_container_has_started_and_no_longer() -> None:

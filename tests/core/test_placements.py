@@ -25,7 +25,7 @@ def test_a_closed_placement_says_since_when_why_and_when_it_was_refused_last() -
     placements = Placements()
     refused(placements, 10.0)
     refused(placements, 20.0, reason="RESOURCE:CPU")
-    assert placements.barred("main") == Barred(Kind.CAPACITY, "RESOURCE:CPU", 10.0, 20.0, 5.0)
+    assert placements.barred("main") == Barred(Kind.CAPACITY, "RESOURCE:CPU", 10.0, 20.0, 5.0, "main")
     assert len(placements) == 1
 
 
@@ -34,7 +34,7 @@ def test_another_kind_of_refusal_begins_anew_while_the_gate_stays_closed() -> No
     refused(placements, 10.0)
     refused(placements, 20.0, Kind.REFUSED, "AccessDenied")
     refused(placements, 30.0, Kind.REFUSED, "AccessDenied")
-    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 20.0, 30.0, 10.0)
+    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 20.0, 30.0, 10.0, "main")
 
 
 def test_a_probe_that_succeeds_opens_the_placement_and_forgets_the_reason() -> None:

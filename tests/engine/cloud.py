@@ -111,6 +111,7 @@ class Container:
             created_at=created_at,
             started_by=self.started_by,
             started=started,
+            stopped_at=EPOCH + ends_at,
         )
 
     def stop_by_hand(self) -> None:

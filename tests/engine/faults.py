@@ -16,6 +16,7 @@ NO_MEMORY = BackendError(
 EXPIRED = BackendError(Kind.CREDENTIALS, "ExpiredTokenException", "The security token is expired")
 DENIED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:RunTask")
 STOP_DENIED = BackendError(Kind.REFUSED, "AccessDeniedException", "not authorized to perform: ecs:StopTask")
+NO_SUCH = BackendError(Kind.NOT_FOUND, "InvalidParameterException", "The task was not found.")
 INVALID = BackendError(Kind.INVALID, "InvalidParameterException", "Identifier is for another region")
 
 

@@ -31,9 +31,10 @@ from ecs_async_executor.core.messages import (
 from ecs_async_executor.core.policy import Rules
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.statistics import PHASE_NAMES, Counters, Statistics
+from ecs_async_executor.engine.statistics import PHASE_NAMES, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
 from tests.rules import rules as default_rules
@@ -101,6 +102,7 @@ class Harness:
         self.silent_since: float | None = None
         self.clock_error = 0.0
         self.seed = seed
+        self.meters = Meters()
         self.engine = self._make_engine()
 
     def _make_engine(self) -> Engine:
@@ -110,7 +112,7 @@ class Harness:
             inbox=self.inbox,
             rendering=self.rendering,
             options=self.options,
-            counters=Counters(),
+            meters=self.meters,
             heartbeat_age=self._heartbeat_age,
             silences=lambda: self.silences,
             publish=self.snapshots.append,

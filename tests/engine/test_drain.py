@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import anyio
@@ -42,6 +43,33 @@ async def test_drain_with_a_reason_stops_every_container() -> None:
         harness.drain("terminated")
     assert len(cloud.containers) == 200
     assert all(c.stop_reasons == ["terminated"] for c in cloud.containers.values())
+
+
+async def test_the_end_does_not_wait_for_a_container_that_is_gone() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
+    harness = Harness(cloud)
+    async with harness.running_until_drained():
+        for n in range(3):
+            harness.launch(f"w{n}")
+        await anyio.sleep(5)
+        cloud.of("w0")[0].forgotten_until = math.inf
+        began = anyio.current_time()
+        harness.drain("terminated")
+    assert anyio.current_time() - began < 2.0
+    assert [bool(cloud.of(f"w{n}")[0].stop_reasons) for n in range(3)] == [False, True, True]
+    assert harness.owes_stops()
+
+
+async def test_the_end_waits_for_a_container_that_is_not_known_yet() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=6000))
+    harness = Harness(cloud)
+    async with harness.running_until_drained():
+        harness.launch("a")
+        await harness.until_launched("a")
+        cloud.of("a")[0].plan.hidden_for = 5.0
+        cloud.of("a")[0].forgotten_until = anyio.current_time() + 5.0
+        harness.drain("terminated")
+    assert cloud.of("a")[0].stop_reasons == ["terminated"]
 
 
 async def test_terminate_waits_for_what_is_being_looked_up_to_stop_it() -> None:

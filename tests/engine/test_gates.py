@@ -11,7 +11,7 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import HeldUp
+from ecs_async_executor.core.messages import AirflowState, HeldUp
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     DENIED,
@@ -19,7 +19,7 @@ from tests.engine.faults import (
     NO_MEMORY,
     failing,
 )
-from tests.engine.harness import OPTIONS, QUOTA, RULES, Harness
+from tests.engine.harness import OPTIONS, QUOTA, RULES, Harness, make_launch
 
 pytestmark = pytest.mark.anyio
 
@@ -282,6 +282,31 @@ async def test_a_container_that_found_no_place_closes_the_gate_and_costs_no_atte
         await harness.until(lambda: len(harness.finished()) == 20, timeout=20000)
     assert all(finished.success for finished in harness.finished())
     assert len(cloud.containers) == 20 * (times + 1)
+    assert not cloud.asked_to_stop
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_adopted_containers_without_a_place_close_the_gate_at_the_next_request(
+    repeatable: bool,
+) -> None:
+    """The adopter does not know where their requests went until it has made one anew."""
+    plan = Plan(start_after=1800.0, unplaced=1800.0, starts=False)
+    cloud = FakeCloud(plan=lambda label, nth: plan if nth == 1 else Plan(), repeatable=repeatable)
+    rules = replace(RULES, repeatable=repeatable)
+    launches = [make_launch(f"w{n}", tokened=repeatable) for n in range(20)]
+    async with Harness(cloud, rules=rules).running() as first:
+        first.submit(*launches)
+        await first.until(lambda: len(cloud.containers) == 20)
+    async with Harness(cloud, rules=rules, options=QUOTA).running() as second:
+        for launch in launches:
+            second.adopt(launch, AirflowState.QUEUED, cloud.of(launch.label)[0].handle.id)
+        await second.until(lambda: second.snapshots and second.snapshots[-1].closed_gates, timeout=2000)
+        assert len(cloud.containers) == 20, "nothing is sent before the gate's first probe"
+        await second.until(lambda: len(cloud.containers) == 21, timeout=60)
+        assert anyio.current_time() > 1805.0
+        await second.until(lambda: len(second.finished()) == 20, timeout=20000)
+    assert all(finished.success for finished in second.finished())
+    assert len(cloud.containers) == 40
     assert not cloud.asked_to_stop
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.session import UNANSWERED_SECONDS, Session
-from ecs_async_executor.engine.statistics import Counters
 from tests.engine.cloud import FakeCloud
 
 pytestmark = pytest.mark.anyio
@@ -24,9 +24,9 @@ class Calls:
     def __init__(self) -> None:
         self.answer: Exception | None = None
         self.resumed = 0
-        self.counters = Counters()
+        self.meters = Meters()
         cloud = FakeCloud(fault=self.fault, latency=0.5)
-        self.session = Session(cloud, self.counters, event="cloud.{}".format, resumed=self.resume)
+        self.session = Session(cloud, self.meters, event="cloud.{}".format, resumed=self.resume)
 
     def fault(self, operation: str, _: FakeCloud) -> BackendError | None:
         if isinstance(self.answer, BackendError) or self.answer is None:
@@ -50,8 +50,8 @@ async def test_calls_errors_throttles_and_latencies_are_counted() -> None:
     await calls.session.launch(SPEC, "1")
     await calls.session.check()
     await calls.fail(calls.session.describe("default", ["1"]), Kind.THROTTLED)
-    counters = calls.counters
-    assert (counters.launches, counters.api_calls, counters.api_errors, counters.throttles) == (1, 3, 1, 1)
+    meters = calls.meters
+    assert (meters.launches, meters.api_calls, meters.api_errors, meters.throttles) == (1, 3, 1, 1)
     assert calls.session.latencies() == (0.5, 0.5)
 
 
@@ -89,7 +89,7 @@ async def test_a_probe_that_is_refused_for_another_reason_shows_that_the_credent
 async def test_an_exception_of_the_backend_is_a_call_without_an_answer() -> None:
     calls = Calls()
     await calls.fail(calls.session.launch(SPEC, "1"), Kind.AMBIGUOUS, KeyError("a bug"))
-    assert calls.counters.api_errors == 1
+    assert calls.meters.api_errors == 1
 
 
 async def test_only_launches_tell_whether_launches_are_answered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import anyio
@@ -13,6 +14,7 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import (
     INVALID,
+    NO_SUCH,
     STOP_DENIED,
     TIMED_OUT,
     failing,
@@ -36,6 +38,75 @@ async def test_a_container_that_the_service_does_not_know_yet_is_stopped_all_the
         harness.stop(launch_id)
         await harness.until_idle(timeout=60)
     assert cloud.of("a")[0].stop_reasons == ["revoked"]
+
+
+@pytest.mark.parametrize("described", [True, False], ids=["no stop finds it", "no request finds it"])
+async def test_a_stop_that_does_not_find_what_ran_for_a_moment_is_made_all_the_same(described: bool) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as harness:
+        launch_id = harness.launch("a")
+        await harness.until_launched("a")
+        await anyio.sleep(30)
+        [container] = cloud.of("a")
+        if described:
+            cloud.fault = failing("stop", NO_SUCH, times=3)
+        else:
+            container.forgotten_until = anyio.current_time() + 20
+        harness.stop(launch_id)
+        await harness.until_idle(timeout=60)
+    assert container.stop_reasons == ["revoked"]
+
+
+async def test_not_found_before_and_after_an_outage_does_not_count_for_all_of_it() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as harness:
+        launch_id = harness.launch("a")
+        await harness.until_launched("a")
+        await anyio.sleep(30)
+        [container] = cloud.of("a")
+        container.forgotten_until = anyio.current_time() + 620
+        harness.stop(launch_id)
+        await harness.until(lambda: cloud.calls["stop"] == 2)
+        back_at = anyio.current_time() + 600
+        cloud.fault = lambda operation, _: TIMED_OUT if anyio.current_time() < back_at else None
+        await harness.until_idle(timeout=800)
+    assert container.stop_reasons == ["revoked"]
+
+
+@pytest.mark.parametrize("described", [True, False])
+async def test_a_container_that_is_gone_occupies_its_launch_for_the_grace_and_no_longer(described: bool) -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as harness:
+        launch_id = harness.launch("a")
+        await harness.until_launched("a")
+        await anyio.sleep(30)
+        cloud.of("a")[0].forgotten_until = math.inf
+        if not described:
+            cloud.fault = failing("describe", TIMED_OUT)
+        began = anyio.current_time()
+        harness.stop(launch_id)
+        await harness.until_idle(timeout=300)
+        took = anyio.current_time() - began
+        await harness.until(lambda: not harness.owes_stops(), timeout=20)
+    assert RULES.missing_grace <= took <= RULES.missing_grace + 10.0
+    assert harness.finished("a") == []
+    assert cloud.calls["stop"] <= 20
+
+
+async def test_the_next_launch_of_a_key_waits_for_a_container_that_is_gone_as_for_one_that_stops() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=10))
+    patient = replace(RULES, missing_grace=600.0)
+    async with Harness(cloud, rules=patient).running() as harness:
+        launch_id = harness.launch("a")
+        await harness.until_launched("a")
+        await anyio.sleep(5)
+        cloud.of("a")[0].forgotten_until = math.inf
+        began = anyio.current_time()
+        harness.stop(launch_id)
+        harness.launch("a")
+        await harness.until_launched("a", times=2)
+        assert anyio.current_time() - began == pytest.approx(patient.predecessor_wait, abs=5.0)
+        assert (await harness.until_finished("a")).success
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
@@ -95,7 +166,8 @@ async def test_a_refused_stop_of_a_container_that_nothing_is_known_of_any_more_i
             harness.launch("a")
             await harness.until_finished("a")
             await harness.until(lambda: not harness.owes_stops(), timeout=300)
-    assert [entry["event"] for entry in logs] == ["cloud_executor.stop.refused", "cloud_executor.stop.gave_up"]
+    told = [entry["event"] for entry in logs if entry["log_level"] != "info"]
+    assert told == ["cloud_executor.stop.refused", "cloud_executor.stop.gave_up"]
 
 
 async def test_a_stop_that_was_in_flight_when_the_loop_thread_died_is_sent_again() -> None:

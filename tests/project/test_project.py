@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import ecs_async_executor
+from ecs_async_executor.core.metrics import Measure, metrics_table
 from ecs_async_executor.settings import batch_differences, settings_table
 
 if sys.version_info >= (3, 11):
@@ -38,6 +39,14 @@ def test_readme_has_the_settings_as_they_are() -> None:
         shown = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", readme, re.DOTALL)
         assert shown is not None
         assert shown[1].strip() == table.strip(), "write the tables anew: nox -s readme"
+
+
+@pytest.mark.parametrize("measure", Measure)
+def test_the_page_of_metrics_has_them_as_they_are(measure: Measure) -> None:
+    page, name = (ROOT / "docs" / "metrics.md").read_text(), f"{measure.value}s"
+    shown = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", page, re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == metrics_table(measure).strip(), "write the tables anew: nox -s readme"
 
 
 def test_installed_version_is_the_projects() -> None:

@@ -79,14 +79,60 @@ def test_an_answer_that_came_long_ago_is_nobodys(question: Question, monkeypatch
     assert asyncio.run(blocking.call(question, "answer", 5, question)) == 2
 
 
-def test_what_may_have_lost_whom_it_asks_is_asked_again(
-    question: Question, monkeypatch: pytest.MonkeyPatch
+class Clock:
+    """A clock that stands still but when it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(blocking, "time", clock)
+    return clock
+
+
+def asks(key: object, question: Question) -> bool:
+    """Ask, and return whether there was an answer."""
+    try:
+        asyncio.run(blocking.call(key, "answer", 0.01, question))
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_what_may_have_lost_whom_it_asks_is_asked_again_and_more_and_more_rarely(
+    question: Question, clock: Clock
 ) -> None:
-    monkeypatch.setattr(blocking, "GIVEN_UP_AFTER", 0.0)
-    for asked in (1, 2):
-        with pytest.raises(TimeoutError):
-            asyncio.run(blocking.call(question, "answer", 0.01, question))
-        assert question.asked == asked
+    before, asked_at = threading.active_count(), []
+    for minute in range(0, 24 * 60, 10):
+        clock.now = 1000.0 + minute * 60
+        known = question.asked
+        asks(clock, question)
+        if question.asked > known:
+            asked_at.append(minute)
+    assert asked_at == [0, 10, 30, 70, 150, 310, 630, 1270]
+    assert threading.active_count() == before + len(asked_at)
+
+
+def test_once_an_abandoned_question_ends_the_next_one_is_asked_at_once(question: Question, clock: Clock) -> None:
+    second, third = Question(), Question()
+    third.go.set()
+    asks(clock, question)
+    clock.now += blocking.GIVEN_UP_AFTER
+    for _ in range(3):
+        asks(clock, second)
+        asks(clock, third)
+    assert (question.asked, second.asked, third.asked) == (1, 1, 0)
+    question.go.set()
+    while not asks(clock, third):
+        time.sleep(0.001)
+    assert third.asked == 1
+    second.go.set()
 
 
 def test_an_error_is_the_callers(question: Question) -> None:

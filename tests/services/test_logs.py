@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import logs, pace
 from ecs_async_executor.services.batch.logs import stream_of as stream_of_job
+from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.ecs.logs import stream_of as stream_of_task
 from ecs_async_executor.services.logs import LogReader, LogStream, NoLog
 from tests.services.fakes import FakeClient, FakeFactory
@@ -291,3 +293,45 @@ def test_the_stream_of_a_job_is_the_one_that_batch_names() -> None:
 def test_a_job_without_a_stream_says_why(configuration: Any, why: str) -> None:
     with pytest.raises(NoLog, match=why):
         stream_of_job(None, configuration, "eu-west-1", "c")
+
+
+# --- a local ECS -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch, keys: None) -> Iterator[Any]:
+    pytest.importorskip("moto", reason="needs the extra 'local'")
+    from ecs_async_executor.local import LocalEcs
+
+    with LocalEcs(runner="subprocess", stop_timeout=1.0) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.register("family", "airflow", logConfiguration=awslogs(group="g", stream_prefix="p"))
+        yield server
+
+
+def test_what_a_container_prints_is_followed_to_its_end(local: Any, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo one; echo two; until [ -e {go} ]; do sleep 0.05; done; echo token={JWT}; printf last"
+    started = local.client("ecs").run_task(
+        taskDefinition="family",
+        launchType="FARGATE",
+        networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+        overrides={"containerOverrides": [{"name": "airflow", "command": ["sh", "-c", script]}]},
+    )
+    arn = started["tasks"][0]["taskArn"]
+    stream = LogStream("g", f"p/airflow/{arn.rpartition('/')[2]}", local.region)
+
+    async def run() -> tuple[list[str], list[str]]:
+        clients = ClientFactory(region_name=local.region)
+        async with LogReader(lambda _: clients).open() as reader:
+            lines = []
+            over = lambda: local.task(arn)["lastStatus"] == "STOPPED"  # noqa: E731
+            async for line in reader.follow(stream, lines=1, over=over):
+                lines.append(line)
+                go.touch()  # the end comes only after what is there has been shown
+            return lines, await reader.tail(stream, 3)
+
+    followed, last = asyncio.run(run())
+    assert followed[-3:] == ["two", "token=***", "last"]
+    assert last == followed[-3:]

@@ -13,13 +13,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.example import KEY, try_spec
 from ecs_async_executor.adapter.commands.output import quiet, say
 from ecs_async_executor.adapter.commands.surroundings import look_around
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
-from ecs_async_executor.adapter.task_log import run_bounded
 from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind

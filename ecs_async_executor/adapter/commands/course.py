@@ -49,6 +49,11 @@ class Limits:
     permanent_error_grace: float
     capacity_timeout: float | None
 
+    def of_capacity(self) -> str:
+        """Return in words how long a task waits for capacity."""
+        timeout = self.capacity_timeout
+        return "without a limit" if timeout is None else f"{timeout:g} s at most, and then fail"
+
 
 @dataclass(slots=True)
 class Course:
@@ -99,9 +104,7 @@ class Course:
             would = _WOULD.get(self.refusal.kind, "A first task would fail.").format(
                 service=name,
                 permanent_error_grace=limits.permanent_error_grace,
-                capacity_timeout="without a limit"
-                if limits.capacity_timeout is None
-                else f"{limits.capacity_timeout:g} s at most, and then fail",
+                capacity_timeout=limits.of_capacity(),
             )
             return False, f"{name} started no container: {_sentence(str(self.refusal))} {would}"
         if last is None:
@@ -111,8 +114,11 @@ class Course:
         if self.refusal is not None:
             return False, f"The container could not be followed: {_sentence(str(self.refusal))}"
         if not self.over:
-            waits = f", and waits: {_sentence(last.reason)}" if last.reason else "."
-            return False, f"The container was not done within {limits.timeout:g} s: it is {last.status}{waits}"
+            begins = f"The container was not done within {limits.timeout:g} s: it is {last.status}"
+            if not last.reason:
+                return False, f"{begins}."
+            then = self._would_wait(limits) if last.seen is Seen.PENDING else ""
+            return False, f"{begins}, and waits: {_sentence(last.reason)}{then}"
         if last.exit_code == 0:
             return True, f"The container ran and exited 0. A first task would start {self._start()}."
         reason = _sentence(last.reason or f"The container exited {last.exit_code}")
@@ -120,7 +126,15 @@ class Course:
             return False, f"{reason} {_FOUND_IN_CONTAINER[last.exit_code]}"
         if last.started:
             return False, f"{reason} A first task would start {self._start()}, and fail like this."
-        return False, f"{reason} A first task would fail like this, after {limits.max_attempts} containers."
+        if last.unplaced:
+            return False, f"{reason}{self._would_wait(limits)}"
+        after = "" if last.by_hand else f", after {limits.max_attempts} containers"
+        return False, f"{reason} A first task would fail like this{after}."
+
+    def _would_wait(self, limits: Limits) -> str:
+        """Return how long a task waits whose container the service lets wait."""
+        how = "for capacity" if self.last is not None and self.last.unplaced else "like this"
+        return f" A first task would wait {how}, {limits.of_capacity()}."
 
     def _start(self) -> str:
         """Return after how long the container was seen to run."""

@@ -1,7 +1,8 @@
 """
 Replies of Batch: decoders, and what jobs mean. Pure functions.
 
-Imports ``core``, ``names`` and ``requests`` beside it, and ``parsing`` and ``requests`` of the folder above.
+Imports ``core``, ``names`` and ``requests`` beside it, and ``endings``, ``parsing`` and ``requests`` of the folder
+above.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.batch.names import mark_in
 from ecs_async_executor.services.batch.requests import containers_of
+from ecs_async_executor.services.endings import ending_in, is_host_lost, is_spot
 from ecs_async_executor.services.parsing import decoder_of, text
 from ecs_async_executor.services.requests import EXECUTOR_MARK, is_from_executor
 
@@ -56,6 +59,7 @@ class _Job(TypedDict, total=False):
     isTerminated: bool | None
     createdAt: float | None
     startedAt: float | None
+    stoppedAt: float | None
     container: _Container | None
     ecsProperties: _EcsProperties | None
     attempts: list[_Attempt] | None
@@ -80,6 +84,9 @@ _WAITS: Final = re.compile(r"[A-Z][A-Z0-9_]*(:[A-Z0-9_]+)?( - |$)")
 """How Batch's reasons for a job that stays RUNNABLE begin: with a code, ``CAPACITY:...`` or ``UNDETERMINED``."""
 _TIME_LIMIT: Final = re.compile(r"cancell?ed by JobStateTimeLimit action", re.IGNORECASE)
 """A person has configured that for the job's queue. Whether ``isCancelled`` is true then is not documented."""
+_OUT_OF_TIME: Final = re.compile(r"\bduration exceeded timeout\b", re.IGNORECASE)
+"""A person has configured that for the job."""
+_NO_ROOM: Final = re.compile(r"(^|: *)CAPACITY:")
 _NEVER_STARTED: Final = "Task failed to start"
 
 
@@ -103,7 +110,8 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
     elif status == "FAILED" and container.get("exitCode") is not None:
         exit_code = int(container["exitCode"])
     status_reason = text(job.get("statusReason") or "")
-    reason = ""
+    by_hand = _ended_by_hand(job, status_reason)
+    reason, ending = "", None
     if seen is Seen.STOPPED:
         container_reason = text(container.get("reason") or "")
         tries = len(attempts)
@@ -111,6 +119,9 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
             reason = _exit_reason(exit_code, container_reason, status_reason, tries)
         else:
             reason = _end_reason(container_reason, status_reason, tries, started=started)
+        if exit_code != 0:
+            asked = by_hand or is_from_executor(status_reason)
+            ending = _ending(exit_code, container_reason, status_reason, asked=asked, started=started)
     elif seen is Seen.PENDING and (not attempts or _WAITS.match(status_reason)):
         reason = status_reason  # without a code, after an attempt, it can be the reason for that attempt's end
     return Observation(
@@ -120,10 +131,38 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         exit_code=exit_code,
         started=started,
         reason=reason,
-        by_hand=_ended_by_hand(job, status_reason),
-        created_at=None if job.get("createdAt") is None else float(job["createdAt"]) / 1000.0,
+        by_hand=by_hand,
+        created_at=_seconds(job.get("createdAt")),
         started_by=mark_in(job.get("jobName")),
+        stopped_at=_seconds(job.get("stoppedAt")),
+        ending=ending,
     )
+
+
+def _ending(
+    exit_code: int | None, container_reason: str, status_reason: str, *, asked: bool, started: bool
+) -> Ending:
+    """
+    Return the kind of an end without success: what ended the job, else what became of its container.
+
+    :param asked: a person, a limit of the job's queue or an executor has ended the job
+    """
+    if asked:
+        # The limit of a queue for jobs that find no room only ends that wait.
+        had_no_room = _TIME_LIMIT.search(status_reason) and _NO_ROOM.search(status_reason)
+        return Ending.CAPACITY if had_no_room else Ending.STOPPED
+    if is_host_lost(status_reason):
+        return Ending.HOST
+    if is_spot(status_reason):
+        return Ending.SPOT
+    if _OUT_OF_TIME.search(status_reason):
+        return Ending.STOPPED
+    words = container_reason if exit_code is not None else f"{container_reason} {status_reason}"
+    return ending_in(words, exit_code, started=started)
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else float(milliseconds) / 1000.0
 
 
 def _ended_by_hand(job: Mapping[str, Any], status_reason: str) -> bool:

@@ -1,8 +1,8 @@
 """
 Replies of ECS: decoders, and what tasks and failures mean. Pure functions.
 
-Imports ``core``, ``requests`` beside it, and ``errors``, ``parsing``, ``redaction`` and ``requests`` of the folder
-above.
+Imports ``core``, ``requests`` beside it, and ``endings``, ``errors``, ``parsing``, ``redaction`` and ``requests``
+of the folder above.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from datetime import datetime
 from typing import Any, Final, TypedDict
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS
+from ecs_async_executor.services.endings import ending_in, is_host_lost, is_spot
 from ecs_async_executor.services.errors import is_lack_of_room, kind_of_failure
 from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, text
 from ecs_async_executor.services.redaction import redacted
@@ -35,6 +37,8 @@ class _Task(TypedDict, total=False):
     lastStatus: str
     createdAt: float | None
     startedAt: float | None
+    executionStoppedAt: float | None
+    stoppedAt: float | None
     startedBy: str | None
     stopCode: str | None
     stoppedReason: str | None
@@ -64,8 +68,9 @@ _USUAL_STOP: Final = "EssentialContainerExited"
 _FAILED_TO_START: Final = "TaskFailedToStart"
 _UNPLACED_STATUS: Final = "PROVISIONING"
 _STOPPED_BY_REQUEST: Final = "UserInitiated"
-_HOST_LOST: Final = ("Host EC2 ", "Container instance deregistration")
-"""A person may have taken the host away, but that is no decision about the tasks on it."""
+_STOPPED_BY_DEPLOYMENT: Final = "ServiceSchedulerInitiated"
+_SPOT_TAKEN_BACK: Final = frozenset({"SpotInterruption", "TerminationNotice"})
+_HOST_UNWELL: Final = "InfrastructureHealth"
 
 
 def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Observation:
@@ -108,10 +113,16 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         unplaced = status == _UNPLACED_STATUS and provider is not None and provider not in FARGATE_PROVIDERS
     if unplaced and seen is Seen.PENDING:
         reason = f"{_UNPLACED_STATUS}: capacity provider {text(provider)} has no container instance with room yet"
+    ending = None
     if exit_code is not None:
         reason = _exit_reason(exit_code, container_reason, stopped_reason, stop_code)
     elif seen is Seen.STOPPED:
         reason = _stop_reason(container_reason, stopped_reason or stop_code or "", started=started)
+    if exit_code or (seen is Seen.STOPPED and exit_code is None):
+        if unplaced:
+            ending = Ending.CAPACITY
+        else:
+            ending = _ending(exit_code, container_reason, stopped_reason, stop_code, started=started)
     return Observation(
         handle=Handle(scope, text(task["taskArn"])),
         seen=seen,
@@ -121,12 +132,30 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         reason=reason,
         stop_code=stop_code,
         by_hand=stop_code == _STOPPED_BY_REQUEST
-        and not stopped_reason.startswith(_HOST_LOST)
+        and not is_host_lost(stopped_reason)
         and not is_from_executor(stopped_reason),
         created_at=_seconds(task.get("createdAt")),
         started_by=task.get("startedBy"),
         unplaced=unplaced,
+        stopped_at=_seconds(task.get("executionStoppedAt") or task.get("stoppedAt")),
+        ending=ending,
     )
+
+
+def _ending(
+    exit_code: int | None, container_reason: str, stopped_reason: str, stop_code: str | None, *, started: bool
+) -> Ending:
+    """Return the kind of an end without success: what stopped the task, else what became of the container."""
+    if is_host_lost(stopped_reason) or stop_code == _HOST_UNWELL:
+        return Ending.HOST
+    if stop_code in {_STOPPED_BY_REQUEST, _STOPPED_BY_DEPLOYMENT}:
+        return Ending.STOPPED
+    if stop_code in _SPOT_TAKEN_BACK or is_spot(stopped_reason):
+        return Ending.SPOT
+    if exit_code is not None and stop_code != _FAILED_TO_START:
+        return ending_in(container_reason, exit_code, started=started)
+    # Without an exit code, what the task lacked is what its container lacked.
+    return ending_in(f"{container_reason} {stopped_reason} {stop_code}", exit_code, started=started)
 
 
 def _exit_reason(exit_code: int, container_reason: str, stopped_reason: str, stop_code: str | None) -> str:

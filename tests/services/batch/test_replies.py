@@ -64,6 +64,7 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         job("SUCCEEDED", statusReason=USUAL, container={"exitCode": 0}, attempts=[attempt(0)]),
         {"seen": Seen.STOPPED, "started": True, "exit_code": 0, "reason": ""},
     ),
+    ("when it stopped", job("FAILED", stoppedAt=1_767_323_060_250), {"stopped_at": 1_767_323_060.25}),
     ("succeeded, without details", job("SUCCEEDED"), {"seen": Seen.STOPPED, "started": True, "exit_code": 0}),
     (
         "failed",

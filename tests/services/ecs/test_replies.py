@@ -24,6 +24,13 @@ PULL = "CannotPullContainerError: pull image manifest has been retried 5 time(s)
 HOST: dict[str, Any] = {"stopCode": "InfrastructureHealth", "stoppedReason": "Host EC2 (instance i-0) terminated."}
 ASG: dict[str, Any] = {"capacityProviderName": "asg"}
 OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    (
+        "its containers stopped before the task",
+        task("STOPPED", {"exitCode": 0}, executionStoppedAt=CREATED, stoppedAt=1.0, **STOPPED_USUALLY),
+        {"stopped_at": CREATED.timestamp()},
+    ),
+    ("stopped before it had a container", task("STOPPED", stoppedAt=CREATED), {"stopped_at": CREATED.timestamp()}),
+    ("still stops", task("DEACTIVATING", {"exitCode": 0}), {"stopped_at": None}),
     ("provisioning", task("PROVISIONING"), {"seen": Seen.PENDING, "started": False, "reason": ""}),
     ("pending", task("PENDING"), {"seen": Seen.PENDING, "started": False}),
     ("activating", task("ACTIVATING"), {"seen": Seen.PENDING, "started": False}),
