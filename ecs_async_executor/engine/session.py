@@ -40,6 +40,7 @@ class Session:
     :param counters: totals that outlive this session
     :param event: makes the full name of a log event
     :param resumed: called when the credentials work again
+    :ivar silence: why the latest launch without an answer had none, for people
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Session:
         self._credentials = Gate(5.0, 30.0)
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._unanswered_since: float | None = None
+        self.silence = ""
         self.counters = counters
 
     # --- whether to call -------------------------------------------------------------------------------------
@@ -110,8 +112,10 @@ class Session:
         except BackendError as error:
             if error.kind not in NO_ANSWER:
                 self._unanswered_since = None
-            elif self._unanswered_since is None:
-                self._unanswered_since = anyio.current_time()
+            else:
+                self.silence = str(error)
+                if self._unanswered_since is None:
+                    self._unanswered_since = anyio.current_time()
             raise
         self._unanswered_since = None
         self.counters.launches += 1
