@@ -135,7 +135,7 @@ class Pinging:
         paused = session.paused
         asks = backlog.waiting or backlog.in_doubt or backlog.sending or backlog.searched_for
         if paused is None and asks and session.is_unanswered(now):
-            paused = "AWS does not answer"
+            paused = f"AWS does not answer: {session.silence}"
         hanging = self._rendering.hanging(now)
         if paused is None and hanging is not None:
             paused = f"a hook hangs over {hanging.launch}"

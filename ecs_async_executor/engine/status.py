@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -114,7 +114,7 @@ class Status:
             **self._endpoint.identity,
             "now": self._moment(now, now),
             "paused": paused,
-            "statistics": asdict(replace(self._statistics(), paused=paused)),
+            "statistics": {**_figures(self._statistics()), "paused": paused},
             "gates": gates,
             "rates": list(self._limiter.rates()),
             "launch_count": count,
@@ -185,3 +185,9 @@ class Status:
             "placement": placement,
             "reason": reasons.get(placement) if waits and placement is not None else None,
         }
+
+
+def _figures(statistics: Statistics) -> dict[str, object]:
+    """Return a snapshot as JSON's types."""
+    values = {one.name: getattr(statistics, one.name) for one in fields(statistics)}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}

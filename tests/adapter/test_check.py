@@ -279,9 +279,8 @@ def test_credentials_that_do_not_work_are_one_line(
 
 
 def test_requests_that_fail_for_one_reason_are_one_line(local: LocalEcs, check: Callable[..., Any]) -> None:
-    local.faults.error(
-        ("DescribeTasks", "ListTasks"), "AccessDeniedException", "a service control policy denies it", 403
-    )
+    for operation in ("DescribeTasks", "ListTasks"):
+        local.faults.error(operation, "AccessDeniedException", "a service control policy denies it", 403)
     code, findings = check("ecs")
     assert code == 1
     assert bad(findings) == ["DescribeTasks, cluster 'main', ListTasks, cluster 'main'"]

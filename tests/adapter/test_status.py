@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from airflow.jobs.job import Job as AirflowJob
 from airflow.models.log import Log
+from sqlalchemy import text
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
@@ -401,6 +402,18 @@ def test_without_a_scheduler_the_command_says_so(
 ) -> None:
     configured(AsyncBatchExecutor)
     assert "Batch: no scheduler runs." in command()
+
+
+def test_a_database_that_cannot_be_read_is_a_line(
+    configured: Callable[..., None], command: Callable[..., str], database: Metadata
+) -> None:
+    configured(AsyncEcsExecutor)
+    with database.session() as session:
+        session.execute(text("DROP TABLE log"))
+    with pytest.raises(
+        SystemExit, match=r"Airflow's database cannot be read: OperationalError: .*no such table: log"
+    ):
+        command()
 
 
 def test_without_an_executor_of_ours_the_command_names_them(

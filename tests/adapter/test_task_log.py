@@ -547,7 +547,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(**given: Any) -> argparse.Namespace:
-    defaults = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
+    defaults: dict[str, Any] = {"team": None, "service": None, "timeout": 1.0, "launch": False, "queue": None}
     defaults |= {"strict": False, "output": "text"}
     return argparse.Namespace(**defaults, executor_config=None, **given)
 

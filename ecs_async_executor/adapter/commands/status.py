@@ -6,6 +6,7 @@ May import everything of this package.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.utils.session import create_session
+from sqlalchemy.exc import SQLAlchemyError
 
 from ecs_async_executor.adapter.commands.configured import executors_or_exit
 from ecs_async_executor.adapter.commands.output import duration, quiet, say
 from ecs_async_executor.adapter.in_database import Reason, Work, latest_reasons, work_of
+from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.status import ExecutorStatus, statuses
 
 if TYPE_CHECKING:
@@ -29,11 +32,14 @@ def status(args: argparse.Namespace) -> None:
     """
     Print what each executor does in each running scheduler, and what the database knows.
 
-    :raises SystemExit: if none of ours is configured
+    :raises SystemExit: if none of ours is configured, or the database cannot be read
     """
     executors_or_exit()
-    with quiet(), create_session(scoped=False) as session:
-        seen, works, reasons = statuses(session), work_of(session), latest_reasons(session)
+    try:
+        with quiet(), create_session(scoped=False) as session:
+            seen, works, reasons = statuses(session), work_of(session), latest_reasons(session)
+    except SQLAlchemyError as error:
+        sys.exit(f"Airflow's database cannot be read: {in_words(error)}")
     seen += [_unscheduled(work) for work in works if not any(_is_of(one, work) for one in seen)]
     if args.output in {"json", "yaml"}:
         AirflowConsole().print_as(data=[_whole(one, works, reasons) for one in seen], output=args.output)

@@ -94,14 +94,14 @@ def _parallelism(tuning: Tuning, launch_rate: float) -> Finding:
             f"{sweep:.0f} s, and ends become known as late",
             "raise describe_rate as far as AWS's quota allows, or lower parallelism",
         )
-    words = f"[core] parallelism = {parallelism}: each scheduler runs so many tasks at once"
-    words += f", which are launched in {parallelism / launch_rate:.0f} s or more"
+    words = f"[core] parallelism = {parallelism} tasks of each scheduler at once"
+    words += f", which take {parallelism / launch_rate:.0f} s or more to launch"
     limits = [
         f"[{section}] {name} = {value}"
         for section, name in (("core", "max_active_tasks_per_dag"), ("scheduler", "max_tis_per_query"))
         if 0 < (value := conf.getint(section, name, fallback=0)) < parallelism
     ]
-    return good("Parallelism", words + (f"; below it are {' and '.join(limits)}" if limits else ""))
+    return good("Parallelism", words + (f"; lower limits: {', '.join(limits)}" if limits else ""))
 
 
 def _ports() -> Iterator[Finding]:
