@@ -314,9 +314,9 @@ def rebuild(tis: Sequence[Any]) -> Mapping[Any, Any]:
 
 def log_paths() -> Callable[[Any], str | None]:
     """Return a function that tells where Airflow keeps the log of a task instance's try; None if that fails."""
-    from airflow.utils.helpers import log_filename_template_renderer
-
     try:
+        from airflow.utils.helpers import log_filename_template_renderer
+
         render = log_filename_template_renderer()
     except Exception:  # noqa: BLE001 - the template is a user's
         return lambda _: None

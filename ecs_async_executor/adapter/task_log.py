@@ -19,9 +19,8 @@ from ecs_async_executor.adapter import looking
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
-from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.services import blocking, links
-from ecs_async_executor.services.details import ContainerDetails
+from ecs_async_executor.services.details import ContainerDetails, Details
 from ecs_async_executor.services.logs import LogReader, LogStream, NoLog, nothing_printed
 from ecs_async_executor.services.redaction import redacted
 
@@ -86,10 +85,7 @@ async def _look(adapter: ServiceAdapter, handle_id: str) -> _Shown:
             )
             async with looking.of_running_loop().clients(adapter) as (inspector, reader):
                 details = await inspector.details(handle_id)
-                status = "not known to the service (any more)"
-                if details is not None:
-                    status = _status(details.observation)
-                container = f"{name} container {handle_id}: {status}"
+                container = f"{name} container {handle_id}: {_status(details)}"
                 shown.say(container)
                 failed = "The log of the container could not be read"
                 found = await inspector.log_streams(handle_id) if details is None else details.containers
@@ -146,9 +142,10 @@ async def _add_lines(shown: _Shown, reader: LogReader, container: ContainerDetai
 # --- in words -----------------------------------------------------------------------------------------------
 
 
-def _status(observation: Observation) -> str:
-    if observation.seen is Seen.MISSING:
+def _status(details: Details | None) -> str:
+    if details is None:
         return "not known to the service (any more)"
+    observation = details.observation
     parts = [observation.status or observation.seen.value]
     if observation.exit_code is not None:
         parts.append(f"exit code {observation.exit_code}")

@@ -62,4 +62,4 @@ def _about_lines(dead: PostMortem, lines: Sequence[str], problem: str) -> str:
         return f"{container} never ran, so that there is no output."
     if problem:
         return f"The output of container {dead.handle_id} cannot be shown: {problem}."
-    return f"{container} has printed nothing."
+    return f"{container} has printed nothing that has arrived at its log."

@@ -23,8 +23,8 @@ from ecs_async_executor.core.metrics import (
     Result,
 )
 
-SAMPLES_PER_WINDOW = 4
-"""Of each timer. A window is the interval between two snapshots, half a second."""
+SAMPLES_PER_WINDOW = 8
+"""Of each timer. Each is a system call of the scheduler's thread, in which the loop's thread may take over."""
 SAMPLES_KEPT = 1024
 """For a scheduler that does not take them; the oldest give way."""
 

@@ -27,6 +27,8 @@ from ecs_async_executor.engine.statistics import SILENT, Statistics, backlog_of
 log = structlog.get_logger(__name__)
 
 INTERVAL = 0.5
+WINDOW = 5.0
+"""Seconds; of what is timed in a window, a few samples are kept."""
 WORK_INTERVAL = 60.0
 
 
@@ -62,6 +64,7 @@ class Pinging:
         self._event = event
         self._told: UserCode | None = None
         self._lag = 0.0
+        self._window_ends_at = -math.inf
         self._told_of_work_at = -math.inf
         self._throttles_told = 0
 
@@ -79,8 +82,11 @@ class Pinging:
             self._tell_of_work(self.ping(), anyio.current_time())
 
     def ping(self) -> Statistics:
-        """Publish a snapshot, and hand over what was timed since the one before."""
-        self._meters.end_window()
+        """Publish a snapshot, and hand over what was timed once that is due."""
+        now = anyio.current_time()
+        if now >= self._window_ends_at:
+            self._window_ends_at = now + WINDOW
+            self._meters.end_window()
         statistics = self.snapshot()
         self._publish(statistics)
         return statistics
@@ -129,7 +135,7 @@ class Pinging:
         paused = session.paused
         asks = backlog.waiting or backlog.in_doubt or backlog.sending or backlog.searched_for
         if paused is None and asks and session.is_unanswered(now):
-            paused = "AWS does not answer"
+            paused = f"AWS does not answer: {session.silence}"
         hanging = self._rendering.hanging(now)
         if paused is None and hanging is not None:
             paused = f"a hook hangs over {hanging.launch}"

@@ -41,6 +41,7 @@ class Session:
     :param meters: count and time every call
     :param event: makes the full name of a log event
     :param resumed: called when the credentials work again
+    :ivar silence: why the latest launch without an answer had none, for people
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Session:
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._unanswered_since: float | None = None
         self.meters = meters
+        self.silence = ""
 
     # --- whether to call -------------------------------------------------------------------------------------
 
@@ -111,8 +113,10 @@ class Session:
         except BackendError as error:
             if error.kind not in NO_ANSWER:
                 self._unanswered_since = None
-            elif self._unanswered_since is None:
-                self._unanswered_since = anyio.current_time()
+            else:
+                self.silence = str(error)
+                if self._unanswered_since is None:
+                    self._unanswered_since = anyio.current_time()
             raise
         self._unanswered_since = None
         return observation

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 import anyio
@@ -33,6 +34,7 @@ DELAY_MAX = 60.0
 NOT_FOUND_DELAY_MAX = 10.0
 """The most that one answer counts of the time for which a container is not found; shorter than the grace."""
 PAUSED_DELAY = 1.0
+REFUSAL_LOGGED_SECONDS = 60.0
 
 
 class Stopping:
@@ -70,6 +72,7 @@ class Stopping:
         self._answered = answered
         self._event = event
         self._in_flight = 0
+        self._refusal_logged_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     def wake(self) -> None:
         """Have the stops that are due sent."""
@@ -139,7 +142,9 @@ class Stopping:
                 self._log(log.error, "gave_up", request, error)
                 self._ledger.stops.done(request)
                 return
-            if request.refusals == 1:
+            # Of a thousand that lack the same permission one says so, and how many stops are owed.
+            if request.refusals == 1 and now >= self._refusal_logged_at[error.code] + REFUSAL_LOGGED_SECONDS:
+                self._refusal_logged_at[error.code] = now
                 self._log(log.warning, "refused", request, error)
         most = NOT_FOUND_DELAY_MAX if error.kind is Kind.NOT_FOUND else DELAY_MAX
         self._again(request, min(most, 0.5 * 2.0 ** min(request.tries, 10)))
@@ -157,5 +162,6 @@ class Stopping:
             handle=request.handle.id,
             code=error.code,
             reason=error.message,
+            owed=len(self._ledger.stops),
             **needs,
         )

@@ -206,7 +206,7 @@ def classify(exception: BaseException, operation: str) -> BackendError:
         unavailable = is_unavailable(exception)
         return BackendError(Kind.CREDENTIALS, name, redacted(str(exception)), unavailable=unavailable)
     if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError)) and _never_connected(exception):
-        return BackendError(Kind.UNSENT, name, redacted(str(exception)))
+        return BackendError(Kind.UNSENT, name, redacted(f"{exception}{_way_out(exception)}"))
     if isinstance(exception, (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)):
         return BackendError(Kind.AMBIGUOUS, name, redacted(str(exception)))
     if isinstance(exception, boto.BotoCoreError):
@@ -263,6 +263,15 @@ def _never_connected(exception: Any) -> bool:
     if isinstance(exception, boto.ConnectTimeoutError):
         return isinstance(error, aiohttp.ServerTimeoutError)
     return isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError))
+
+
+def _way_out(exception: Any) -> str:
+    """Return what to do about an untrusted certificate, which may also be the endpoint's fault, and pass."""
+    import aiohttp
+
+    if not isinstance(exception.kwargs.get("error"), aiohttp.ClientConnectorCertificateError):
+        return ""
+    return ". AWS_CA_BUNDLE, or verify of the connection, has to name the CA that signed this certificate"
 
 
 def _said(exception: Any) -> tuple[str, str, int]:

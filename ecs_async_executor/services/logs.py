@@ -250,7 +250,9 @@ def _problem(error: BackendError, stream: LogStream) -> NoLog:
         return NoLog(why, passing=True)
     if is_denied(error):
         allow = f"allow it on log-group:{group}:log-stream:*"
-        return NoLog(f"the credentials lack the permission logs:GetLogEvents for log group {group}: {allow}")
+        return NoLog(
+            f"the credentials lack the permission logs:GetLogEvents for log group {group}: {allow} ({error})"
+        )
     if error.kind is Kind.THROTTLED:
         return NoLog(
             f"CloudWatch Logs in {region} throttles GetLogEvents: the account reads too often", passing=True

@@ -13,6 +13,7 @@ from typing import Any
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
 from ecs_async_executor.adapter import metrics
+from ecs_async_executor.engine import pinging
 from tests.adapter.scripted import make_workload, queue
 
 TIME_LIMIT = 60.0
@@ -37,7 +38,7 @@ def run(executor: Any) -> None:
 
 
 def main() -> None:
-    metrics.METRICS_INTERVAL = 0.5
+    metrics.METRICS_INTERVAL = pinging.WINDOW = 0.5
     for executor in (AsyncEcsExecutor, AsyncBatchExecutor):
         run(executor())
     if sys.argv[1:] == ["otel"]:

@@ -188,7 +188,8 @@ def dead(ending: Ending = Ending.OOM, exit_code: int | None = 137, log_path: str
 
 
 def told(adapter: Any, *of: PostMortem, files: Any = None) -> list[str]:
-    reader = LastWordsReader(adapter, 50, files or Files())
+    written: Any = files or Files()
+    reader = LastWordsReader(adapter, 50, written)
 
     async def work() -> list[str]:
         async with reader.open() as read:

@@ -11,6 +11,7 @@ import pytest
 from ecs_async_executor.adapter import metrics as sending
 from ecs_async_executor.adapter.metrics import EMITTING_BUDGET, GAUGES, METRICS_INTERVAL, Metrics
 from ecs_async_executor.core.endings import Ending
+from ecs_async_executor.core.messages import Finished, Launch
 from ecs_async_executor.core.metrics import (
     ADOPTION_DURATION,
     CALL_DURATION,
@@ -161,7 +162,7 @@ def test_failures_are_counted_by_their_kind(
     monkeypatch.setattr(sending, "EMITTING_BUDGET", 10.0)
     monkeypatch.setattr(sending, "METRICS_INTERVAL", 0.0)
     executor = make_executor(ScriptedBatchExecutor)
-    outcomes = {
+    outcomes: dict[str, Callable[[Launch], Finished]] = {
         "a": succeeded,
         "b": lambda launch: failed(launch, ending=Ending.OOM),
         "c": lambda launch: failed(launch, ending=Ending.OOM),

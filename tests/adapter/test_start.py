@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +15,10 @@ from structlog.testing import capture_logs
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
-from ecs_async_executor import AsyncEcsExecutor
+from ecs_async_executor import AsyncEcsExecutor, cli
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.local import LocalEcs
+from tests.certificates import untrusted
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,30 @@ def test_a_source_of_credentials_that_gives_no_answer_stops_no_start(
             paused = getattr(executor.statistics(), "paused", None)
         assert str(paused).startswith("AWS credentials: CredentialRetrievalError")
         assert executor.slots_available == 0
+
+
+def test_a_certificate_that_is_not_trusted_stops_no_start_and_the_check_names_it(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., AsyncEcsExecutor],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Somebody may be renewing it; nothing is sent meanwhile."""
+    local_ecs()
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
+    with untrusted(tmp_path) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", endpoint)
+        with capture_logs() as logs:
+            started()
+        [line] = [line for line in logs if line["event"] == "ecs_executor.health_check.inconclusive"]
+        with pytest.raises(SystemExit) as ended:
+            cli.check(
+                Namespace(team=None, service="ecs", timeout=None, launch=False, queue=None, executor_config=None)
+            )
+    for said in (line["reason"], str(ended.value)):
+        assert endpoint in said
+        assert "certificate verify failed" in said
+        assert "AWS_CA_BUNDLE" in said
 
 
 def _answer_503(server: socket.socket) -> None:

@@ -46,10 +46,10 @@ def test_a_hint_can_come_from_the_lines() -> None:
 @pytest.mark.parametrize(
     ("of", "problem", "said"),
     [
-        (dead(), "", "Container arn has printed nothing."),
+        (dead(), "", "Container arn has printed nothing that has arrived at its log."),
         (dead(), "no permission", "The output of container arn cannot be shown: no permission."),
         (dead(Ending.IMAGE, None), "no stream", "Container arn never ran, so that there is no output."),
-        (dead(Ending.START, 127), "", "Container arn has printed nothing."),
+        (dead(Ending.START, 127), "", "Container arn has printed nothing that has arrived at its log."),
         (dead(Ending.LOST, None), "no stream", "The output of container arn cannot be shown: no stream."),
     ],
 )

@@ -8,7 +8,7 @@ from statistics import mean
 import anyio
 import pytest
 
-from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Paced, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.metrics import (
     CALL_DURATION,
@@ -20,6 +20,7 @@ from ecs_async_executor.core.metrics import (
     Result,
 )
 from ecs_async_executor.engine.meters import SAMPLES_KEPT, SAMPLES_PER_WINDOW, Meters
+from ecs_async_executor.engine.pinging import WINDOW
 from ecs_async_executor.engine.session import Session
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness
@@ -114,9 +115,9 @@ async def test_a_call_that_is_cancelled_has_no_result() -> None:
 
 async def test_the_time_of_a_search_leaves_out_its_waits_for_the_rate() -> None:
     class Paged(FakeCloud):
-        async def search(self, scope: str, started_by: str, paced: object = None) -> list[object]:  # type: ignore[override]
+        async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> list[Handle]:
             await anyio.sleep(0.2)
-            await paced()  # type: ignore[operator]
+            await paced()
             await anyio.sleep(0.2)
             return []
 
@@ -135,7 +136,7 @@ async def test_a_launch_is_timed_until_it_is_accepted_runs_and_is_known_to_have_
     async with Harness(cloud).running() as harness:
         harness.launch("a")
         await harness.until_finished("a")
-        await anyio.sleep(1.0)
+        await anyio.sleep(WINDOW + 1.0)
     meters = harness.meters
     [launched] = samples(meters, LAUNCH_DURATION)
     [started] = samples(meters, START_DURATION)

@@ -70,7 +70,11 @@ async def test_what_gets_no_answer_for_a_minute_says_so_and_pauses_what_is_taken
         paused["after"] = harness.snapshots[-1].paused
     assert notice.unlaunched
     assert notice.text == "The container waits: ECS gives no answer: ReadTimeoutError: Read timeout"
-    assert paused == {"before": None, "in it": "AWS does not answer", "after": None}
+    assert paused == {
+        "before": None,
+        "in it": "AWS does not answer: ReadTimeoutError: Read timeout",
+        "after": None,
+    }
 
 
 @pytest.mark.parametrize("repeatable", [True, False], ids=["client tokens", "no client tokens"])
@@ -88,7 +92,7 @@ async def test_what_never_left_is_launched_after_an_outage_of_hours_without_a_se
         for name in "abcd":
             assert (await harness.until_finished(name)).success
         paused.append(harness.snapshots[-1].paused)
-    assert paused == ["AWS does not answer", None]
+    assert paused == [f"AWS does not answer: {UNSENT}", None]
     assert cloud.calls["search"] == 0
     assert len(cloud.containers) == 4
 

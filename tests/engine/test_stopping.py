@@ -170,6 +170,20 @@ async def test_a_refused_stop_of_a_container_that_nothing_is_known_of_any_more_i
     assert told == ["cloud_executor.stop.refused", "cloud_executor.stop.gave_up"]
 
 
+async def test_1000_stops_without_the_permission_are_one_line_with_their_number() -> None:
+    cloud = FakeCloud(plan=lambda label, nth: Plan(duration=1e6))
+    async with Harness(cloud).running() as harness:
+        launches = [harness.launch(f"w{number}") for number in range(1000)]
+        await harness.until(lambda: len(harness.handles()) == 1000)
+        cloud.fault = failing("stop", STOP_DENIED, until=anyio.current_time() + 50.0)
+        with capture_logs() as logs:
+            for launch_id in launches:
+                harness.stop(launch_id)
+            await harness.until_idle(timeout=600)
+    [told] = [entry for entry in logs if entry["event"].startswith("cloud_executor.stop.")]
+    assert (told["event"], told["owed"]) == ("cloud_executor.stop.refused", 1000)
+
+
 async def test_a_stop_that_was_in_flight_when_the_loop_thread_died_is_sent_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=62, duration=1e9))
     cloud.fault = failing("stop", TIMED_OUT, until=70)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
 
@@ -16,6 +17,7 @@ from botocore.parsers import ResponseParserError
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.errors import classify, is_denied, kind_of_failure
+from tests.certificates import untrusted
 from tests.services.fakes import refusal
 from tests.services.server import Talk, listening, served
 
@@ -257,6 +259,20 @@ def test_without_a_connection_nothing_was_sent(
     assert error.kind is Kind.UNSENT
     assert "RunTask" not in error.message
     assert error.message
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_certificate_that_is_not_trusted_is_named_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with untrusted(tmp_path) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        error = asyncio.run(error_of_run_task())
+    assert error.kind is Kind.UNSENT
+    assert error.message.startswith(f"SSL validation failed for {endpoint}")
+    assert error.message.endswith(
+        "AWS_CA_BUNDLE, or verify of the connection, has to name the CA that signed this certificate"
+    )
 
 
 @pytest.mark.usefixtures("keys")

@@ -128,10 +128,9 @@ class TaskInspector:
             reply = await self._call("DescribeTaskDefinition", taskDefinition=name)
         except BackendError as error:
             if is_denied(error):
-                why = "the credentials lack the permission ecs:DescribeTaskDefinition, which names the log group"
-            else:
-                why = f"the task definition, which names the log group, cannot be read: {error}"
-            return {}, why
+                lacks = "the credentials lack the permission ecs:DescribeTaskDefinition"
+                return {}, f"{lacks}, which names the log group: allow it on * ({error})"
+            return {}, f"the task definition, which names the log group, cannot be read: {error}"
         definition: Mapping[str, Any] = reply["taskDefinition"]
         if name == definition.get("taskDefinitionArn"):  # a family alone means another revision tomorrow
             if len(self._definitions) >= _MOST_DEFINITIONS:

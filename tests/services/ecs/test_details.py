@@ -170,7 +170,7 @@ def test_a_task_definition_is_asked_for_once() -> None:
     [
         (
             refusal("AccessDeniedException", "no", "DescribeTaskDefinition"),
-            "lack the permission ecs:Describe",
+            "allow it on * (Acc",
         ),
         (refusal("ServerException", "oops", "DescribeTaskDefinition"), "cannot be read: ServerException: oops"),
     ],
