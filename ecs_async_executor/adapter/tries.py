@@ -109,7 +109,7 @@ class Entry:
 def find(session: Session, conditions: Conditions, *, earlier: bool) -> list[Try]:
     """Return the present tries that meet the conditions, or the earlier ones."""
     model, id_column, more, options = compat.tries_table(earlier=earlier)
-    query = select(id_column.label("id"), *(getattr(model, name) for name in _COLUMNS))
+    query = select(id_column.label("id"), *(getattr(model, name).label(name) for name in _COLUMNS))
     rows = session.execute(query.where(*conditions(model), *more).execution_options(**options))
     return [_try(row, earlier=earlier) for row in rows]
 
@@ -190,7 +190,9 @@ def counted(session: Session, *columns: Any, **equal: str) -> list[Any]:
     """Return the values that some columns of present tries have together, those of the latest queueing last."""
     model: Any = compat.tries_table(earlier=False)[0]
     wanted = [getattr(model, name) for name in columns]
-    query = select(*wanted).where(*(getattr(model, name) == value for name, value in equal.items()))
+    query = select(*(column.label(name) for name, column in zip(columns, wanted, strict=True))).where(
+        *(getattr(model, name) == value for name, value in equal.items())
+    )
     return list(session.execute(query.group_by(*wanted).order_by(func.max(model.queued_dttm), *wanted)))
 
 
