@@ -23,6 +23,7 @@ from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
@@ -162,6 +163,12 @@ class BatchAdapter:
     def make_backend(self) -> Backend:
         settings = self.settings.batch
         return batch.BatchBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)
+
+    def make_console(self) -> Console:
+        queues = self.settings.tuning.queues.values()
+        job_queues = [self._executor.submit_job_kwargs["jobQueue"], *(one.get("jobQueue") for one in queues)]
+        scopes = list(dict.fromkeys(one for one in job_queues if one))
+        return batch.BatchConsole(ClientFactory.from_settings(self.settings.batch, self.settings.tuning), scopes)
 
     def handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None

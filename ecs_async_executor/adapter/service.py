@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -89,6 +90,10 @@ class ServiceAdapter(Protocol):
 
     def make_backend(self) -> Backend:
         """Make the client of the service, unopened."""
+        ...
+
+    def make_console(self) -> Console:
+        """Make what commands use to list and to stop containers, unopened."""
         ...
 
     def handle_id(self, external_executor_id: str) -> str | None:
