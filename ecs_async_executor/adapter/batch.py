@@ -21,7 +21,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch
+from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
@@ -199,6 +199,11 @@ class BatchAdapter:
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
         return batch.inspecting(self._clients, self.settings.batch.job_queue)
+
+    def console_url(self, handle_id: str) -> str | None:
+        # A job's identifier does not name its region, and that of the connection is not known here.
+        region = self.settings.batch.region_name
+        return None if region is None else links.batch_job(region, handle_id)
 
     async def details(self, handle_id: str) -> Details | None:
         async with self.inspector() as inspector:

@@ -198,6 +198,9 @@ class EcsAdapter:
             self._clients, executor.cluster, executor.container_name, configured, self._definitions
         )
 
+    def console_url(self, handle_id: str) -> str | None:
+        return ecs.console_url(handle_id, self._executor.cluster)
+
     async def details(self, handle_id: str) -> Details | None:
         async with self.inspector() as inspector:
             return await inspector.details(handle_id)

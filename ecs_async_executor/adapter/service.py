@@ -129,6 +129,10 @@ class ServiceAdapter(Protocol):
         """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
         ...
 
+    def console_url(self, handle_id: str) -> str | None:
+        """Return the page about a container in the AWS console, without asking AWS; None if that cannot tell."""
+        ...
+
     async def details(self, handle_id: str) -> Details | None:
         """Return :meth:`Inspector.details`, with a client for this question."""
         ...
