@@ -21,8 +21,9 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services import batch
+from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
@@ -163,6 +164,12 @@ class BatchAdapter:
         settings = self.settings.batch
         return batch.BatchBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)
 
+    def make_console(self) -> Console:
+        queues = self.settings.tuning.queues.values()
+        job_queues = [self._executor.submit_job_kwargs["jobQueue"], *(one.get("jobQueue") for one in queues)]
+        scopes = list(dict.fromkeys(one for one in job_queues if one))
+        return batch.BatchConsole(ClientFactory.from_settings(self.settings.batch, self.settings.tuning), scopes)
+
     def handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None
 
@@ -192,6 +199,11 @@ class BatchAdapter:
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
         return batch.inspecting(self._clients, self.settings.batch.job_queue)
+
+    def console_url(self, handle_id: str) -> str | None:
+        # A job's identifier does not name its region, and that of the connection is not known here.
+        region = self.settings.batch.region_name
+        return None if region is None else links.batch_job(region, handle_id)
 
     async def details(self, handle_id: str) -> Details | None:
         async with self.inspector() as inspector:

@@ -39,9 +39,11 @@ __all__ = [
     "ExecuteTask",
     "Key",
     "VersionedExecutor",
+    "callback_model",
     "configured_executors",
     "executor_names",
     "forget_queued",
+    "has_id",
     "hostname",
     "jwt_expiry",
     "load_for_adoption",
@@ -57,6 +59,7 @@ __all__ = [
     "take",
     "task_key",
     "teams_of",
+    "tries_table",
     "unsupported",
     "uuid_of",
     "with_fresh_jwt",
@@ -256,8 +259,8 @@ def load_for_adoption(tis: Sequence[Any]) -> Session | None:
     return session
 
 
-def _has_id_of(ids: Iterable[UUID]) -> Any:
-    column: Any = TaskInstance.id
+def has_id(ids: Iterable[UUID], column: Any = TaskInstance.id) -> Any:
+    """Return the condition that an id is one of these: 3.1 has them as text."""
     return column.in_([str(one) if column.type.python_type is str else one for one in ids])
 
 
@@ -280,13 +283,35 @@ def lost_to_others(ids: Sequence[UUID], job_id: int, fresh: float) -> set[UUID] 
         for start in range(0, len(ids), _TIS_PER_QUERY):
             some = ids[start : start + _TIS_PER_QUERY]
             query: Any = select(TaskInstance.id, TaskInstance.state, TaskInstance.queued_by_job_id)
-            query = query.where(_has_id_of(some))
+            query = query.where(has_id(some))
             rows = session.execute(with_row_locks(query, session, of=TaskInstance, skip_locked=True)).all()
             skipped = set(some) - {uuid_of(row) for row in rows}
-            if skipped and session.scalars(select(TaskInstance.id).where(_has_id_of(skipped))).first():
+            if skipped and session.scalars(select(TaskInstance.id).where(has_id(skipped))).first():
                 return None
             lost -= {uuid_of(row) for row in rows if row.queued_by_job_id == job_id and str(row.state) in _HELD}
         return lost
+
+
+def tries_table(*, earlier: bool) -> tuple[Any, Any, Sequence[Any], Mapping[str, Any]]:
+    """
+    Return where tries of task instances are: the model, its column of ids, conditions, and execution options.
+
+    :param earlier: the tries before the present ones; 3.4 has them in the table of the present ones
+    """
+    present: Any = TaskInstance
+    if not earlier:
+        return present, present.id, (), {}
+    with suppress(ImportError):
+        model = importlib.import_module("airflow.models.taskinstancehistory").TaskInstanceHistory
+        return model, model.task_instance_id, (), {}
+    return present, present.id, (present.working_set.is_(None),), {"include_all_attempts": True}
+
+
+def callback_model() -> Any:
+    """Return the model of callbacks; None on 3.1, which keeps none of those that executors run."""
+    with suppress(ImportError):
+        return importlib.import_module("airflow.models.callback").Callback
+    return None
 
 
 def _dag_run() -> Any:

@@ -22,6 +22,7 @@ from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
@@ -158,6 +159,12 @@ class EcsAdapter:
         settings = self.settings.ecs
         return ecs.EcsBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)
 
+    def make_console(self) -> Console:
+        queues = self.settings.tuning.queues.values()
+        clusters = [self._executor.run_task_kwargs["cluster"], *(one.get("cluster") for one in queues)]
+        scopes = list(dict.fromkeys(one for one in clusters if one))
+        return ecs.EcsConsole(ClientFactory.from_settings(self.settings.ecs, self.settings.tuning), scopes)
+
     def handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if external_executor_id.startswith("arn:") else None
 
@@ -190,6 +197,9 @@ class EcsAdapter:
         return ecs.inspecting(
             self._clients, executor.cluster, executor.container_name, configured, self._definitions
         )
+
+    def console_url(self, handle_id: str) -> str | None:
+        return ecs.console_url(handle_id, self._executor.cluster)
 
     async def details(self, handle_id: str) -> Details | None:
         async with self.inspector() as inspector:

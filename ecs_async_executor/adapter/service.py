@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -91,6 +92,10 @@ class ServiceAdapter(Protocol):
         """Make the client of the service, unopened."""
         ...
 
+    def make_console(self) -> Console:
+        """Make what commands use to list and to stop containers, unopened."""
+        ...
+
     def handle_id(self, external_executor_id: str) -> str | None:
         """Return Airflow's ``external_executor_id`` if it is a container's identifier, else None."""
         ...
@@ -122,6 +127,10 @@ class ServiceAdapter(Protocol):
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
         """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
+        ...
+
+    def console_url(self, handle_id: str) -> str | None:
+        """Return the page about a container in the AWS console, without asking AWS; None if that cannot tell."""
         ...
 
     async def details(self, handle_id: str) -> Details | None:

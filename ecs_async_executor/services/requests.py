@@ -197,6 +197,12 @@ def stop_reason(reason: str) -> str:
     return reason[: _STOP_REASON_LIMIT - len(_SIGNATURE)] + _SIGNATURE
 
 
+def persons_reason(reason: str) -> str:
+    """Return the reason to send with a person's stop: no executor's, whatever the person writes."""
+    reason = reason.replace(_SIGNATURE, "")[:_STOP_REASON_LIMIT]
+    return f"Stopped by hand: {reason}"[:_STOP_REASON_LIMIT] if is_from_executor(reason) else reason
+
+
 def is_from_executor(reason: str) -> bool:
     """Return whether an executor, of this scheduler or another, gave this reason for a stop."""
     return _SIGNATURE in reason or reason.startswith(_UNSIGNED)

@@ -144,3 +144,30 @@ def database(template: Path, tmp_path: Path) -> Iterator[Metadata]:
     database = metadata.copy_of(template, tmp_path / "airflow.db")
     yield database
     database.close()
+
+
+@pytest.fixture
+def place(
+    local_ecs: Callable[..., LocalEcs],
+    database: Metadata,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Callable[..., Any]]:
+    """Open a local service whose containers task instances of the test's own database wait for."""
+    import airflow.settings
+
+    from tests.adapter import steering
+
+    monkeypatch.setattr(airflow.settings, "NonScopedSession", database.sessions)
+
+    def open_(service: str, **options: Any) -> Any:
+        local = local_ecs(**{"runner": "subprocess", "stop_timeout": 1.0, "inherit_environment": True} | options)
+        local.register("family", "airflow", logConfiguration=steering.LOGGED)
+        monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION", "family:2")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", local.url)
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", f"ecs_async_executor.{steering.EXECUTORS[service].__name__}")
+        steering.forget_executors()
+        return steering.Place(service, local, database, capsys)
+
+    yield open_
+    steering.forget_executors()

@@ -45,8 +45,12 @@ with DAG("adopted", schedule=None):
 """
 
 
-def build(home: Path) -> Path:
-    """Make a database with one run of a DAG of ``TASKS`` tasks."""
+def build(home: Path, url: str | None = None) -> Path:
+    """
+    Make a database with one run of a DAG of ``TASKS`` tasks.
+
+    :param url: an empty database; None for a new SQLite file, which is returned
+    """
     dags = home / "dags"
     dags.mkdir(parents=True)
     (dags / "adopted.py").write_text(DAG)
@@ -55,7 +59,7 @@ def build(home: Path) -> Path:
         **os.environ,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url or f"sqlite:///{database}",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     }
     for command in (

@@ -203,28 +203,33 @@ def kill_between_resume_and_run_task(
     :param left_over: the DAG whose task instances get no new identity, and still carry the ARN of their container
     """
     seen: Counter[str] = Counter()
+    deferred: set[str] = set()
+    may_defer = threading.Event()
 
     async def defer_once(container: Container) -> None:
         seen[container.label] += 1
         if seen[container.label] == 1:
-            await asyncio.sleep(3)  # its ARN gets into the database meanwhile
+            while not may_defer.is_set():
+                await asyncio.sleep(0.1)
             await container.defer(8)
+            deferred.add(container.label)
         else:
             await container.succeed()
+
+    def carry_an_arn() -> int:
+        return sum((one.external_executor_id or "").startswith("arn") for one in airflow.instances(left_over))
 
     number = 20 * len(dags)
     with airflow.ecs(defer_once) as ecs:
         first = airflow.start_scheduler(ecs, settings)
         airflow.unpause(*dags)
-        airflow.until(lambda: airflow.states(*dags) == {("deferred", 1): number}, pause=0.05)
-        ecs.faults.throttle("RunTask")
-        airflow.until(lambda: airflow.states(*dags) == {("queued", 1): number}, pause=0.05)
-        assert len(ecs.ledger) == number
-        carried = [
-            one for one in airflow.instances(left_over) if (one.external_executor_id or "").startswith("arn")
-        ]
         # Not always all 20: an event whose row somebody else has locked just then is dropped by Airflow.
-        assert len(carried) >= 10
+        airflow.until(lambda: len(seen) == number and carry_an_arn() >= 10)
+        ecs.faults.throttle("RunTask")
+        may_defer.set()
+        airflow.until(lambda: len(deferred) == number and airflow.states(*dags) == {("queued", 1): number})
+        assert len(ecs.ledger) == number
+        assert carry_an_arn() >= 10
         airflow.kill(first, signal.SIGKILL)
         ecs.faults.clear()
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.engine import status, status_server
 from ecs_async_executor.engine.engine import Engine
-from ecs_async_executor.engine.status import Endpoint
+from ecs_async_executor.engine.status import FILTERS, Endpoint
 from ecs_async_executor.services.redaction import redacted
 from tests.engine.bridged import Scheduler, a_launch, die, render
 from tests.engine.cloud import FakeCloud, Plan
@@ -108,6 +109,17 @@ def test_it_shows_who_it_is_its_figures_and_its_launches(cloud: FakeCloud, shown
     assert launch["state"] == "active"
     assert launch["handle_id"]
     assert answer["launch_count"] == 1
+
+
+def test_the_page_describes_every_field_and_every_state(cloud: FakeCloud, shown: Scheduler, port: int) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "status.md").read_text()
+    cloud.fault = failing("launch", NO_MEMORY)
+    shown.bridge.submit(a_launch("waits"))
+    shown.until(lambda: document(port)["gates"])
+    answer = document(port)
+    launch = {name for one in answer["launches"] for name in one}
+    named = {*answer, *launch, *(name for one in answer["gates"] + answer["rates"] for name in one), *FILTERS}
+    assert {name for name in named if f"`{name}`" not in page} == set()
 
 
 def test_a_closed_gate_says_why_since_when_and_how_many_wait(

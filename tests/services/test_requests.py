@@ -3,9 +3,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given
 
-from ecs_async_executor.services.requests import merge
+from ecs_async_executor.services.requests import is_from_executor, merge, persons_reason, stop_reason
 from tests.services.samples import json_objects, patient, scribble
 
 
@@ -31,3 +32,20 @@ def test_merge_updates_recursively(a: dict[str, Any], b: dict[str, Any]) -> None
             assert value == merge(a[key], b[key])
         else:
             assert value == (b[key] if key in b else a[key])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "wrong input",
+        "x" * 1000,
+        "",
+        stop_reason("copied from an executor's"),
+        "Airflow Executor received a SIGTERM",
+        "The Airflow scheduler that started it has ended",
+    ],
+)
+def test_a_persons_reason_is_never_taken_for_an_executors(words: str) -> None:
+    reason = persons_reason(words)
+    assert not is_from_executor(reason)
+    assert len(reason) <= 255

@@ -12,6 +12,8 @@ from typing import Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, GroupCommand, lazy_load_command
 
+from ecs_async_executor.adapter.commands.containers import COMMANDS
+
 _arg: Any = Arg  # untyped in Airflow
 
 _TEAM = _arg(("--team",), help="Use the configuration of this team", default=None)
@@ -51,8 +53,9 @@ def get_cli_commands() -> list[GroupCommand]:
     return [
         GroupCommand(
             name="ecs-async",
-            help="Check the asynchronous executors for ECS and Batch",
+            help="See and steer what the asynchronous executors for ECS and Batch run",
             subcommands=(
+                *COMMANDS,
                 ActionCommand(
                     name="check",
                     help="Check the settings, and make every request that starts no container",

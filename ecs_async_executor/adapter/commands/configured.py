@@ -48,7 +48,7 @@ def executors_or_exit() -> list[AsyncExecutor]:
     try:
         found = compat.our_executors(AsyncExecutor)
     except Exception as error:  # noqa: BLE001 - Airflow raises several, and a user's module can raise anything
-        sys.exit(_wrong_executor(conf.get("core", "executor", fallback=""), error))
+        sys.exit(wrong_executor(conf.get("core", "executor", fallback=""), error))
     if not found:
         names = " and ".join(f"ecs_async_executor.{cls.__name__}" for cls in _EXECUTORS.values())
         configured = conf.get("core", "executor", fallback="")
@@ -66,14 +66,14 @@ def _class(service: str | None) -> type[AsyncExecutor]:
     try:
         configured = compat.configured_executors()
     except Exception as error:  # noqa: BLE001 - Airflow raises several, and a user's module can raise anything
-        sys.exit(_wrong_executor(conf.get("core", "executor", fallback=""), error))
+        sys.exit(wrong_executor(conf.get("core", "executor", fallback=""), error))
     for one in configured:
         if issubclass(one, wanted):
             return one
     return wanted[0]
 
 
-def _wrong_executor(configured: str, error: Exception) -> str:
+def wrong_executor(configured: str, error: Exception) -> str:
     """Return a line about the setting that names the executors, with the class of ours that it may mean."""
     said = " ".join(str(error).split())
     ours = {cls.__name__: f"ecs_async_executor.{cls.__name__}" for cls in _EXECUTORS.values()}

@@ -3,6 +3,7 @@
 from ecs_async_executor.services.batch.backend import SERVICE as SERVICE
 from ecs_async_executor.services.batch.backend import BatchBackend as BatchBackend
 from ecs_async_executor.services.batch.checking import look_at_definitions as look_at_definitions
+from ecs_async_executor.services.batch.console import BatchConsole as BatchConsole
 from ecs_async_executor.services.batch.details import inspecting as inspecting
 from ecs_async_executor.services.batch.names import job_name as job_name
 from ecs_async_executor.services.batch.requests import base_request as base_request

@@ -3,6 +3,8 @@
 from ecs_async_executor.services.ecs.backend import SERVICE as SERVICE
 from ecs_async_executor.services.ecs.backend import EcsBackend as EcsBackend
 from ecs_async_executor.services.ecs.checking import look_at_definitions as look_at_definitions
+from ecs_async_executor.services.ecs.console import EcsConsole as EcsConsole
+from ecs_async_executor.services.ecs.details import console_url as console_url
 from ecs_async_executor.services.ecs.details import inspecting as inspecting
 from ecs_async_executor.services.ecs.requests import base_request as base_request
 from ecs_async_executor.services.ecs.requests import container_for as container_for

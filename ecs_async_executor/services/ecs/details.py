@@ -192,6 +192,11 @@ class TaskInspector:
         return tuple(found)
 
 
+def console_url(task_arn: str, default_cluster: str) -> str:
+    """Return the page about a task in the AWS console; the default is for ARNs that name no cluster."""
+    return links.ecs_task(_region(task_arn), cluster_of(task_arn, default_cluster), task_arn)
+
+
 def _region(arn: str) -> str:
     return arn.split(":")[3]
 

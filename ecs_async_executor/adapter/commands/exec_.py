@@ -1,0 +1,75 @@
+"""
+``airflow ecs-async exec``.
+
+May import everything of this package.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from airflow.utils.cli import suppress_logs_and_warning
+
+from ecs_async_executor.adapter.commands.asking import details_of
+from ecs_async_executor.adapter.commands.fleet import fleet
+from ecs_async_executor.adapter.commands.output import say
+from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
+from ecs_async_executor.adapter.commands.words import warn
+from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.services.details import Details
+
+if TYPE_CHECKING:
+    import argparse
+
+_ALSO = (
+    "It takes the Session Manager plugin here, ecs:ExecuteCommand, and the four ssmmessages actions in the task's "
+    "role: CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel."
+)
+_OFF = (
+    "it was started without enableExecuteCommand, which cannot be changed afterwards: set "
+    '{"enableExecuteCommand": true} in run_task_kwargs, in queues or in executor_config for the next try.'
+)
+
+
+@suppress_logs_and_warning
+def exec_(args: argparse.Namespace) -> None:
+    """
+    Print the command line that opens a shell in a container.
+
+    :raises SystemExit: if the container takes none; says what is missing
+    """
+    try:
+        target = resolve_one(fleet(args), args)
+        details = details_of(_taking(target))
+    except NoTarget as problem:
+        sys.exit(str(problem))
+    observation = details.observation
+    if observation.seen is Seen.STOPPED or observation.exit_code is not None:
+        sys.exit(f"{target} has ended: {observation.reason or observation.status}. There is no shell to open.")
+    if observation.seen is not Seen.RUNNING:
+        sys.exit(f"{target} does not run yet: it is {observation.status}.")
+    if not details.takes_exec:
+        sys.exit(f"{target}: {_OFF}")
+    say(shlex.join(_command(details, args)))
+    warn(_ALSO)
+
+
+def _taking(target: Target) -> Target:
+    if target.member.service != "ECS":
+        raise NoTarget(
+            f"{target}: {target.member.service} has no such command for its jobs. `airflow ecs-async logs` shows "
+            "what a job prints."
+        )
+    return target
+
+
+def _command(details: Details, args: argparse.Namespace) -> list[str]:
+    handle = details.observation.handle
+    command = ["aws", "ecs", "execute-command", "--region", details.region]
+    command += ["--cluster", handle.scope, "--task", handle.id]
+    airflow = details.airflow_container
+    if name := args.container or (airflow.name if airflow is not None else ""):
+        command += ["--container", name]
+    return [*command, "--interactive", "--command", args.command_line]

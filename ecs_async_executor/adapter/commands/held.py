@@ -1,0 +1,173 @@
+"""
+The task instances that our executors hold, with what AWS says of their containers.
+
+May import everything of this package. The database is read first, in one short session; then AWS is asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import anyio
+from airflow.utils.session import create_session
+from sqlalchemy import or_
+
+from ecs_async_executor.adapter import compat, tries
+from ecs_async_executor.adapter.bounded import run_bounded
+from ecs_async_executor.adapter.commands.asking import DESCRIBING, is_of_an_earlier_queueing
+from ecs_async_executor.adapter.commands.fleet import Fleet, Member
+from ecs_async_executor.adapter.commands.words import refusal
+from ecs_async_executor.adapter.tries import Try
+from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.services.redaction import redacted
+
+ASKING_TIMEOUT = 60.0
+"""Seconds that AWS has to describe all containers."""
+AT_ONCE = 4
+"""Requests in flight: the scheduler draws on the same quota."""
+
+Asked = Callable[[int, int], None]
+"""Is told how many containers were asked for, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """
+    A task instance that is queued or running, and its container.
+
+    :param member: its executor
+    :param handle_id: the container's identifier; None if Airflow knows none yet
+    :param place: where the container is, as far as its identifier tells
+    :param seen: what AWS says of the container; None if AWS was not asked, or gave no answer
+    :param waits: the latest reason to wait in Airflow's event log
+    """
+
+    of: Try
+    member: Member
+    handle_id: str | None
+    place: str = ""
+    seen: Observation | None = None
+    waits: str = ""
+
+    @property
+    def phase(self) -> str:
+        """``pending``, ``active`` or ``stopped``: the container's state, or what Airflow's makes likely."""
+        if self.seen is None:
+            return "active" if self.of.state != "queued" else "pending"
+        if self.seen.seen in {Seen.STOPPED, Seen.MISSING} or self.seen.exit_code is not None:
+            return "stopped"
+        return "active" if self.seen.seen is Seen.RUNNING else "pending"
+
+    @property
+    def status(self) -> str:
+        """The service's word for the container's state."""
+        return "" if self.seen is None else self.seen.status
+
+    @property
+    def reason(self) -> str:
+        """Why the container does not start, or has ended."""
+        if self.seen is not None and self.seen.reason:
+            return redacted(self.seen.reason)
+        return redacted(self.waits) if self.phase == "pending" else ""
+
+
+def held(fleet: Fleet, *, dag_id: str | None = None, run_id: str | None = None) -> list[Held]:
+    """Return the task instances that the wanted executors hold, those first that are so for longest."""
+
+    def conditions(model: Any) -> list[Any]:
+        equal = {"dag_id": dag_id, "run_id": run_id}
+        return [
+            model.state.in_(tries.HELD),
+            or_(model.executor.is_(None), model.executor.in_(fleet.names())),
+            *(getattr(model, name) == value for name, value in equal.items() if value),
+        ]
+
+    with create_session(scoped=False) as session:
+        found = tries.find(session, conditions, earlier=False)
+        teams = compat.teams_of({one.dag_id for one in found}, session)
+        waits = tries.waits(session, [one for one in found if one.state == "queued"])
+    rows = [(one, fleet.of(one, teams)) for one in found]
+    ours = [_held(one, member, waits) for one, member in rows if member is not None and member in fleet.wanted]
+    return sorted(ours, key=lambda one: (one.of.since is None, one.of.since, str(one.of)))
+
+
+def _held(of: Try, member: Member, waits: Mapping[UUID, str]) -> Held:
+    handle_id = member.adapter.handle_id(of.external_id) if of.external_id else None
+    return Held(of, member, handle_id, waits=waits.get(of.id, ""))
+
+
+def look(rows: Sequence[Held], asked: Asked) -> tuple[list[Held], list[str]]:
+    """
+    Ask AWS for the containers of these task instances.
+
+    :returns: the task instances, and a sentence for each executor that AWS did not answer
+    """
+    of_member: dict[Member, list[Held]] = defaultdict(list)
+    for row in rows:
+        if row.handle_id is not None:
+            of_member[row.member].append(row)
+    seen: dict[UUID, Held] = {}
+    problems: list[str] = []
+    total = sum(map(len, of_member.values()))
+    for member, theirs in of_member.items():
+        work = partial(_describe, member, theirs, seen, lambda done: asked(done, total))
+        if (problem := _problem_of(work, member)) is not None:
+            problems.append(problem)
+    return [seen.get(row.of.id, row) for row in rows], problems
+
+
+def _problem_of(work: Callable[[], Coroutine[Any, Any, None]], member: Member) -> str | None:
+    """Ask AWS; return what prevented that, None if nothing did: what the database has is worth showing alone."""
+    try:
+        run_bounded(work, ASKING_TIMEOUT)
+    except Exception as error:  # noqa: BLE001 - see above
+        return (
+            f"{member.service} did not say what containers do ({member}): "
+            f"{refusal(error, DESCRIBING[member.service])} Their states are missing here."
+        )
+    return None
+
+
+async def _describe(
+    member: Member, rows: Sequence[Held], seen: dict[UUID, Held], done: Callable[[int], None]
+) -> None:
+    backend = member.adapter.make_backend()
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+    of_id = {row.handle_id: row for row in rows if row.handle_id is not None}
+    errors: list[Exception] = []
+
+    async def describe(scope: str, ids: Sequence[str]) -> None:
+        try:
+            async with limiter:
+                observations = await backend.describe(scope, ids)
+        except Exception as error:  # noqa: BLE001 - raised below, once the others are done
+            errors.append(error)
+            return
+        for observation in observations:
+            if (row := of_id.get(observation.handle.id)) is not None:
+                seen[row.of.id] = _seen(row, observation)
+        done(len(seen))
+
+    async with backend.open():
+        scopes: dict[str, list[str]] = defaultdict(list)
+        for handle_id in of_id:
+            scopes[backend.scope_of(handle_id)].append(handle_id)
+        async with anyio.create_task_group() as group:
+            for scope, ids in scopes.items():
+                for first in range(0, len(ids), backend.describe_batch):
+                    group.start_soon(describe, scope, ids[first : first + backend.describe_batch])
+    if errors:
+        raise errors[0]
+
+
+def _seen(row: Held, observation: Observation) -> Held:
+    """Return a task instance with its container; one of an earlier queueing is not its own."""
+    if is_of_an_earlier_queueing(row.of, observation):
+        return replace(row, handle_id=None)
+    place = observation.handle.scope.rpartition("/")[2] if row.member.service == "ECS" else ""
+    return replace(row, seen=observation, place=place)

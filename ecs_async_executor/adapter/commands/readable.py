@@ -1,0 +1,32 @@
+"""
+Airflow's log lines, which are JSON in a container's output, as people read them.
+
+Imports nothing of this project.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_OWN = ("timestamp", "level", "event", "logger", "filename", "lineno", "loc")
+
+
+def readable(line: str) -> str:
+    """Return a line of Airflow's JSON as ``time level event key=value``; any other line as it is."""
+    if not line.startswith("{"):
+        return line
+    try:
+        record: Any = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(record, dict) or "event" not in record:
+        return line
+    time = str(record.get("timestamp") or "").partition(".")[0].removesuffix("Z")
+    words = [time, str(record.get("level") or "").upper(), str(record["event"])]
+    words += [f"{name}={_short(value)}" for name, value in record.items() if name not in _OWN]
+    return " ".join(word for word in words if word)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,136 @@
+"""``airflow ecs-async logs``, on ECS and on Batch, with real processes and a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("moto", reason="needs the extra 'local'")
+
+from ecs_async_executor.adapter.commands import logs as command
+from ecs_async_executor.adapter.commands.readable import readable
+from ecs_async_executor.local import Fault
+from ecs_async_executor.services import logs
+from tests.adapter.steering import Place
+
+Open = Callable[..., Place]
+Shown = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.slow
+
+SERVICES = ("ecs", "batch")
+JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+LINE = json.dumps({"timestamp": "2026-11-28T01:02:03.456Z", "level": "info", "event": "hello", "who": "world"})
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_PAUSE", 0.05)
+    monkeypatch.setattr(command, "_LOOK", 0.05)
+
+
+def printed(at: Place, *lines: str) -> str:
+    """Run a container that prints these lines and ends."""
+    said = "; ".join(f"echo '{line}'" for line in lines)
+    handle = at.launch(at.ti_id(0), command=said or "true")
+    at.set(0, state="running", external_executor_id=handle)
+    at.until(handle, "STOPPED", "SUCCEEDED")
+    return handle
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_last_lines_are_printed_readable_and_without_tokens(place: Open, service: str, capsys: Shown) -> None:
+    at = place(service)
+    printed(at, "first", f"token={JWT}", LINE)
+    at.call("logs", *at.target(0), "-n", "2")
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert first.startswith("token=")
+    assert JWT not in first
+    assert second == "2026-11-28T01:02:03 INFO hello who=world"
+    assert "log stream" in shown.err
+    at.call("logs", *at.target(0), "-n", "1", "--raw")
+    assert capsys.readouterr().out == f"{LINE}\n"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_following_ends_with_the_container(place: Open, service: str, capsys: Shown) -> None:
+    at = place(service)
+    handle = at.launch(at.ti_id(0), command="echo one; sleep 1; echo two")
+    at.set(0, state="running", external_executor_id=handle)
+    at.until_running(handle)
+    at.call("logs", handle, "-f")
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_without_the_permission_to_read_logs_the_permission_and_the_group_are_named(
+    place: Open, service: str
+) -> None:
+    at = place(service)
+    handle = printed(at, "hello")
+    at.local.faults.add(
+        Fault(kind="error", operation="GetLogEvents", code="AccessDeniedException", message="not authorized")
+    )
+    group = "/airflow" if service == "ecs" else "/aws/batch/job"
+    for follow in ([], ["-f"]):
+        with pytest.raises(SystemExit, match=rf"lack the permission logs:GetLogEvents for log group {group}"):
+            at.call("logs", handle, *follow)
+
+
+def test_another_log_driver_is_named(place: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = place("ecs")
+    at.local.register("family", "airflow", logConfiguration={"logDriver": "splunk", "options": {}})
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION", "family:3")
+    at = Place(at.service, at.local, at.database, at.shown)
+    handle = printed(at, "hello")
+    with pytest.raises(SystemExit, match="log driver splunk"):
+        at.call("logs", handle)
+
+
+def test_a_container_that_is_not_there_is_told_from_those_that_are(place: Open) -> None:
+    at = place("ecs")
+    handle = printed(at, "hello")
+    with pytest.raises(SystemExit, match="has no container 'side': it has airflow"):
+        at.call("logs", handle, "--container", "side")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_that_prints_nothing_is_said_to_have_printed_nothing(
+    place: Open, service: str, capsys: Shown
+) -> None:
+    at = place(service)
+    handle = printed(at)
+    if service == "ecs":
+        group, stream = "/airflow", f"a/airflow/{handle.rpartition('/')[2]}"
+    else:
+        group, stream = "/aws/batch/job", at.local.job(handle)["container"]["logStreamName"]
+    client = at.local.client("logs")
+    client.create_log_group(logGroupName=group)
+    client.create_log_stream(logGroupName=group, logStreamName=stream)
+    at.call("logs", handle)
+    assert f"has printed nothing so far: log stream {stream} in {group} is empty." in capsys.readouterr().err
+
+
+def test_old_lines_are_left_out_if_only_recent_ones_are_wanted(place: Open, capsys: Shown) -> None:
+    at = place("ecs")
+    handle = printed(at, "hello")
+    at.call("logs", handle, "--since", "1h")
+    assert capsys.readouterr().out == "hello\n"
+    at.call("logs", handle, "--since", "0s")
+    assert "no lines since then" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (LINE, "2026-11-28T01:02:03 INFO hello who=world"),
+        ('{"event": "x", "n": [1]}', "x n=[1]"),
+        ("{no json", "{no json"),
+        ('{"other": 1}', '{"other": 1}'),
+        ("Traceback:", "Traceback:"),
+    ],
+)
+def test_airflows_json_is_made_readable_and_nothing_else_is_changed(line: str, shown: str) -> None:
+    assert readable(line) == shown
