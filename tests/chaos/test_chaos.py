@@ -37,8 +37,8 @@ def container(number: int = 1, **fields: Any) -> dict[str, Any]:
     }
 
 
-NEVER = {"started_at": None, "exit_code": None}
-NO_ROOM = {**NEVER, "launch_type": "EC2", "stopped_reason": "RESOURCE:MEMORY"}
+NEVER: dict[str, Any] = {"started_at": None, "exit_code": None}
+NO_ROOM: dict[str, Any] = {**NEVER, "launch_type": "EC2", "stopped_reason": "RESOURCE:MEMORY"}
 
 
 def one_after_the_other(*containers: dict[str, Any]) -> list[dict[str, Any]]:
