@@ -6,6 +6,7 @@ Each is worded here once, for the event log, the commands and the pages alike. M
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
@@ -228,8 +229,13 @@ def hint(
         printed = _first(_OUTPUT, lines) or _first(_EXEC_FORMAT, [*lines, reason])
         sentences = () if exit_code is None else _EXIT_CODES.get(exit_code, ())
         return printed or " ".join(sentences) or None
-    said = _first(_BY_REASON[ending], [reason])
+    said = _of_reason(ending, reason)
     return f"{said} {_NOT_IN_TIME}" if ending is Ending.STOPPED and exit_code == _SIGKILL else said
+
+
+@functools.lru_cache(maxsize=128)  # where many fail at once, they fail for the same reason
+def _of_reason(ending: Ending, reason: str) -> str | None:
+    return _first(_BY_REASON[ending], [reason])
 
 
 def _first(clues: Sequence[Clue], texts: Sequence[str]) -> str | None:
