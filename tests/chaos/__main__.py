@@ -75,12 +75,19 @@ def table(result: Run) -> Table:
         ("launches", seen.launches, f"{seen.revoked} revoked; the others have one outcome each"),
         ("containers", seen.containers, f"{seen.ran} launches ran; {seen.never_started} never started"),
         ("outcomes", seen.successes + seen.failures, _parts(seen.why)),
+        ("in groups", seen.grouped, f"{seen.without_room} found no room"),
         ("lost", len(seen.lost), ""),
         ("twice", len(seen.twice), ""),
         ("wrong", len(seen.wrong), "outcomes that no container bears out"),
+        ("withdrawn", len(seen.withdrawn), "stopped although Airflow wanted them"),
         ("schedulers", result.deaths.total(), _parts(result.deaths)),
         ("loop threads replaced", result.loops_replaced, ""),
         ("adoptions", result.adopted, ""),
+        (
+            "client tokens",
+            CLOUDS[result.service].behaviour(result.seed).get("failure_memory", "-"),
+            "after failures",
+        ),
         ("replays by token", seen.replays, f"and {result.errors['ConflictException']} conflicts"),
         ("throttles", result.errors["ThrottlingException"], ""),
         ("storms", result.storms.total(), f"{_parts(result.storms)}; {result.hosts_lost} hosts lost"),
@@ -90,7 +97,7 @@ def table(result: Run) -> Table:
         ("seconds", f"{result.seconds:.0f}", ""),
     ]
     for name, number, parts in rows:
-        bad = name in ("lost", "twice", "wrong") and number
+        bad = name in ("lost", "twice", "wrong", "withdrawn") and number
         shown = f"{number:,}" if isinstance(number, int) else str(number)
         summary.add_row(name, shown, parts, style="bold red" if bad else None)
     return summary

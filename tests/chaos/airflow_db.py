@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tests.chaos.groups import group_of
 from tests.chaos.weather import LIVES, PLACEMENTS
 
 _SCHEMA = """
@@ -105,13 +106,15 @@ class Database:
         self._db.close()
 
     @classmethod
-    def create(cls, path: Path, workloads: int, seed: int, *, assigns: bool = True) -> None:
+    def create(cls, path: Path, workloads: int, seed: int, *, assigns: bool = True, groups: bool = False) -> None:
         """
         Make the task instances, all due at once.
 
         :param assigns: for most of them Airflow assigns an identity with the queueing
+        :param groups: some run in Auto Scaling groups
         """
         draw = random.Random(f"{seed}:workloads")
+        grouped = random.Random(f"{seed}:groups")
         lives, weights = zip(*((life.name, life.weight) for life in LIVES), strict=True)
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("PRAGMA journal_mode = WAL")
@@ -122,8 +125,8 @@ class Database:
                     (
                         f"w{number}",
                         str(uuid.UUID(int=draw.getrandbits(128), version=4)),
-                        draw.choices(lives, weights)[0],
-                        draw.choice(PLACEMENTS),
+                        life := draw.choices(lives, weights)[0],
+                        _placement(draw, grouped, life, number / workloads if groups else None),
                         draw.choice((1, 1, 1, 10)),
                         draw.random() < 0.8 and assigns,
                     )
@@ -244,6 +247,13 @@ class Database:
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)
+
+
+def _placement(draw: random.Random, grouped: random.Random, life: str, run: float | None) -> str:
+    """Return a placement on Fargate, or the group that a workload runs in."""
+    place = draw.choice(PLACEMENTS)
+    # What is stuck until it is revoked would keep its place in a group for ever: there a revoke is refused.
+    return place if run is None or life == "stuck" else group_of(grouped, run) or place
 
 
 class _Transaction:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from tests.chaos.airflow_db import Outcome
@@ -24,6 +27,9 @@ class Audit:
     :param twice: launches with more than one outcome, or whose user code began more than once
     :param wrong: outcomes that their containers do not bear out
     :param stray: containers of launches that Airflow never asked for
+    :param withdrawn: containers that were stopped although Airflow wanted them
+    :param grouped: containers in Auto Scaling groups
+    :param without_room: of those, the ones that the service gave up for want of room
     """
 
     launches: int = 0
@@ -39,6 +45,9 @@ class Audit:
     twice: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stray: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    grouped: int = 0
+    without_room: int = 0
 
     @property
     def problems(self) -> list[str]:
@@ -50,6 +59,7 @@ class Audit:
                 ("twice", self.twice),
                 ("wrong", self.wrong),
                 ("stray", self.stray),
+                ("withdrawn", self.withdrawn),
             )
             for text in texts
         ]
@@ -73,6 +83,8 @@ def audit(
         result.containers += 1
         result.replays += entry["replays"]
         result.never_started += entry["started_at"] is None
+        result.grouped += entry["launch_type"] == "EC2"
+        result.without_room += _found_no_room(entry)
     for outcome in outcomes:
         told[outcome.key, outcome.queueing].append(outcome)
         result.successes += outcome.success
@@ -84,6 +96,10 @@ def audit(
         words = f"{launch[0]} (queueing {launch[1]}): {_words(mine)}; {ends}"
         if len(began) > 1:
             result.twice.append(f"ran {len(began)} times: {words}")
+        if any(_one_too_many(*two) for two in pairwise(sorted(mine, key=itemgetter("created_at")))):
+            result.twice.append(f"one container too many: {words}")
+        if not revoked and any(entry["stop_code"] == "UserInitiated" for entry in mine):
+            result.withdrawn.append(words)
         if len(ends) > 1:
             result.twice.append(f"{len(ends)} outcomes: {words}")
         if not ends and not revoked:
@@ -108,8 +124,18 @@ def _justification(outcome: Outcome, containers: list[Entry], began: list[Entry]
         if decided is None or decided["started_at"] is None or decided["exit_code"] == 0:
             return None
         return "lost its host" if decided["exit_code"] is None else f"exited {decided['exit_code']}"
-    never = sum(entry["stopped_at"] is not None for entry in containers)
+    never = sum(entry["stopped_at"] is not None and not _found_no_room(entry) for entry in containers)
     return "never started" if never >= MAX_ATTEMPTS else None
+
+
+def _found_no_room(entry: Entry) -> bool:
+    """Return whether the service gave a container up for want of room: that costs no attempt."""
+    return entry["started_at"] is None and (entry["stopped_reason"] or "").startswith("RESOURCE:")
+
+
+def _one_too_many(first: Entry, second: Entry) -> bool:
+    """Return whether the second container was made although the first had run, or could still start."""
+    return first["started_at"] is not None or (first["stopped_at"] or math.inf) > second["created_at"]
 
 
 def _words(containers: list[Entry]) -> str:

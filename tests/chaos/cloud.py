@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
@@ -14,6 +14,7 @@ from ecs_async_executor.local import AWS_RATES, Rate
 from ecs_async_executor.services import batch, ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
+from tests.chaos.groups import GROUPS
 
 TUNING = Tuning(
     poll_interval=0.5,
@@ -54,6 +55,8 @@ class Cloud:
     :param limits: the service's rate limits, larger but in its proportions, so a run takes minutes
     :param no_capacity: lacks of capacity, as faults of the operation that starts a container
     :param concurrent: the service refuses when too many containers are started at once
+    :param groups: placements that are capacity providers with an Auto Scaling group each
+    :param failure_memories: what client tokens may remember of a request that started nothing
     """
 
     service: Service
@@ -68,6 +71,13 @@ class Cloud:
     limits: Mapping[str, Rate]
     no_capacity: tuple[dict[str, Any], ...]
     concurrent: bool
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failure_memories: tuple[str, ...] = ()
+
+    def behaviour(self, seed: int) -> dict[str, str]:
+        """Return what the service does in a run where it can do it in more than one way."""
+        memories = self.failure_memories
+        return {"failure_memory": memories[seed % len(memories)]} if memories else {}
 
     def identity(self, external_id: str | None) -> str | None:
         """Return the identity that Airflow assigned, None if the value is something else."""
@@ -82,7 +92,9 @@ class Cloud:
 
 
 def _ecs_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
-    placed = {"overrides": {"cpu": placement}}
+    placed: dict[str, Any] = {"overrides": {"cpu": placement}}
+    if placement in GROUPS:
+        placed = {"capacityProviderStrategy": [{"capacityProvider": placement}]}
     request = ecs.workload_request(ecs.base_request(ECS_SETTINGS), placed, None, "main", command)
     return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
 
@@ -106,7 +118,13 @@ CLOUDS: Mapping[str, Cloud] = {
         every="*Task*",
         placed='"cpu": "{}"',
         stuck="PROVISIONING",
-        limits={**AWS_RATES, "modify": Rate(400, 400), "read": Rate(300, 300), "FARGATE": Rate(150, 100)},
+        limits={
+            **AWS_RATES,
+            "modify": Rate(400, 400),
+            "read": Rate(300, 300),
+            "FARGATE": Rate(150, 100),
+            "EC2": Rate(150, 100),
+        },
         no_capacity=(
             {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
             {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
@@ -119,6 +137,8 @@ CLOUDS: Mapping[str, Cloud] = {
             },
         ),
         concurrent=True,
+        groups=GROUPS,
+        failure_memories=("forget", "conflict", "replay"),
     ),
     "batch": Cloud(
         service=batch.SERVICE,

@@ -24,7 +24,17 @@ from typing import Any
 import structlog
 
 from ecs_async_executor.core.backend import LaunchSpec
-from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Launched, Report, Stop
+from ecs_async_executor.core.messages import (
+    Adopt,
+    AirflowState,
+    Finished,
+    HeldUp,
+    Launch,
+    Launched,
+    Notice,
+    Report,
+    Stop,
+)
 from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
@@ -92,6 +102,7 @@ class Scheduler:
         self.draw = draw
         self.began = time.monotonic()
         self.tracked: dict[str, tuple[str, int]] = {}
+        self.held_up: dict[str, float] = {}
         self.events: list[Report] = []
         self.adopted = 0
         self.loop_deaths = 0
@@ -172,6 +183,7 @@ class Scheduler:
             tokened=assigned is not None,
         )
         self.tracked[ti.key] = (launch.launch_id, ti.queueing)
+        self.held_up.pop(ti.key, None)
         self.bridge.submit(launch)
 
     def _adopt(self) -> None:
@@ -211,6 +223,7 @@ class Scheduler:
             launch_id, queueing = self.tracked.get(key, ("", 0))
             if launch_id != report.launch_id:
                 continue
+            self._note_hold_up(key, report)
             if isinstance(report, Launched) and self.draw.random() >= ROW_LOCKED:
                 launched.append((key, report.handle_id))
             if isinstance(report, Finished):
@@ -221,13 +234,21 @@ class Scheduler:
         if launched or outcomes:
             self.database.commit_events(launched, outcomes, time.time() + RESUME_AFTER)
 
+    def _note_hold_up(self, key: str, report: Report) -> None:
+        """Note as the adapter does until when the revoke of a launch is refused."""
+        held = isinstance(report, HeldUp) and not report.over
+        if held or (isinstance(report, Notice) and report.unlaunched):
+            self.held_up[key] = math.inf
+        elif isinstance(report, HeldUp | Launched) and key in self.held_up:
+            self.held_up[key] = time.time() + self.queued_timeout
+
     def _revoke_stuck(self) -> None:
         stuck = self.database.queued_before(time.time() - self.queued_timeout)
         if not stuck:
             return
         begun = started(self.endpoint)
         for ti in stuck:
-            if (ti.key, ti.queueing) in begun:
+            if (ti.key, ti.queueing) in begun or self.held_up.get(ti.key, 0.0) > time.time():
                 continue
             self.database.revoke(ti, time.time() + RESUME_AFTER)
             launch_id, _ = self.tracked.pop(ti.key)

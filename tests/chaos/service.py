@@ -23,6 +23,8 @@ def main(ready: Path, ledger: Path, seed: int, name: str) -> None:
         script=script(cloud),
         latency=(0.002, 0.05),
         limits=cloud.limits,
+        groups=cloud.groups,
+        behaviour=cloud.behaviour(seed),
         visible_after=VISIBLE_AFTER,
         realistic=False,
         ledger_path=ledger,

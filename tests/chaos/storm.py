@@ -134,13 +134,14 @@ def _run(
 ) -> Run:
     result = Run(seed, workloads, service)
     path = directory / "airflow.db"
-    Database.create(path, workloads, seed, assigns=CLOUDS[service].assigns)
+    cloud = CLOUDS[service]
+    Database.create(path, workloads, seed, assigns=cloud.assigns, groups=bool(cloud.groups))
     database = Database(path)
     began = time.monotonic()
     try:
         with _service(directory, seed, service) as environment, (directory / "ledger.jsonl").open() as accepted:
             control = Control(environment["AWS_ENDPOINT_URL"])
-            weather = _Weather(control, seed, CLOUDS[service], accepted, result)
+            weather = _Weather(control, seed, cloud, accepted, result)
             number = 0
             while not result.finished and time.monotonic() < began + timeout:
                 number += 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ecs_async_executor.local.behaviour import CHOICES
 from tests.chaos.airflow_db import Outcome
 from tests.chaos.audit import Audit, audit
 from tests.chaos.cloud import CLOUDS
@@ -31,11 +32,21 @@ def container(number: int = 1, **fields: Any) -> dict[str, Any]:
         "exit_code": 0,
         "stop_code": None,
         "stopped_reason": None,
+        "launch_type": "FARGATE",
         **fields,
     }
 
 
-NEVER = {"started_at": None, "exit_code": None}
+NEVER: dict[str, Any] = {"started_at": None, "exit_code": None}
+NO_ROOM: dict[str, Any] = {**NEVER, "launch_type": "EC2", "stopped_reason": "RESOURCE:MEMORY"}
+
+
+def one_after_the_other(*containers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers of a launch, each made after the one before it had stopped."""
+    return [
+        {**one, "created_at": 10.0 * number, "stopped_at": 10.0 * number + 5.0}
+        for number, one in enumerate(containers)
+    ]
 
 
 def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool = False) -> Audit:
@@ -54,16 +65,23 @@ def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(se
     assert result.deaths.total() > 2
     assert result.struck.total() > 50
     assert result.adopted > 0
+    if CLOUDS[service].groups:
+        assert result.audit.grouped > 0
 
 
 @pytest.mark.parametrize(
     ("outcomes", "containers", "why"),
     [
         ([SUCCESS], [container()], "exited 0"),
-        ([SUCCESS], [container(2, **NEVER), container(1)], "exited 0"),
+        ([SUCCESS], one_after_the_other(container(2, **NEVER), container(1)), "exited 0"),
+        ([SUCCESS], one_after_the_other(*(container(n, **NO_ROOM) for n in range(2, 9)), container()), "exited 0"),
         ([FAILURE], [container(exit_code=3)], "exited 3"),
         ([FAILURE], [container(exit_code=None)], "lost its host"),
-        ([replace(FAILURE, handle_id="arn:3")], [container(n, **NEVER) for n in (1, 2, 3)], "never started"),
+        (
+            [replace(FAILURE, handle_id="arn:3")],
+            one_after_the_other(*(container(n, **NEVER) for n in (1, 2, 3))),
+            "never started",
+        ),
     ],
 )
 def test_the_audit_accepts_what_the_containers_bear_out(
@@ -87,6 +105,10 @@ def test_the_audit_accepts_what_the_containers_bear_out(
         ([FAILURE], [container()], "wrong"),
         ([FAILURE], [container(1, **NEVER), container(2)], "wrong"),
         ([FAILURE], [container(n, **NEVER) for n in (1, 2)], "wrong"),
+        ([FAILURE], one_after_the_other(*(container(n, **NO_ROOM) for n in (1, 2, 3))), "wrong"),
+        ([SUCCESS], [container(1), container(2, **NEVER)], "one container too many"),
+        ([SUCCESS], [container(2, **{**NEVER, "stopped_at": None}), container(1)], "one container too many"),
+        ([SUCCESS], [container(1), container(2, **NO_ROOM, stop_code="UserInitiated")], "withdrawn"),
         ([replace(FAILURE, handle_id=None)], [], "wrong"),
         ([SUCCESS], [container(), container(2, command=["quick", "w2", "1", "nonce"])], "stray"),
     ],
@@ -95,6 +117,19 @@ def test_the_audit_sees_every_broken_promise(
     outcomes: list[Outcome], containers: list[dict[str, Any]], problem: str
 ) -> None:
     assert problem in " ".join(audited(outcomes, *containers).problems)
+
+
+def test_what_is_revoked_may_be_stopped_and_is_counted_without_room() -> None:
+    result = audited([], container(stop_code="UserInitiated", **NO_ROOM), revoked=True)
+    assert result.problems == []
+    assert (result.grouped, result.without_room) == (1, 1)
+
+
+def test_ten_runs_meet_every_memory_of_client_tokens() -> None:
+    ecs = CLOUDS["ecs"]
+    assert {ecs.behaviour(seed)["failure_memory"] for seed in range(10)} == set(CHOICES["failure_memory"])
+    assert ecs.behaviour(1) == {"failure_memory": "conflict"}, "the checks' seed has what AWS is believed to do"
+    assert CLOUDS["batch"].behaviour(1) == {}
 
 
 def test_a_revoked_launch_needs_no_outcome_but_may_run_once_only() -> None:

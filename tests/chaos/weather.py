@@ -85,8 +85,10 @@ def climate(cloud: Cloud) -> list[Fault]:
         code="ThrottlingException",
         message="Too many concurrent attempts to create a new task",
     )
+    full = Fault(kind="failures", operation=run, probability=0.005, failures=({"reason": "RESOURCE:MEMORY"},))
     return [
         *([concurrent] if cloud.concurrent else []),
+        *([full] if cloud.failure_memories else []),
         Fault(kind="latency", operation=every, probability=0.007, seconds=1.0),
         Fault(kind="reset_before", operation=every, probability=0.007),
         Fault(kind="reset_after", operation=every, probability=0.007),
