@@ -22,6 +22,7 @@ from ecs_async_executor.adapter.ui.containers import Look, look_at
 from ecs_async_executor.adapter.ui.holders import configured
 from ecs_async_executor.adapter.ui.tries_of_task import Task, entries_of, tries_of
 from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.core.hints import hint
 from ecs_async_executor.services import links
 from ecs_async_executor.services.redaction import redacted
@@ -105,7 +106,10 @@ class TaskPage:
             return self.look.details.console_url
         if self.member is None or self.handle_id is None:
             return ""
-        return self.member.adapter.console_url(self.handle_id) or ""
+        try:
+            return self.member.adapter.console_url(self.handle_id) or ""
+        except ConfigurationError:  # which the look names as its problem
+            return ""
 
     @property
     def log_url(self) -> str:

@@ -19,7 +19,7 @@ from ecs_async_executor.adapter.tries import Entry, Try
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-SCHEDULERS = ("container", "launch", "ecs", "batch")
+OURS = ("container", "launch", "ecs", "batch")
 """How the names of our entries in the event log begin; the others are Airflow's own and other people's."""
 
 
@@ -79,6 +79,6 @@ def entries_of(session: Session, task: Task) -> Mapping[int, Sequence[Entry]]:
     query = query.where(*task.conditions(Log), Log.try_number.is_not(None)).order_by(Log.id)
     found: dict[int, list[Entry]] = {}
     for number, at, event, text in session.execute(query):
-        if (event or "").startswith(SCHEDULERS):
+        if (event or "").startswith(OURS):
             found.setdefault(number, []).append(Entry(at, event, text or ""))
     return found

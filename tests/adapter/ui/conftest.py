@@ -104,6 +104,12 @@ class Rows:
             for name, value in columns.items():
                 setattr(ti, name, value)
 
+    def retry(self, task_id: str) -> None:
+        """Let Airflow prepare the next try, as it does when a running one has failed."""
+        with self.database.session() as session:
+            ti = next(ti for ti in self.database.tis(session) if ti.task_id == task_id)
+            ti.prepare_db_for_next_try(session)
+
     def say(self, task_id: str, event: str, text: str, try_number: int = 1) -> None:
         """Put an entry into the event log."""
         from airflow.models.log import Log

@@ -58,6 +58,40 @@ def test_a_try_without_a_container_of_ours_has_no_links(
     assert set(links(rows, "task_0").values()) == {""}
 
 
+def test_a_job_links_to_its_page_if_its_region_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ecs_async_executor import AsyncBatchExecutor
+
+    url = AsyncBatchExecutor().adapter.console_url(UUID)
+    assert url == f"https://eu-west-1.console.aws.amazon.com/batch/home?region=eu-west-1#jobs/detail/{UUID}"
+    monkeypatch.setenv("AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME", "")
+    assert AsyncBatchExecutor().adapter.console_url(UUID) is None
+
+
+def test_a_container_whose_page_only_aws_knows_links_to_our_page_that_asks(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecs_async_executor.adapter.ecs import EcsAdapter
+
+    monkeypatch.setattr(EcsAdapter, "console_url", lambda *_: None)
+    rows.set("task_0", "running", ARN)
+    assert links(rows, "task_0")["Container in AWS"].endswith("/task_0/-1/console?try_number=1")
+
+
+def test_each_try_links_to_its_own_container(rows: Rows) -> None:
+    rows.set("task_0", "running", ARN)
+    rows.retry("task_0")
+    rows.set("task_0", "running", ARN.replace("0123", "4567"), try_number=2)
+    found = [links(rows, "task_0", number)["Container in AWS"] for number in (1, 2)]
+    assert "/tasks/0123456789abcdef?" in found[0]
+    assert "/tasks/4567456789abcdef?" in found[1]
+
+
+def test_a_failed_try_keeps_its_links_while_the_next_one_is_due(rows: Rows) -> None:
+    rows.set("task_0", "running", ARN)
+    rows.retry("task_0")
+    assert all(links(rows, "task_0").values())
+
+
 def test_an_unknown_try_has_no_links(rows: Rows) -> None:
     rows.set("task_0", "running", ARN)
     assert set(links(rows, "task_0", try_number=9).values()) == {""}

@@ -262,6 +262,27 @@ def test_the_link_of_the_log_leads_to_its_stream(
     assert "not authorized" in answer.text
 
 
+def test_settings_that_cannot_be_used_are_named_on_the_page(
+    show: Show, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__POLL_INTERVAL", "often")
+    rows.set("task_0", "failed", ARN)
+    rows.say("task_0", "ecs container failure", "an entry")
+    page = show(rows.page("task_0"))
+    assert "poll_interval" in page
+    assert "an entry" in page
+
+
+def test_the_link_of_the_container_asks_aws_where_it_is_if_nothing_else_tells(
+    client: TestClient, sign_in: SignIn, rows: Rows, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EcsAdapter, "console_url", lambda *_: None)
+    rows.set("task_0", "success", ARN)
+    aws.answer = details(Seen.STOPPED, 0)
+    answer = client.get(rows.page("task_0", "/console?try_number=1"), headers=sign_in())
+    assert (answer.status_code, answer.headers["location"]) == (307, aws.answer.console_url)
+
+
 def test_viewers_of_one_container_share_a_question(
     rows: Rows, aws: Aws, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
