@@ -134,7 +134,7 @@ class Metadata:
             row = dict(session.execute(select(table).where(table.c.id == ti.id)).mappings().one())
             row["executor_config"] = {}  # one that ECS takes
             changes: Any = (
-                {"id": uuid.uuid4(), _map_index().name: number, "external_executor_id": external_id}
+                {"id": _new_id(), _map_index().name: number, "external_executor_id": external_id}
                 for number, external_id in enumerate(external_ids)
             )
             session.execute(insert(table), [{**row, **change} for change in changes])
@@ -149,6 +149,11 @@ class Metadata:
     def tis(session: Session) -> list[Any]:
         found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "adopted"))
         return sorted(found, key=lambda ti: int(ti.task_id.removeprefix("task_")))
+
+
+def _new_id() -> Any:
+    new = uuid.uuid4()
+    return str(new) if TaskInstance.__table__.c.id.type.python_type is str else new  # 3.1 and after
 
 
 def _map_index() -> Any:

@@ -118,6 +118,8 @@ class Place:
         with self.database.session() as session:
             ti = self.database.tis(session)[number]
             ti.prepare_db_for_next_try(session)
+            session.flush()
+            ti = self.database.tis(session)[number]  # 3.4: another row
             ti.state = None
             ti.try_number = 2
             ti.external_executor_id = None

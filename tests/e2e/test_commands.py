@@ -48,7 +48,7 @@ def place(
         metadata.build(tmp_path, server.url())
         database = metadata.Metadata(server.url())
         monkeypatch.setattr(airflow.settings, "NonScopedSession", database.sessions)
-        yield steering.Place("ecs", None, database, capsys)  # type: ignore[arg-type] # no container is asked for
+        yield steering.Place("ecs", None, database, capsys)  # type: ignore[arg-type]  # no container is asked for
         database.close()
     steering.forget_executors()
 
