@@ -29,6 +29,7 @@ class Cell:
     :param server: ``stub`` (fast, checks nothing) or ``local`` (the local ECS)
     :param rate_limits: the server enforces AWS's default quotas
     :param duration: seconds that a container runs; None: for ever
+    :param failing: share of the containers that exit 1, after output in CloudWatch Logs
     :param seconds: how long to watch, if the scenario has no end of its own
     :param tuning: options of ``[ecs_async_executor]``
     :param schedulers: number of measuring processes at one server
@@ -46,6 +47,7 @@ class Cell:
     server: str = "stub"
     rate_limits: bool = False
     duration: float | None = None
+    failing: float = 0.0
     seconds: float = 0.0
     tuning: dict[str, str] = field(default_factory=dict)
     schedulers: int = 1
@@ -62,6 +64,7 @@ class Cell:
         by = f" × {self.schedulers}" if self.schedulers > 1 else ""
         signed = "" if self.algorithm == "HS512" else f" {self.algorithm}"
         note = f", {self.note}" if self.note else ""
+        note += f", {self.failing:.0%} fail" if self.failing else ""
         on = " on Batch" if self.service == "batch" else ""
         return f"{self.scenario}{on} {size:,}{more}{by}: {self.subject}{signed}{note}"
 

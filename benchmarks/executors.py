@@ -78,7 +78,12 @@ def _private_key(home: str) -> str:
 
 
 def start(subject: str) -> Any:
-    """Return an executor of a subject's class, started as the scheduler does."""
+    """Return an executor of a subject's class, started as the scheduler does, with all its models loaded."""
+    from airflow.models import import_all_models
+    from sqlalchemy.orm import configure_mappers
+
+    import_all_models()
+    configure_mappers()
     if subject == PROVIDER:
         from airflow.providers.amazon.aws.executors.ecs import AwsEcsExecutor
 

@@ -67,7 +67,7 @@ class Run:
                 continue  # adopted
             # A container that ends before the first poll has only the one event.
             self.launched.add(key)
-            if state == "success":
+            if state == "success" or (state == "failed" and self.cell.failing):
                 self.finished.add(key)
             elif state != "running":
                 raise RuntimeError(f"a workload ended as {state}")
@@ -166,6 +166,8 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
                 "cpu_per_finished_s": (time.process_time() - cpu) / cell.size,
                 "sweeps": (server.polled() - polled) / max(1, cell.size + cell.running),
             }
+        if cell.failing:
+            run.beat_for(cell.seconds)  # the last lines of those that failed are read meanwhile
         figures |= run.heartbeats.figures()
     figures["memory_growth_mb"] = (_memory() - resident) / 2**20
     run.end()

@@ -22,6 +22,8 @@ BACKLOG_PER_SECOND = 60
 """Launches queued for each second of a measurement with a quota of 20/s."""
 CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
+WATCHED = 10.0
+"""Seconds of heartbeats after a burst in which containers failed, while their last lines are read."""
 
 
 def plan(*, smoke: bool, service: str = "ecs") -> list[Cell]:
@@ -63,6 +65,7 @@ def _full() -> Iterator[Cell]:
         for size in (1000, 2000):
             for subject in _turn((OURS, BARE), repetition):
                 yield _burst(subject, size, repetition=repetition)
+        yield _burst(OURS, 1000, failing=0.1, repetition=repetition)
         yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
     yield _burst(OURS, 1000, algorithm="RS256")
     yield _burst(OURS, 5000)
@@ -104,12 +107,15 @@ def _burst(
     repetition: int = 0,
     algorithm: str = "HS512",
     service: str = "ecs",
+    failing: float = 0.0,
 ) -> Cell:
     return Cell(
         "burst",
         subject,
         size,
         duration=duration,
+        failing=failing,
+        seconds=WATCHED if failing else 0.0,
         tuning=RAISED if subject in ALL_OURS else {},
         repetition=repetition,
         algorithm=algorithm,

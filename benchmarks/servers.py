@@ -109,7 +109,7 @@ def _command(cell: Cell, folder: Path) -> list[str]:
     latency = ["--latency", str(cell.latency)]
     if cell.server == "stub":
         ends = [] if cell.duration is None else ["--duration", str(cell.duration)]
-        return ["-m", "benchmarks.stub", *latency, *ends]
+        return ["-m", "benchmarks.stub", *latency, *ends, "--failing", str(cell.failing)]
     script, definition = folder / "script.json", folder / "definition.json"
     script.write_text(json.dumps([{"duration": cell.duration}]))
     definition.write_text(json.dumps(_DEFINITION))

@@ -107,6 +107,42 @@ _STOPPED = {
         '"stoppedReason":"Essential container in task exited"'
     ),
 }
+_FAILED = {
+    **_STOPPED,
+    '"@container":"@state"': '"lastStatus":"STOPPED","exitCode":1',
+}
+_DEFINITION = {
+    "taskDefinition": {
+        "taskDefinitionArn": f"{ARN}:task-definition/benchmark:1",
+        "status": "ACTIVE",
+        "containerDefinitions": [
+            {
+                "name": "airflow",
+                "image": "airflow",
+                "logConfiguration": {
+                    "logDriver": "awslogs",
+                    "options": {
+                        "awslogs-group": "/benchmark",
+                        "awslogs-region": REGION,
+                        "awslogs-stream-prefix": "b",
+                    },
+                },
+            }
+        ],
+    }
+}
+_OUTPUT = {
+    "events": [
+        {
+            "timestamp": 1795238209271 + line,
+            "message": f"line {line} of a traceback in user code",
+            "ingestionTime": 0,
+        }
+        for line in range(50)
+    ],
+    "nextForwardToken": "f/1",
+    "nextBackwardToken": "b/1",
+}
 _TYPICAL_OVERRIDES = {
     "containerOverrides": [
         {
@@ -127,14 +163,16 @@ _TYPICAL_OVERRIDES = {
 
 class Stub:
     """
-    Tasks that run for ``duration`` seconds (None: for ever) and exit 0.
+    Tasks that run for ``duration`` seconds (None: for ever) and exit 0, or 1.
 
     :param latency: seconds before every answer
+    :param failing: share of the tasks that exit 1
     """
 
-    def __init__(self, latency: float, duration: float | None) -> None:
+    def __init__(self, latency: float, duration: float | None, failing: float = 0.0) -> None:
         self.latency = latency
         self.duration = duration
+        self.failing = failing
         self._tasks: dict[str, tuple[str, float, list[str | None]]] = {}
         self._arrivals: list[float] = []
         self._calls: dict[str, int] = {}
@@ -167,6 +205,10 @@ class Stub:
                 return _reply(f'{{"tasks":[{record}],"failures":[]}}')
             case "DescribeTasks":
                 return _reply(self._describe(parameters["tasks"]))
+            case "DescribeTaskDefinition":
+                return _reply(json.dumps(_DEFINITION))
+            case "GetLogEvents":
+                return _reply(json.dumps(_OUTPUT))
             case "StopTask":
                 text = json.dumps(
                     {"__type": "InvalidParameterException", "message": "The referenced task was not found."}
@@ -201,7 +243,8 @@ class Stub:
             over = now >= ends
             text = cache[over]
             if text is None:
-                text = cache[over] = _with(base, _STOPPED if over else _RUNNING)
+                end = _FAILED if int(arn[-4:], 16) < self.failing * 0x10000 else _STOPPED
+                text = cache[over] = _with(base, end if over else _RUNNING)
             tasks.append(text)
         return f'{{"tasks":[{",".join(tasks)}],"failures":{json.dumps(failures)}}}'
 
@@ -260,8 +303,9 @@ def main() -> None:
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--duration", type=float)
+    parser.add_argument("--failing", type=float, default=0.0)
     options = parser.parse_args()
-    asyncio.run(_serve(options.port_file, Stub(options.latency, options.duration)))
+    asyncio.run(_serve(options.port_file, Stub(options.latency, options.duration, options.failing)))
 
 
 if __name__ == "__main__":
