@@ -8,6 +8,7 @@ AWS but, bounded, ``start()`` and ``end()``. SystemExit can surface at any state
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -140,6 +141,9 @@ class AsyncExecutor(compat.VersionedExecutor):
                 bridge.stop(HEALTH_STOP_TIMEOUT, stop_containers=False, reason="")
                 self._bridge = None
                 raise
+        if tuning.gc_freeze:
+            gc.collect()  # what is garbage by now would stay for ever
+            gc.freeze()
 
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         return self.bridge_type(

@@ -179,6 +179,15 @@ class Tuning(Section):
     read_timeout: Annotated[
         float, seconds("How long AWS may take to answer a request.", example="8", low=0.1, high=_SHUTDOWN_MAX)
     ] = 10.0
+    gc_freeze: Annotated[
+        bool,
+        flag(
+            "Whether the executor, once it has started, exempts what the scheduler has loaded by then from "
+            "Python's garbage collection (`gc.freeze()`). Otherwise each full collection looks at all of it, and "
+            "stops the scheduler for 150 ms and more.",
+            example="False",
+        ),
+    ] = True
     container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
     status_port: Annotated[
         int | None,

@@ -22,6 +22,8 @@ SETTINGS = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__PARALLELISM": "32",
     "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that is long enough for every algorithm " * 2,
+    "AIRFLOW__ECS_ASYNC_EXECUTOR__GC_FREEZE": "False",  # these processes start many executors
+    "AIRFLOW__BATCH_ASYNC_EXECUTOR__GC_FREEZE": "False",
     "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "main",
     "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
     "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:1",

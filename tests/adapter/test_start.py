@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -111,3 +112,16 @@ def _answer_503(server: socket.socket) -> None:
             with client:
                 client.recv(65536)
                 client.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_start_exempts_what_is_loaded_from_garbage_collection_unless_told_not_to(
+    make_executor: Callable[..., object], monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__GC_FREEZE", str(wanted))
+    frozen = gc.get_freeze_count()
+    try:
+        make_executor()
+        assert (gc.get_freeze_count() > frozen + 1000) is wanted
+    finally:
+        gc.unfreeze()
