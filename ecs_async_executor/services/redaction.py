@@ -19,6 +19,12 @@ Header and payload, with or without a signature: a text that was cut off can end
 
 Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``.
 """
+_ESCAPE = re.compile(
+    r"\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|\[[0-?]*[ -/]*[@-~]?|[ -/]*[0-~])"
+)
+"""A terminal's commands: titles and links, strings, colours and moves, and the short ones."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but tab and line feed."""
 _LENGTH_LIMIT: Final = 500
 
 
@@ -27,13 +33,24 @@ def without_tokens(text: str) -> str:
     return _JWT.sub("***", text)
 
 
+def printable(text: str) -> str:
+    """
+    Return a text without control characters, and without the commands to a terminal that begin with one.
+
+    A container, or the reason of a stop, could otherwise clear a person's screen, or write over what it says.
+    """
+    return _CONTROL.sub("", _ESCAPE.sub("", text))
+
+
 def redacted(text: str, limit: int = _LENGTH_LIMIT) -> str:
     """
-    Return a text in one line, without JWTs, safe to show: a service's words can echo a command.
+    Return a text in one line, without JWTs and control characters, safe to show.
+
+    A service's words can echo a command.
 
     :param limit: the most characters of the result; an ellipsis shows that it was cut
     """
-    text = without_tokens(" ".join(text.split()))
+    text = without_tokens(printable(" ".join(_ESCAPE.sub("", text).split())))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

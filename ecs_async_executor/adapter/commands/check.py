@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.example import KEY, try_spec
 from ecs_async_executor.adapter.commands.output import quiet, say
 from ecs_async_executor.adapter.commands.surroundings import look_around
@@ -37,6 +38,7 @@ _FOR_ALL = frozenset({Kind.CREDENTIALS, Kind.UNSENT})
 """Errors that every other request would meet too."""
 
 
+@command
 def check(args: argparse.Namespace) -> None:
     """
     Check the settings, and make every request that starts no container; with ``--launch``, then start one.

@@ -18,7 +18,7 @@ from airflow.cli.cli_config import (
     lazy_load_command,
 )
 
-from ecs_async_executor.adapter.commands.durations import seconds
+from ecs_async_executor.adapter.commands.durations import count, count_from_one, seconds
 
 _arg: Any = Arg  # untyped in Airflow
 _CLI = "ecs_async_executor.cli"
@@ -27,7 +27,7 @@ _TEAM = _arg(("--team",), help="Only the executors of this team", default=None)
 _SERVICE = _arg(("--service",), help="Only the executors for this service", choices=("ecs", "batch"), default=None)
 _RUN_ID = _arg(("--run-id",), help="Only the task instances of this DAG run", default=None)
 _LIMIT = _arg(
-    ("--limit",), help="The most task instances to show, 0 for all (default: 200)", type=int, default=200
+    ("--limit",), help="The most task instances to show, 0 for all (default: 200)", type=count, default=200
 )
 _STATE = _arg(
     ("--state",),
@@ -42,7 +42,7 @@ _WATCH = _arg(
     help="Show it again every SECONDS (5) until Ctrl-C",
     metavar="SECONDS",
     nargs="?",
-    type=float,
+    type=seconds,
     default=0.0,
 )
 _MAP_INDEX = _arg(("--map-index",), help="The index of a mapped task", type=int, default=None)
@@ -53,7 +53,9 @@ _TARGET_HELP = "the ARN or id of an ECS task, the id of a Batch job, or DAG_ID R
 _TARGET = _arg(("target",), help=_TARGET_HELP, metavar="TARGET", nargs="+")
 _TARGETS = _arg(("target",), help=f"{_TARGET_HELP}; several containers can be named", metavar="TARGET", nargs="+")
 _FOLLOW = _arg(("-f", "--follow"), help="Go on with what it prints, until the container ends", action="store_true")
-_LINES = _arg(("-n", "--lines"), help="How many of the last lines (default: 100)", type=int, default=100)
+_LINES = _arg(
+    ("-n", "--lines"), help="How many of the last lines (default: 100)", type=count_from_one, default=100
+)
 _SINCE = _arg(
     ("--since",), help="Only lines of the last 90s, 10m, 2h", type=seconds, metavar="DURATION", default=None
 )

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.commands.asking import details_of, is_of_an_earlier_queueing
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
-from ecs_async_executor.adapter.commands.output import duration, say
+from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.words import moment, warn
 from ecs_async_executor.core.hints import hint
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import argparse
 
 
+@command
 @suppress_logs_and_warning
 def describe(args: argparse.Namespace) -> None:
     """
@@ -46,15 +47,14 @@ def describe(args: argparse.Namespace) -> None:
             missing = str(problem)
             if target.of is None:
                 sys.exit(missing)
-    console = AirflowConsole()
     if args.output in {"json", "yaml"}:
-        console.print_as(data=[_record(target, details)], output=args.output)
+        show([_record(target, details)], args.output)
     else:
         rows = [{"what": what, "is": value} for what, value in _facts(target, details) if value not in {"", None}]
-        console.print_as(data=rows, output=args.output)
+        show(rows, args.output)
         if target.entries:
             say("")
-            console.print_as(data=_entries(target), output=args.output)
+            show(_entries(target), args.output)
     if missing:
         warn(missing)
         sys.exit(1)

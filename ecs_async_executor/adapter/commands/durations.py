@@ -1,5 +1,5 @@
 """
-How the commands read durations.
+How the commands read durations and numbers.
 
 Imports nothing of this project: every ``airflow`` command loads it.
 """
@@ -23,3 +23,25 @@ def seconds(text: str) -> float:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration, such as 90s, 10m or 2h")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def count(text: str) -> int:
+    """
+    Read a whole number that is not negative.
+
+    :raises ArgumentTypeError: if it is none
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return int(text)
+
+
+def count_from_one(text: str) -> int:
+    """
+    Read a whole number from 1.
+
+    :raises ArgumentTypeError: if it is none
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
+    return int(text)

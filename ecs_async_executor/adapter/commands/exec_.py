@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.commands.asking import details_of
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.output import say
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
@@ -33,6 +34,7 @@ _OFF = (
 )
 
 
+@command
 @suppress_logs_and_warning
 def exec_(args: argparse.Namespace) -> None:
     """

@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.utils.cli import suppress_logs_and_warning
 
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Fleet, fleet
 from ecs_async_executor.adapter.commands.held import Held, held, look
-from ecs_async_executor.adapter.commands.output import duration, say
+from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
 from ecs_async_executor.adapter.commands.words import moment, short_id, warn
 
@@ -29,6 +31,7 @@ _WIDE = 140
 """Columns of a terminal that have room for containers' identifiers."""
 
 
+@command
 @suppress_logs_and_warning
 def list_containers(args: argparse.Namespace) -> None:
     """
@@ -39,16 +42,15 @@ def list_containers(args: argparse.Namespace) -> None:
     ours = fleet(args)
     console = AirflowConsole()
     interval = _INTERVAL if args.watch is None else args.watch
-    while True:
-        if interval and console.is_terminal:
-            console.clear()
+    if not interval:
         _show(ours, args, console)
-        if not interval:
-            return
-        try:
+        return
+    with suppress(KeyboardInterrupt):
+        while True:
+            if console.is_terminal:
+                console.clear()
+            _show(ours, args, console)
             _pause(interval)
-        except KeyboardInterrupt:
-            return
 
 
 def _pause(seconds: float) -> None:
@@ -70,7 +72,7 @@ def _show(ours: Fleet, args: argparse.Namespace, console: Any) -> None:
     if args.output == "table":
         _show_table(found, args, console)
     else:
-        console.print_as(data=[_record(row) for row in found], output=args.output)
+        show([_record(row) for row in found], args.output, console)
     for problem in problems:
         warn(problem)
     if total > len(found):
@@ -112,7 +114,7 @@ def _show_table(rows: Sequence[Held], args: argparse.Namespace, console: Any) ->
             same[name] = values.pop()
     if same:
         say(", ".join(f"{name} {value}" for name, value in same.items()))
-    console.print_as(data=rows, output="table", mapper=lambda row: _cells(row, same, numbers, now, console.width))
+    show([_cells(row, same, numbers, now, console.width) for row in rows], "table", console)
     for reason, number in numbers.items():
         count = f"{reasons[reason]} task instances: " if reasons[reason] > 1 else ""
         say(f"[{number}] {count}{reason}")

@@ -17,8 +17,9 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.asking import DESCRIBING, TIMEOUT, unknown
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
-from ecs_async_executor.adapter.commands.output import say
+from ecs_async_executor.adapter.commands.output import say, say_raw
 from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.words import refusal, warn
@@ -34,6 +35,7 @@ _LOOK = 5.0
 """Seconds between two looks at whether a followed container has ended."""
 
 
+@command
 @suppress_logs_and_warning
 def logs(args: argparse.Namespace) -> None:
     """
@@ -101,9 +103,16 @@ def _show(target: Target, stream: LogStream, args: argparse.Namespace, since: fl
     except Exception as error:  # noqa: BLE001 - it ends this command, in one line
         raise NoTarget(f"{target}: {refusal(error, 'logs:GetLogEvents')}") from None
     for line in lines:
-        say(line if args.raw else readable(line))
+        _print(line, args)
     if not lines:
         warn(f"{target}: {nothing_printed(stream)}." if since is None else f"{target}: no lines since then.")
+
+
+def _print(line: str, args: argparse.Namespace) -> None:
+    if args.raw:
+        say_raw(line)
+    else:
+        say(readable(line))
 
 
 async def _follow(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> None:
@@ -113,7 +122,7 @@ async def _follow(target: Target, stream: LogStream, args: argparse.Namespace, s
     try:
         async with reader.open():
             async for line in reader.follow(stream, lines=args.lines, since=since, over=over.is_set):
-                say(line if args.raw else readable(line))
+                _print(line, args)
     except NoLog as problem:
         raise NoTarget(f"{target}: {str(problem).rstrip('.')}.") from None
     except BackendError as error:

@@ -15,15 +15,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.session import create_session
 
 from ecs_async_executor.adapter import tries
 from ecs_async_executor.adapter.bounded import run_bounded
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Fleet, Member, fleet
 from ecs_async_executor.adapter.commands.judging import Judged, Verdict, judge
-from ecs_async_executor.adapter.commands.output import duration, say
+from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
 from ecs_async_executor.adapter.commands.words import confirmed, moment, refusal, short_id, warn
 from ecs_async_executor.adapter.tries import Try
@@ -63,6 +63,7 @@ class _Scan:
         return ", ".join(dict.fromkeys(self.read))
 
 
+@command
 @suppress_logs_and_warning
 def orphans(args: argparse.Namespace) -> None:
     """
@@ -183,7 +184,7 @@ def _related(one: Marked, by_name: Mapping[str, list[Try]]) -> list[Try]:
 def _show(judged: Sequence[Judged], scan: _Scan, args: argparse.Namespace) -> None:
     shown = [one for one in judged if one.verdict in {Verdict.ORPHAN, Verdict.UNKNOWN}]
     if args.output != "table":
-        AirflowConsole().print_as(data=[_record(one, scan) for one in shown], output=args.output)
+        show([_record(one, scan) for one in shown], args.output)
         return
     for verdict, title in (
         (Verdict.ORPHAN, "No task instance waits for these containers:"),
@@ -195,7 +196,7 @@ def _show(judged: Sequence[Judged], scan: _Scan, args: argparse.Namespace) -> No
         rows = [one for one in shown if one.verdict is verdict]
         if rows:
             say(title)
-            AirflowConsole().print_as(data=rows, output="table", mapper=_cells)
+            show(map(_cells, rows), "table")
     count = sum(one.verdict is Verdict.ORPHAN for one in judged)
     waited = sum(one.verdict is Verdict.WAITED_FOR for one in judged)
     young = sum(one.verdict is Verdict.YOUNG for one in judged)

@@ -1,7 +1,7 @@
 """
 How commands print.
 
-May import Airflow and the standard library.
+May import Airflow, rich and ``services.redaction``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,14 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from airflow.cli.simple_table import AirflowConsole
+from rich.markup import escape
+
+from ecs_async_executor.services.redaction import printable
 
 
 @contextmanager
@@ -29,9 +35,30 @@ def quiet() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line at once, without control characters."""
+    say_raw(printable(text))
+
+
+def say_raw(text: str) -> None:
+    """Print a line at once, as it is."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def show(rows: Iterable[Mapping[str, Any]], output: str, console: Any = None) -> None:
+    """
+    Print rows as Airflow's commands do, but take no cell for rich's markup or for a terminal's command.
+
+    :param output: table, json, yaml or plain
+    """
+    cells: dict[str, Any] = {"table": lambda value: escape(printable(str(value))), "plain": _plain}
+    cell = cells.get(output, lambda value: value)
+    data = [{name: cell(value) for name, value in row.items()} for row in rows]
+    (console or AirflowConsole()).print_as(data=data, output=output)
+
+
+def _plain(value: Any) -> str | None:
+    return None if value is None else printable(str(value))
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """
 Airflow's log lines, which are JSON in a container's output, as people read them.
 
-Imports nothing of this project.
+May import ``services.redaction``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ecs_async_executor.services.redaction import printable
+
 _OWN = ("timestamp", "level", "event", "logger", "filename", "lineno", "loc")
 
 
 def readable(line: str) -> str:
-    """Return a line of Airflow's JSON as ``time level event key=value``; any other line as it is."""
+    """
+    Return a line of Airflow's JSON as ``time level event key=value``; any other line as it is.
+
+    Control characters are left out.
+    """
+    return printable(_readable(line))
+
+
+def _readable(line: str) -> str:
     if not line.startswith("{"):
         return line
     try:

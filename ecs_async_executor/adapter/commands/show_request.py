@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ecs_async_executor.adapter.commands.configured import executor_of
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.example import KEY, example_spec
 from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.messages import Launch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HIDDEN = "***"
 
 
+@command
 def show_request(args: argparse.Namespace) -> None:
     """
     Print a launch request as JSON, without the values of environment variables and without the workload.

@@ -6,20 +6,17 @@ May import everything of this package.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.utils.session import create_session
-from sqlalchemy.exc import SQLAlchemyError
 
 from ecs_async_executor.adapter.commands.configured import executors_or_exit
-from ecs_async_executor.adapter.commands.output import duration, quiet, say
+from ecs_async_executor.adapter.commands.ending import command
+from ecs_async_executor.adapter.commands.output import duration, quiet, say, show
 from ecs_async_executor.adapter.in_database import Reason, Work, latest_reasons, work_of
-from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.status import ExecutorStatus, statuses
 
 if TYPE_CHECKING:
@@ -28,23 +25,21 @@ if TYPE_CHECKING:
 _NO_SCHEDULER = "no scheduler runs"
 
 
+@command
 def status(args: argparse.Namespace) -> None:
     """
     Print what each executor does in each running scheduler, and what the database knows.
 
-    :raises SystemExit: if none of ours is configured, or the database cannot be read
+    :raises SystemExit: if none of ours is configured
     """
     executors_or_exit()
-    try:
-        with quiet(), create_session(scoped=False) as session:
-            seen, works, reasons = statuses(session), work_of(session), latest_reasons(session)
-    except SQLAlchemyError as error:
-        sys.exit(f"Airflow's database cannot be read: {in_words(error)}")
+    with quiet(), create_session(scoped=False) as session:
+        seen, works, reasons = statuses(session), work_of(session), latest_reasons(session)
     seen += [_unscheduled(work) for work in works if not any(_is_of(one, work) for one in seen)]
     if args.output in {"json", "yaml"}:
-        AirflowConsole().print_as(data=[_whole(one, works, reasons) for one in seen], output=args.output)
+        show([_whole(one, works, reasons) for one in seen], args.output)
         return
-    AirflowConsole().print_as(data=[_row(one) for one in seen], output=args.output)
+    show(map(_row, seen), args.output)
     if args.output == "table":
         for line in (*_problems(seen), *_gates(seen), *_in_database(works, reasons)):
             say(line)

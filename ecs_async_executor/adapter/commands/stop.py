@@ -16,6 +16,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.asking import is_of_an_earlier_queueing, look_at
+from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Member, fleet
 from ecs_async_executor.adapter.commands.output import say
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve
@@ -30,6 +31,7 @@ TIMEOUT = 60.0
 """Seconds that AWS has to take the stops of one executor."""
 
 
+@command
 @suppress_logs_and_warning
 def stop(args: argparse.Namespace) -> None:
     """

@@ -1,7 +1,7 @@
 """
 How the commands word times, places and refusals, and how they ask for confirmation.
 
-May import ``core``, ``services.errors`` and the service-free adapter.
+May import ``core``, ``services.errors``, ``services.redaction`` and the service-free adapter.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.errors import is_denied
+from ecs_async_executor.services.redaction import printable
 
 
 def moment(at: datetime | float | None) -> str:
@@ -40,7 +41,7 @@ def refusal(error: BaseException, permission: str) -> str:
 
 def warn(text: str) -> None:
     """Print a line beside the result, on stderr."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
 
 
