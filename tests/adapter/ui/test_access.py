@@ -99,6 +99,28 @@ def test_the_event_log_takes_the_permission_to_read_it(
     assert not any("no capacity" in client.get(path, headers=sign_in()).text for path in pages)
 
 
+def test_the_event_log_of_one_dag_opens_that_of_no_other(
+    client: TestClient, sign_in: SignIn, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+    allowed = SimpleAuthManager.is_authorized_dag
+
+    def is_authorized_dag(self: Any, *, access_entity: Any = None, details: Any = None, **arguments: Any) -> bool:
+        if access_entity is DagAccessEntity.AUDIT_LOG:
+            return details is not None and details.id == "another"
+        return bool(allowed(self, access_entity=access_entity, details=details, **arguments))
+
+    rows.set("task_0", "queued")
+    rows.say("task_0", "container waits", "ECS has no capacity for it")
+    monkeypatch.setattr(SimpleAuthManager, "is_authorized_dag", is_authorized_dag)
+    answer = client.get("/ecs-async/?dag_id=another", headers=sign_in())
+    assert answer.status_code == 200
+    assert "task_0" in answer.text
+    assert "no capacity" not in answer.text
+
+
 def test_nothing_foreign_is_loaded_and_no_foreign_page_may_frame_ours(
     api_server: Any, client: TestClient, sign_in: SignIn
 ) -> None:

@@ -58,6 +58,14 @@ def test_it_says_what_waits_and_why_and_what_runs(page: Any, rows: Rows) -> None
     assert "task_2" not in waiting + running
 
 
+def test_a_reason_shows_no_jwt(page: Any, rows: Rows) -> None:
+    rows.set("task_0", "queued")
+    rows.say("task_0", "container waits", "it was sent eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl")
+    shown = page()
+    assert "it was sent ***" in shown
+    assert "eyJ" not in shown
+
+
 def test_without_a_status_port_it_says_so_and_shows_what_the_database_knows(page: Any, rows: Rows) -> None:
     from datetime import datetime, timezone
 
