@@ -17,8 +17,8 @@ _JWT = re.compile(r"eyJ[\w-]{4,}(\.[\w-]+(?:\.[\w-]*)?)?")
 """
 Header and payload, with or without a signature: a text that was cut off can end before it.
 
-Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``. What only begins
-like one matches too, without the group: else each ``eyJ`` of a long word would be tried to the word's end.
+Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``. What only
+begins like one matches too, without the group: else each ``eyJ`` of a long word would be tried to the word's end.
 """
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL takes no NUL, and UTF-8 has no half of a surrogate pair: one of either fails a whole transaction."""

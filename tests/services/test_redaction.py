@@ -49,7 +49,7 @@ def test_a_long_word_without_a_jwt_is_searched_once() -> None:
     assert time.perf_counter() - began < 2.0  # tried from each of its places, it would take a minute
 
 
-@pytest.mark.parametrize("text", ["a\0b", "a\ud83db", "a\udfffb"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud83db"])
 def test_what_no_database_takes_is_replaced(text: str) -> None:
     assert storable(text) == redacted(text) == "a\N{REPLACEMENT CHARACTER}b"
     assert storable("\N{PILE OF POO}\t\x1b[1m") == "\N{PILE OF POO}\t\x1b[1m"
