@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 INSTANCES = 3
 HANGS = 900
-"""Seconds that the process would take which the credentials come from; longer than a test may wait for anything."""
+"""Seconds that the process takes which should say the credentials; longer than the test waits for anything."""
 READ_TIMEOUT = 6
 """Seconds until the executor stops waiting for it: long enough for the scheduler to have queued something."""
 SHUTDOWN_TIMEOUT = 9
