@@ -42,7 +42,7 @@ def test_whole_lines_can_be_read_while_a_container_runs(start: Start, run: Run) 
     client, logs = ecs.client(), ecs.client("logs")
     task = run(client, "sh", "-c", "echo begun; printf half; exec sleep 600")
     stream = f"a/main/{task['taskArn'].rsplit('/', 1)[-1]}"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "half" not in ecs.log(task["taskArn"]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
