@@ -13,18 +13,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-_JWT = re.compile(r"eyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?")
+_JWT = re.compile(r"eyJ[\w-]{4,}(\.[\w-]+(?:\.[\w-]*)?)?")
 """
 Header and payload, with or without a signature: a text that was cut off can end before it.
 
-Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``.
+Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``. What only
+begins like one matches too, without the group: else each ``eyJ`` of a long word would be tried to the word's end.
 """
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL takes no NUL, and UTF-8 has no half of a surrogate pair: one of either fails a whole transaction."""
 _LENGTH_LIMIT: Final = 500
 
 
 def without_tokens(text: str) -> str:
     """Return a text without JWTs, otherwise unchanged: what a container prints can show Airflow's."""
-    return _JWT.sub("***", text)
+    return _JWT.sub(lambda found: "***" if found[1] else found[0], text)
+
+
+def storable(text: str) -> str:
+    """Return a text that every database and file takes: a program can print anything."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def redacted(text: str, limit: int = _LENGTH_LIMIT) -> str:
@@ -33,7 +41,7 @@ def redacted(text: str, limit: int = _LENGTH_LIMIT) -> str:
 
     :param limit: the most characters of the result; an ellipsis shows that it was cut
     """
-    text = without_tokens(" ".join(text.split()))
+    text = storable(without_tokens(" ".join(text.split())))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
