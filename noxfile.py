@@ -138,6 +138,32 @@ def ha(session: nox.Session) -> None:
     pytest(session, *tests, ECS_ASYNC_TESTS_NO_SKIPS="1")
 
 
+PICTURES = {
+    "ecs-container-out_of_memory-light.png": "ui-container.png",
+    "ecs-page-light.png": "ui-page.png",
+    "ecs-logs-long_haul-light.png": "ui-logs.png",
+}
+"""The screenshots of `ui` that docs/ui.md shows, and their names in docs/images."""
+
+
+@nox.session
+def ui(session: nox.Session) -> None:
+    """Look at Airflow's UI in Chromium while the demo runs; `-- --pictures` renews those in docs/images."""
+    install(session, *group("test", "browser"))
+    shots = Path(session.create_tmp()).absolute() / "screenshots"
+    shutil.rmtree(shots, ignore_errors=True)
+    shots.mkdir()
+    renew = session.posargs == ["--pictures"]
+    if renew:
+        session.posargs.clear()
+    # Elsewhere these tests are skipped without a Chromium; here a skip would be a check without a result.
+    told = {"ECS_ASYNC_TESTS_NO_SKIPS": "1", "ECS_ASYNC_TESTS_SCREENSHOTS": str(shots)}
+    pytest(session, "tests/e2e/test_ui.py", "-m", "e2e", *(("-k", "ECS") if renew else ()), **told)
+    session.log(f"Screenshots are in {shots}")
+    for taken, kept in PICTURES.items() if renew else ():
+        shutil.copy(shots / taken, ROOT / "docs" / "images" / kept)
+
+
 @nox.session
 @nox.parametrize(["python", "airflow"], CORNERS)
 def compat(session: nox.Session, airflow: str) -> None:

@@ -82,7 +82,7 @@ def start(subject: str) -> Any:
     from airflow.models import import_all_models
     from sqlalchemy.orm import configure_mappers
 
-    import_all_models()
+    cast("Any", import_all_models)()
     configure_mappers()
     if subject == PROVIDER:
         from airflow.providers.amazon.aws.executors.ecs import AwsEcsExecutor

@@ -37,6 +37,7 @@ from ecs_async_executor.core.messages import Stop
 from ecs_async_executor.core.metrics import ADOPTION_DURATION
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.engine.statistics import SILENT, Statistics
+from ecs_async_executor.services.redaction import storable
 from ecs_async_executor.settings import Tuning
 
 if TYPE_CHECKING:
@@ -271,7 +272,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         """Add an entry to the event log of a task instance; callbacks have none."""
         if isinstance(ti_key, str):
             return  # 3.2's key of a callback
-        super().log_task_event(event=event, extra=extra, ti_key=ti_key)
+        # An entry that the database refuses would take those beside it along.
+        super().log_task_event(event=event, extra=storable(extra), ti_key=ti_key)
 
     # --- launches that Airflow no longer wants ---------------------------------------------------------------
 

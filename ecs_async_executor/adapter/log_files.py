@@ -8,9 +8,12 @@ a process waits for, and of too many texts at once the newest are dropped.
 from __future__ import annotations
 
 import copy
+import math
+import os
 import tempfile
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +28,8 @@ SUFFIX: Final = ".container.log"
 """Airflow's readers list a try's log by prefix."""
 THREADS: Final = 2
 WAITING_MAX: Final = 100
+LINES_INTERVAL: Final = 60.0
+"""Seconds between two log lines about the same: a folder that cannot be written fails each file."""
 
 
 class LogFiles:
@@ -39,6 +44,8 @@ class LogFiles:
         self._waiting: deque[tuple[str, str]] = deque()
         self._threads = 0
         self._lock = threading.Lock()
+        self._untold: Counter[str] = Counter()
+        self._told_at: dict[str, float] = {}
 
     def write(self, log_path: str, text: str) -> None:
         """
@@ -47,13 +54,18 @@ class LogFiles:
         :param log_path: of the task's log, below Airflow's log folder
         """
         with self._lock:
-            if len(self._waiting) >= WAITING_MAX:
-                log.warning(self._event("log_file.dropped"), path=log_path)
-                return
-            self._waiting.append((log_path + SUFFIX, text))
-            if self._threads >= THREADS:
-                return
-            self._threads += 1
+            if too_many := len(self._waiting) >= WAITING_MAX:
+                begin = False
+            else:
+                self._waiting.append((log_path + SUFFIX, text))
+                begin = self._threads < THREADS
+                self._threads += begin
+        if too_many:
+            self._tell("log_file.dropped", path=log_path)
+        if begin:
+            self._begin()
+
+    def _begin(self) -> None:
         threading.Thread(target=self._work, name="ecs-async-log-files", daemon=True).start()
 
     def _work(self) -> None:
@@ -66,7 +78,18 @@ class LogFiles:
             try:
                 write(path, text)
             except Exception as error:  # noqa: BLE001 - the event log has the last of the lines
-                log.warning(self._event("log_file.failed"), path=path, error=f"{type(error).__name__}: {error}")
+                self._tell("log_file.failed", path=path, error=f"{type(error).__name__}: {error}")
+
+    def _tell(self, event: str, **latest: str) -> None:
+        """Log how many files something has happened to since the last line about it, and the latest of them."""
+        now = time.monotonic()
+        with self._lock:
+            self._untold[event] += 1
+            if now < self._told_at.get(event, -math.inf) + LINES_INTERVAL:
+                return
+            self._told_at[event] = now
+            files = self._untold.pop(event)
+        log.warning(self._event(event), files=files, **latest)
 
 
 def write(path: str, text: str) -> None:
@@ -75,6 +98,7 @@ def write(path: str, text: str) -> None:
 
     :param path: below Airflow's log folder
     :raises ValueError: if it leads out of it
+    :raises OSError: if it cannot be written
     """
     if ".." in Path(path).parts or Path(path).is_absolute():
         raise ValueError(f"{path} is not below the log folder")
@@ -101,7 +125,11 @@ def _append(path: str, text: str) -> None:
     from airflow.configuration import conf
     from airflow.utils.log.file_task_handler import FileTaskHandler
 
-    file = Path(conf.get("logging", "base_log_folder"), path)
+    folder = Path(conf.get("logging", "base_log_folder"))
+    file = folder / path
+    # Where containers share the folder, a task can put a link there, to a file that only the scheduler may write.
+    if not file.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} is not below the log folder: a folder of it is a link")
     folders, files = (
         int(conf.get("logging", f"file_task_handler_new_{what}_permissions", fallback=default), 8)
         for what, default in (("folder", "0o775"), ("file", "0o664"))
@@ -109,7 +137,12 @@ def _append(path: str, text: str) -> None:
     # A later try of the task, which may be another user's, writes there too.
     FileTaskHandler._prepare_log_folder(file.parent, folders)  # noqa: SLF001 - as Airflow prepares it
     new = not file.exists()
-    with file.open("a", encoding="utf-8") as opened:
+    with open(file, "a", encoding="utf-8", opener=_open_no_link) as opened:
         opened.write(text)
-    if new:
-        file.chmod(files)
+        if new:
+            os.fchmod(opened.fileno(), files)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file, but neither what a link leads to nor, for ever, a pipe that nobody reads."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

@@ -35,7 +35,8 @@ _OUTPUT: Final = (
     ),
     _clue(
         # A connection of the task's own that fails is no unhandled exception of Airflow's supervisor.
-        r"Unhandled exception\b.*\bConnect(Error|Timeout)\b|^httpx\.Connect(Error|Timeout)\b",
+        # Both are looked for from the line's start, once: a line can have 256 KB.
+        r"^(?=.*?Unhandled exception\b).*\bConnect(Error|Timeout)\b|^httpx\.Connect(Error|Timeout)\b",
         "Airflow in the container could not reach the execution API.",
         "Check [core] execution_api_server_url as the container sees it,",
         "and the security groups and routes from the container to the api-server.",

@@ -243,14 +243,6 @@ class Engine:
             publish=self._publish,
             event=self._event,
         )
-        self.postmortems = PostMortems(
-            waiting=self._dead,
-            reading=self._last_words,
-            outbox=ledger.outbox,
-            wakeup=wakeups.postmortems,
-            meters=self._meters,
-            event=event,
-        )
         lanes: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         if self._endpoint is not None:
             status = Status(

@@ -7,6 +7,7 @@ to. It is copied into moto's CloudWatch Logs when a client asks for logs.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ecs_async_executor.local.life import Job, Life
 LOGS_TARGET = "Logs_20140328"
 """What requests to CloudWatch Logs name."""
 DRIVER = "awslogs"
+NO_GROUP, NO_STREAM = (f"The specified log {what} does not exist.".encode() for what in ("group", "stream"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class Outputs:
                 self._put(output.stream, lines)
             if over:
                 self._outputs.pop(job_id, None)
+
+    def worded(self, region: str, request: bytes, reply: bytes) -> bytes:
+        """Return moto's reply in AWS's words: where only a stream is missing, moto says that the group is."""
+        if (
+            NO_GROUP in reply
+            and json.loads(request).get("logGroupName") in logs_backends[self._account_id][region].groups
+        ):
+            return reply.replace(NO_GROUP, NO_STREAM)
+        return reply
 
     def _put(self, stream: Stream, lines: list[str]) -> None:
         backend = logs_backends[self._account_id][stream.region]

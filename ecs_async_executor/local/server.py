@@ -209,11 +209,16 @@ class Front:
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
-        if service is None:
-            if request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET):
-                await asyncio.get_running_loop().run_in_executor(self._moto, self.account.outputs.deliver)
-            return await self._forward(request, body)
         region = region_of(request.headers.get("Authorization", "")) or self.region
+        if service is None:
+            about_logs = request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET)
+            outputs = self.account.outputs
+            if about_logs:
+                await asyncio.get_running_loop().run_in_executor(self._moto, outputs.deliver)
+            response = await self._forward(request, body)
+            if about_logs and response.status == HTTPStatus.BAD_REQUEST and isinstance(response.body, bytes):
+                response.body = outputs.worded(region, body, response.body)
+            return response
         if operation not in service.operations:
             self._limit(service, operation, {}, region)
             service.prepare(region)

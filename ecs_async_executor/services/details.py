@@ -52,6 +52,7 @@ class Details:
     :param times: what happened when, in wall-clock seconds, in order: ``("created", 1764345600.0), ...``
     :param console_url: the page about it in the AWS console
     :param takes_exec: ``aws ecs execute-command`` can open a shell in it
+    :param ecs_task: what that command wants: the ECS task's cluster and its ARN; None if they are not known
     """
 
     observation: Observation
@@ -63,6 +64,7 @@ class Details:
     containers: tuple[ContainerDetails, ...] = ()
     console_url: str = ""
     takes_exec: bool = False
+    ecs_task: tuple[str, str] | None = None
 
     @property
     def airflow_container(self) -> ContainerDetails | None:

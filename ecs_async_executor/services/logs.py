@@ -20,7 +20,7 @@ from ecs_async_executor.services import pace
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.errors import is_denied
-from ecs_async_executor.services.redaction import without_tokens
+from ecs_async_executor.services.redaction import storable, without_tokens
 from ecs_async_executor.settings import AwsSettings, Tuning
 
 DRIVER: Final = "awslogs"
@@ -236,7 +236,7 @@ def _from(since: float | None) -> dict[str, int]:
 
 def _lines(reply: Mapping[str, Any]) -> list[str]:
     """Return the lines of a reply; an event can have several."""
-    texts = (without_tokens(str(event.get("message") or "")) for event in reply["events"])
+    texts = (storable(without_tokens(str(event.get("message") or ""))) for event in reply["events"])
     return [line.rstrip("\r") for text in texts for line in text.rstrip("\n").split("\n")]
 
 

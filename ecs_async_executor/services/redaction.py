@@ -13,24 +13,32 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-_JWT = re.compile(r"eyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?")
+_JWT = re.compile(r"eyJ[\w-]{4,}(\.[\w-]+(?:\.[\w-]*)?)?")
 """
 Header and payload, with or without a signature: a text that was cut off can end before it.
 
-Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``.
+Without a word boundary in front, because an escape can precede a JWT: ``%22eyJ...``, ``\\neyJ...``. What only
+begins like one matches too, without the group: else each ``eyJ`` of a long word would be tried to the word's end.
 """
 _ESCAPE = re.compile(
-    r"\x1b(?:\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|\[[0-?]*[ -/]*[@-~]?|[ -/]*[0-~])"
+    r"\x1b(?:\](?:[^\x07\x1b]*(?:\x07|\x1b\\))?|[PX^_](?:[^\x1b]*\x1b\\)?|\[[0-?]*[ -/]*[@-~]?|[ -/]*[0-~])"
 )
 """A terminal's commands: titles and links, strings, colours and moves, and the short ones."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters but tab and line feed."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL takes no NUL, and UTF-8 has no half of a surrogate pair: one of either fails a whole transaction."""
 _LENGTH_LIMIT: Final = 500
 
 
 def without_tokens(text: str) -> str:
     """Return a text without JWTs, otherwise unchanged: what a container prints can show Airflow's."""
-    return _JWT.sub("***", text)
+    return _JWT.sub(lambda found: "***" if found[1] else found[0], text)
+
+
+def storable(text: str) -> str:
+    """Return a text that every database and file takes: a program can print anything."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def printable(text: str) -> str:
@@ -50,7 +58,8 @@ def redacted(text: str, limit: int = _LENGTH_LIMIT) -> str:
 
     :param limit: the most characters of the result; an ellipsis shows that it was cut
     """
-    text = without_tokens(printable(" ".join(_ESCAPE.sub("", text).split())))
+    words = " ".join(_ESCAPE.sub("", storable(text)).split())
+    text = without_tokens(printable(words))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -156,11 +156,13 @@ def container_tags(fields: Mapping[str, object]) -> dict[str, str]:
 
     :param fields: what names the task instance; None for each field that it lacks
     """
-    return {
-        name: _NO_TAG_CHARACTER.sub("_", str(fields[name]))[:_TAG_VALUE_LIMIT]
-        for name in TAGGED_WITH
-        if fields.get(name) is not None
-    }
+    return {name: _tag_value(str(fields[name])) for name in TAGGED_WITH if fields.get(name) is not None}
+
+
+def _tag_value(words: str) -> str:
+    # AWS refuses its own prefix, and with it the launch.
+    value = f"_{words}" if words.lower().startswith("aws:") else words
+    return _NO_TAG_CHARACTER.sub("_", value)[:_TAG_VALUE_LIMIT]
 
 
 def tag_refusal(error: BackendError, tags: Any, permission: str) -> BackendError:

@@ -63,6 +63,14 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(autouse=True)
+def questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep late answers about credentials, which the process remembers for a minute, from the next test."""
+    from ecs_async_executor.services import blocking
+
+    monkeypatch.setattr(blocking, "_asked", {})
+
+
 @pytest.fixture
 def make_executor() -> Callable[..., Any]:
     """Make executors over a scripted bridge, started unless told otherwise."""

@@ -80,7 +80,7 @@ class Place:
 
     def until(self, handle_id: str, *statuses: str) -> None:
         """Wait until a container has one of these statuses."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.status(handle_id) not in statuses:
             assert time.monotonic() < deadline, self.status(handle_id)
             time.sleep(0.02)

@@ -139,8 +139,8 @@ def test_the_whole_command_of_a_running_task_instance_is_there_where_its_job_has
         adopt(executor, session)
     executor.heartbeat()
     sought, known = sorted(executor.scripted.adoptions, key=lambda one: str(one.launch))
-    assert sought.launch.workload == AdoptedWorkload("queue", {}, made)
-    assert known.launch.workload == AdoptedWorkload("queue", {})
+    assert sought.launch.workload == AdoptedWorkload("queue", {}, made, sought.launch.workload.log_path)
+    assert known.launch.workload == AdoptedWorkload("queue", {}, None, known.launch.workload.log_path)
 
 
 # --- requests ------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
 def test_the_engine_works_within_batchs_limits(executor: Any) -> None:
     arguments = executor.scripted.arguments
     assert arguments["service"] is batch.SERVICE
-    assert arguments["tuning"] == BatchTuning()
+    assert arguments["tuning"] == BatchTuning(gc_freeze=False)
     assert arguments["max_attempts"] == 3
 
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
+from ecs_async_executor.adapter.batch import BatchAdapter
 from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.local import Fault
 from ecs_async_executor.services.details import Details
@@ -140,7 +141,24 @@ def test_what_a_shell_would_take_is_said(place: Open) -> None:
         at.call("exec", handle)
 
 
-def test_batch_has_no_shell(place: Open) -> None:
+def test_a_shell_in_a_batch_job_opens_in_its_ecs_task(
+    place: Open, capsys: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = place("batch", **FOREVER)
-    with pytest.raises(SystemExit, match="Batch has no such command for its jobs"):
-        at.call("exec", at.runs(0))
+    handle = at.runs(0)
+    at.until_running(handle)
+    with pytest.raises(SystemExit, match="give it to a revision of the job definition"):
+        at.call("exec", handle)
+    details = BatchAdapter.details
+
+    async def with_a_shell(adapter: BatchAdapter, handle_id: str) -> Details | None:
+        found = await details(adapter, handle_id)  # the local Batch has no shells
+        return found and replace(found, takes_exec=True)
+
+    monkeypatch.setattr(BatchAdapter, "details", with_a_shell)
+    capsys.readouterr()
+    at.call("exec", *at.target(0))
+    said = shlex.split(capsys.readouterr().out)
+    task = at.local.job(handle)["container"]["taskArn"]
+    assert said[said.index("--cluster") + 1] == task.split("/")[1]
+    assert said[said.index("--task") + 1] == task

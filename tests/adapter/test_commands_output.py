@@ -41,6 +41,11 @@ def test_lines_have_no_control_characters(capsys: Shown) -> None:
     assert (shown.out, shown.err) == (f"{SHOWN}\n", f"{SHOWN}\n")
 
 
+def test_a_terminals_command_that_never_ends_hides_no_words(capsys: Shown) -> None:
+    say("\x1b]what follows\x1bP it")
+    assert capsys.readouterr().out == "what follows it\n"
+
+
 def test_nor_has_a_line_of_a_container_even_where_json_hides_them() -> None:
     assert readable(HOSTILE) == SHOWN
     assert readable(json.dumps({"event": HOSTILE, "who": HOSTILE})) == f"{SHOWN} who={SHOWN}"

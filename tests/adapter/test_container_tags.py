@@ -77,6 +77,7 @@ def test_a_callback_is_not_tagged(make_executor: Callable[..., Any], monkeypatch
         ("größe/x=y@z .-_", "größe/x=y@z .-_"),
         ("a\tb\nc*d[e]", "a_b_c_d_e_"),
         ("r" * 300, "r" * 256),
+        ("aWs:my-run", "_aWs:my-run"),
         ("", ""),
     ],
 )

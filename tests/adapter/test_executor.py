@@ -18,7 +18,7 @@ from airflow.utils.state import TaskInstanceState
 from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
-from ecs_async_executor.core.messages import Launch, Stop, Unfollowed
+from ecs_async_executor.core.messages import LastWords, Launch, Stop, Unfollowed
 from tests.adapter.interrupted import interrupted_at
 from tests.adapter.scripted import (
     ScriptedBridge,
@@ -549,11 +549,18 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         executor = make_executor()
         one, two = launch_one(executor, task_id="one"), launch_one(executor, task_id="two")
         executor.scripted.report(
-            launched(one), failed(one, "why"), launched(two), notice(two, "text"), succeeded(two)
+            launched(one),
+            failed(one, "why", handle_id="arn:1"),
+            launched(two),
+            notice(two, "text"),
+            succeeded(two),
         )
+        executor.scripted.report(LastWords(one.launch_id, one.key, "printed"))
         if not interrupted_at(line, executor.sync):
             break
         executor.end()
+        assert {entry.extra for entry in executor._task_event_logs} == {"why", "text", "printed"}, f"line {line}"
+        assert {dead.launch_id for dead in executor.scripted.dead} == {one.launch_id}
         assert states(executor) == {"one": ("failed", "why"), "two": ("success", None)}, f"line {line}"
         assert executor.running == set()
         assert executor.tracking.launches == {}

@@ -80,7 +80,7 @@ class Heartbeats:
 def test_an_overridden_run_task_kwargs_that_blocks_holds_up_neither_heartbeats_nor_polls_nor_the_end(
     local_ecs: Callable[..., LocalEcs], started: Callable[..., AsyncEcsExecutor]
 ) -> None:
-    ecs = local_ecs(script=[{"duration": 1.5}])
+    ecs = local_ecs(script=[{"duration": 4.0}])
     Blocking.entered.clear()
     Blocking.release.clear()
     executor = started(Blocking)
@@ -93,11 +93,13 @@ def test_an_overridden_run_task_kwargs_that_blocks_holds_up_neither_heartbeats_n
         assert beats.states["success"] == 0
         beats.until(lambda: beats.states["success"] == 1)
         assert len(ecs.ledger) == 1
-        assert sorted(beats.walls)[-3] < 0.05
+        # A busy machine may take the processor away from some; the hook would take a minute.
+        assert sorted(beats.walls)[len(beats.walls) * 9 // 10] < 0.05
+        assert max(beats.walls) < 20
 
         began = time.monotonic()
         executor.end()
-        assert time.monotonic() - began < executor.adapter.tuning.shutdown_timeout + 1
+        assert time.monotonic() - began < executor.adapter.tuning.shutdown_timeout + 20
     finally:
         Blocking.release.set()
     time.sleep(0.2)

@@ -56,6 +56,17 @@ def test_a_failure_tells_its_hint_at_once_and_has_its_container_looked_at(execut
     assert "more memory" in text.split("\n")[1]
 
 
+def test_no_entry_holds_what_a_database_refuses(executor: Any, bridge: Any) -> None:
+    queue(executor, make_workload())
+    executor.heartbeat()
+    (launch,) = bridge.launches
+    bridge.report(failed(launch, "said \0", handle_id=ARN, exit_code=1))
+    bridge.report(LastWords(launch.launch_id, launch.key, "printed \0 and \ud83d"))
+    executor.sync()
+    texts = [text for _, text in entries(executor)]
+    assert texts == ["said \ufffd", "printed \ufffd and \ufffd"]
+
+
 def test_last_words_are_told_though_their_launch_is_forgotten_and_its_key_queued_again(
     executor: Any, bridge: Any
 ) -> None:

@@ -41,6 +41,8 @@ def arguments_of(**more: Any) -> Any:
         "launch": False,
         "queue": None,
         "executor_config": None,
+        "strict": False,
+        "output": "text",
     }
     return type("Arguments", (), {**given, **more})()
 
@@ -72,7 +74,7 @@ def test_an_option_of_the_providers_that_does_not_exist_is_named_and_no_more(
     monkeypatch.setattr(compat, "configured_executors", list)
     with pytest.raises(SystemExit):
         cli.check(arguments_of(timeout=0.01))
-    assert f"Warning: {doubt}\n" in capsys.readouterr().out
+    assert f"Warning: Settings: {doubt}\n" in capsys.readouterr().out
 
 
 def test_fargate_without_subnets_is_named_at_start(
@@ -140,5 +142,5 @@ def test_a_command_says_in_a_line_that_the_executor_cannot_be_imported(
     with pytest.raises(SystemExit) as ended:
         cli.check(arguments_of())
     [line] = str(ended.value).splitlines()
-    assert line.startswith(f"[core] executor = {configured!r} cannot be used: ")
+    assert line.startswith(f"Settings: [core] executor = {configured!r} cannot be used: ")
     assert (f"did you mean ecs_async_executor.{meant}?" in line) is (meant is not None)

@@ -281,7 +281,7 @@ def test_fifty_viewers_of_a_task_make_one_look_within_three_seconds(
     first = at_once(executor, 50)
     assert first == [first[0]] * 50
     assert (service.asked, len(service.logs.calls)) == (1, 1)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while service.asked == 1:  # what is kept for a moment is asked for again after it
         assert time.monotonic() < deadline
         executor.get_task_log(Ti(ARN), 1)
@@ -317,7 +317,7 @@ def test_the_task_log_waits_for_no_slow_service(showing: Showing, monkeypatch: p
     before = time.monotonic()
     messages, _ = showing(None).get_task_log(Ti(ARN), 1)
     assert messages == ["The status of the ECS container could not be read: no answer within 0.05 s"]
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 60, "the service would take an hour"
 
 
 def test_the_status_is_shown_where_the_log_does_not_answer(
@@ -346,7 +346,7 @@ def test_views_of_the_task_log_leave_no_thread_each_where_a_secrets_backend_does
     go = threading.Event()
 
     def hangs(**_: Any) -> None:
-        go.wait(20)
+        go.wait(600)
         raise LookupError
 
     monkeypatch.setattr("ecs_async_executor.services.credentials._hook_class", lambda: hangs)
@@ -360,7 +360,7 @@ def test_views_of_the_task_log_leave_no_thread_each_where_a_secrets_backend_does
             for _ in range(3):
                 found = list(threads.map(lambda _: AsyncEcsExecutor().get_task_log(Ti(ARN), 1)[0], range(20)))
                 assert found == [said] * 20
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while threading.active_count() > before and time.monotonic() < deadline:
             time.sleep(0.01)  # the viewers' threads, and those that have read settings, are about to end
         assert threading.active_count() <= before

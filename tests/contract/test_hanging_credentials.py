@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+HANGS = 600
+"""
+Seconds for which the source of the credentials says nothing. The limits of this test are far below that, and far
+above what the settings add up to: only waiting for the source exceeds them, no machine that has too much to do.
+"""
+SHUTDOWN_TIMEOUT = 4.0
+SLOW = 60.0
+"""Seconds that a loaded machine may take more for a step."""
 
 SCHEDULER = """
 import json, sys, time, uuid
@@ -22,13 +33,14 @@ from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.settings import EcsSettings, Tuning
 
 hook, begun = sys.argv[1], time.monotonic()
+hangs, shutdown_timeout, slow = map(float, sys.argv[2:])
 class Hangs:
     def __init__(self, **_):
-        time.sleep(60)
+        time.sleep(hangs)
 credentials._hook_class = lambda: Hangs if hook == "connection" else None
 
 settings = EcsSettings(cluster="c", container_name="a", region_name="eu-west-1")
-tuning = Tuning(connect_timeout=0.5, read_timeout=0.5, shutdown_timeout=4.0)
+tuning = Tuning(connect_timeout=0.5, read_timeout=0.5, shutdown_timeout=shutdown_timeout)
 bridge = Bridge(
     service=ecs.SERVICE,
     backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(settings, tuning), settings),
@@ -41,15 +53,15 @@ for _ in range(20):
     identity = str(uuid.uuid4())
     bridge.submit(Launch(identity, identity, None, 0, identity, time.time(), identity, tokened=True))
 reports = []
-while not bridge.statistics().paused and time.monotonic() < begun + 20:
+while not bridge.statistics().paused and time.monotonic() < begun + slow:
     bridge.heartbeat()
     bridge.drain(reports.append)
     time.sleep(0.02)
-paused, paused_after = bridge.statistics().paused, time.monotonic() - begun
+paused = bridge.statistics().paused
 ending = time.monotonic()
 bridge.stop(tuning.shutdown_timeout, stop_containers=False, reason="")
 print(json.dumps({
-    "paused": paused, "paused_after": paused_after, "ended_in": time.monotonic() - ending,
+    "paused": paused, "ended_in": time.monotonic() - ending,
     "reports": len(reports), "ended_at": time.time(),
 }))
 """
@@ -66,16 +78,20 @@ def test_a_scheduler_whose_credentials_never_come_says_so_and_its_process_ends_i
     tmp_path: Path, source: str, reason: str
 ) -> None:
     config = tmp_path / "config"
-    config.write_text("[default]\ncredential_process = sleep 20\n")
+    config.write_text(f"[default]\ncredential_process = sleep {HANGS}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
-    ran = subprocess.run(
-        [sys.executable, "-c", SCHEDULER, source], env=environment, check=True, capture_output=True, timeout=50
-    )
-    ended_at = time.time()
-    said = json.loads(ran.stdout.splitlines()[-1])
-    assert re.search(reason, said["paused"])
-    assert said["paused_after"] < 10
-    assert said["ended_in"] < 5.0
+    command = [sys.executable, "-c", SCHEDULER, source, *map(str, (HANGS, SHUTDOWN_TIMEOUT, SLOW))]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True) as scheduler:
+        try:
+            output, _ = scheduler.communicate(timeout=4 * SLOW)
+            ended_at = time.time()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(scheduler.pid, signal.SIGKILL)  # the process that says nothing outlives it
+    assert scheduler.returncode == 0
+    said = json.loads(output.splitlines()[-1])
+    assert re.search(reason, str(said["paused"])), "it says so, while it waits"
+    assert said["ended_in"] < SHUTDOWN_TIMEOUT + SLOW
     assert said["reports"] == 0
-    assert ended_at - said["ended_at"] < 3.0, "no thread holds up the process"
+    assert ended_at - said["ended_at"] < SLOW, "no thread holds up the process"

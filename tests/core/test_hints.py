@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -117,6 +118,12 @@ def test_what_nothing_is_known_about_has_no_hint(
     ending: Ending | None, exit_code: int | None, reason: str | None, lines: list[str]
 ) -> None:
     assert hint(ending, exit_code, reason, lines) is None
+
+
+def test_a_long_line_is_searched_once() -> None:
+    began = time.perf_counter()
+    assert hint(Ending.EXIT, 1, "", ["Unhandled exception " * 12_000]) is None
+    assert time.perf_counter() - began < 2.0  # it would take a minute to search it from each of its words
 
 
 @pytest.mark.parametrize("ending", list(Ending))

@@ -1,87 +1,16 @@
 from __future__ import annotations
 
-import os
-import secrets
+import re
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.e2e.demos import ON_BATCH, Demo
+
 pytestmark = pytest.mark.e2e
-
-LIMIT_SECONDS = 300.0
-ON_BATCH = ("--executor", "batch")
-
-
-class Demo:
-    """A demo that runs in a folder of its own, so that what it leaves behind can be seen."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.mark = secrets.token_hex(8)
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ecs_async_executor.local.demo", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(folder), "DEMO_TEST": self.mark},
-        )
-        self._watchdog = threading.Timer(LIMIT_SECONDS, self.process.send_signal, [signal.SIGTERM])
-        self._watchdog.start()
-
-    def read_until(self, words: str) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if words in line:
-                return
-        pytest.fail(f"{words!r} never came:\n{self.output}")
-
-    def finish(self) -> int:
-        assert self.process.stdout is not None
-        self.lines.extend(self.process.stdout)
-        status = self.process.wait()
-        self.close()
-        return status
-
-    def close(self) -> None:
-        self._watchdog.cancel()
-        self._watchdog.join()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    @property
-    def output(self) -> str:
-        return "".join(self.lines)
-
-    def left_processes(self) -> list[str]:
-        """Everything that the demo started inherits its environment or is given the folder's path."""
-        left = []
-        for process in psutil.process_iter():
-            try:
-                environment = process.environ()
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-            except psutil.Error:
-                continue
-            if environment.get("DEMO_TEST") == self.mark or str(self.folder) in environment.get(
-                "AIRFLOW_HOME", ""
-            ):
-                left.append(" ".join(process.cmdline()))
-        return left
-
-    def left_files(self) -> list[Path]:
-        return list(self.folder.iterdir())
 
 
 @pytest.fixture
@@ -115,7 +44,8 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
     assert demo.finish() == 0, demo.output
     assert f"Airflow with ecs_async_executor.{executor}," in demo.output
     assert f"{containers}, all as expected" in demo.output
-    assert host_lost in demo.output
+    for end in (host_lost, "CannotPullContainer", "exit 137: OutOfMemory"):
+        assert end in demo.output
     event_log = demo.output.partition("event log (Audit Log)")[2]
     assert entry in event_log
     assert "container waits" in event_log
@@ -166,6 +96,9 @@ def test_it_goes_on_after_the_report_for_as_long_as_it_is_wanted(demos: list[Dem
     demos.append(demo)
     demo.read_until("Airflow's UI is at http://127.0.0.1:")
     assert "all as expected" in demo.output
+    assert re.search(r"lasting\.runs_on .* running", demo.output)
+    assert re.search(r"lasting\.no_capacity .* queued", demo.output)
+    assert "lasting.no_capacity try 1: container waits" in demo.output
     assert demo.process.poll() is None
     demo.process.send_signal(signal.SIGINT)
     demo.finish()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
+import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +251,75 @@ def test_a_client_that_hangs_does_not_delay_the_end(cloud: FakeCloud, shown: Sch
     assert not listens(port)
 
 
+def test_of_too_many_clients_the_latest_are_refused(shown: Scheduler, port: int) -> None:
+    most = (
+        status_server.CONNECTIONS_MAX + status_server.BACKLOG + 1
+    )  # those of one look at the backlog count later
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(most + 10):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            clients.append(client)
+            client.setblocking(False)
+        shown.until(lambda: sum(map(is_open, clients)) <= most)
+        assert sum(map(is_open, clients)) >= status_server.CONNECTIONS_MAX
+    shown.until(lambda: answers(port))
+
+
+def is_open(client: socket.socket) -> bool:
+    try:
+        client.recv(1)
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, "/health")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_child_that_outlives_the_scheduler_does_not_keep_the_port(shown: Scheduler, port: int) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the parent closes its end, or is gone
+        os._exit(0)
+    try:
+        assert document(port)["executor"] == "ECS"
+        assert shown.bridge.stop(5, stop_containers=False, reason="")
+        assert not listens(port)
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+        os.close(read)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /health HTTP/1.1\r\nno header\r\n\r\n",
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
+    ids=["header", "long", "ambiguous", "tls"],
+)
+def test_what_is_no_http_is_answered_and_not_logged(
+    shown: Scheduler, port: int, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(sent)
+        assert b" 400 " in client.recv(65536)
+    assert ask(port, "/health")[0] == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_replaced_loop_thread_opens_the_port_again(
     cloud: FakeCloud, shown: Scheduler, port: int, quick_restarts: None
 ) -> None:
@@ -286,10 +358,10 @@ def test_a_bug_in_the_lane_restarts_the_lane_alone(
     monkeypatch.setattr("ecs_async_executor.engine.engine.LANE_RESTART_DELAY", 0.05)
     real, failures = status_server.StatusServer._listen, iter([RuntimeError("a bug")])
 
-    async def listen(self: Any, runner: Any) -> None:
+    async def listen(self: Any, *arguments: Any) -> None:
         for failure in failures:
             raise failure
-        await real(self, runner)
+        await real(self, *arguments)
 
     monkeypatch.setattr(status_server.StatusServer, "_listen", listen)
     scheduler = Scheduler(cloud, endpoint=replace(ENDPOINT, port=port))

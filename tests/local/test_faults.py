@@ -151,7 +151,7 @@ def test_the_server_stops_although_a_client_hangs(start: Start) -> None:
             await asyncio.sleep(0.01)
         begun = time.monotonic()
         await asyncio.to_thread(ecs.stop)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 40, "the client would wait for a minute"
         with pytest.raises(botocore.exceptions.BotoCoreError):
             await call
 
@@ -214,7 +214,7 @@ def test_latency_comes_on_top_of_another_fault(start: Start) -> None:
     ecs.faults.throttle("ListTasks")
     begun = time.monotonic()
     assert code(client_of(ecs).list_tasks) == "ThrottlingException"
-    assert 0.29 < time.monotonic() - begun < 3
+    assert time.monotonic() - begun > 0.29
 
 
 def test_latency_can_be_changed_and_drawn(start: Start) -> None:
@@ -222,7 +222,7 @@ def test_latency_can_be_changed_and_drawn(start: Start) -> None:
     client = client_of(ecs)
     begun = time.monotonic()
     client.list_tasks()
-    assert 0.09 < time.monotonic() - begun < 3
+    assert time.monotonic() - begun > 0.09
     ecs.latency = 0.0
     client.list_tasks()
     assert ecs.latency == 0.0
@@ -524,7 +524,7 @@ def test_a_reset_forgets_everything_and_kills_what_runs(start: Start, run: Run, 
     ecs.register("job", "main")
     run(client, "true", clientToken="t")
     ecs.wait_stopped()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while psutil.pid_exists(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

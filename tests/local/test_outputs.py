@@ -42,7 +42,7 @@ def test_whole_lines_can_be_read_while_a_container_runs(start: Start, run: Run) 
     client, logs = ecs.client(), ecs.client("logs")
     task = run(client, "sh", "-c", "echo begun; printf half; exec sleep 600")
     stream = f"a/main/{task['taskArn'].rsplit('/', 1)[-1]}"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "half" not in ecs.log(task["taskArn"]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -58,6 +58,17 @@ def test_without_the_awslogs_driver_there_is_no_stream(start: Start, run: Run) -
     run(ecs.client(), "sh", "-c", "echo one")
     ecs.wait_stopped()
     assert ecs.client("logs").describe_log_groups()["logGroups"] == []
+
+
+@pytest.mark.parametrize(("group", "missing"), [("g", "stream"), ("another", "group")])
+def test_a_stream_that_is_missing_is_told_from_a_group(start: Start, run: Run, group: str, missing: str) -> None:
+    ecs = start(runner="subprocess")
+    ecs.register("job", "main", logConfiguration=awslogs(group="g", stream_prefix="a"))
+    run(ecs.client(), "echo", "one")
+    ecs.wait_stopped()
+    logs = ecs.client("logs")
+    with pytest.raises(logs.exceptions.ResourceNotFoundException, match=f"The specified log {missing} does not"):
+        messages(logs, group, "a/main/0")
 
 
 def test_each_attempt_of_a_job_has_the_stream_that_batch_names(start: Start) -> None:

@@ -42,7 +42,7 @@ class Source:
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         self.threads.append(threading.current_thread())
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         if self.error:
             raise self.error
         self.refreshes += 1

@@ -102,6 +102,10 @@ def test_tokens_are_hidden_and_the_rest_of_the_line_is_kept() -> None:
     assert found == [f"a  long line {'x' * 600} token=*** end"]
 
 
+def test_what_no_database_takes_is_replaced() -> None:
+    assert read(events("a\0b", "a\ud800b"))[0] == ["a\ufffdb", "a\ufffdb"]
+
+
 def test_an_empty_page_is_not_taken_for_an_empty_stream() -> None:
     found, client = read(events(backward="b1"), events("one", backward="b2"))
     assert found == ["one"]

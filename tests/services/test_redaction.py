@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from botocore import exceptions as boto
 
 from ecs_async_executor.services import redaction
 from ecs_async_executor.services.clients import ClientFactory
-from ecs_async_executor.services.redaction import install_log_filter, redacted, unlogged
+from ecs_async_executor.services.redaction import install_log_filter, redacted, storable, unlogged, without_tokens
 from tests.services.server import answer, served
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
@@ -39,6 +40,19 @@ def test_a_jwt_is_hidden_with_and_without_its_signature(text: str, shown: str) -
 @pytest.mark.parametrize("text", ["tokens.eyJ.md", "1.2.3", "keyJar.a.b", "arn:aws:ecs:eu-west-1:1:task/c/1"])
 def test_other_dotted_words_stay(text: str) -> None:
     assert redacted(text) == text
+
+
+def test_a_long_word_without_a_jwt_is_searched_once() -> None:
+    began = time.perf_counter()
+    text = "eyJ" * 80_000
+    assert without_tokens(text) == text
+    assert time.perf_counter() - began < 2.0  # tried from each of its places, it would take a minute
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud83db"])
+def test_what_no_database_takes_is_replaced(text: str) -> None:
+    assert storable(text) == redacted(text) == "a\N{REPLACEMENT CHARACTER}b"
+    assert storable("\N{PILE OF POO}\t\x1b[1m") == "\N{PILE OF POO}\t\x1b[1m"
 
 
 def test_the_pattern_for_jwts_stands_in_one_place() -> None:

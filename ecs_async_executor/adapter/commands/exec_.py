@@ -16,7 +16,7 @@ from ecs_async_executor.adapter.commands.asking import details_of
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.output import say
-from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
+from ecs_async_executor.adapter.commands.targets import NoTarget, resolve_one
 from ecs_async_executor.adapter.commands.words import warn
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.services.details import Details
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
 _ALSO = (
     "It takes the Session Manager plugin here, ecs:ExecuteCommand, and the four ssmmessages actions in the task's "
-    "role: CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel."
+    "or job's role: CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel."
 )
-_OFF = (
-    "it was started without enableExecuteCommand, which cannot be changed afterwards: set "
-    '{"enableExecuteCommand": true} in run_task_kwargs, in queues or in executor_config for the next try.'
-)
+_OFF = "it was started without enableExecuteCommand, which cannot be changed afterwards: "
+_ON = {
+    "ECS": (
+        'set {"enableExecuteCommand": true} in run_task_kwargs, in queues or in executor_config for the next try.'
+    ),
+    "Batch": (
+        "for the next try, give it to a revision of the job definition, in containerProperties or, beside the "
+        "containers, in ecsProperties. SubmitJob cannot set it."
+    ),
+}
 
 
 @command
@@ -44,7 +50,7 @@ def exec_(args: argparse.Namespace) -> None:
     """
     try:
         target = resolve_one(fleet(args), args)
-        details = details_of(_taking(target))
+        details = details_of(target)
     except NoTarget as problem:
         sys.exit(str(problem))
     observation = details.observation
@@ -52,25 +58,18 @@ def exec_(args: argparse.Namespace) -> None:
         sys.exit(f"{target} has ended: {observation.reason or observation.status}. There is no shell to open.")
     if observation.seen is not Seen.RUNNING:
         sys.exit(f"{target} does not run yet: it is {observation.status}.")
+    if details.ecs_task is None:
+        sys.exit(f"{target}: {target.member.service} does not name the ECS task in which it runs.")
     if not details.takes_exec:
-        sys.exit(f"{target}: {_OFF}")
-    say(shlex.join(_command(details, args)))
+        sys.exit(f"{target}: {_OFF}{_ON[target.member.service]}")
+    say(shlex.join(_command(details, details.ecs_task, args)))
     warn(_ALSO)
 
 
-def _taking(target: Target) -> Target:
-    if target.member.service != "ECS":
-        raise NoTarget(
-            f"{target}: {target.member.service} has no such command for its jobs. `airflow ecs-async logs` shows "
-            "what a job prints."
-        )
-    return target
-
-
-def _command(details: Details, args: argparse.Namespace) -> list[str]:
-    handle = details.observation.handle
+def _command(details: Details, ecs_task: tuple[str, str], args: argparse.Namespace) -> list[str]:
+    cluster, task = ecs_task
     command = ["aws", "ecs", "execute-command", "--region", details.region]
-    command += ["--cluster", handle.scope, "--task", handle.id]
+    command += ["--cluster", cluster, "--task", task]
     airflow = details.airflow_container
     if name := args.container or (airflow.name if airflow is not None else ""):
         command += ["--container", name]

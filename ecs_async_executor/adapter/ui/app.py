@@ -63,21 +63,35 @@ def show_task(
     return _no_such_try(task, try_number) if page is None else _shown(page)
 
 
-def go_to_log(dag_id: str, run_id: str, task_id: str, map_index: str, try_number: TryNumber = None) -> Response:
+def go_to_log(
+    request: Request,
+    user: GetUserDep,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    try_number: TryNumber = None,
+) -> Response:
     """Lead to the output of a try's container in CloudWatch; show the container's page if that is not known."""
     task = _task(dag_id, run_id, task_id, map_index)
-    page = task_page(task, try_number, lambda: False)
+    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
     if page is None:
         return _no_such_try(task, try_number)
     return RedirectResponse(page.log_url, headers=html.HEADERS) if page.log_url else _shown(page)
 
 
 def go_to_console(
-    dag_id: str, run_id: str, task_id: str, map_index: str, try_number: TryNumber = None
+    request: Request,
+    user: GetUserDep,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    try_number: TryNumber = None,
 ) -> Response:
     """Lead to a try's container in the AWS console; show the container's page if its region is not known."""
     task = _task(dag_id, run_id, task_id, map_index)
-    page = task_page(task, try_number, lambda: False)
+    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
     if page is None:
         return _no_such_try(task, try_number)
     return RedirectResponse(page.console_url, headers=html.HEADERS) if page.console_url else _shown(page)

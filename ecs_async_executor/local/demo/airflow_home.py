@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecs_async_executor.local.demo.processes import MARK
-from ecs_async_executor.local.demo.scenario import label
+from ecs_async_executor.local.demo.scenario import LASTING, LASTING_DAG, label
 
 EXECUTORS = {
     "ecs": (
@@ -97,16 +97,21 @@ class AirflowHome:
     Where the demo's Airflow lives.
 
     :param folder: an empty folder that becomes AIRFLOW_HOME
+    :param lasting: it also runs what lasts as long as the demo is kept
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lasting: bool = False) -> None:
         self.folder = folder
         self.dags = folder / "dags"
         self.task_logs = folder / "logs"
         self.database = folder / "airflow.db"
-        self.port = _free_port()
+        self.port, status_port = _free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
-        shutil.copytree(Path(__file__).parent / "dags", self.dags, ignore=shutil.ignore_patterns("__pycache__"))
+        # What lasts takes no place of what does not.
+        self.concurrency = CONCURRENCY + (len(LASTING) if lasting else 0)
+        left_out = shutil.ignore_patterns("__pycache__", *(() if lasting else (LASTING_DAG,)))
+        shutil.copytree(Path(__file__).parent / "dags", self.dags, ignore=left_out)
+        self._status_port = str(status_port)
         self._jwt_secret = secrets.token_hex(32)
         self._base = {
             MARK: secrets.token_hex(8),
@@ -136,7 +141,7 @@ class AirflowHome:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__PARALLELISM": str(CONCURRENCY),
+            "AIRFLOW__CORE__PARALLELISM": str(self.concurrency),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -146,6 +151,13 @@ class AirflowHome:
     def container_environment(self) -> dict[str, str]:
         """What a container needs to find Airflow, as a task definition would give it."""
         return dict(self._base)
+
+    @property
+    def status(self) -> dict[str, str]:
+        """The part of the environment that lets an executor of ours show what it does: one scheduler's."""
+        return {
+            f"AIRFLOW__{service}_ASYNC_EXECUTOR__STATUS_PORT": self._status_port for service in ("ECS", "BATCH")
+        }
 
     def executor(self, *, provider: bool, ecs_url: str, subnets: str, security_groups: str) -> dict[str, str]:
         """Return the part of the environment that an executor on ECS needs: the same settings for either."""
@@ -162,6 +174,7 @@ class AirflowHome:
             "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": subnets,
             "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "demo",
             "AIRFLOW__ECS_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
+            "DEMO_DEFINITION": "taskDefinition",
             **self._aws(ecs_url),
         }
 
@@ -176,6 +189,7 @@ class AirflowHome:
             "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE": "default",
             "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": "us-east-1",
             "AIRFLOW__BATCH_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
+            "DEMO_DEFINITION": "jobDefinition",
             **self._aws(url),
         }
 
@@ -236,7 +250,15 @@ class AirflowHome:
 
     def task_log(self, of: Try) -> str:
         """Return the log of a try, as far as it has been written here."""
-        found = self.task_logs.glob(f"dag_id={of.dag_id}/*/task_id={of.task_id}/**/attempt={of.number}.log")
+        return self._log(of, "")
+
+    def last_words(self, of: Try) -> str:
+        """Return what stands beside the log of a try: what the executor has read of its container's output."""
+        return self._log(of, ".container.log")
+
+    def _log(self, of: Try, suffix: str) -> str:
+        name = f"attempt={of.number}.log{suffix}"
+        found = self.task_logs.glob(f"dag_id={of.dag_id}/*/task_id={of.task_id}/**/{name}")
         mapped = f"map_index={of.map_index}"
         return "\n".join(
             path.read_text(errors="replace") for path in sorted(found) if of.map_index < 0 or mapped in path.parts
@@ -256,8 +278,9 @@ def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

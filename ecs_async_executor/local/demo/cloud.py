@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from ecs_async_executor.local.demo.airflow_home import AirflowHome
 
 
+SMALL, NO_IMAGE, HUGE = "demo-small", "demo-no-image", "demo-huge"
+"""Task definitions and job definitions besides ``demo``; tasks of the DAGs in ``dags/`` name them."""
+SMALL_MB = 512
+HUGE_CPU, HUGE_MB = 16, 122880
+"""The largest size of Fargate: no container instance of anybody's has room for it."""
+IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}"
+MISSING_IMAGE = "registry.example/nightly-etl:7"
+LOG_GROUP = "/demo"
+OUT_OF_MEMORY_ERROR = "OutOfMemoryError"
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """
@@ -22,7 +34,7 @@ class Ran:
     :param label: the task instance that runs in it
     :param number: the try of the task instance
     :param end: how it ended, in the words of the scenario or else the service's own; empty before that
-    :param why: the same, for people
+    :param why: the same, for people, in a few words
     """
 
     id: str
@@ -63,8 +75,8 @@ class Cloud(Protocol):
     def take_host_away(self, container: str) -> None:
         """Let the host under a container be reclaimed, as Spot does."""
 
-    def withhold_capacity(self, task_id: str) -> None:
-        """Have no capacity at first for the next container of a task."""
+    def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
+        """Have no capacity at first for the next container of a task, or never for any."""
 
 
 def kill(url: str, kind: str, container: str) -> None:
@@ -83,6 +95,11 @@ def _post(url: str, path: str, data: dict[str, Any]) -> None:
     )
     with urllib.request.urlopen(request, timeout=5):  # noqa: S310
         pass
+
+
+def brief(reason: str) -> str:
+    """Shorten a reason to its code, if it has one: the event log has all of it."""
+    return reason.partition(": ")[0].removesuffix("Error")
 
 
 def workload(command: Sequence[str]) -> dict[str, Any]:

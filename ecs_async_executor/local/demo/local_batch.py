@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from ecs_async_executor.local.demo.cloud import Ran, add_fault, kill, workload
-from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, label
+from ecs_async_executor.local.demo.cloud import (
+    HUGE,
+    HUGE_CPU,
+    HUGE_MB,
+    IMAGE,
+    MISSING_IMAGE,
+    NO_IMAGE,
+    OUT_OF_MEMORY_ERROR,
+    SMALL,
+    SMALL_MB,
+    Ran,
+    add_fault,
+    brief,
+    kill,
+    workload,
+)
+from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, NOT_STARTED, OUT_OF_MEMORY, label
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ecs_async_executor.local.demo.airflow_home import AirflowHome
 
 DEFINITION = "demo"
 OVER = ("SUCCEEDED", "FAILED")
 WITHOUT_CAPACITY_SECONDS = 5.0
+FOR_GOOD_SECONDS = 30 * 86400.0
 
 
 class Batch:
@@ -36,18 +53,29 @@ class Batch:
         self._batch: Any = session.client("batch", endpoint_url=url)
 
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
-        """Make the job definition, and return the part of the environment that the executor needs."""
+        """Make the job definitions, and return the part of the environment that the executor needs."""
         environment = airflow.container_environment
+        self._register(DEFINITION, environment)
+        self._register(SMALL, environment, memory=SMALL_MB)
+        self._register(NO_IMAGE, environment, image=MISSING_IMAGE)
+        self._register(HUGE, environment, cpu=HUGE_CPU, memory=HUGE_MB)
+        return airflow.batch_executor(provider=provider, url=self.url, job_definition=DEFINITION)
+
+    def _register(
+        self, name: str, environment: Mapping[str, str], *, image: str = IMAGE, cpu: int = 1, memory: int = 2048
+    ) -> None:
         self._batch.register_job_definition(
-            jobDefinitionName=DEFINITION,
+            jobDefinitionName=name,
             type="container",
             containerProperties={
-                "image": f"python:{sys.version_info.major}.{sys.version_info.minor}",
+                "image": image,
                 "environment": [{"name": name, "value": value} for name, value in environment.items()],
-                "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}],
+                "resourceRequirements": [
+                    {"type": "VCPU", "value": str(cpu)},
+                    {"type": "MEMORY", "value": str(memory)},
+                ],
             },
         )
-        return airflow.batch_executor(provider=provider, url=self.url, job_definition=DEFINITION)
 
     def containers(self) -> list[Ran]:
         """Return every job, in the order in which they were made."""
@@ -65,18 +93,16 @@ class Batch:
         """Let the host under a job be reclaimed, as Spot does."""
         kill(self.url, "jobs", container)
 
-    def withhold_capacity(self, task_id: str) -> None:
-        """Leave the next job of a task RUNNABLE for a while, for want of instances."""
-        add_fault(self.url, task_id, kind="stuck", operation="SubmitJob", seconds=WITHOUT_CAPACITY_SECONDS)
+    def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
+        """Leave the next job of a task RUNNABLE for a while, or all of them for good."""
+        how = {"seconds": FOR_GOOD_SECONDS, "count": None} if for_good else {"seconds": WITHOUT_CAPACITY_SECONDS}
+        add_fault(self.url, task_id, kind="stuck", operation="SubmitJob", **how)
 
 
 def _read(job: dict[str, Any]) -> Ran:
-    ran = workload(job["container"]["command"])["ti"]
-    exit_code = job["container"].get("exitCode")
-    reason = job.get("statusReason", "")
-    end = ""
-    if job["status"] in OVER:
-        end = EXITED if exit_code is not None else HOST_TAKEN if reason.startswith("Host EC2") else reason
+    container = job["container"]
+    ran = workload(container["command"])["ti"]
+    why = EXITED if "exitCode" in container else job.get("statusReason", "")
     return Ran(
         id=job["jobId"],
         label=label(ran["dag_id"], ran["task_id"], ran["map_index"]),
@@ -85,10 +111,22 @@ def _read(job: dict[str, Any]) -> Ran:
         created=_time(job["createdAt"]),
         started=_time(job["startedAt"]) if "startedAt" in job else None,
         stopped=_time(job["stoppedAt"]) if "stoppedAt" in job else None,
-        exit_code=exit_code,
-        end=end,
-        why=EXITED if end == EXITED else reason,
+        exit_code=container.get("exitCode"),
+        end=_end(job) if job["status"] in OVER else "",
+        why=brief(container.get("reason", "")) or why,
     )
+
+
+def _end(job: dict[str, Any]) -> str:
+    """Tell how a job ended, in the words of the scenario where it has any."""
+    container, reason = job["container"], job.get("statusReason", "")
+    if container.get("reason", "").startswith(OUT_OF_MEMORY_ERROR):
+        return OUT_OF_MEMORY
+    if "exitCode" in container:
+        return EXITED
+    if reason.startswith("Host EC2"):
+        return HOST_TAKEN
+    return NOT_STARTED if "startedAt" not in job else reason
 
 
 def _time(milliseconds: int) -> datetime:

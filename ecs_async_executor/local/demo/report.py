@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich import box
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from ecs_async_executor.local.demo.scenario import EVENTS, SCENARIO
+from ecs_async_executor.local.demo.scenario import EVENTS, EXITED, LAST_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+
+    from rich.console import RenderableType
 
     from ecs_async_executor.local.demo.airflow_home import Entry, Try
     from ecs_async_executor.local.demo.cloud import Ran
     from ecs_async_executor.local.demo.scenario import Expected
 
 COLOURS = {"success": "green", "failed": "red"}
+ENTRY_LINES, LAST_LINES = 2, 5
+"""How many lines are shown of an entry, which begins with the reason and a hint, and of last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +35,20 @@ class Report:
     """
     Everything that happened.
 
+    :param scenario: what was expected
     :param tries: as Airflow has them
     :param containers: as the service has them
     :param entries: the executor's in Airflow's event log
+    :param last_words: what stands beside the log of each try, by task instance and try
     :param noun: what the service calls a container
     :param ours: the executor is ours: it has to write the entries of the scenario
     """
 
+    scenario: Sequence[Expected]
     tries: Sequence[Try]
     containers: Sequence[Ran]
     entries: Sequence[Entry]
+    last_words: Mapping[tuple[str, int], str]
     noun: str
     ours: bool
 
@@ -45,31 +57,62 @@ class Report:
         return [ran for ran in self.containers if (ran.label, ran.number) == (label, number)]
 
     def settled(self) -> bool:
-        """Say whether Airflow is done with every task instance of the scenario, and every container ended."""
+        """Return whether Airflow is done with every task instance that does not last, and every other goes on."""
         last: dict[str, Try] = {}
         for read in self.tries:
             last[read.label] = read
-        return all(one.label in last and last[one.label].settled for one in SCENARIO) and all(
-            ran.stopped for ran in self.containers
+        lasting = {one.label for one in self.scenario if one.lasts}
+        return all(one.label in last and self._reached(one, last[one.label]) for one in self.scenario) and all(
+            ran.stopped or ran.label in lasting for ran in self.containers
         )
+
+    def told(self) -> bool:
+        """Return whether the executor has also said all that it has to say of it."""
+        return not self._missing_entries() and not self._missing_words()
+
+    @staticmethod
+    def _reached(one: Expected, read: Try) -> bool:
+        return read.state == one.states[-1] if one.lasts else read.settled
 
     def surprises(self) -> list[str]:
         """Say what differs from the scenario, a sentence each."""
         tries: dict[str, list[Try]] = defaultdict(list)
         for read in self.tries:
             tries[read.label].append(read)
-        found = [sentence for one in SCENARIO for sentence in self._differences(one, tries.pop(one.label, []))]
+        found = [
+            sentence for one in self.scenario for sentence in self._differences(one, tries.pop(one.label, []))
+        ]
         found += [f"{label} was not expected at all" for label in tries]
-        return found + (self._missing_entries() if self.ours else [])
-
-    def _missing_entries(self) -> list[str]:
-        return [
+        found += [
             f'{label} try {number}: Airflow\'s event log has no "{event}"'
+            for label, number, event in self._missing_entries()
+        ]
+        return found + [
+            f"{label} try {number}: its log has no last words of its container"
+            for label, number in self._missing_words()
+        ]
+
+    def _missing_words(self) -> list[tuple[str, int]]:
+        """Return the tries whose container's last words are not beside their log."""
+        if not self.ours:
+            return []
+        return [
+            key
+            for key, words in LAST_WORDS.items()
+            if not self.last_words.get(key) or words not in self.last_words[key]
+        ]
+
+    def _missing_entries(self) -> list[tuple[str, int, str]]:
+        """Return what the executor should have added to the event log: task instance, try and event."""
+        if not self.ours:
+            return []
+        there = {(entry.label, entry.number, entry.event) for entry in self.entries}
+        labels = {one.label for one in self.scenario}
+        return [
+            (label, number, event)
             for (label, number), event in EVENTS.items()
-            if not any(
-                (entry.label, entry.number) == (label, number) and entry.event.endswith(event)
-                for entry in self.entries
-            )
+            if label in labels
+            and not any((label, number) == (of, nth) and said.endswith(event) for of, nth, said in there)
         ]
 
     def _differences(self, expected: Expected, tries: Sequence[Try]) -> list[str]:
@@ -79,6 +122,8 @@ class Report:
             found.append(
                 f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(expected.states)}"
             )
+        if expected.lasts:
+            return found
         for number, (wanted, end) in enumerate(zip(expected.containers, expected.ends, strict=True), 1):
             containers = self.of(expected.label, number)
             if len(containers) != wanted:
@@ -89,49 +134,83 @@ class Report:
 
     def table(self) -> Table:
         """Lay it all out: a line per container, under the try of the task instance that ran in it."""
-        table = Table(title=f"Every task instance, and the {self.noun}s that it ran in", title_justify="left")
-        for heading in ("task instance", "try", self.noun, "why it stopped"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("exit", "queued", "started", "ended"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
+        title = f"Every task instance, and the {self.noun}s that it ran in"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in ("task instance", "try", self.noun, "its end", "queued", "wait", "ran", "state"):
+            right = heading in ("queued", "wait", "ran")
+            table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "its end")
         for read in self.tries:
             containers = self.of(read.label, read.number)
-            state = read.state or "none"
+            state = _coloured(read.state or "none")
             if not containers:
-                table.add_row(
-                    read.label, str(read.number), "–", "–", "–",
-                    _clock(read.queued), _clock(read.started), _clock(read.ended), _coloured(state),
-                )  # fmt: skip
+                waited = _seconds(read.queued, read.started)
+                table.add_row(read.label, str(read.number), "–", "–", _clock(read.queued), waited, "–", state)
             for ran in containers:
-                last = ran is containers[-1]
+                first, last = ran is containers[0], ran is containers[-1]
+                # Airflow keeps only the last time that a try was queued.
+                queued = read.queued if last else ran.created
                 table.add_row(
-                    read.label if ran is containers[0] else "",
-                    str(read.number) if ran is containers[0] else "",
+                    read.label if first else "",
+                    str(read.number) if first else "",
                     ran.short,
-                    ran.why or ran.status,
-                    "–" if ran.exit_code is None else str(ran.exit_code),
-                    # Airflow keeps only the last time that a try was queued.
-                    _clock(read.queued if last else ran.created),
-                    _clock(ran.started),
-                    _clock(ran.stopped),
-                    _coloured(state) if last else "gave way",
+                    _ending(ran),
+                    _clock(queued),
+                    _seconds(queued, ran.started),
+                    _seconds(ran.started, ran.stopped),
+                    state if last else "gave way" if ran.started else "never ran",
                 )
         return table
 
-    def event_log(self) -> Table:
+    def event_log(self) -> RenderableType:
         """Lay out what the executor added to Airflow's event log."""
-        table = Table(title="What the executor added to Airflow's event log (Audit Log)", title_justify="left")
-        table.add_column("at", justify="right", no_wrap=True)
-        for heading in ("task instance", "try", "event", "what it says"):
-            table.add_column(heading, overflow="fold")
+        return _section("What the executor added to Airflow's event log (Audit Log)", self._entries())
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
         for entry in self.entries:
-            table.add_row(_clock(entry.at), entry.label, str(entry.number), entry.event, escape(entry.text))
-        return table
+            shown = "\n".join(entry.text.splitlines()[:ENTRY_LINES])
+            yield f"{_clock(entry.at)}  {entry.label} try {entry.number}: {entry.event}", shown
+
+    def said_last(self) -> RenderableType:
+        """Lay out what failed containers have printed last, as the tab Logs has it."""
+        return _section(
+            "The last words of failed containers (Logs)",
+            (
+                (f"{label} try {number}", "\n".join(map(_readable, words.splitlines()[-LAST_LINES:])))
+                for (label, number), words in self.last_words.items()
+            ),
+        )
+
+
+def _section(title: str, texts: Iterable[tuple[str, str]]) -> RenderableType:
+    """Lay out texts of any length, each under a line of its own."""
+    parts: list[RenderableType] = [Text(title, style="italic")]
+    for heading, text in texts:
+        parts += [Text(heading), Padding(Text(text, style="dim", overflow="fold"), (0, 0, 0, 10))]
+    return Group(*parts, "")
+
+
+def _readable(line: str) -> str:
+    """Return the message of a line that Airflow wrote as JSON; any other line as it is."""
+    try:
+        return str(json.loads(line)["event"])
+    except (ValueError, KeyError, TypeError):
+        return line
+
+
+def _ending(ran: Ran) -> str:
+    if not ran.stopped:
+        return ran.status
+    if ran.exit_code is None:
+        return ran.why
+    return f"exit {ran.exit_code}" if ran.why == EXITED else f"exit {ran.exit_code}: {ran.why}"
 
 
 def _clock(moment: datetime | None) -> str:
     return "–" if moment is None else f"{moment.astimezone():%H:%M:%S}"
+
+
+def _seconds(since: datetime | None, until: datetime | None) -> str:
+    return "–" if since is None or until is None else f"{(until - since).total_seconds():.0f} s"
 
 
 def _coloured(state: str) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecs_async_executor.local.demo.airflow_home import CONCURRENCY, AirflowHome, executor_class
+from ecs_async_executor.local.demo.airflow_home import AirflowHome, executor_class
+from ecs_async_executor.local.demo.cloud import MISSING_IMAGE
 from ecs_async_executor.local.demo.interrupts import Interrupts, StoppedError
 from ecs_async_executor.local.demo.local_batch import Batch
 from ecs_async_executor.local.demo.local_ecs import Ecs
 from ecs_async_executor.local.demo.processes import DiedError, Processes
 from ecs_async_executor.local.demo.report import Report
-from ecs_async_executor.local.demo.scenario import HOST_LOST
+from ecs_async_executor.local.demo.scenario import HOST_LOST, LASTING, NO_CAPACITY, SCENARIO
 from ecs_async_executor.local.demo.show import Show
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ COMPONENTS = ("scheduler", "triggerer", "dag_processor")
 POLL_SECONDS = 0.5
 START_SECONDS = 90.0
 TIMEOUT_SECONDS = 180.0
+TELL_SECONDS = 30.0
+"""How long the executor may take to say what it knows of the last ends."""
 PATIENCE_SECONDS = 20.0
 """How long processes get to end by themselves: more than the executor's shutdown_timeout."""
 
@@ -48,7 +51,7 @@ class Options:
 
     :param service: one of :data:`CLOUDS`
     :param provider: with the amazon provider's own executor, for comparison
-    :param keep: go on after the report until it is interrupted
+    :param keep: go on after the report until it is interrupted, with tasks that run and wait all the time
     :param timeout: seconds that the DAGs may take
     """
 
@@ -64,7 +67,7 @@ def demo(options: Options) -> int:
     with Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="ecs-async-executor-demo-"))
         try:
-            airflow = AirflowHome(folder / "airflow")
+            airflow = AirflowHome(folder / "airflow", lasting=options.keep)
             logs = folder / "logs"
             logs.mkdir()
             return Run(options, show, airflow, Processes(logs, airflow.environment, interrupts)).guarded()
@@ -83,6 +86,7 @@ class Run:
         self._show = show
         self._airflow = airflow
         self._processes = processes
+        self._scenario = (*SCENARIO, *(LASTING if options.keep else ()))
         self._interrupted: set[str] = set()
 
     def guarded(self) -> int:
@@ -100,9 +104,9 @@ class Run:
             self._show.say(f"All processes have ended, within {time.monotonic() - began:.1f} s")
 
     def _run(self) -> int:
-        show = self._show
+        show, airflow = self._show, self._airflow
         executor = executor_class(self._options.service, provider=self._options.provider)
-        show.say(f"Airflow with {executor}, in {self._airflow.folder.parent}")
+        show.say(f"Airflow with {executor}, in {airflow.folder.parent}")
         with show.waiting("Starting the local server"):
             cloud = self._start_cloud()
         show.say(f"The local {cloud.name} listens on {cloud.url}")
@@ -110,11 +114,13 @@ class Run:
             self._airflow_process("db-migrate", "db", "migrate", wait=True)
         with show.waiting("Starting Airflow"):
             self._start_airflow()
-        show.say(f"Airflow's API server listens on {self._airflow.url}")
-        with show.waiting(f"Running the DAGs, at most {CONCURRENCY} task instances at a time"):
+        show.say(f"Airflow's API server listens on {airflow.url}")
+        with show.waiting(f"Running the DAGs, at most {airflow.concurrency} task instances at a time"):
             report = self._watch(cloud)
         show.console.print(report.table())
         show.console.print(report.event_log())
+        if report.last_words:
+            show.console.print(report.said_last())
         surprises = report.surprises()
         for surprise in surprises:
             show.say(f"[red]{surprise}[/]")
@@ -148,13 +154,21 @@ class Run:
             "local-ecs",
             *(sys.executable, "-m", "ecs_async_executor.local", "--host", "127.0.0.1", "--port", "0"),
             *("--port-file", str(port_file), "--runner", "subprocess"),
-            *("--max-running", str(CONCURRENCY + 1), "--log-dir", str(self._processes.logs / "containers")),
-            *("--stop-timeout", "2"),
+            *(
+                "--max-running",
+                str(self._airflow.concurrency + 1),
+                "--log-dir",
+                str(self._processes.logs / "containers"),
+            ),
+            *("--stop-timeout", "2", "--missing-image", MISSING_IMAGE),
         )
         self._until("the local server listens", lambda: port_file.exists() and port_file.read_text().strip())
         cloud = CLOUDS[self._options.service](f"http://127.0.0.1:{port_file.read_text().strip()}")
+        if self._options.keep:
+            cloud.withhold_capacity(NO_CAPACITY.task_id, for_good=True)
         self._processes.environment = {
             **self._airflow.environment,
+            **self._airflow.status,
             **cloud.settings(self._airflow, provider=self._options.provider),
         }
         return cloud
@@ -181,18 +195,24 @@ class Run:
     def _watch(self, cloud: Cloud) -> Report:
         """Follow the task instances until Airflow is done with them."""
         deadline = time.monotonic() + self._options.timeout
+        settled_at: float | None = None
         while True:
             self._processes.check()
+            tries = self._airflow.tries()
             report = Report(
-                tries=self._airflow.tries(),
+                self._scenario,
+                tries=tries,
                 containers=cloud.containers(),
                 entries=self._airflow.executor_entries(),
+                last_words={(t.label, t.number): words for t in tries if (words := self._airflow.last_words(t))},
                 noun=cloud.noun,
                 ours=not self._options.provider,
             )
             self._show.news(report.tries)
             if report.settled():
-                return report
+                settled_at = settled_at or time.monotonic()
+                if report.told() or time.monotonic() > settled_at + TELL_SECONDS:
+                    return report
             self._take_host_away(report, cloud)
             if time.monotonic() > deadline:
                 self._show.console.print(report.table())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ecs_async_executor.local.demo.airflow_home import Try
 
-WIDTH = 140
+WIDTH = 100
 """Columns to use where there is no terminal to ask."""
 
 TAIL = 40

@@ -86,7 +86,9 @@ def _details(job: Mapping[str, Any], job_queue: str, region: str) -> Details:
     seen = observation(job, job_queue)
     containers = _defined(job)
     queue = str(job.get("jobQueue") or job_queue).rpartition("/")[2]
-    on_instance = any(one.get("containerInstanceArn") for one in containers)
+    tasks = _ecs_tasks(job)
+    on_instance = any(one.get("containerInstanceArn") for one in tasks)
+    ecs_task = _address(tasks)
     platform = "EC2" if on_instance else "".join((job.get("platformCapabilities") or ())[:1])
     return Details(
         observation=seen,
@@ -97,6 +99,10 @@ def _details(job: Mapping[str, Any], job_queue: str, region: str) -> Details:
         times=_times(job),
         containers=tuple(_containers(job, containers, region)),
         console_url=links.batch_job(region, seen.handle.id),
+        takes_exec=ecs_task is not None
+        and job.get("status") == "RUNNING"
+        and any(one.get("enableExecuteCommand") for one in tasks),
+        ecs_task=ecs_task,
     )
 
 
@@ -106,6 +112,22 @@ def _defined(job: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if several and not job.get("container"):
         return containers_of(several)
     return [job.get("container") or {}]
+
+
+def _ecs_tasks(job: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return what the job says of its ECS task: beside what it says of a single container, or around several."""
+    if single := job.get("container"):
+        return [single]
+    return (job.get("ecsProperties") or {}).get("taskProperties") or ()
+
+
+def _address(tasks: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return the cluster, which is the compute environment's, and the ARN of the ECS task that a job runs in."""
+    for one in tasks:
+        arn = str(one.get("taskArn") or "")
+        if (parts := arn.rpartition(":")[2].split("/"))[1:-1]:
+            return parts[1], arn
+    return None
 
 
 def _times(job: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -158,6 +158,7 @@ class TaskInspector:
             containers=self._containers(task.get("containers") or (), definition, why_none, arn),
             console_url=links.ecs_task(_region(arn), cluster, arn),
             takes_exec=bool(task.get("enableExecuteCommand")) and task.get("lastStatus") == "RUNNING",
+            ecs_task=(scope, arn),
         )
 
     def _containers(

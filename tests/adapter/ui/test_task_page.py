@@ -252,6 +252,7 @@ def test_the_link_of_the_log_leads_to_its_stream(
     client: TestClient, sign_in: SignIn, rows: Rows, aws: Aws
 ) -> None:
     rows.set("task_0", "success", ARN)
+    rows.say("task_0", "container waits", "an entry")
     aws.answer = details(Seen.STOPPED, 0)
     answer = client.get(rows.page("task_0", "/log?try_number=1"), headers=sign_in())
     assert answer.status_code == 307
@@ -260,6 +261,7 @@ def test_the_link_of_the_log_leads_to_its_stream(
     answer = client.get(rows.page("task_0", "/log?try_number=1"), headers=sign_in())
     assert answer.status_code == 200
     assert "not authorized" in answer.text
+    assert "an entry" in answer.text
 
 
 def test_settings_that_cannot_be_used_are_named_on_the_page(

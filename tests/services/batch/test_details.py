@@ -149,6 +149,42 @@ def test_each_of_several_containers_has_its_own_stream() -> None:
     )
 
 
+TASK = "arn:aws:ecs:eu-north-1:123456789012:task/AWSBatch-environment-1/1f2e"
+"""The ECS task of a job, as Batch names it from STARTING on."""
+
+
+def alone(**of_task: Any) -> dict[str, Any]:
+    return {"container": container(**of_task)}
+
+
+def among_several(**of_task: Any) -> dict[str, Any]:
+    (task,) = several()["ecsProperties"]["taskProperties"]
+    return {"ecsProperties": {"taskProperties": [task | of_task]}}
+
+
+@pytest.mark.parametrize("made", [alone, among_several])
+def test_a_shell_opens_in_the_ecs_task_of_a_job_that_runs_with_it(made: Callable[..., dict[str, Any]]) -> None:
+    found = look("RUNNING", **made(taskArn=TASK, enableExecuteCommand=True))
+    assert found.takes_exec
+    assert found.ecs_task == ("AWSBatch-environment-1", TASK)
+    assert not look("STARTING", **made(taskArn=TASK, enableExecuteCommand=True)).takes_exec
+    assert not look("RUNNING", **made(taskArn=TASK)).takes_exec
+    assert look("RUNNING", **made(taskArn=TASK)).ecs_task is not None
+
+
+@pytest.mark.parametrize("made", [alone, among_several])
+@pytest.mark.parametrize("arn", [None, "arn:aws:ecs:eu-north-1:123456789012:task/1f2e"])
+def test_no_shell_opens_where_the_cluster_is_unknown(made: Callable[..., dict[str, Any]], arn: str | None) -> None:
+    found = look("RUNNING", **made(taskArn=arn, enableExecuteCommand=True))
+    assert not found.takes_exec
+    assert found.ecs_task is None
+
+
+def test_a_job_of_several_containers_on_an_instance_is_one_on_ec2() -> None:
+    found = look("RUNNING", platformCapabilities=["EC2"], **among_several(containerInstanceArn="arn:instance"))
+    assert found.place == "job queue q, EC2"
+
+
 def test_a_job_that_batch_has_forgotten_has_neither_details_nor_a_stream() -> None:
     assert ask({"jobs": []}, details) is None
     (container,) = ask({"jobs": []}, lambda inspector: inspector.log_streams(JOB))

@@ -15,6 +15,7 @@ def host_lost() -> None:
 
     @task(retries=1, retry_delay=timedelta(seconds=1))
     def long_haul(**context: Any) -> None:
+        print("On the long way", flush=True)
         if context["ti"].try_number == 1:
             # Far longer than the demo: whoever waits for this has not noticed that the host is gone.
             time.sleep(600)
