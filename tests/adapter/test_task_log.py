@@ -589,6 +589,22 @@ def test_check_ends_with_every_problem_of_the_settings(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("configured")
+def test_show_request_shows_what_a_hook_makes_of_the_workload_in_its_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Grouping(AsyncEcsExecutor):
+        def _run_task_kwargs(self, task_id: Any, cmd: Any, queue: Any, exec_config: Any) -> dict[str, Any]:
+            request = super()._run_task_kwargs(task_id, cmd, queue, exec_config)
+            return {**request, "group": json.loads(cmd[-1])["ti"]["queue"]}
+
+    monkeypatch.setattr(compat, "configured_executors", lambda: [Grouping])
+    cli.show_request(with_arguments(queue="gpu"))
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["group"] == "gpu"
+    assert shown["overrides"]["containerOverrides"][0]["command"][-1] == "***"
+
+
 def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = {
         "overrides": {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.ending import command
-from ecs_async_executor.adapter.commands.example import KEY, try_spec
+from ecs_async_executor.adapter.commands.example import KEY, default_queue, example_workload, try_spec
 from ecs_async_executor.adapter.commands.output import quiet, say
 from ecs_async_executor.adapter.commands.surroundings import look_around
 from ecs_async_executor.adapter.reports import in_words
@@ -105,7 +105,9 @@ def _look_at_requests(
     for queue in (None, *adapter.tuning.queues):
         name = "Request" if queue is None else f"Request, queue {queue!r}"
         launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
-        spec, problems = try_spec(adapter, launch, [*COMMAND, "***"], queue, None)
+        spec, problems = try_spec(
+            adapter, launch, [*COMMAND, example_workload(KEY, queue or default_queue())], queue, None
+        )
         yield problem(name, "; ".join(problems)) if problems else good(name)
         if spec is not None:
             specs.append(spec)

@@ -6,9 +6,11 @@ May import Airflow, ``core`` and the service-free adapter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 from ecs_async_executor.adapter.reports import in_words
@@ -18,6 +20,18 @@ from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 
 KEY = TaskInstanceKey("dag_id", "task_id", "run_id", 1, -1)
+
+
+def example_workload(key: TaskInstanceKey, queue: str) -> str:
+    """Return the end of a workload's command, without a JWT, for hooks that read the workload in it."""
+    names = ("dag_id", "task_id", "run_id", "try_number", "map_index")
+    of_ti = {name: getattr(key, name) for name in names} | {"queue": queue}
+    return json.dumps({"token": "", "ti": of_ti, "type": "ExecuteTask"})
+
+
+def default_queue() -> str:
+    """Return the queue of tasks that name none."""
+    return str(conf.get("operators", "default_queue", fallback="default"))
 
 
 def example_spec(

@@ -7,7 +7,6 @@ May import everything of this package.
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 
 from ecs_async_executor.adapter.commands import in_container
 from ecs_async_executor.adapter.commands.course import Course, Limits
-from ecs_async_executor.adapter.commands.example import example_spec
+from ecs_async_executor.adapter.commands.example import default_queue, example_spec, example_workload
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Seen
@@ -57,7 +56,7 @@ def launch(adapter: ServiceAdapter, queue: str | None, config: Any, timeout: flo
     :param timeout: seconds; then the container is stopped. None: :data:`TIMEOUT`
     :raises SystemExit: if a first task would not run; says why
     """
-    queue = queue or _default_queue()
+    queue = queue or default_queue()
     timeout = TIMEOUT if timeout is None else timeout
     launch_id = str(uuid.uuid4())
     key = TaskInstanceKey("ecs_async_check", "launch", f"check__{launch_id}", 1, -1)
@@ -83,18 +82,9 @@ def launch(adapter: ServiceAdapter, queue: str | None, config: Any, timeout: flo
     _say(words)
 
 
-def _default_queue() -> str:
-    from airflow.configuration import conf
-
-    return conf.get("operators", "default_queue", fallback="default")
-
-
 def _command(key: TaskInstanceKey, queue: str) -> list[str]:
-    """Return a harmless command; it ends as a workload's does, for hooks that read the workload in it."""
-    names = ("dag_id", "task_id", "run_id", "try_number", "map_index")
-    of_ti = {name: getattr(key, name) for name in names} | {"queue": queue}
-    workload = json.dumps({"token": "", "ti": of_ti, "type": "ExecuteTask"})
-    return ["python", "-c", Path(in_container.__file__).read_text(), workload]
+    """Return a harmless command; it ends as a workload's does."""
+    return ["python", "-c", Path(in_container.__file__).read_text(), example_workload(key, queue)]
 
 
 def _say(text: str) -> None:

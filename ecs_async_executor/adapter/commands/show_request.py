@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.ending import command
-from ecs_async_executor.adapter.commands.example import KEY, example_spec
+from ecs_async_executor.adapter.commands.example import KEY, default_queue, example_spec, example_workload
 from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.messages import Launch
 
@@ -30,21 +30,24 @@ def show_request(args: argparse.Namespace) -> None:
     :raises SystemExit: if the request would be refused; names the reasons and the part of it that has to change
     """
     launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
-    spec = example_spec(executor_of(args).adapter, launch, [*COMMAND, _HIDDEN], args.queue, args.executor_config)
-    sys.stdout.write(json.dumps(_without_secrets(spec.request), indent=2, default=str) + "\n")
+    workload = example_workload(KEY, args.queue or default_queue())
+    spec = example_spec(executor_of(args).adapter, launch, [*COMMAND, workload], args.queue, args.executor_config)
+    sys.stdout.write(json.dumps(_without_secrets(spec.request, workload), indent=2, default=str) + "\n")
 
 
-def _without_secrets(request: Any) -> Any:
-    """Hide the values of environment variables: their names show enough of what is configured."""
+def _without_secrets(request: Any, workload: str) -> Any:
+    """Hide the workload, and the values of environment variables: their names show what is configured."""
+    if request == workload:
+        return _HIDDEN
     if isinstance(request, dict):
         return {
             key: [_hide_value(one) for one in value]
             if key == "environment" and isinstance(value, list)
-            else _without_secrets(value)
+            else _without_secrets(value, workload)
             for key, value in request.items()
         }
     if isinstance(request, list | tuple):
-        return [_without_secrets(one) for one in request]
+        return [_without_secrets(one, workload) for one in request]
     return request
 
 
