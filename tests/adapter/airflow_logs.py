@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,15 @@ def keep_remotely(monkeypatch: pytest.MonkeyPatch, log_io: Any) -> None:
 
 
 @contextmanager
-def s3(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[Any]:
-    """Serve S3 with a bucket, where Airflow's and boto3's clients go; return a client."""
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    """
+    Serve S3 with a bucket, where Airflow's and boto3's clients go.
+
+    moto keeps the names of buckets for the whole process, and those of a local ECS that is gone lead nowhere: so
+    each has a name of its own.
+
+    :returns: a client, and the bucket's name
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -38,8 +46,9 @@ def s3(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[Any]:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID", "")
         client: Any = boto3.client("s3")
+        bucket = f"logs-{uuid.uuid4()}"
         client.create_bucket(Bucket=bucket)
-        yield client
+        yield client, bucket
     finally:
         server.stop()
 

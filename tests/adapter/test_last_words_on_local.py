@@ -152,10 +152,10 @@ def test_with_remote_logs_they_are_in_the_logs_tab_from_s3(
     airflow: Callable[..., Airflow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = airflow("ecs")
-    with s3(monkeypatch, "logs") as client:
-        keep_remotely(monkeypatch, s3_log_io(scene.folder, "s3://logs/airflow"))
+    with s3(monkeypatch) as (client, bucket):
+        keep_remotely(monkeypatch, s3_log_io(scene.folder, f"s3://{bucket}/airflow"))
         scene.until(lambda: "ecs container output" in scene.entries())
-        scene.until(lambda: client.list_objects_v2(Bucket="logs").get("Contents"))
+        scene.until(lambda: client.list_objects_v2(Bucket=bucket).get("Contents"))
         shown = scene.log()
     assert "the last words" in shown
     assert not list(scene.folder.glob("**/*.container.log")), "there is no other source"

@@ -84,13 +84,13 @@ def test_a_file_is_uploaded_to_s3_and_the_tasks_own_log_is_left_alone(
     own = folder / LOG
     own.parent.mkdir(parents=True)
     own.write_text("the task's own")
-    keep_remotely(monkeypatch, s3_log_io(folder, "s3://logs/airflow"))
-    with s3(monkeypatch, "logs") as client:
+    with s3(monkeypatch) as (client, bucket):
+        keep_remotely(monkeypatch, s3_log_io(folder, f"s3://{bucket}/airflow"))
         log_files.write(LOG + SUFFIX, "one\n")
         log_files.write(LOG + SUFFIX, "two\n")
-        (found,) = client.list_objects_v2(Bucket="logs")["Contents"]
+        (found,) = client.list_objects_v2(Bucket=bucket)["Contents"]
         assert found["Key"] == f"airflow/{LOG}{SUFFIX}"
-        body = client.get_object(Bucket="logs", Key=found["Key"])["Body"].read()
+        body = client.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
     assert body.split() == [b"one", b"two"]
     assert own.read_text() == "the task's own"
     assert not (folder / (LOG + SUFFIX)).exists()
