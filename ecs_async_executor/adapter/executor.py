@@ -183,8 +183,12 @@ class AsyncExecutor(compat.VersionedExecutor):
                 reason=reason,
             )
             bridge.drain(self._reports.apply, budget=1.0)
+            waiting = len(self.tracking.unlaunched)
             log.info(
-                self.adapter.service.event("ended"), in_time=in_time, containers_left=len(self.tracking.launches)
+                self.adapter.service.event("ended"),
+                in_time=in_time,
+                containers_left=len(self.tracking.launches) - waiting,
+                unlaunched=waiting,
             )
             self._waits.collect(all_of_them=True)
             self._lines.write(budget=0.5)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.executors.base_executor import BaseExecutor
 from airflow.utils.state import TaskInstanceState
+from structlog.testing import capture_logs
 
 from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
@@ -960,12 +961,16 @@ def test_a_hook_that_returns_no_request_fails_its_workload(make_executor: Callab
 
 def test_end_leaves_the_containers_and_waits_no_longer_than_it_may(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
+    waiting = launch_one(executor, task_id="waiting")
     bridge.report(launched(launch))
-    executor.end()
+    with capture_logs() as lines:
+        executor.end()
     (stop,) = bridge.stopped_with
     assert stop["stop_containers"] is False
     assert stop["timeout"] == 20.0
-    assert list(executor.tracking.launches) == [launch.key]
+    assert list(executor.tracking.launches) == [launch.key, waiting.key]
+    (ended,) = (line for line in lines if line["event"] == "ecs_executor.ended")
+    assert (ended["containers_left"], ended["unlaunched"]) == (1, 1)
     executor.end()
 
 
