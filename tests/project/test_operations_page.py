@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "ecs_async_executor"
+import ecs_async_executor
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+PACKAGE = Path(ecs_async_executor.__file__).parent
 MADE_OF_PARTS = {"container.failed", "launch.failed", "stop.refused", "stop.gave_up"}
 """Names of which a part is a variable in the code."""
 
@@ -39,7 +41,7 @@ def _events() -> set[str]:
 
 
 def _glossary() -> set[str]:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = PAGE.read_text()
     table = page[page.index("\n## Log events") :]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
