@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import pytest
+
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Finished, Launch, Report
 from ecs_async_executor.engine.bridge import Bridge
@@ -56,6 +58,10 @@ class Scheduler:
 
     def outcomes(self) -> dict[Any, bool]:
         return {r.key: r.success for r in self.reports if isinstance(r, Finished)}
+
+
+DEADLY = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+"""For tests whose loop thread dies: what was to run next never begins."""
 
 
 def die(_: Engine) -> None:

@@ -17,7 +17,7 @@ from ecs_async_executor.core.messages import Adopt, AirflowState, Stop
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.services.batch import SERVICE as BATCH
 from ecs_async_executor.services.ecs import SERVICE as ECS
-from tests.engine.bridged import Scheduler, Unopenable, a_launch, die
+from tests.engine.bridged import DEADLY, Scheduler, Unopenable, a_launch, die
 from tests.engine.cloud import FakeCloud, Plan
 
 QUICKLY = 3.0
@@ -222,6 +222,7 @@ def test_the_end_right_after_the_start_leaves_no_container_running() -> None:
         assert all(container.stop_reasons == ["x"] for container in scheduler.cloud.containers.values())
 
 
+@DEADLY
 def test_the_end_of_a_dead_loop_says_that_it_is_not_done() -> None:
     scheduler = Scheduler(slow_cloud())
     scheduler.bridge.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from ecs_async_executor.core.backend import Service
 from ecs_async_executor.engine import loop_thread
 from ecs_async_executor.services.batch import SERVICE as BATCH
 from ecs_async_executor.services.ecs import SERVICE as ECS
-from tests.engine.bridged import Scheduler, Unopenable, a_launch, die
+from tests.engine.bridged import DEADLY, Scheduler, Unopenable, a_launch, die
 from tests.engine.cloud import FakeCloud
 
 
@@ -71,6 +72,7 @@ def test_without_a_backend_everything_waits_and_the_check_says_why(
     assert scheduler.bridge.stop(5, stop_containers=False, reason="")
 
 
+@DEADLY
 def test_a_dead_loop_thread_is_replaced_and_what_it_was_sending_runs_once(
     cloud: FakeCloud, quick_restarts: None
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_dead_loop_thread_is_replaced_and_what_it_was_sending_runs_once(
     assert all(scheduler.outcomes().values())
     assert all(len(cloud.of(f"w{n}")) == 1 for n in range(40))
     assert sum(entry["event"] == "ecs_executor.engine.died" for entry in logs) == kills
+    gc.collect()  # here, where it is known what never began
 
 
 def test_a_stalled_loop_is_reported_with_its_stack_and_never_replaced(

@@ -26,7 +26,7 @@ from ecs_async_executor.engine.postmortems import (
     Reading,
 )
 from ecs_async_executor.engine.wakeup import Wakeup
-from tests.engine.bridged import Scheduler, a_launch, die
+from tests.engine.bridged import DEADLY, Scheduler, a_launch, die
 from tests.engine.cloud import FakeCloud, Plan
 
 
@@ -227,6 +227,7 @@ def test_a_read_that_hangs_delays_neither_outcomes_nor_the_end() -> None:
     assert scheduler.bridge.statistics().counts[LOG_READS_DROPPED.name] == 21
 
 
+@DEADLY
 def test_what_waits_outlives_a_dead_loop_thread(quick_restarts: None) -> None:
     async def read(dead: PostMortem) -> str:
         return f"{dead.handle_id} said so"

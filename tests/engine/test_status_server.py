@@ -24,7 +24,7 @@ from ecs_async_executor.engine import status, status_server
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.status import FILTERS, Endpoint
 from ecs_async_executor.services.redaction import redacted
-from tests.engine.bridged import Scheduler, a_launch, die, render
+from tests.engine.bridged import DEADLY, Scheduler, a_launch, die, render
 from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.faults import EXPIRED, NO_MEMORY, failing
 
@@ -320,6 +320,7 @@ def test_what_is_no_http_is_answered_and_not_logged(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@DEADLY
 def test_a_replaced_loop_thread_opens_the_port_again(
     cloud: FakeCloud, shown: Scheduler, port: int, quick_restarts: None
 ) -> None:
