@@ -36,6 +36,10 @@ def test_a_token_of_somebody_else_is_no_token(api_server: Any, client: TestClien
 
 
 def test_the_cookie_of_the_ui_is_enough(client: TestClient, sign_in: SignIn) -> None:
+    from airflow.api_fastapi.core_api import security
+
+    if not hasattr(security, "COOKIE_NAME_JWT_TOKEN"):
+        pytest.skip("Airflow 3.1.0 takes the token from no cookie")
     client.cookies.set("_token", sign_in()["Authorization"].removeprefix("Bearer "))
     assert client.get("/ecs-async/").status_code == 200
 
