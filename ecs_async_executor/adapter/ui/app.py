@@ -24,7 +24,6 @@ from ecs_async_executor.adapter.ui.tries_of_task import Task
 
 _TASK = "/task/{dag_id}/{run_id}/{task_id}/{map_index}"
 _MAY_READ_LOGS = Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS))
-TryNumber = Annotated[int | None, Query(ge=1)]
 
 
 def make_app() -> FastAPI:
@@ -48,53 +47,51 @@ def make_app() -> FastAPI:
     return app
 
 
-def show_task(
+def asked_for(
     request: Request,
     user: GetUserDep,
     dag_id: str,
     run_id: str,
     task_id: str,
     map_index: str,
-    try_number: TryNumber = None,
-) -> Response:
+    try_number: Annotated[int | None, Query(ge=1)] = None,
+) -> tuple[TaskPage | None, str]:
+    """Return the page about the try that the address names, and the try's name, for people."""
+    # For a task that is not mapped Airflow's UI leaves the placeholder as it is.
+    task = Task(dag_id, run_id, task_id, int(map_index) if map_index.lstrip("-").isdecimal() else -1)
+    which = "" if try_number is None else f", try {try_number}"
+    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
+    return page, f"{dag_id} {run_id} {task_id}{which}"
+
+
+# FastAPI resolves it after the permissions of the route.
+Asked = Annotated[tuple[TaskPage | None, str], Depends(asked_for)]
+
+
+def show_task(asked: Asked) -> Response:
     """Show the container of a try."""
-    task = _task(dag_id, run_id, task_id, map_index)
-    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
-    return _no_such_try(task, try_number) if page is None else _shown(page)
+    return _lead(asked, lambda _: None)
 
 
-def go_to_log(
-    request: Request,
-    user: GetUserDep,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: str,
-    try_number: TryNumber = None,
-) -> Response:
+def go_to_log(asked: Asked) -> Response:
     """Lead to the output of a try's container in CloudWatch; show the container's page if that is not known."""
-    task = _task(dag_id, run_id, task_id, map_index)
-    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
-    if page is None:
-        return _no_such_try(task, try_number)
-    return RedirectResponse(page.log_url, headers=html.HEADERS) if page.log_url else _shown(page)
+    return _lead(asked, lambda page: page.log_url)
 
 
-def go_to_console(
-    request: Request,
-    user: GetUserDep,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: str,
-    try_number: TryNumber = None,
-) -> Response:
+def go_to_console(asked: Asked) -> Response:
     """Lead to a try's container in the AWS console; show the container's page if its region is not known."""
-    task = _task(dag_id, run_id, task_id, map_index)
-    page = task_page(task, try_number, lambda: _may_read_event_log(request, user))
+    return _lead(asked, lambda page: page.console_url)
+
+
+def _lead(asked: tuple[TaskPage | None, str], url_of: Callable[[TaskPage], str | None]) -> Response:
+    """Lead away from the page about a try, or show it where there is no address."""
+    page, name = asked
     if page is None:
-        return _no_such_try(task, try_number)
-    return RedirectResponse(page.console_url, headers=html.HEADERS) if page.console_url else _shown(page)
+        return _said("There is no such task instance", f"Airflow's database has no {name}.", status=404)
+    url = url_of(page)
+    if url:
+        return RedirectResponse(url, headers=html.HEADERS)
+    return _html("task.html", page=page, facts=facts(page))
 
 
 def show_overview(user: GetUserDep) -> Response:
@@ -118,11 +115,6 @@ def show_asset(name: str) -> Response:
     return Response(html.asset(name), media_type=html.ASSETS[name], headers=headers)
 
 
-def _task(dag_id: str, run_id: str, task_id: str, map_index: str) -> Task:
-    # For a task that is not mapped Airflow's UI leaves the placeholder as it is.
-    return Task(dag_id, run_id, task_id, int(map_index) if map_index.lstrip("-").isdecimal() else -1)
-
-
 def _may_read_event_log(request: Request, user: Any) -> bool:
     """Return whether a user may read the event log of the DAG in the path."""
     try:
@@ -130,16 +122,6 @@ def _may_read_event_log(request: Request, user: Any) -> bool:
     except HTTPException:
         return False
     return True
-
-
-def _shown(page: TaskPage) -> Response:
-    return _html("task.html", page=page, facts=facts(page))
-
-
-def _no_such_try(task: Task, number: int | None) -> Response:
-    which = "" if number is None else f", try {number}"
-    text = f"Airflow's database has no {task.dag_id} {task.run_id} {task.task_id}{which}."
-    return _said("There is no such task instance", text, status=404)
 
 
 def _said(title: str, text: str, status: int = 200) -> Response:
