@@ -1,8 +1,8 @@
 """
 The seam between the engine and a cloud service: the ``Backend`` protocol and its records.
 
-May import ``endings`` and ``errors`` only. The engine knows nothing else of a service. The values that every sweep
-makes for every container are msgspec structures, which cost an eighth of a frozen dataclass.
+May import ``endings``, ``errors`` and ``sizes`` only. The engine knows nothing else of a service. The values that
+every sweep makes for every container are msgspec structures, which cost an eighth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from ecs_async_executor.core.endings import Ending
+from ecs_async_executor.core.sizes import Size
 
 
 class Handle(msgspec.Struct, frozen=True, gc=False):
     """
     The name of a container at the service, valid as long as the service remembers the container.
 
-    :param scope: where it lives and has to be asked for (a cluster, a queue; as the request named it)
+    :param scope: where it lives and has to be asked for (a cluster, a queue; as the request named it); elsewhere
+        than at home, its destination stands before that, see :mod:`.destinations`
     :param id: the service's identifier
     """
 
@@ -41,6 +43,7 @@ class LaunchSpec:
     :param bucket: the service's rate bucket that the request draws from
     :param started_by: the mark by which :meth:`Backend.search` lists the container; None if the user set their own
     :param own_mark: a mark of this launch alone, where the service has room for one
+    :param choice: the placement that was chosen, see :mod:`.choices`; None if there was no choice
     :param expires_at: wall-clock seconds after which the JWT in the request is of no use to a container
     """
 
@@ -51,6 +54,7 @@ class LaunchSpec:
     started_by: str | None = None
     expires_at: float | None = None
     own_mark: str | None = None
+    choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
     :param ending: the kind of its end; None before it, and on success
+    :param size: what it had, for an end that the next try may be made bigger for; else None
     """
 
     handle: Handle
@@ -138,6 +143,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     unplaced: bool = False
     stopped_at: float | None = None
     ending: Ending | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """
 The messages that cross the bridge: commands into the loop thread, reports out of it.
 
-May import ``endings`` only. No message changes once it is made, so the two threads share no state.
+May import ``endings`` and ``sizes`` only. No message changes once it is made, so the two threads share no state.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ecs_async_executor.core.endings import Ending
+from ecs_async_executor.core.sizes import Size
 
 
 @dataclass(slots=True)  # frozen, it would cost five times as much to make, on the scheduler's thread
@@ -131,6 +132,8 @@ class Finished:
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one
     :param ending: the kind of a failure; None on success
+    :param size: what the container had, as far as its end tells
+    :param choice: the placement that it was launched with, if there was a choice; see :mod:`.choices`
     """
 
     launch_id: str
@@ -141,6 +144,8 @@ class Finished:
     exit_code: int | None = None
     stop_code: str | None = None
     ending: Ending | None = None
+    size: Size | None = None
+    choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
