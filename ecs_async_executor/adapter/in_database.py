@@ -6,7 +6,6 @@ May import Airflow, SQLAlchemy and the service-free adapter. It reads with a few
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from sqlalchemy import func, select
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
-from ecs_async_executor.adapter.naming import class_name
+from ecs_async_executor.adapter.naming import class_name, executor_for
 from ecs_async_executor.services.redaction import redacted
 
 if TYPE_CHECKING:
@@ -46,6 +45,18 @@ class Work:
     oldest_queued_at: datetime | None = None
 
 
+class _Counted:
+    """A configured executor, and what there is to do for it if it is one of ours."""
+
+    def __init__(self, name: Any, executor: AsyncExecutor | None) -> None:
+        self.names = {name.alias, name.module_path, name.module_path.rpartition(".")[2]}
+        self.team: str | None = getattr(name, "team_name", None)
+        self.work: Work | None = None
+        if executor is not None:
+            service = executor.adapter.service.name
+            self.work = Work(service, class_name(type(executor)), executor.team_name)
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """An entry of Airflow's event log about a container that waits, or about a launch or container that failed."""
@@ -62,11 +73,8 @@ class Reason:
 
 def work_of(session: Session) -> list[Work]:
     """Count the task instances of each executor of ours."""
-    names = compat.executor_names()
-    works = {
-        name: Work(executor.adapter.service.name, class_name(type(executor)), executor.team_name)
-        for name, executor in compat.our_executors(AsyncExecutor)
-    }
+    ours = dict(compat.our_executors(AsyncExecutor))
+    configured = [_Counted(name, ours.get(name)) for name in compat.executor_names()]
     query = (
         select(_ti.executor, _ti.dag_id, _ti.state, func.count(), func.min(_ti.queued_dttm))
         .where(_ti.state.in_(("queued", "running", "restarting")))
@@ -75,8 +83,8 @@ def work_of(session: Session) -> list[Work]:
     rows = session.execute(query).all()
     teams = compat.teams_of({row[1] for row in rows}, session)
     for executor, dag_id, state, count, queued_at in rows:
-        work = works.get(_owner(names, executor, teams.get(dag_id)))
-        if work is None:
+        counted = executor_for(configured, executor, teams.get(dag_id))
+        if counted is None or (work := counted.work) is None:
             continue
         if str(state) == "queued":
             work.queued += count
@@ -84,20 +92,7 @@ def work_of(session: Session) -> list[Work]:
             work.oldest_queued_at = queued_at if oldest is None else min(oldest, queued_at or oldest)
         else:
             work.running += count
-    return list(works.values())
-
-
-def _owner(names: Sequence[Any], executor: str | None, team: str | None) -> Any:
-    """Return the name of the executor that a task instance is for, as the scheduler finds it."""
-    for candidates in (_of_team(names, team), _of_team(names, None)):
-        for name in candidates:
-            if executor is None or executor in {name.alias, name.module_path, name.module_path.rpartition(".")[2]}:
-                return name
-    return None
-
-
-def _of_team(names: Sequence[Any], team: str | None) -> list[Any]:
-    return [name for name in names if getattr(name, "team_name", None) == team]
+    return [one.work for one in configured if one.work is not None]
 
 
 def latest_reasons(session: Session, limit: int = LATEST) -> list[Reason]:

@@ -6,11 +6,45 @@ May import ``core``, ``settings`` and ``services.requests``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services.requests import TAGGED_WITH, container_tags
 from ecs_async_executor.settings import Tuning
+
+
+class Configured(Protocol):
+    """A configured executor, of whatever package."""
+
+    @property
+    def names(self) -> Container[str]:
+        """What a task can call it."""
+        ...
+
+    @property
+    def team(self) -> str | None:
+        """The team whose executor it is; None if every team can use it."""
+        ...
+
+
+_Configured = TypeVar("_Configured", bound=Configured)
+
+
+def executor_for(executors: Iterable[_Configured], wanted: str | None, team: str | None) -> _Configured | None:
+    """
+    Return the executor that the scheduler takes for a task instance; None if none fits.
+
+    :param executors: all that are configured, in Airflow's order
+    :param wanted: the executor that the task names; None: the default one
+    :param team: the team of its DAG
+    """
+    if wanted is None:
+        by_team: dict[str | None, _Configured] = {}
+        for one in executors:
+            by_team.setdefault(one.team, one)
+        return by_team.get(team) or by_team.get(None)
+    return next((one for one in executors if wanted in one.names and one.team in {None, team}), None)
 
 
 def class_name(cls: type) -> str:

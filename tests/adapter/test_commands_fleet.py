@@ -40,3 +40,10 @@ def test_the_executor_of_a_task_instance_is_the_one_that_the_scheduler_takes(
     dag_id: str, executor: str | None, expected: Member | None
 ) -> None:
     assert whose(dag_id, executor, LOCAL, ECS, BATCH) is expected
+
+
+def test_of_two_executors_with_the_same_name_the_first_that_the_team_may_use_is_taken() -> None:
+    own = Member(ECS.names, "red", AsyncEcsExecutor())
+    assert whose("of_red", "ecs", LOCAL, ECS, own) is ECS
+    assert whose("of_red", "ecs", LOCAL, own, ECS) is own
+    assert whose("a_dag", "ecs", LOCAL, own, ECS) is ECS

@@ -16,6 +16,7 @@ from airflow.configuration import conf
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.commands.configured import wrong_executor
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import executor_for
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.tries import Try
 
@@ -71,14 +72,7 @@ class Fleet:
 
         :param teams: see :func:`~ecs_async_executor.adapter.compat.teams_of`
         """
-        team = teams.get(tried.dag_id)
-        if tried.executor is None:
-            of_team = [one for one in self._members if one.team == team]
-            return (of_team or [one for one in self._members if one.team is None])[0]
-        for one in self._members:
-            if tried.executor in one.names and one.team in {None, team}:
-                return one
-        return None
+        return executor_for(self._members, tried.executor, teams.get(tried.dag_id))
 
     def names(self) -> set[str]:
         """Return every name that a task can call one of the wanted executors."""
