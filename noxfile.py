@@ -81,8 +81,10 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
     )
 
 
-BROAD = ("-m", "not e2e")
-NARROW = ("-m", "not e2e and not slow", "--ignore", "tests/local")
+SPREAD = ("-n", "2", "--dist", "loadfile")
+"""Two processes: most tests wait rather than compute. The tests of a file share servers."""
+BROAD = (*SPREAD, "-m", "not e2e")
+NARROW = (*SPREAD, "-m", "not e2e and not slow", "--ignore", "tests/local")
 """For the corners: leave out the tests that depend neither on Airflow nor on Python nor on a dependency."""
 
 

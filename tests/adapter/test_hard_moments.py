@@ -59,7 +59,7 @@ class Heartbeats:
         self.info: dict[Any, Any] = {}
         self.walls: list[float] = []
 
-    def until(self, done: Callable[[], object], timeout: float = 60.0) -> None:
+    def until(self, done: Callable[[], object], timeout: float = 180.0) -> None:
         deadline = time.monotonic() + timeout
         while not done():
             assert time.monotonic() < deadline, (self.states, self.executor.statistics())

@@ -60,7 +60,8 @@ def test_a_source_of_credentials_that_gives_no_answer_stops_no_start(
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/airflow")
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__CHECK_HEALTH_ON_STARTUP", "True")
-    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__READ_TIMEOUT", "1")
+    # The check waits for their sum: long enough for the client to be made on a busy machine.
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__READ_TIMEOUT", "6")
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__CONNECT_TIMEOUT", "2")
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.getsockname()[1]}")
