@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.errors import is_denied
 from ecs_async_executor.services.redaction import storable, without_tokens
 from ecs_async_executor.settings import AwsSettings, Tuning
+from ecs_async_executor.settings.rules import AT_HOME, Destination
 
 DRIVER: Final = "awslogs"
 """The log driver that sends to CloudWatch Logs."""
@@ -83,19 +84,15 @@ def nothing_printed(stream: LogStream) -> str:
     return f"the container has printed nothing so far: log stream {stream.name} in {stream.group} is empty"
 
 
-def clients_by_region(aws: AwsSettings, tuning: Tuning) -> Callable[[str], ClientFactory]:
-    """Return a function that returns the factory of a region's clients, for an executor's credentials."""
+def clients_by_region(
+    aws: AwsSettings, tuning: Tuning, destination: Destination = AT_HOME
+) -> Callable[[str], ClientFactory]:
+    """Return a function that returns the factory of a region's clients, for the credentials of a destination."""
 
     @cache
     def clients(region: str) -> ClientFactory:
-        return ClientFactory(
-            conn_id=aws.conn_id,
-            region_name=region,
-            section=aws.section,
-            connect_timeout=tuning.connect_timeout,
-            read_timeout=tuning.read_timeout,
-            connections=_CONNECTIONS,
-        )
+        there = replace(destination, region_name=region)
+        return ClientFactory.from_settings(aws, tuning, there, connections=_CONNECTIONS)
 
     return clients
 
