@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
-from ecs_async_executor.services.logs import LogReader, clients_by_region
+from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.settings import AwsSettings, Settings, SettingsForBatch, Tuning
+from ecs_async_executor.settings.rules import AT_HOME
 
 
 class AwsAdapter:
@@ -135,5 +137,5 @@ class AwsAdapter:
         return ClientFactory.from_settings(self.aws, self.tuning)
 
     @cached_property
-    def _log_clients(self) -> Callable[[str], ClientFactory]:
-        return clients_by_region(self.aws, self.tuning)
+    def _log_clients(self) -> Callable[[str, str], ClientFactory]:
+        return clients_for_logs(self.aws, self.tuning, {HOME: AT_HOME})
