@@ -35,8 +35,8 @@ def within(scope: str) -> str:
     return scope.rpartition(_MARK)[2]
 
 
-def shown(scope: str) -> str:
-    """Return a scope for people."""
+def for_people(scope: str) -> str:
+    """Return a scope as people read it."""
     destination = destination_of(scope)
     return f"{within(scope)} in {destination}" if destination else scope
 

@@ -149,9 +149,11 @@ class Destinations:
         await self._call(HOME, lambda backend: backend.check())
 
     def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
-        """Return the trials of every destination."""
+        """Return the trials of every destination, first of all whether there can be a client."""
         trials: list[Trial] = []
         for name, backend in self._backends.items():
+            client = f"Client, destination {name}" if name else "Client"
+            trials.append(Trial(client, partial(self._call, name, _nothing), name, decides=True))
             theirs = [
                 replace(spec, scope=within(spec.scope)) for spec in specs if destination_of(spec.scope) == name
             ]
@@ -172,6 +174,10 @@ class Destinations:
         with _errors_name(name):
             await self._open[name].opened()
             return await call(self._backends[name])
+
+
+async def _nothing(_: Backend) -> None:
+    """Call nothing: opening the client was all."""
 
 
 def scopes_of(backend: Backend, handle_id: str) -> Sequence[str]:

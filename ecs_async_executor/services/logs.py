@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
 import anyio
 
-from ecs_async_executor.core.destinations import scoped
+from ecs_async_executor.core.destinations import HOME, scoped
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, ExecutorError, Kind
 from ecs_async_executor.services import pace
 from ecs_async_executor.services.calls import Calls, Operation
@@ -117,6 +118,7 @@ class LogReader:
 
     def __init__(self, clients: Callable[[str, str], ClientFactory]) -> None:
         self._clients = clients
+        self._destination = HOME
         self._calls: dict[tuple[str, str], Lazily[Calls]] = {}
 
     @asynccontextmanager
@@ -128,6 +130,12 @@ class LogReader:
                 yield self
             finally:
                 self._calls = {}
+
+    def there(self, destination: str) -> LogReader:
+        """Return this reader for streams that name no destination, and are in this one."""
+        reader = copy(self)
+        reader._destination = destination  # noqa: SLF001 - its own class
+        return reader
 
     # --- reading
 
@@ -223,8 +231,9 @@ class LogReader:
 
     async def _get(self, stream: LogStream, **asked: Any) -> Any:
         try:
-            calls = await self._opened(stream.region, stream.destination)
-            await pace.of_log_reads(scoped(stream.destination, stream.region)).turn()
+            destination = stream.destination or self._destination
+            calls = await self._opened(stream.region, destination)
+            await pace.of_log_reads(scoped(destination, stream.region)).turn()
             return await calls("GetLogEvents", logGroupName=stream.group, logStreamName=stream.name, **asked)
         except BackendError as error:
             raise _problem(error, stream) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -204,10 +204,8 @@ class Broken:
     def scope_of(self, handle_id: str | None) -> str:
         return "home"
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    def open(self) -> AbstractAsyncContextManager[None]:
         raise BackendError(Kind.CREDENTIALS, "NoCredentials", "there are none")
-        yield
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} of home was asked for")
