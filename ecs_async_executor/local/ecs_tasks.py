@@ -184,8 +184,8 @@ class Task:
                 "platformVersion": self.platform_version
                 if self.platform_version and self.platform_version != "LATEST"
                 else "1.4.0",
-                "ephemeralStorage": {"sizeInGiB": 20},
-                "fargateEphemeralStorage": {"sizeInGiB": 20},
+                "ephemeralStorage": self.overrides.get("ephemeralStorage") or {"sizeInGiB": 20},
+                "fargateEphemeralStorage": self.overrides.get("ephemeralStorage") or {"sizeInGiB": 20},
             }
         if life.provisioned_at is not None and life.provisioned_at <= now:
             record |= {"connectivity": "CONNECTED", "connectivityAt": life.provisioned_at}
