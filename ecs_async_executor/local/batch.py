@@ -200,6 +200,20 @@ class Batch:
             for pool, (place, queue) in self._pools.items():
                 self.host.resize(pool, self.account.limits.limit(place, queue), now)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a job as Spot does: on EC2 its host vanishes, on Fargate its processes are asked to end.
+
+        :raises KeyError: if there is no such job
+        """
+        with self._lock:
+            self._interrupt(self._existing(reference), 0.0)
+
+    def _interrupt(self, job: BatchJob, after: float) -> None:
+        gone = "FARGATE" not in job.platforms
+        _, reason = CAUSES["spot" if gone else "fargate_spot"]
+        self.host.interrupt(job.attempts[-1].job, "SpotInterruption", reason, after=after, gone=gone)
+
     def reset(self) -> None:
         """Forget every job; what runs is killed first."""
         with self._lock:
@@ -313,6 +327,8 @@ class Batch:
             return
         not_before = max(job.runnable_at, self.account.hold(now, fault))
         self.host.submit(attempt.job, attempt.life, pool=pool, not_before=not_before, retention=self.retention)
+        if fault is not None and fault.kind == "interrupted":
+            self._interrupt(job, fault.seconds)
 
     def _make(
         self,

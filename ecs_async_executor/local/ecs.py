@@ -205,6 +205,16 @@ class Ecs:
             _, task, _ = self._where[name_of(reference)]
             return self.host.lose(task.job, stop_code, reason, notice)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a task as Fargate Spot does: its processes are asked to end, and killed after their stop timeout.
+
+        :raises KeyError: if there is no such task
+        """
+        with self._lock:
+            _, task, _ = self._where[name_of(reference)]
+            self.host.interrupt(task.job, *CAUSES["spot"])
+
     def show(self, reference: str) -> dict[str, Any]:
         """
         Show a task as DescribeTasks does.
@@ -283,6 +293,8 @@ class Ecs:
             self.groups.submit(provider, pool, task.job, task.life, now, not_before=not_before)
         else:
             self.host.submit(task.job, task.life, not_before=not_before)
+        if fault is not None and fault.kind == "interrupted":
+            self.host.interrupt(task.job, *CAUSES["spot"], after=fault.seconds)
 
     def _start_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         instances = params.get("containerInstances") or []

@@ -18,9 +18,9 @@ from moto.ecs.models import Cluster, ContainerInstance
 
 from ecs_async_executor.local import ecs_rules as rules
 from ecs_async_executor.local.ecs_backend import LocalBackend
+from ecs_async_executor.local.known_faults import FARGATE_FULL
 from ecs_async_executor.local.sizes import Size
 
-FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 FULL = "RESOURCE:MEMORY"
 NOT_A_MEMBER = "MemberOf constraint unsatisfied."
 _EQUALS = re.compile(r"attribute:([\w.-]+) *== *([\w.-]+)")

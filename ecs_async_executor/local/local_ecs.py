@@ -485,6 +485,17 @@ class LocalEcs:
         """
         return self._account.kill(reference, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a running task or job, as Spot does.
+
+        On Fargate its processes get SIGTERM, and SIGKILL after their stop timeout; a job on EC2 loses its host.
+
+        :param reference: id or ARN
+        :raises KeyError: if there is no such task or job
+        """
+        self._account.owner(reference).interrupt(reference)
+
     def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
         """
         Replace the scripted runner's rules, for tasks that start from now on.
