@@ -127,6 +127,11 @@ class LaunchQueues:
         """Return what a launch shares limits with: by its own request, or else by its route's last one."""
         return self._placements.get(tracked.number) or self._routes.get(tracked.launch.route)
 
+    def bucket_of(self, tracked: Tracked) -> str | None:
+        """Return the rate bucket that a launch waits for, None if that is unknown."""
+        queue = self.queues.get(self.placement_of(tracked))
+        return queue.bucket if queue is not None else None
+
     def learn_route(self, tracked: Tracked, placement: str, bucket: str) -> None:
         """Remember which limits a launch, and those like it, fall under."""
         queue = self.queues.get(placement)
