@@ -1,16 +1,17 @@
 """
 The lane that launches: the most urgent launch that may be sent is rendered, sent, and its answer taken in.
 
-May import ``core``, ``dispatcher``, ``intake``, ``meters``, ``options``, ``rendering``, ``session``, ``wakeup``,
-anyio and structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials
-work, a request may be in flight, the gate of the placement lets it pass and the rate has room for it.
+May import ``core``, ``destinations``, ``dispatcher``, ``intake``, ``meters``, ``rendering``, ``wakeup``, anyio and
+structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials of its
+destination work, a request may be in flight there, the gate of the placement lets it pass and the rate has room.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +21,7 @@ from anyio.abc import TaskGroup
 from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
 from ecs_async_executor.core.backend import LaunchSpec, Observation
 from ecs_async_executor.core.choosing import Choosing
+from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
     Because,
@@ -32,19 +34,17 @@ from ecs_async_executor.core.events import (
 )
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.metrics import LAUNCH_DURATION
 from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.queue import LaunchQueue, Way
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
 from ecs_async_executor.engine.intake import Intake
 from ecs_async_executor.engine.meters import Meters
-from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup
 
 log = structlog.get_logger(__name__)
@@ -75,14 +75,12 @@ class Launching:
         self,
         *,
         ledger: Ledger,
-        session: Session,
-        limiter: Limiter,
+        destinations: Destinations,
         placements: Placements,
         silence: SilenceWatch,
         intake: Intake,
         rendering: Rendering,
         dispatcher: Dispatcher,
-        options: Options,
         wall: Callable[[], float],
         random_source: random.Random,
         tasks: TaskGroup,
@@ -92,15 +90,13 @@ class Launching:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._session = session
-        self._limiter = limiter
+        self._destinations = destinations
         self._placements = placements
         self._choosing = Choosing(placements, ledger.rules)
         self._silence = silence
         self._intake = intake
         self._rendering = rendering
         self._dispatcher = dispatcher
-        self._max_in_flight = options.max_concurrent_launches
         self._wall = wall
         self._random = random_source
         self._tasks = tasks
@@ -108,9 +104,7 @@ class Launching:
         self._answered = answered
         self._meters = meters
         self._event = event
-        self._buckets: set[str] = set()
         self._draining = False
-        self.in_flight = 0
 
     def wake(self) -> None:
         """Have the launch queues looked at."""
@@ -121,10 +115,14 @@ class Launching:
         self._draining = True
         self.wake()
 
+    @property
+    def in_flight(self) -> int:
+        """The requests that have no answer yet."""
+        return sum(destination.launching for destination in self._destinations)
+
     def rate(self) -> float:
         """Return the launches per second that rates and rendering allow at present."""
-        rates = sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",))
-        return min(rates, self._rendering.rate)
+        return min(self._destinations.launch_rate(), self._rendering.rate)
 
     def longest_waits(self, now: float) -> Mapping[Kind, float]:
         """Return for how many seconds launches have been refused: the longest of each kind."""
@@ -172,13 +170,12 @@ class Launching:
                 return None, now + LOOK_AGAIN_SECONDS
             self._doubt(now)
             self._silence.looked_after()
-        if not self._session.may_call(now):
-            return None, self._session.next_probe_at or wake_at
-        if self.in_flight >= self._max_in_flight:
-            return None, wake_at  # a reply wakes
+        destinations = self._destinations
+        if destinations.is_home_alone and (at := destinations.home.may_launch_at(now)) > now:
+            return None, min(at, wake_at)
         self._review_closed_placements(now)
         queues = list(ledger.queues.queues.values())
-        self._limiter.launches_waiting(sum(len(queue.heap) for queue in queues))
+        self._count_waiting(queues)
         best: tuple[LaunchQueue, Way] | None = None
         for queue in queues:
             if ledger.queues.head(queue) is None:
@@ -192,8 +189,21 @@ class Launching:
         return best, wake_at
 
     def _ready_at(self, way: Way, now: float) -> float:
-        """Return when rates allow a request; ``now`` if they do."""
-        return now if way.bucket is None else self._limiter.launch_ready_at(way.bucket, now)
+        """Return when rates and the destination allow a request; ``now`` if they do."""
+        if way.bucket is None:
+            return now
+        destination = self._destinations.of(way.bucket)
+        at = destination.may_launch_at(now)
+        return at if at > now else destination.limiter.launch_ready_at(way.bucket, now)
+
+    def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
+        """Tell the limiter of each destination how many launches wait for it."""
+        waiting: Counter[str] = Counter()
+        for queue in queues:
+            for name in {destination_of(way.bucket or HOME) for way in queue.ways}:
+                waiting[name] += len(queue.heap)
+        for destination in self._destinations:
+            destination.limiter.launches_waiting(waiting[destination.name])
 
     def _doubt(self, now: float) -> None:
         """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
@@ -240,9 +250,10 @@ class Launching:
             except _NotToBeSent:
                 return
             now = anyio.current_time()
-        queues, placement = self._ledger.queues, spec.placement
+        queues, destination = self._ledger.queues, self._destinations.of(spec.bucket)
         queues.learn_way(tracked, spec)
-        self._buckets.add(spec.bucket)
+        destination.buckets.add(spec.bucket)
+        placement = spec.placement
         gate = self._placements.gate(placement)
         full = self._placements.take_news(tracked.launch.route, now) if spec.choice is None else None
         if full is not None and gate.is_open:
@@ -254,20 +265,20 @@ class Launching:
             self._draining
             or self._silence.notices()
             or not self._placements.may_pass(placement, now, room=room)
-            or self._limiter.launch_ready_at(spec.bucket, now) > now
-            or not self._session.begins_call(now)
+            or self._ready_at(Way(spec.choice, placement, spec.bucket), now) > now
+            or not destination.session.begins_call(now)
         ):
             queues.add(tracked, now)
             return
-        self._limiter.take_launch(spec.bucket, now)
+        destination.limiter.take_launch(spec.bucket, now)
         gate.probe_started(now)
         if spec.choice is not None:
             self._placements.chosen(placement, spec.choice, tracked.number, now)
         self._dispatcher.apply(tracked, Requested(spec, self._choosing.instead(queue, way, now)), now)
         if not isinstance(tracked.phase, Sending):
             return  # a bug has ended it
-        self.in_flight += 1
-        self._tasks.start_soon(self._send, tracked, spec, gate, not gate.is_open)
+        destination.launching += 1
+        self._tasks.start_soon(self._send, tracked, spec, destination, gate, not gate.is_open)
 
     async def _rendered(self, tracked: Tracked, way: Way) -> LaunchSpec:
         """
@@ -308,15 +319,23 @@ class Launching:
         if self._ledger.queues.is_current(tracked, ticket):  # user code may have taken its time before it failed
             self._dispatcher.dispatch(tracked, Unrenderable(reason), anyio.current_time())
 
-    async def _send(self, tracked: Tracked, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
+    async def _send(
+        self,
+        tracked: Tracked,
+        spec: LaunchSpec,
+        destination: Destination,
+        gate: Gate,
+        probes: bool,  # noqa: FBT001
+    ) -> None:
         handle = None
         try:
             try:
-                observation = await self._session.launch(spec, tracked.client_token(spec))
+                observation = await destination.session.launch(spec, tracked.client_token(spec))
             except BackendError as error:
-                self._refused(tracked, spec, gate, error, probes=probes)
+                self._refused(tracked, spec, destination, gate, error, probes=probes)
             else:
                 handle = observation.handle
+                destination.limiter.launch_succeeded(spec.bucket)
                 self._replied(tracked, spec, gate, observation, probes=probes)
         except Exception as error:
             # This runs beside the lanes: without this, a bug in one answer would end them all.
@@ -324,7 +343,7 @@ class Launching:
             self._ledger.abandon(tracked, internal_error(error), anyio.current_time(), handle)
             self._dispatcher.wake_lanes()
         finally:
-            self.in_flight -= 1
+            destination.launching -= 1
             if self._ledger.has_queued():
                 self.wake()
             self._answered()
@@ -332,7 +351,6 @@ class Launching:
     def _replied(
         self, tracked: Tracked, spec: LaunchSpec, gate: Gate, observation: Observation, *, probes: bool
     ) -> None:
-        self._limiter.launch_succeeded(spec.bucket)
         if probes:
             self._placements.succeeded(spec.placement, gate)
             log.info(self._event("gate.opened"), placement=spec.placement)
@@ -345,7 +363,14 @@ class Launching:
         self._dispatcher.dispatch(tracked, Replied(observation), now)
 
     def _refused(
-        self, tracked: Tracked, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
+        self,
+        tracked: Tracked,
+        spec: LaunchSpec,
+        destination: Destination,
+        gate: Gate,
+        error: BackendError,
+        *,
+        probes: bool,
     ) -> None:
         now = anyio.current_time()
         if spec.choice is not None:
@@ -367,7 +392,7 @@ class Launching:
             elif probes:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
-                self._limiter.launch_throttled(spec.bucket, now)
+                destination.limiter.launch_throttled(spec.bucket, now)
             log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
         refused = Refused(
             error,
@@ -375,6 +400,6 @@ class Launching:
             # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
-            unanswered=self._session.is_unanswered(now),
+            unanswered=destination.session.is_unanswered(now),
         )
         self._dispatcher.dispatch(tracked, refused, now)

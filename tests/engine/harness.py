@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 
 from ecs_async_executor.core.backend import LaunchSpec, Service
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import (
     Adopt,
@@ -278,7 +279,7 @@ class Harness:
 
     def followed_since(self, then: float) -> list[str]:
         """Return the ids of the launches whose containers became known at ``then`` or later."""
-        return [tracked.launch.launch_id for tracked in self.ledger.active_since(then)]
+        return [tracked.launch.launch_id for tracked in self.ledger.active.since(HOME, then)]
 
     def queue_length(self) -> int:
         """Return how many entries the launch queues have, those that mean nothing any more included."""
