@@ -21,9 +21,14 @@ from ecs_async_executor.core.phases import Demand
 
 
 class Requested(msgspec.Struct, frozen=True, gc=False):
-    """The request is about to be sent."""
+    """
+    The request is about to be sent.
+
+    :param instead: why it is not made for the best placement of the launch, as a sentence for people
+    """
 
     spec: LaunchSpec
+    instead: str = ""
 
 
 class Unrenderable(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +74,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     :param refused_at: when a probe was last refused
     :param pause: seconds for which the gate held that probe back
     :param placement: whose gate it is
+    :param elsewhere: the launch goes to another placement soon: the time at this one does not count
     """
 
     kind: Kind
@@ -77,6 +83,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     refused_at: float
     pause: float
     placement: str | None = None
+    elsewhere: bool = False
 
 
 class Because(enum.Enum):
@@ -141,10 +148,12 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
     :param observation: None: the service lists no container of this launch
     :param took: seconds from the start of the search to this answer
+    :param places: in how many it was looked for
     """
 
     observation: Observation | None
     took: float = 0.0
+    places: int = 1
 
 
 class SearchRefused(msgspec.Struct, frozen=True, gc=False):
