@@ -20,6 +20,7 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import AwsSettings, Settings, SettingsForBatch, Tuning
+from ecs_async_executor.settings.rules import NO_RULES, ExecutorRules
 
 
 class AwsAdapter:
@@ -80,6 +81,10 @@ class AwsAdapter:
     @property
     def tuning(self) -> Tuning:
         return self.settings.tuning
+
+    @property
+    def rules(self) -> ExecutorRules:
+        return NO_RULES
 
     @property
     def doubts(self) -> Sequence[str]:

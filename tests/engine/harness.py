@@ -69,8 +69,8 @@ class _Rendering(Rendering):
 
     instead: Callable[[Launch], Coroutine[Any, Any, LaunchSpec]] | None = None
 
-    async def render(self, launch: Launch) -> LaunchSpec:
-        return await (super().render(launch) if self.instead is None else self.instead(launch))
+    async def render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
+        return await (super().render(launch, choice) if self.instead is None else self.instead(launch))
 
 
 class Harness:
