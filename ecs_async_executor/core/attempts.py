@@ -52,6 +52,7 @@ from ecs_async_executor.core.settling import end, enter, fail, look_instead
 def request(tracked: Tracked, phase: Unlaunched, event: Requested, now: float, _: Rules) -> list[Effect]:
     """Record that a request leaves."""
     doubt = phase.doubt if isinstance(phase, InDoubt) else None
+    tracked.choice = event.spec.choice
     return enter(tracked, Sending(event.spec, doubt, phase.patience), now)
 
 
