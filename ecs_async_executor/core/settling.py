@@ -1,8 +1,8 @@
 """
 Where demand and phase meet: the one place that decides what becomes of a launch that Airflow no longer wants.
 
-May import ``endings``, ``events``, ``messages``, ``phases``, ``policy`` and ``sizes``. Every change from one column
-of the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
+May import ``endings``, ``events``, ``messages``, ``phases``, ``policy`` and ``sizes``. Every change from one
+column of the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
 
 =============  =======  ======================  ==============  ===================  =================
 demand         Waiting  InDoubt                 Sending         Checking, Searching  Starting, Running
