@@ -19,8 +19,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
-from ecs_async_executor.settings import AwsSettings, Settings, SettingsForBatch, Tuning
-from ecs_async_executor.settings.rules import NO_RULES, ExecutorRules
+from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
 
 
 class AwsAdapter:
@@ -84,7 +83,7 @@ class AwsAdapter:
 
     @property
     def rules(self) -> ExecutorRules:
-        return NO_RULES
+        return self.settings.rules
 
     @property
     def doubts(self) -> Sequence[str]:
@@ -114,7 +113,7 @@ class AwsAdapter:
         return self._backend(ClientFactory.from_settings(self.aws, self.tuning))
 
     def make_console(self) -> Console:
-        of_queues = (one.get(self.scope_parameter) for one in self.tuning.queues.values())
+        of_queues = (one.parameters.get(self.scope_parameter) for one in self.rules.queues.values())
         scopes = dict.fromkeys(one for one in (self.base_request[self.scope_parameter], *of_queues) if one)
         return self._console(ClientFactory.from_settings(self.aws, self.tuning), list(scopes))
 

@@ -81,7 +81,7 @@ class AsyncBatchExecutor(AsyncExecutor):
         :param queue: Airflow's queue; None for a callback, unless its data name one
         :param exec_config: the task's ``executor_config``
         """
-        overrides = self.adapter.tuning.queues.get(queue) if queue is not None else None
+        overrides = self.adapter.rules.parameters_of(queue)
         return batch.workload_request(self.submit_job_kwargs, overrides, exec_config, cmd)
 
 

@@ -84,7 +84,7 @@ class AsyncEcsExecutor(AsyncExecutor):
         :param queue: Airflow's queue; None for a callback, unless its data name one
         :param exec_config: the task's ``executor_config``
         """
-        overrides = self.adapter.tuning.queues.get(queue) if queue is not None else None
+        overrides = self.adapter.rules.parameters_of(queue)
         return ecs.workload_request(self.run_task_kwargs, overrides, exec_config, self.container_name, cmd)
 
 

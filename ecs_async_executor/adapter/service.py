@@ -19,8 +19,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import Tuning
-from ecs_async_executor.settings.rules import ExecutorRules
+from ecs_async_executor.settings import ExecutorRules, Tuning
 
 
 class ServiceAdapter(Protocol):

@@ -11,9 +11,9 @@ import configparser
 import contextlib
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -22,8 +22,10 @@ from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.settings.aws import AwsSettings, BatchSettings, EcsSettings
 from ecs_async_executor.settings.describing import describe_option
 from ecs_async_executor.settings.options import Conflict, Section
+from ecs_async_executor.settings.rule_reading import RULE_OPTIONS, Given, Path, RuleReader, WrongParameters, dotted
+from ecs_async_executor.settings.rules import NO_RULES, ExecutorRules
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
-from ecs_async_executor.settings.values import QUEUE, RULE, UNREADABLE
+from ecs_async_executor.settings.values import RULE, UNREADABLE
 
 _SHOWN_CHARACTERS: Final = 200
 """The length at which a message cuts a value off."""
@@ -61,9 +63,6 @@ class Source:
 NO_SOURCE: Final = Source()
 """Nothing but what the configuration tells."""
 
-WrongParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
-"""Says what is wrong with request parameters: which of them the service's API does not accept, and why."""
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -76,6 +75,7 @@ class Settings:
     tuning: Tuning
     ecs: EcsSettings
     doubts: tuple[str, ...] = ()
+    rules: ExecutorRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,14 @@ class SettingsForBatch:
     tuning: Tuning
     batch: BatchSettings
     doubts: tuple[str, ...] = ()
+    rules: ExecutorRules = NO_RULES
 
 
 def load(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> Settings:
     """
     Read both sections for ECS.
 
-    :param wrong: checks the RunTask parameters of all launches, and those of each queue
+    :param wrong: checks the RunTask parameters of all launches, and those of rules
     :raises ConfigurationError: if any option of either section is not valid, or if our own has one that does not
         exist; names them all
     """
@@ -102,7 +103,7 @@ def load_for_batch(conf: ConfReader, wrong: WrongParameters, source: Source = NO
     """
     Read both sections for Batch.
 
-    :param wrong: checks the SubmitJob parameters of all launches, and those of each queue
+    :param wrong: checks the SubmitJob parameters of all launches, and those of rules
     :raises ConfigurationError: as :func:`load` does
     """
     return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong, source))
@@ -119,16 +120,14 @@ def _load(
     aws_model: type[_Aws],
     wrong: WrongParameters,
     source: Source,
-) -> tuple[_Tuning, _Aws, tuple[str, ...]]:
+) -> tuple[_Tuning, _Aws, tuple[str, ...], ExecutorRules]:
     tuning, problems = _read(conf, tuning_model, source)
     problems += _unknown(tuning_model, source)
+    rules = NO_RULES
     if tuning is not None:
-        subject = _subject(tuning_model, source, "queues", "")
-        problems += [
-            f"{subject} is not valid for queue {queue}: {problem}"
-            for queue, overrides in tuning.queues.items()
-            for problem in wrong(overrides)
-        ]
+        reader = RuleReader(aws_model, wrong)
+        rules = reader.read([_options(tuning, source)])
+        problems += reader.problems
     aws, more = _read(conf, aws_model, source)
     problems += more
     if aws is not None:
@@ -139,7 +138,17 @@ def _load(
         raise ConfigurationError(problems)
     # The section is the provider's: another version of it, or a subclass, may have options that this one lacks.
     doubts = [f"{source.section(aws_model.section)} {doubt}" for doubt in aws.doubts()]
-    return tuning, aws, (*_unknown(aws_model, source), *doubts)
+    return tuning, aws, (*_unknown(aws_model, source), *doubts), rules
+
+
+def _options(tuning: Tuning, source: Source) -> Given:
+    """Return the rules that the options hold."""
+
+    def place(path: Path) -> str:
+        return f"{source.section(tuning.section)} {dotted(path)}"
+
+    values = {name: getattr(tuning, name) for name in RULE_OPTIONS}
+    return Given({name: value for name, value in values.items() if value is not None}, place)
 
 
 def _unknown(model: type[Section], source: Source) -> list[str]:
@@ -218,8 +227,6 @@ def _problem(model: type[Section], source: Source, raw: Mapping[str, Any], error
     if issubclass(model, AwsSettings) and model.parameters_option in raw:
         is_moved = name in model.options_of_parameters.values() and raw.get(name) != value
         subject += f" (from {model.parameters_option})" if is_moved else ""
-    if error["type"] == QUEUE:
-        return f"{subject} is not valid for {error['msg']}"
     if error["type"] == RULE:
         return f"{subject} is not valid: {error['msg']}"
     if error["type"] == UNREADABLE:

@@ -93,6 +93,11 @@ class ExecutorRules:
     placement_patience: float = 60.0
     retries: tuple[Retry, ...] = ()
 
+    def parameters_of(self, queue: str | None) -> Mapping[str, Any] | None:
+        """Return the size and request parameters of a queue; None if it has none."""
+        found = self.queues.get(queue) if queue is not None else None
+        return found.parameters if found is not None else None
+
     @property
     def destinations(self) -> Mapping[str, Destination]:
         """Every destination that a rule names, by its name; home is not among them."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.core.errors import ConfigurationError
-from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning, load, load_for_batch
+from ecs_async_executor.settings import BatchSettings, EcsSettings, ExecutorRules, Tuning, load, load_for_batch
 
 OURS = "ecs_async_executor"
 THEIRS = "aws_ecs_executor"
@@ -44,6 +44,10 @@ def any_parameters(_: Mapping[str, Any]) -> Iterable[str]:
 
 def tuning(**options: str) -> Tuning:
     return load(Conf(options), any_parameters).tuning
+
+
+def rules(**options: str) -> ExecutorRules:
+    return load(Conf(options), any_parameters).rules
 
 
 def ecs(**options: str) -> EcsSettings:

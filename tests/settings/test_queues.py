@@ -38,7 +38,7 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
     with pytest.raises(ConfigurationError) as caught:
         load(conf, ecs_service.wrong_parameters)
     first, second = caught.value.problems
-    assert first.startswith(f"[ecs_async_executor] queues (value not shown) is not valid for queue gpu: {said}")
+    assert first.startswith(f"[ecs_async_executor] queues.gpu is not valid: {said}")
     assert second.startswith("[aws_ecs_executor] container_name is not set")
 
 
@@ -70,7 +70,7 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
     with pytest.raises(ConfigurationError) as caught:
         load(conf, ecs_service.wrong_parameters)
     (problem,) = caught.value.problems
-    assert problem == f"[ecs_async_executor] queues (value not shown) is not valid for queue gpu: {said}"
+    assert problem == f"[ecs_async_executor] queues.gpu is not valid: {said}"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_parameter_of_another_type_than_submit_jobs_is_refused(overrides: dict
     with pytest.raises(ConfigurationError) as caught:
         load_for_batch(conf, batch_service.wrong_parameters)
     (problem,) = caught.value.problems
-    assert problem == f"[batch_async_executor] queues (value not shown) is not valid for queue gpu: {said}"
+    assert problem == f"[batch_async_executor] queues.gpu is not valid: {said}"
 
 
 def test_a_queue_may_give_launches_their_own_mark_back() -> None:
@@ -103,7 +103,7 @@ def test_a_queue_may_give_launches_their_own_mark_back() -> None:
     found = load(Conf({"queues": json.dumps(queues)}), ecs_service.wrong_parameters)
     request = ecs_service.workload_request(
         {**ecs_service.base_request(found.ecs), "startedBy": "theirs", "taskDefinition": "t"},
-        found.tuning.queues["q"],
+        found.rules.parameters_of("q"),
         None,
         found.ecs.container_name,
         ["run"],
@@ -124,7 +124,7 @@ def test_every_parameter_that_run_task_has_can_be_set_for_a_queue() -> None:
         "listed": {"tags": [{"key": "cost_center", "value": "1"}]},
     }
     found = load(Conf({"queues": json.dumps(queues)}), ecs_service.wrong_parameters)
-    assert found.tuning.queues.keys() == queues.keys()
+    assert found.rules.queues.keys() == queues.keys()
 
 
 def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
@@ -138,14 +138,12 @@ def test_a_queue_of_batchs_can_be_spelled_as_submit_job_kwargs_may_be() -> None:
         }
     }
     conf = BatchConf({"queues": json.dumps(queues)})
-    assert load_for_batch(conf, batch_service.wrong_parameters).tuning.queues == {
-        "gpu": {
-            "jobQueue": "gpu",
-            "jobDefinition": "airflow-gpu",
-            "containerOverrides": {"resourceRequirements": [{"type": "GPU", "value": "1"}]},
-            "parameters": {"some_name": "x"},
-            "tags": [{"Key": "team", "Value": "data"}],
-        }
+    assert load_for_batch(conf, batch_service.wrong_parameters).rules.parameters_of("gpu") == {
+        "jobQueue": "gpu",
+        "jobDefinition": "airflow-gpu",
+        "containerOverrides": {"resourceRequirements": [{"type": "GPU", "value": "1"}]},
+        "parameters": {"some_name": "x"},
+        "tags": [{"Key": "team", "Value": "data"}],
     }
 
 
@@ -160,12 +158,12 @@ def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
         load_for_batch(conf, batch_service.wrong_parameters)
     assert "hunter2" not in str(caught.value)
     assert caught.value.problems == tuple(
-        f"[batch_async_executor] queues (value not shown) is not valid for queue {problem}"
+        f"[batch_async_executor] queues.{problem}"
         for problem in (
-            "gpu: SubmitJob has no jobQeue; did you mean jobQueue?",
-            "gpu: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
-            "night: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
-            "listed: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
+            "gpu is not valid: SubmitJob has no jobQeue; did you mean jobQueue?",
+            "gpu is not valid: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
+            "night is not valid: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
+            "listed is not valid: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
         )
     )
 

@@ -102,7 +102,7 @@ def _look_at_requests(
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
-    for queue in (None, *adapter.tuning.queues):
+    for queue in (None, *adapter.rules.queues):
         name = "Request" if queue is None else f"Request, queue {queue!r}"
         launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
         spec, problems = try_spec(

@@ -48,7 +48,7 @@ def example_spec(
         culprit = "these settings"
         if config and not try_spec(adapter, launch, command, queue, None)[1]:
             culprit = "this executor_config"
-        elif queue in adapter.tuning.queues and not try_spec(adapter, launch, command, None, config)[1]:
+        elif queue in adapter.rules.queues and not try_spec(adapter, launch, command, None, config)[1]:
             culprit = f"the setting queues for queue {queue!r}"
         raise SystemExit(f"A task with {culprit} would fail: {'; '.join(problems)}")
     return spec
