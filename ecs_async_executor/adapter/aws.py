@@ -7,19 +7,23 @@ imported late, with the first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_by_region
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
+from ecs_async_executor.settings.rule_reading import Given, RuleReader, dotted
+from ecs_async_executor.settings.rules import Retry
 
 
 class AwsAdapter:
@@ -84,6 +88,19 @@ class AwsAdapter:
     @property
     def rules(self) -> ExecutorRules:
         return self.settings.rules
+
+    def retries_of(self, raw: Any) -> Sequence[Retry]:
+        reader = RuleReader(type(self.aws), self.wrong_parameters)
+        rules = reader.read([Given({"retries": raw}, lambda path: f"executor_config: {dotted(path)}")])
+        if reader.problems:
+            raise Rejected("; ".join(reader.problems))
+        return rules.retries
+
+    def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def size_asked(self, queue: str | None, config: Any) -> Size:
+        raise NotImplementedError
 
     @property
     def doubts(self) -> Sequence[str]:
