@@ -119,7 +119,7 @@ _IRREGULAR: Final = {
     "size_in_gib": "sizeInGiB",
 }
 
-_KEYS_OF_THE_USER: Final = frozenset({"parameters", "tags"})
+_KEYS_OF_THE_USER: Final = frozenset({"environment", "parameters", "tags"})
 """Objects in requests whose keys are names of the user's, not parameters."""
 
 
