@@ -11,7 +11,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, overload
 
 import msgspec
 
@@ -181,8 +181,18 @@ class Backend(Protocol):
         """The most handles of one scope that one :meth:`describe` takes."""
         ...
 
-    def scope_of(self, handle_id: str | None) -> str:
-        """Return the scope of a container with this identifier, or, for None, the default scope."""
+    @overload
+    def scope_of(self, handle_id: None) -> str: ...
+
+    @overload
+    def scope_of(self, handle_id: str) -> str | None: ...
+
+    def scope_of(self, handle_id: str | None) -> str | None:
+        """
+        Return the scope of a container with this identifier, or, for no identifier, the default scope.
+
+        None: the identifier does not tell in which destination its container is; the request that made it does.
+        """
         ...
 
     def open(self) -> AbstractAsyncContextManager[None]:

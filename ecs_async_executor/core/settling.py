@@ -93,7 +93,7 @@ def fail(
             stop_code=stop_code,
             ending=ending,
             size=size,
-            choice=tracked.choice,
+            choice=tracked.choice if handle_id is not None else None,
         ),
         stop,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -61,6 +61,7 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
+    :param destinations: the names of those that launches can go to besides home
     :param monotonic: the clock, in seconds
     """
 
@@ -77,6 +78,7 @@ class Bridge:
         stall_timeout: float | None = None,
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
+        destinations: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
@@ -85,7 +87,7 @@ class Bridge:
         self._blocks = blocks
         self._endpoint = endpoint
         self._last_words = last_words
-        self._options = options = options_from(service, tuning, stall_timeout)
+        self._options = options = options_from(service, tuning, stall_timeout, destinations)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
         self._inbox: deque[Command | Check] = deque()
