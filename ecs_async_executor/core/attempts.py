@@ -181,7 +181,7 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     """Decide what a request without a container means."""
     error, doubt = event.error, phase.doubt
     notices: list[Effect] = []
-    if error.kind in (Kind.CAPACITY, Kind.REFUSED):
+    if error.kind in (Kind.CAPACITY, Kind.REFUSED) and not event.elsewhere:
         notices = request_waits(tracked, rules.service, error.kind, str(error))
     elif event.unanswered:
         notices = request_waits(tracked, rules.service, Kind.AMBIGUOUS, str(error))

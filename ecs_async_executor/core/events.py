@@ -50,6 +50,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     :param jitter: 0 to 1
     :param pause: seconds for which requests like it were held back before it
     :param probe: it was the probe of a closed gate
+    :param elsewhere: the launch goes to another placement at once: nobody need read of this one
     :param unanswered: no launch has had a definite answer for so long that Airflow's event log should say so
     """
 
@@ -57,6 +58,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     jitter: float = 0.5
     pause: float = 0.0
     probe: bool = False
+    elsewhere: bool = False
     unanswered: bool = False
 
 

@@ -53,11 +53,13 @@ class LaunchQueue:
 
     :param ways: the requests that they may be made with, best first; there is always one
     :param patience: see :class:`~ecs_async_executor.core.choices.Choices`
+    :ivar tried: the heap can have launches with rounds of refused probes
     """
 
     ways: tuple[Way, ...]
     patience: float
     heap: list[Place] = field(default_factory=list)
+    tried: bool = False
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class LaunchQueues:
         queue = self.queue_of(tracked)
         # What is refused at one placement goes on to the next at once: only a round of all of them is a try.
         rounds = phase.patience.probes // len(queue.ways)
+        queue.tried = queue.tried or rounds > 0
         heapq.heappush(queue.heap, (rounds, -tracked.launch.priority, tracked.number, ticket, tracked))
 
     def ticket(self, tracked: Tracked) -> int | None:
@@ -141,6 +144,13 @@ class LaunchQueues:
     def pop(self, queue: LaunchQueue) -> None:
         """Take the head of a queue out of it."""
         heapq.heappop(queue.heap)
+
+    def forgive(self, queue: LaunchQueue) -> None:
+        """Order a queue by urgency alone: what its launches were refused for is left behind."""
+        if queue.tried:
+            queue.heap = [(0, *place[1:]) for place in queue.heap]
+            heapq.heapify(queue.heap)
+            queue.tried = False
 
     def members(self, queue: LaunchQueue) -> list[Tracked]:
         """Return the launches of a queue, in no order; drop void places, as nothing else does at a closed gate."""

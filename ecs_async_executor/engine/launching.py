@@ -182,6 +182,8 @@ class Launching:
                 ledger.queues.drop(queue)
                 continue
             way, at = self._choosing.way(queue, now, self._ready_at)
+            if way is not None and way is not queue.ways[0]:
+                ledger.queues.forgive(queue)
             if way is None:
                 wake_at = min(wake_at, at, now + LOOK_AGAIN_SECONDS)
             elif best is None or queue.heap[0] < best[0].heap[0]:
@@ -362,6 +364,16 @@ class Launching:
             self._meters.time(LAUNCH_DURATION, now - tracked.since)
         self._dispatcher.dispatch(tracked, Replied(observation), now)
 
+    def _goes_elsewhere(self, tracked: Tracked, now: float) -> bool:
+        """Return whether a launch that is refused goes to another of its placements at once."""
+        queues, phase = self._ledger.queues, tracked.phase
+        in_doubt = isinstance(phase, Sending) and phase.doubt is not None and phase.doubt.ours
+        return (
+            not in_doubt
+            and len(queues.ways_of(tracked)) > 1
+            and self._choosing.barred(queues.queue_of(tracked), now) is None
+        )
+
     def _refused(
         self,
         tracked: Tracked,
@@ -400,6 +412,7 @@ class Launching:
             # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
+            elsewhere=self._goes_elsewhere(tracked, now),
             unanswered=destination.session.is_unanswered(now),
         )
         self._dispatcher.dispatch(tracked, refused, now)
