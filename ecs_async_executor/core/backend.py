@@ -11,7 +11,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, overload
 
 import msgspec
 
@@ -74,6 +74,7 @@ class Service:
         definite answer is sent again only after a search has found no container for ``absent_grace``
     :param absent_grace: seconds for which that search has to find none
     :param stop_permission: the permission that stopping a container takes, for people
+    :param exclusive: parameters of which a request has one at most: the one of a later layer replaces the others
     """
 
     name: str
@@ -85,6 +86,7 @@ class Service:
     repeatable: bool = True
     absent_grace: float = 20.0
     stop_permission: str = ""
+    exclusive: frozenset[str] = frozenset()
 
     @property
     def executor(self) -> str:
@@ -179,8 +181,18 @@ class Backend(Protocol):
         """The most handles of one scope that one :meth:`describe` takes."""
         ...
 
-    def scope_of(self, handle_id: str | None) -> str:
-        """Return the scope of a container with this identifier, or, for None, the default scope."""
+    @overload
+    def scope_of(self, handle_id: None) -> str: ...
+
+    @overload
+    def scope_of(self, handle_id: str) -> str | None: ...
+
+    def scope_of(self, handle_id: str | None) -> str | None:
+        """
+        Return the scope of a container with this identifier, or, for no identifier, the default scope.
+
+        None: the identifier does not tell in which destination its container is; the request that made it does.
+        """
         ...
 
     def open(self) -> AbstractAsyncContextManager[None]:

@@ -55,7 +55,7 @@ async def _look_at(member: Member, handle_ids: Sequence[str]) -> dict[str, Obser
     async with backend.open():
         scopes: dict[str, list[str]] = {}
         for handle_id in handle_ids:
-            scopes.setdefault(backend.scope_of(handle_id), []).append(handle_id)
+            scopes.setdefault(backend.scope_of(handle_id) or backend.scope_of(None), []).append(handle_id)
         for scope, ids in scopes.items():
             for first in range(0, len(ids), backend.describe_batch):
                 observations = await backend.describe(scope, ids[first : first + backend.describe_batch])

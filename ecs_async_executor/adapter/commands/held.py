@@ -156,7 +156,7 @@ async def _describe(
     async with backend.open():
         scopes: dict[str, list[str]] = defaultdict(list)
         for handle_id in of_id:
-            scopes[backend.scope_of(handle_id)].append(handle_id)
+            scopes[backend.scope_of(handle_id) or backend.scope_of(None)].append(handle_id)
         async with anyio.create_task_group() as group:
             for scope, ids in scopes.items():
                 for first in range(0, len(ids), backend.describe_batch):

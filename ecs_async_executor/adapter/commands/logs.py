@@ -138,7 +138,8 @@ async def _watch(target: Target, over: asyncio.Event) -> None:
     async with backend.open():
         while not over.is_set():
             try:
-                for one in await backend.describe(backend.scope_of(handle_id), [handle_id]):
+                scope = backend.scope_of(handle_id) or backend.scope_of(None)
+                for one in await backend.describe(scope, [handle_id]):
                     if one.exit_code is not None or one.seen in {Seen.STOPPED, Seen.MISSING}:
                         over.set()
             except BackendError:

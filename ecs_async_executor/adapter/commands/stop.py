@@ -122,7 +122,8 @@ async def _stop(member: Member, left: list[Target], reason: str) -> bool:
         while left:
             target = left[0]
             try:
-                await console.stop(Handle(backend.scope_of(target.container), target.container), reason)
+                scope = backend.scope_of(target.container) or backend.scope_of(None)
+                await console.stop(Handle(scope, target.container), reason)
                 say(f"{target}: told to stop.")
             except BackendError as error:
                 good = False
