@@ -198,6 +198,27 @@ def test_a_page_shows_a_container_elsewhere_while_a_destination_hangs(at: Place)
     assert at.executor.adapter.console_url(there).startswith(f"https://{THERE}.console.aws")
 
 
+def test_the_log_of_a_container_in_another_account_is_read_with_its_role(
+    place: Open, monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    at = place("ecs", regions=[THERE])
+    furnish(at.local, monkeypatch)
+    there = at.runs(0, queue="other", command="echo hello from there; sleep 60")
+    at.until_running(there)
+    assert there.split(":")[4] == OTHER
+    deadline = time.monotonic() + 60
+    shown = ""
+    while "hello from there" not in shown:
+        assert time.monotonic() < deadline, shown
+        at.call("logs", *at.target(0))
+        shown = capsys.readouterr().out
+    at.call("describe", *at.target(0), "-o", "json")
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["destination"] == ROLE
+    with pytest.raises(SystemExit, match="enableExecuteCommand"):
+        at.call("exec", *at.target(0))
+
+
 # --- check -------------------------------------------------------------------------------------------------------
 
 
