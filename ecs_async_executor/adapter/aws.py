@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
-from ecs_async_executor.services.logs import LogReader, clients_by_region
+from ecs_async_executor.services.logs import LogReader, clients_for_logs
+from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
+from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue
 
 
 class AwsAdapter:
@@ -34,6 +39,8 @@ class AwsAdapter:
     service: ClassVar[Service]
     scope_parameter: ClassVar[str]
     """The request parameter that says where a container goes."""
+    definition_parameter: ClassVar[str]
+    """The request parameter that names a definition."""
 
     _executor: AsyncExecutor
 
@@ -61,13 +68,26 @@ class AwsAdapter:
         """The parameters that every launch starts from; a subclass of a user's may have replaced them."""
         raise NotImplementedError
 
-    def _backend(self, clients: ClientFactory) -> Backend:
+    @property
+    def home(self) -> str:
+        """Where containers go if no rule sends them elsewhere, for people."""
+        raise NotImplementedError
+
+    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
         raise NotImplementedError
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
         raise NotImplementedError
 
-    def _inspecting(self, clients: ClientFactory) -> AbstractAsyncContextManager[Inspector]:
+    def _inspecting(
+        self, clients: ClientFactory, scope: str | None, definition: str | None
+    ) -> AbstractAsyncContextManager[Inspector]:
+        """
+        Hold a client open that looks at containers.
+
+        :param scope: the default of a destination; None: that of the executor
+        :param definition: which containers have whose own is forgotten; None: as the executor's base request says
+        """
         raise NotImplementedError
 
     def _look_at_definitions(
@@ -107,18 +127,89 @@ class AwsAdapter:
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
 
+    # --- destinations ----------------------------------------------------------------------------------------
+
+    @property
+    def destination(self) -> str:
+        elsewhere = ", ".join(self.rules.destinations)
+        return f"{self.home}; other destinations: {elsewhere}" if elsewhere else self.home
+
+    @cached_property
+    def destinations(self) -> Mapping[str, Destination]:
+        home = Destination(region_name=self.aws.region_name, conn_id=self.aws.conn_id)
+        return {HOME: home, **self.rules.destinations}
+
+    def destinations_of(self, handle_id: str) -> Sequence[str]:
+        return self._places.of(handle_id)
+
+    def region_of(self, destination: str) -> str | None:
+        """Return a destination's Region; None if its connection, or AWS's own configuration, decides."""
+        there = self.destinations[destination]
+        own_connection = destination != HOME and there.conn_id is not None
+        return there.region_name or (None if own_connection else self.aws.region_name)
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places(
+            {name: replace(one, region_name=self.region_of(name)) for name, one in self.destinations.items()}
+        )
+
+    @cached_property
+    def _is_home_alone(self) -> bool:
+        return len(self.destinations) == 1
+
+    def _values_of(self, destination: str, parameter: str) -> Sequence[str]:
+        """Return the values that a request parameter has in a destination by the rules, the most general first."""
+        base = self.base_request.get(parameter)
+        found = [base] if destination == HOME else []
+        for queue in (Queue(), *self.rules.queues.values()):
+            names = self.rules.order if queue.placements is None else queue.placements
+            for placement in (None, *(self.rules.placements[name] for name in names)):
+                goes_to, parameters = queue.destination, queue.parameters
+                if placement is not None:
+                    goes_to = placement.destination or goes_to
+                    parameters = {**parameters, **placement.parameters}
+                if (HOME if goes_to is None else goes_to.name) == destination:
+                    found.append(parameters.get(parameter, base))
+        return list(dict.fromkeys(str(one) for one in found if one))
+
+    def _aws_of(self, destination: str) -> AwsSettings:
+        """Return the section as it is for a destination: with the default scope there."""
+        scopes = self._values_of(destination, self.scope_parameter)
+        if destination == HOME or not scopes:
+            return self.aws
+        return self.aws.model_copy(update={self.aws.options_of_parameters[self.scope_parameter]: scopes[0]})
+
+    def _new_clients(self, destination: str) -> ClientFactory:
+        there = AT_HOME if destination == HOME else self.destinations[destination]
+        return ClientFactory.from_settings(self.aws, self.tuning, there)
+
     # --- clients ---------------------------------------------------------------------------------------------
 
     def make_backend(self) -> Backend:
-        return self._backend(ClientFactory.from_settings(self.aws, self.tuning))
+        backends = {name: self._backend(self._new_clients(name), self._aws_of(name)) for name in self.destinations}
+        return backends[HOME] if self._is_home_alone else Destinations(backends, self._places)
 
     def make_console(self) -> Console:
-        of_queues = (one.parameters.get(self.scope_parameter) for one in self.rules.queues.values())
-        scopes = dict.fromkeys(one for one in (self.base_request[self.scope_parameter], *of_queues) if one)
-        return self._console(ClientFactory.from_settings(self.aws, self.tuning), list(scopes))
+        consoles = {
+            name: self._console(self._new_clients(name), self._values_of(name, self.scope_parameter))
+            for name in self.destinations
+        }
+        return consoles[HOME] if self._is_home_alone else ConsoleOfAll(consoles)
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
-        return self._inspecting(self._clients)
+        if self._is_home_alone:
+            return self._inspector_of(HOME)
+        return inspecting({name: partial(self._inspector_of, name) for name in self.destinations}, self._places)
+
+    def _inspector_of(self, destination: str) -> AbstractAsyncContextManager[Inspector]:
+        if destination == HOME:
+            return self._inspecting(self._clients[HOME], None, None)
+        scopes = self._values_of(destination, self.scope_parameter)
+        definitions = self._values_of(destination, self.definition_parameter)
+        return self._inspecting(
+            self._clients[destination], *(next(iter(one), None) for one in (scopes, definitions))
+        )
 
     async def details(self, handle_id: str) -> Details | None:
         async with self.inspector() as inspector:
@@ -128,16 +219,21 @@ class AwsAdapter:
         async with self.inspector() as inspector:
             return await inspector.log_streams(handle_id)
 
-    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
-        return self._look_at_definitions(self._clients, reader, specs)
+    def look_at_definitions(
+        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+    ) -> AsyncIterator[Finding]:
+        there = [
+            replace(one, scope=within(one.scope)) for one in specs if destination_of(one.scope) == destination
+        ]
+        return self._look_at_definitions(self._clients[destination], reader.there(destination), there)
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)
 
     @cached_property
-    def _clients(self) -> ClientFactory:
-        return ClientFactory.from_settings(self.aws, self.tuning)
+    def _clients(self) -> Mapping[str, ClientFactory]:
+        return {name: self._new_clients(name) for name in self.destinations}
 
     @cached_property
-    def _log_clients(self) -> Callable[[str], ClientFactory]:
-        return clients_by_region(self.aws, self.tuning)
+    def _log_clients(self) -> Callable[[str, str], ClientFactory]:
+        return clients_for_logs(self.aws, self.tuning, {**self.destinations, HOME: AT_HOME})

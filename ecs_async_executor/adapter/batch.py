@@ -28,7 +28,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import BatchSettings, ConfReader, SettingsForBatch, load_for_batch
+from ecs_async_executor.settings import AwsSettings, BatchSettings, ConfReader, SettingsForBatch, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
@@ -109,6 +109,7 @@ class BatchAdapter(AwsAdapter):
     }
 
     scope_parameter = "jobQueue"
+    definition_parameter = "jobDefinition"
 
     _executor: AsyncBatchExecutor
 
@@ -138,7 +139,7 @@ class BatchAdapter(AwsAdapter):
             raise ConfigurationError([f"{name} = {given!r}: must be a whole number"]) from None
 
     @property
-    def destination(self) -> str:
+    def home(self) -> str:
         options = self.aws
         return f"job queue {options.job_queue!r}, job definition {options.job_definition!r}"
 
@@ -167,18 +168,24 @@ class BatchAdapter(AwsAdapter):
         return batch.wrong_parameters(request)
 
     def console_url(self, handle_id: str) -> str | None:
-        # A job's identifier does not name its region, and that of the connection is not known here.
-        region = self.aws.region_name
-        return None if region is None else links.batch_job(region, handle_id)
+        # A job's identifier does not name its region, and that of a connection is not known here.
+        regions = {self.region_of(name) for name in self.destinations_of(handle_id)}
+        region = regions.pop()
+        return None if region is None or regions else links.batch_job(region, handle_id)
 
-    def _backend(self, clients: ClientFactory) -> Backend:
-        return batch.BatchBackend(clients, self.aws)
+    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+        return batch.BatchBackend(clients, cast("BatchSettings", aws))
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
         return batch.BatchConsole(clients, scopes)
 
-    def _inspecting(self, clients: ClientFactory) -> AbstractAsyncContextManager[Inspector]:
-        return batch.inspecting(clients, self.aws.job_queue)
+    def _inspecting(
+        self,
+        clients: ClientFactory,
+        scope: str | None,
+        definition: str | None,  # noqa: ARG002 - Batch alone knows where a forgotten job logged
+    ) -> AbstractAsyncContextManager[Inspector]:
+        return batch.inspecting(clients, scope or self.aws.job_queue)
 
     def _look_at_definitions(
         self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]

@@ -27,7 +27,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import ConfReader, EcsSettings, Settings, load
+from ecs_async_executor.settings import AwsSettings, ConfReader, EcsSettings, Settings, load
 
 
 class AsyncEcsExecutor(AsyncExecutor):
@@ -112,6 +112,7 @@ class EcsAdapter(AwsAdapter):
     }
 
     scope_parameter = "cluster"
+    definition_parameter = "taskDefinition"
 
     _executor: AsyncEcsExecutor
 
@@ -137,7 +138,7 @@ class EcsAdapter(AwsAdapter):
         return self.aws.max_run_task_attempts
 
     @property
-    def destination(self) -> str:
+    def home(self) -> str:
         return f"cluster {self._executor.cluster!r}, container {self._executor.container_name!r}"
 
     def handle_id(self, external_executor_id: str) -> str | None:
@@ -163,19 +164,22 @@ class EcsAdapter(AwsAdapter):
     def console_url(self, handle_id: str) -> str | None:
         return ecs.console_url(handle_id, self._executor.cluster)
 
-    def _backend(self, clients: ClientFactory) -> Backend:
-        return ecs.EcsBackend(clients, self.aws)
+    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+        return ecs.EcsBackend(clients, cast("EcsSettings", aws))
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
         return ecs.EcsConsole(clients, scopes)
 
-    def _inspecting(self, clients: ClientFactory) -> AbstractAsyncContextManager[Inspector]:
+    def _inspecting(
+        self, clients: ClientFactory, scope: str | None, definition: str | None
+    ) -> AbstractAsyncContextManager[Inspector]:
         executor = self._executor
 
         def configured() -> str:
-            return str(executor.run_task_kwargs.get("taskDefinition") or "")
+            return definition or str(executor.run_task_kwargs.get("taskDefinition") or "")
 
-        return ecs.inspecting(clients, executor.cluster, executor.container_name, configured, self._definitions)
+        cluster = scope or executor.cluster
+        return ecs.inspecting(clients, cluster, executor.container_name, configured, self._definitions)
 
     def _look_at_definitions(
         self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]

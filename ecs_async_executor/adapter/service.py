@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import ExecutorRules, Tuning
+from ecs_async_executor.settings import Destination, ExecutorRules, Tuning
 
 
 class ServiceAdapter(Protocol):
@@ -67,7 +68,16 @@ class ServiceAdapter(Protocol):
 
     @property
     def destination(self) -> str:
-        """Where containers go by default, for people."""
+        """Where containers go, for people: by default, and where else."""
+        ...
+
+    @property
+    def destinations(self) -> Mapping[str, Destination]:
+        """Every destination by its name, home first; see :mod:`ecs_async_executor.core.destinations`."""
+        ...
+
+    def destinations_of(self, handle_id: str) -> Sequence[str]:
+        """Return the destinations that a container can be in, the likeliest first, and never none."""
         ...
 
     @property
@@ -146,9 +156,13 @@ class ServiceAdapter(Protocol):
         """Return :meth:`Inspector.log_streams`, with a client for this question."""
         ...
 
-    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+    def look_at_definitions(
+        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+    ) -> AsyncIterator[Finding]:
         """
-        Yield what is found of the definitions that launches name: are they fit for Airflow, can logs be read.
+        Yield what is found of the definitions that launches to a destination name.
+
+        Are they fit for Airflow, can logs be read.
 
         :param reader: opened
         """

@@ -43,6 +43,7 @@ _COLUMNS = (
     "start_date",
     "end_date",
     "updated_at",
+    "queue",
 )
 _AT_ONCE = 500
 """Values in one condition: SQLite takes 999."""
@@ -58,6 +59,7 @@ class Try:
     :param external_id: Airflow's ``external_executor_id``: a container's, or an identity that Airflow assigned
     :param changed_at: when the row was changed last
     :param earlier: a later try has taken its place
+    :param queue: Airflow's; None if it is not known
     """
 
     id: UUID
@@ -74,6 +76,7 @@ class Try:
     ended_at: datetime | None
     changed_at: datetime | None
     earlier: bool = False
+    queue: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -218,4 +221,5 @@ def _try(row: Any, *, earlier: bool) -> Try:
         ended_at=row.end_date,
         changed_at=row.updated_at,
         earlier=earlier,
+        queue=row.queue,
     )

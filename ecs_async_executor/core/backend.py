@@ -155,10 +155,14 @@ class Trial:
 
     :param name: the operation, and its target
     :param make: makes the request; raises :class:`~ecs_async_executor.core.errors.BackendError` if it is refused
+    :param destination: where it goes, see :mod:`.destinations`
+    :param decides: if it fails, so do all others of its destination
     """
 
     name: str
     make: Callable[[], Awaitable[object]]
+    destination: str = ""
+    decides: bool = False
 
 
 Paced: TypeAlias = Callable[[], Awaitable[None]]

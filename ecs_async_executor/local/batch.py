@@ -25,7 +25,8 @@ from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import NO_CAPACITY, Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
-from ecs_async_executor.local.outputs import DRIVER, Stream
+from ecs_async_executor.local.outputs import DRIVER, Stream, elsewhere
+from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import NOT_STARTED
 
 CONTAINER = "default"
@@ -51,7 +52,7 @@ TOO_LONG = f"Container Overrides length must be at most {rules.MAX_OVERRIDES}"
 
 class Batch:
     """
-    The operations on jobs, over every region of one account. Safe to use from any thread.
+    The operations on jobs, in every place. Safe to use from any thread.
 
     :param delay: seconds from SubmitJob to RUNNABLE, half of them SUBMITTED and half PENDING
     :param retention: seconds that a finished job is remembered
@@ -80,36 +81,37 @@ class Batch:
         self._parts: dict[str, BatchJob] = {}
         self._queues: dict[str, dict[str, BatchJob]] = {}
         self._names: dict[tuple[str, str], dict[str, BatchJob]] = {}
+        self._pools: dict[str, tuple[Place, str]] = {}
 
-    def backend(self, region: str) -> LocalBatchBackend:
-        """Give moto's backend of a region, made ours first if moto made or reset the account."""
+    def backend(self, place: Place) -> LocalBatchBackend:
+        """Give moto's backend of a place, made ours first if moto made or reset the account."""
         with self._lock:
-            account = batch_backends[self.account.id]
+            account = batch_backends[place.account]
             if account.backend is not LocalBatchBackend:
                 account.backend = LocalBatchBackend
                 dict.clear(account)
             try:
-                backend = account[region]
+                backend = account[place.region]
             except KeyError:
-                raise rules.refused(f"Unknown region {region}") from None
+                raise rules.refused(f"Unknown region {place.region}") from None
         assert isinstance(backend, LocalBatchBackend)
         return backend
 
-    def prepare(self, region: str) -> None:
+    def prepare(self, place: Place) -> None:
         """Put our backend in place of moto's, before moto answers a request of this service."""
-        self.backend(region)
+        self.backend(place)
 
-    def create_environment(self, region: str) -> None:
+    def create_environment(self, place: Place) -> None:
         """Create the compute environment ``default``, on the ECS cluster of that name; in moto's own thread."""
-        backend = self.backend(region)
-        role = f"arn:aws:iam::{self.account.id}:role/aws-service-role/batch.amazonaws.com/{SERVICE_ROLE}"
+        backend = self.backend(place)
+        role = f"arn:aws:iam::{place.account}:role/aws-service-role/batch.amazonaws.com/{SERVICE_ROLE}"
         environment = ComputeEnvironment(  # type: ignore[abstract]  # moto never says that it is none
-            ENVIRONMENT, "UNMANAGED", "ENABLED", {}, role, account_id=self.account.id, region_name=region
+            ENVIRONMENT, "UNMANAGED", "ENABLED", {}, role, account_id=place.account, region_name=place.region
         )
-        environment.set_ecs(f"arn:aws:ecs:{region}:{self.account.id}:cluster/{ENVIRONMENT}", ENVIRONMENT)
+        environment.set_ecs(f"arn:aws:ecs:{place.region}:{place.account}:cluster/{ENVIRONMENT}", ENVIRONMENT)
         backend._compute_environments[environment.arn] = environment  # noqa: SLF001
 
-    def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
+    def call(self, operation: str, params: Mapping[str, Any], place: Place, fault: Fault | None = None) -> str:
         """
         Carry out an operation on jobs and give the reply's JSON.
 
@@ -117,21 +119,21 @@ class Batch:
         :raises AwsError: if AWS would refuse it
         """
         with self._lock:
-            backend = self.backend(region)
+            backend = self.backend(place)
             if operation == "SubmitJob":
                 return self._submit(backend, params, fault)
             if operation == "DescribeJobs":
-                return self._describe(region, params)
+                return self._describe(place, params)
             if operation == "ListJobs":
                 return self._list(backend, params)
-            return self._end(region, params, cancel=operation == "CancelJob")
+            return self._end(place, params, cancel=operation == "CancelJob")
 
     def without(
         self,
         operation: str,
         kind: str,
         params: Mapping[str, Any],  # noqa: ARG002
-        region: str,  # noqa: ARG002
+        place: Place,  # noqa: ARG002
         fault: Fault,  # noqa: ARG002
     ) -> str | None:
         """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
@@ -141,7 +143,7 @@ class Batch:
             return '{"jobSummaryList":[]}' if operation == "ListJobs" else "{}"
         return None
 
-    def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:  # noqa: ARG002
+    def buckets(self, operation: str, params: Mapping[str, Any], place: Place) -> Sequence[str]:  # noqa: ARG002
         """Name the rate limits that a call counts against."""
         if operation == "SubmitJob":
             return (rates.BATCH,)
@@ -187,6 +189,13 @@ class Batch:
         """
         with self._lock:
             return self.host.lose(self._existing(reference).attempts[-1].job, stop_code, reason, notice)
+
+    def limits_changed(self) -> None:
+        """Let what waits in RUNNABLE have the room that there is now."""
+        with self._lock:
+            now = self.host.settle()
+            for pool, (place, queue) in self._pools.items():
+                self.host.resize(pool, self.account.limits.limit(place, queue), now)
 
     def reset(self) -> None:
         """Forget every job; what runs is killed first."""
@@ -251,7 +260,12 @@ class Batch:
         return found
 
     def _pool(self, job: BatchJob) -> str:
-        return job.queue_name if job.queue_name in self.host.pools else ""
+        limits = self.account.limits
+        pool = limits.counter(job.place, job.queue_name)
+        if pool not in self._pools:
+            self._pools[pool] = (job.place, job.queue_name)
+            self.host.resize(pool, limits.limit(job.place, job.queue_name), self.host.settle())
+        return pool
 
     def _submit(self, backend: LocalBatchBackend, params: Mapping[str, Any], fault: Fault | None) -> str:
         rules.check_submit(params)
@@ -320,9 +334,9 @@ class Batch:
         self._count += 1
         return BatchJob(
             id=id_,
-            arn=f"arn:aws:batch:{backend.region_name}:{self.account.id}:job/{id_}",
+            arn=f"arn:aws:batch:{backend.region_name}:{backend.account_id}:job/{id_}",
             name=params["jobName"],
-            region=backend.region_name,
+            place=backend.place,
             sequence=self._count,
             queue_arn=queue.arn,
             queue_name=queue.name,
@@ -371,7 +385,8 @@ class Batch:
         attempt = Attempt(
             job=part,
             life=Life(created_at),
-            task_arn=f"arn:aws:ecs:{job.region}:{self.account.id}:task/{job.environment['AWS_BATCH_CE_NAME']}/{part.id}",
+            task_arn=f"arn:aws:ecs:{job.place.region}:{job.place.account}:task/"
+            f"{job.environment['AWS_BATCH_CE_NAME']}/{part.id}",
             log_stream=f"{job.definition.partition(':')[0]}/{CONTAINER}/{part.id}",
             instance_arn=instance_arn,
         )
@@ -385,7 +400,7 @@ class Batch:
                 id=job.id,
                 token="",
                 cluster=job.queue_name,
-                region=job.region,
+                place=job.place,
                 launch_type="FARGATE" if "FARGATE" in job.platforms else "EC2",
                 job=part,
                 life=attempt.life,
@@ -393,12 +408,12 @@ class Batch:
         )
         return attempt
 
-    def _describe(self, region: str, params: Mapping[str, Any]) -> str:
+    def _describe(self, place: Place, params: Mapping[str, Any]) -> str:
         references: Sequence[str] = params.get("jobs") or ()
         rules.check_describe(references)
         now = self.host.settle()
         found = (self._jobs.get(name_of(reference)) for reference in dict.fromkeys(references))
-        shown = (j.to_json(now) for j in found if j is not None and j.region == region and now >= j.visible_at)
+        shown = (j.to_json(now) for j in found if j is not None and j.place == place and now >= j.visible_at)
         return f'{{"jobs":[{",".join(shown)}]}}'
 
     def _list(self, backend: LocalBatchBackend, params: Mapping[str, Any]) -> str:
@@ -431,13 +446,13 @@ class Batch:
             return sorted(exact.values(), key=lambda job: -job.sequence)
         return (job for job in reversed(jobs.values()) if any(_passes(job, name, value) for value in values))
 
-    def _end(self, region: str, params: Mapping[str, Any], *, cancel: bool) -> str:
+    def _end(self, place: Place, params: Mapping[str, Any], *, cancel: bool) -> str:
         for name in ("jobId", "reason"):
             if not params.get(name):
                 raise rules.refused(f"{name} can not be blank")
         now = self.host.settle()
         job = self._jobs.get(name_of(params["jobId"]))
-        if job is None or job.region != region:
+        if job is None or job.place != place:
             raise rules.refused(f"Job {params['jobId']} not found")
         status = job.status(now)
         if status in ("SUCCEEDED", "FAILED") or (cancel and status in ("STARTING", "RUNNING")):
@@ -519,9 +534,8 @@ def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:
     if configuration.get("logDriver", DRIVER) != DRIVER:
         return None
     options = configuration.get("options") or {}
-    return Stream(
-        options.get("awslogs-region") or job.region, options.get("awslogs-group") or LOG_GROUP, attempt.log_stream
-    )
+    group = options.get("awslogs-group") or LOG_GROUP
+    return Stream(elsewhere(job.place, options), group, attempt.log_stream)
 
 
 def _instance_arn(job: BatchJob, queue: JobQueue, backend: LocalBatchBackend) -> str | None:

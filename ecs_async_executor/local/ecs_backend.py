@@ -14,6 +14,7 @@ from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition
 from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.ecs_tokens import Tokens
 from ecs_async_executor.local.errors import AwsError, name_of
+from ecs_async_executor.local.place import Place
 
 
 class LocalBackend(EC2ContainerServiceBackend):
@@ -25,6 +26,7 @@ class LocalBackend(EC2ContainerServiceBackend):
         self.by_id: dict[str, Task] = {}
         self.by_mark: dict[str, dict[str, Task]] = {}
         self.tokens = Tokens()
+        self.place = Place(account_id, region_name)
 
     def find_cluster(self, reference: str | None) -> Cluster:
         """

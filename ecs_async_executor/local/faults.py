@@ -8,6 +8,7 @@ says which apply to a request. What they do is up to the server. As JSON (``POST
     {"kind": "reset_after", "operation": "RunTask", "probability": 0.05}
     {"kind": "stuck", "operation": "SubmitJob", "seconds": 20}
     {"kind": "error", "operation": "*Task*", "code": "ServerException", "status": 500, "lasting": 10}
+    {"kind": "status", "region": "eu-west-1", "status": 503, "lasting": 60}
     {"known": "assume_role", "lasting": 30}
 
 The last stands for members that :mod:`known_faults` has under this name; what is given besides replaces them.
@@ -25,6 +26,7 @@ from typing import Any
 
 from ecs_async_executor.local.jsonable import from_json
 from ecs_async_executor.local.known_faults import KNOWN
+from ecs_async_executor.local.place import Place
 
 KINDS = {
     "throttle": "refuse: ThrottlingException (Batch: 429 TooManyRequestsException), nothing done",
@@ -70,6 +72,8 @@ class Fault:
     :param kind: one of :data:`KINDS`
     :param operation: a pattern with ``*``, or several of them
     :param contains: only requests with this text in the body (a startedBy, a word of a command)
+    :param region: only requests to this Region
+    :param account: only requests to this account
     :param probability: how often it strikes, drawn from the seed
     :param skip: the first so many requests that it would strike pass
     :param count: it strikes that often at most, None for always
@@ -87,6 +91,8 @@ class Fault:
     kind: str
     operation: str | tuple[str, ...] = "*"
     contains: str | None = None
+    region: str | None = None
+    account: str | None = None
     probability: float = 1.0
     skip: int = 0
     count: int | None = None
@@ -119,11 +125,14 @@ class Fault:
             data = {**KNOWN[name], **{key: value for key, value in data.items() if key != "known"}}
         return from_json(cls, data)
 
-    def concerns(self, operation: str, body: bytes) -> bool:
+    def concerns(self, operation: str, body: bytes, place: Place) -> bool:
         """Return whether it is about a request."""
         patterns = (self.operation,) if isinstance(self.operation, str) else self.operation
-        return any(fnmatchcase(operation, p) for p in patterns) and (
-            self.contains is None or self.contains.encode() in body
+        return (
+            any(fnmatchcase(operation, p) for p in patterns)
+            and (self.contains is None or self.contains.encode() in body)
+            and self.region in (None, place.region)
+            and self.account in (None, place.account)
         )
 
 
@@ -192,7 +201,7 @@ class Faults:
                 for number, armed in self._armed.items()
             ]
 
-    def strike(self, operation: str, body: bytes) -> list[Fault]:
+    def strike(self, operation: str, body: bytes, place: Place) -> list[Fault]:
         """Choose what goes wrong with a request: any latencies, and at most one other fault."""
         if not self._armed:
             return []
@@ -203,7 +212,7 @@ class Faults:
             for armed in self._armed.values():
                 fault = armed.fault
                 late = fault.kind == "latency"
-                if (settled and not late) or not fault.concerns(operation, body):
+                if (settled and not late) or not fault.concerns(operation, body, place):
                     continue
                 begin = armed.since + fault.after
                 if now < begin or (fault.lasting is not None and now >= begin + fault.lasting):

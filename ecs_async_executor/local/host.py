@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ecs_async_executor.local.life import Job, Life
@@ -36,8 +36,9 @@ class Host:
     """
     Runs jobs with a runner, at most ``max_running`` at a time. Safe to use from any thread.
 
+    A pool has a further limit once :meth:`resize` has given it one.
+
     :param max_running: None for no limit; a job beyond it waits in PROVISIONING
-    :param pools: a further limit for each pool; a pool that is not named has none
     :param retention: seconds that a stopped job is remembered (ECS: an hour)
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
     :param ended: called with a job and the moment at which its last container ended; may call :meth:`follow`
@@ -49,7 +50,6 @@ class Host:
         runner: Runner,
         *,
         max_running: int | None = None,
-        pools: Mapping[str, int] | None = None,
         retention: float = 3600.0,
         clock: Callable[[], float] = time.time,
         ended: Callable[[Job, float], None],
@@ -58,7 +58,7 @@ class Host:
         self.lock = threading.RLock()
         self.runner = runner
         self.max_running = max_running
-        self.pools = dict(pools or {})
+        self.pools: dict[str, int] = {}
         self.retention = retention
         self.clock = clock
         self._ended = ended
@@ -168,10 +168,13 @@ class Host:
         with self.lock:
             return len(self._waiting.get(pool, ()))
 
-    def resize(self, pool: str, size: int, at: float) -> None:
-        """Change how many jobs run at a time in a pool; those that wait take what is new."""
+    def resize(self, pool: str, size: int | None, at: float) -> None:
+        """Change how many jobs run at a time in a pool, None for no limit; those that wait take what is new."""
         with self.lock:
-            self.pools[pool] = size
+            if size is None:
+                self.pools.pop(pool, None)
+            else:
+                self.pools[pool] = size
             self._fill(at)
 
     def alarm(self, at: float, what: Callable[[float], None]) -> None:

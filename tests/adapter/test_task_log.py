@@ -58,7 +58,7 @@ class Service:
 
     def log_reader(self) -> LogReader:
         factory: Any = FakeFactory(self.logs, "logs")
-        return LogReader(lambda _: factory)
+        return LogReader(lambda *_: factory)
 
     async def details(self, handle_id: str) -> Details | None:
         assert handle_id == ARN

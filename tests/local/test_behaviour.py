@@ -35,8 +35,8 @@ def no_capacity_then_capacity(ecs: LocalEcs, how: str) -> Callable[[], None]:
     if how == "fault":
         number = ecs.faults.no_capacity()
         return lambda: ecs.faults.remove(number)
-    ecs._ecs.capacity["FARGATE"] = 0
-    return ecs._ecs.capacity.clear
+    ecs.limit(FARGATE=0)
+    return lambda: ecs.limit(FARGATE=None)
 
 
 @pytest.mark.parametrize("how", ["fault", "limit"])

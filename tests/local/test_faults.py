@@ -19,7 +19,7 @@ from aiobotocore.session import get_session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from ecs_async_executor.local import KINDS, Fault, Faults, LocalEcs, Rate
+from ecs_async_executor.local import KINDS, Fault, Faults, LocalEcs, Place, Rate
 from ecs_async_executor.local.known_faults import KNOWN
 
 Start = Callable[..., LocalEcs]
@@ -240,7 +240,7 @@ class Ticks:
 
 
 def kinds(faults: Faults, operation: str = "RunTask", body: bytes = b"") -> list[str]:
-    return [f.kind for f in faults.strike(operation, body)]
+    return [f.kind for f in faults.strike(operation, body, Place("123456789012", "us-east-1"))]
 
 
 def test_a_fault_concerns_the_operations_and_the_text_it_names() -> None:
