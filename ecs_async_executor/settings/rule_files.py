@@ -43,7 +43,7 @@ class RuleFile:
     """
 
     name: str
-    values: Mapping[str, Any]
+    values: Any
     lines: Mapping[Path, int]
     problems: tuple[str, ...] = ()
 
@@ -92,7 +92,7 @@ def _text(name: str) -> str:
     except PermissionError:
         raise UnusableFile("cannot be read: let the user of this process read the file") from None
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
-        words = error.strerror if isinstance(error, OSError) else str(error)
+        words = str(error.strerror if isinstance(error, OSError) else error)
         raise UnusableFile(f"cannot be read: {words}") from None
     if len(data) > LARGEST:
         raise UnusableFile(f"is larger than {LARGEST // 1024} KiB: is it the right file?")
@@ -127,7 +127,7 @@ def _json(name: str, text: str) -> RuleFile:
 # --- YAML ---------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """
     Composes nodes without resolving aliases; plain words mean what they mean in YAML 1.2.
 

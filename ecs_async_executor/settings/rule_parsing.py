@@ -40,6 +40,7 @@ from ecs_async_executor.settings.rules import AT_HOME, Destination, Placement, Q
 from ecs_async_executor.settings.values import camelize
 
 _PLACEMENT: Final = re.compile(PLACEMENT_NAME)
+_LIMITED: Final = ("cpu", "memory", "up_to")
 _AMOUNTS: Final[Mapping[str, Callable[[object, str], int]]] = {"cpu": sizes.cpu_units, "memory": sizes.memory_mib}
 _SLIP: Final = 0.8
 """How near a name has to be to one of our keys to be taken for that, if the API too has a parameter like it."""
@@ -182,7 +183,7 @@ class RuleParser:
     def _retry(self, path: Path, raw: Any, asked: Mapping[str, Any]) -> Retry | None:
         names: dict[str, str] = {}
         for key in raw if isinstance(raw, Mapping) else ():
-            name = OTHER_NAMES.get(key, key)
+            name = str(OTHER_NAMES.get(key, key))
             if name in names:
                 self.say((*path, key), f"means the same as {names[name]}: remove one of them")
             names[name] = key
@@ -193,7 +194,7 @@ class RuleParser:
         del there["when"]
         if not there and not keys.model_extra:
             self.say(path, "changes nothing: give it memory, placements or another key")
-        amounts = {name: there.pop(name) for name in ("cpu", "memory", "up_to") if name in there}
+        amounts: dict[str, Any] = {name: there.pop(name) for name in _LIMITED if name in there}
         self._check_amounts(path, names, amounts, asked)
         placements = {"placements": there.pop("placements")} if "placements" in there else {}
         if placements:

@@ -96,13 +96,13 @@ class _Reader:
             self.report.uses.append(Use(given.place(at), name))
         self._add(self._rest, given.place(path), ("order",), tuple(order))
 
-    def _add(self, known: dict[str, Any], place: str, path: tuple[str, ...], rule: object) -> None:
+    def _add(self, known: dict[str, Any], place: str, path: Path, rule: object) -> None:
         """Keep a rule under the last part of a path; a second one there is a problem."""
         before = self._places.setdefault(path, place)
         if before is not place:
             self._say(f"{place} is set in another place too, {before}: remove one of them")
             return
-        known[path[-1]] = rule
+        known[str(path[-1])] = rule
 
     def _check_uses(self, placements: Mapping[str, Placement]) -> None:
         for use in self.report.uses:
