@@ -107,7 +107,7 @@ class AwsAdapter:
 
     @property
     def doubts(self) -> Sequence[str]:
-        return self.settings.doubts
+        return (*self.settings.doubts, *self.rules.doubts)
 
     @property
     def aws_section(self) -> str:
@@ -122,7 +122,7 @@ class AwsAdapter:
         return self.aws.check_health_on_startup
 
     def prepare(self) -> None:
-        _ = self.base_request
+        _ = self.base_request, self.rules
 
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it

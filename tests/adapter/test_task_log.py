@@ -629,7 +629,9 @@ def test_show_request_shows_all_but_the_secrets(capsys: pytest.CaptureFixture[st
     [
         ({"count": 2}, "count must be 1: one workload is one container"),
         ({"bogus": 1, "group": ["g"]}, "RunTask has no bogus; .*; group must be a string, not list"),
-        ({"memory": "1"}, r"RunTask has no memory; did you mean overrides\.memory\?"),
+        ({"taskRoleArn": "r"}, r"RunTask has no taskRoleArn; did you mean overrides\.taskRoleArn\?"),
+        ({"memory": "1"}, r"memory = '1' would be 1 MiB: write \"1 GB\" or \"1 MB\""),
+        ({"cpu": 3, "round_up": False}, r"cpu = 3 vCPU: Fargate has no such size; the nearest are 2 vCPU and 4"),
         ([1], "executor_config must be a dictionary of RunTask parameters, not list"),
     ],
 )

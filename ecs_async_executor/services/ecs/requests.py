@@ -1,7 +1,8 @@
 """
 Requests to ECS: RunTask's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, and ``parameters`` and ``requests`` of the folder above.
+Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes`` of the folder
+above.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any, Final
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
+from ecs_async_executor.services.ecs.sizes import REFUSED, put_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
+    layers_in,
     merge,
     overlaid,
     placement_name,
@@ -23,6 +26,7 @@ from ecs_async_executor.services.requests import (
     sealed,
     type_name,
 )
+from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes, wrong_sizes
 from ecs_async_executor.settings import EcsSettings
 from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
@@ -83,8 +87,11 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each parameter that the SDK or ECS would refuse in a RunTask request made of these."""
-    sent = {key: value for key, value in parameters.items() if key != "startedBy" or value is not None}
+    """Yield a sentence for each parameter that cannot be used, or that the SDK or ECS would refuse."""
+    yield from wrong_sizes(parameters, REFUSED)
+    sent = {
+        key: value for key, value in without_sizes(parameters).items() if key != "startedBy" or value is not None
+    }
     yield from sdk.wrong_parameters(*_OPERATION, _with_tags(sent))
     if sent.get("launchType") == MANAGED_INSTANCES:
         yield INSTEAD_OF_MANAGED_INSTANCES
@@ -192,11 +199,16 @@ def workload_request(
         raise Rejected('executor_config must never override "name" or "command"')
     if "clientToken" in changes:
         raise Rejected(f"executor_config: {_REPEATABLE}")
-    if "launchType" in changes and "capacityProviderStrategy" in changes:
-        raise Rejected(f"executor_config: {_EXCLUSIVE}")
-    request = overlaid(base, queue_overrides, changes, _overlay)
+    for one in (own := layers_in(changes)):
+        if "launchType" in one and "capacityProviderStrategy" in one:
+            raise Rejected(f"executor_config: {_EXCLUSIVE}")
+    layers: Sequence[Mapping[str, Any]] = (base, queue_overrides or {}, *own)
+    sized = layers_of(layers, REFUSED) if are_sized(layers) else ()
+    request = overlaid([one.parameters for one in sized] if sized else layers, _overlay)
     _check_count(request)
     container = container_for(request, container_name)
+    if sized:
+        put_sizes(request, container, sized, on_fargate=_takes_platform_version(request))
     put_command(container, command, f"container {container_name!r}")
     return request
 

@@ -1,0 +1,186 @@
+"""
+Sizes on ECS: what a launch asks for, put where its launch type wants it. Pure functions.
+
+Imports ``core``, and ``fargate`` and ``sizes`` of the folder above. On Fargate the task has the size; elsewhere
+Airflow's container has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ecs_async_executor.core.sizes import Size
+from ecs_async_executor.services import fargate
+from ecs_async_executor.services.sizes import (
+    Layer,
+    Place,
+    Resolver,
+    amount_of,
+    put_environment,
+    put_requirement,
+    requirement,
+)
+
+REFUSED: Final = {
+    "image": "RunTask cannot change it: register a task definition with that image, and name that in "
+    "taskDefinition, for a queue or for the task",
+    "command_timeout": "RunTask has no time limit: set execution_timeout of the Airflow task",
+}
+"""The keys that ECS has no place for."""
+
+
+def put_sizes(
+    request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer], *, on_fargate: bool
+) -> None:
+    """
+    Put what the layers of a request ask for into it.
+
+    :param request: the merged request
+    :param container: in it, the override of Airflow's container
+    :param on_fargate: whether it is for Fargate, or may become so
+    :raises Rejected: if the launch type has no such size, or a layer contradicts itself
+    """
+    resolver = Resolver(layers)
+    name = container["name"]
+    if on_fargate:
+        _on_fargate(request, container, resolver)
+    else:
+        _on_instances(request, container, resolver)
+    variables = resolver.environment(lambda one: _container_in(one, name).get("environment"))
+    resolver.finish()
+    put_environment(container, variables)
+
+
+def _on_fargate(request: dict[str, Any], container: dict[str, Any], resolver: Resolver) -> None:
+    overrides: dict[str, Any] = request["overrides"]
+    cpu, _ = resolver.amount("cpu", _of_task("cpu"))
+    memory, layer = resolver.amount("memory", _of_task("memory"))
+    gpu, _ = resolver.amount("gpu", _requirement_of(container["name"], "GPU"))
+    disk, _ = resolver.amount("disk", _DISK)
+    if gpu:
+        resolver.problems.append(
+            f"gpu = {gpu}: Fargate has no GPUs; use the launch type EC2, or a capacity provider of GPU instances"
+        )
+    elif gpu is not None:
+        put_requirement(container, "GPU", None)
+    if cpu is not None or memory is not None:
+        whole = (
+            amount_of(overrides.get("cpu")) if cpu is None else cpu,
+            amount_of(overrides.get("memory")) if memory is None else memory,
+        )
+        _put_size(overrides, whole, resolver)
+    if memory is not None and resolver.is_below(_of_container(container["name"], "memory"), memory, layer):
+        container["memory"] = memory
+    if disk is not None:
+        _put_disk(overrides, disk, resolver)
+
+
+def _put_size(overrides: dict[str, Any], wanted: tuple[int | None, int | None], resolver: Resolver) -> None:
+    asked = fargate.as_asked(*wanted)
+    fit = fargate.fitting(*wanted)
+    if fit is None:
+        resolver.problems.append(
+            f"{asked}: Fargate has at most {fargate.LARGEST}; ask for less, or use the launch type EC2"
+        )
+    elif fit != wanted and resolver.round_up is False:
+        near = " and ".join(fargate.nearest(*wanted))
+        resolver.problems.append(
+            f"{asked}: Fargate has no such size; the nearest are {near}, "
+            "or leave round_up out to get the larger one"
+        )
+    else:
+        for key, amount in zip(("cpu", "memory"), fit, strict=True):
+            if amount is not None:
+                overrides[key] = str(amount)
+
+
+def _put_disk(overrides: dict[str, Any], disk: int, resolver: Resolver) -> None:
+    least, most = fargate.DISK[0], fargate.DISK[-1]
+    if disk > most:
+        resolver.problems.append(
+            f"disk = {disk} GB: Fargate has at most {most} GB; ask for less, or add an EBS volume with "
+            "volumeConfigurations"
+        )
+    elif disk < least and resolver.round_up is False:
+        resolver.problems.append(
+            f"disk = {disk} GB: the least is {least} GB; write that, or leave disk out to have 20 GB"
+        )
+    else:
+        overrides["ephemeralStorage"] = {"sizeInGiB": max(least, disk)}
+
+
+def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: Resolver) -> None:
+    name, overrides = container["name"], request["overrides"]
+    for key in ("cpu", "memory"):
+        amount, layer = resolver.amount(key, _of_container(name, key))
+        if amount is None:
+            continue
+        container[key] = amount
+        if resolver.is_below(_of_task(key), amount, layer):
+            overrides[key] = str(amount)
+        if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
+            del container["memoryReservation"]  # ECS wants less to be reserved than there is
+    gpu, _ = resolver.amount("gpu", _requirement_of(name, "GPU"))
+    if gpu is not None:
+        put_requirement(container, "GPU", str(gpu) if gpu else None)
+    disk, _ = resolver.amount("disk", _DISK)
+    if disk is not None:
+        resolver.problems.append(
+            f"disk = {disk} GB: only Fargate takes it from a request; elsewhere a container has the disk of its "
+            "instance, or a volume of its task definition"
+        )
+
+
+# --- where a layer has it -----------------------------------------------------------------------------------
+
+
+def _of_task(key: str) -> Place:
+    return Place(f"overrides.{key}", lambda parameters: _overrides_in(parameters).get(key))
+
+
+def _of_container(name: str, key: str) -> Place:
+    return Place(f"{key} of container {name!r}", lambda parameters: _container_in(parameters, name).get(key))
+
+
+def _requirement_of(name: str, kind: str) -> Place:
+    place = f"resourceRequirements of container {name!r}"
+    return Place(place, lambda parameters: requirement(_container_in(parameters, name), kind))
+
+
+def _overrides_in(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    overrides = parameters.get("overrides")
+    return overrides if isinstance(overrides, Mapping) else {}
+
+
+def _container_in(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    containers = _overrides_in(parameters).get("containerOverrides")
+    for one in containers if isinstance(containers, list | tuple) else ():
+        if isinstance(one, Mapping) and one.get("name") == name:
+            return one
+    return {}
+
+
+def _disk_in(parameters: Mapping[str, Any]) -> object:
+    storage = _overrides_in(parameters).get("ephemeralStorage")
+    return storage.get("sizeInGiB") if isinstance(storage, Mapping) else None
+
+
+_DISK: Final = Place("overrides.ephemeralStorage", _disk_in)
+
+
+# --- the size of a request ----------------------------------------------------------------------------------
+
+
+def size_of(request: Mapping[str, Any], container_name: str) -> tuple[Size, Size]:
+    """Return the size that a request gives its task, and the one that it gives Airflow's container."""
+    overrides, container = _overrides_in(request), _container_in(request, container_name)
+    task = Size(
+        amount_of(overrides.get("cpu")), amount_of(overrides.get("memory")), None, amount_of(_disk_in(request))
+    )
+    own = Size(
+        amount_of(container.get("cpu")),
+        amount_of(container.get("memory")),
+        amount_of(requirement(container, "GPU")),
+    )
+    return task, own
