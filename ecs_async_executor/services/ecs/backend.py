@@ -19,6 +19,7 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
+from ecs_async_executor.services.ecs.sizes import size_refusal
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords
 from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
@@ -112,7 +113,8 @@ class EcsBackend:
         try:
             reply = await self._call("RunTask", **{**request, "clientToken": client_token})
         except BackendError as error:
-            raise tag_refusal(error, request.get("tags"), "ecs:TagResource") from None
+            said = size_refusal(error, request)
+            raise tag_refusal(said, request.get("tags"), "ecs:TagResource") from None
         return launched(reply, self._settings.container_name, spec.scope)
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
