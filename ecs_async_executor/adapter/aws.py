@@ -8,7 +8,7 @@ imported late, with the first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
@@ -25,7 +27,8 @@ from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
-from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue
+from ecs_async_executor.settings.rule_reading import Given, RuleReader, dotted
+from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue, Retry
 
 
 class AwsAdapter:
@@ -106,9 +109,22 @@ class AwsAdapter:
     def rules(self) -> ExecutorRules:
         return self.settings.rules
 
+    def retries_of(self, raw: Any) -> Sequence[Retry]:
+        reader = RuleReader(type(self.aws), self.wrong_parameters)
+        rules = reader.read([Given({"retries": raw}, lambda path: f"executor_config: {dotted(path)}")])
+        if reader.problems:
+            raise Rejected("; ".join(reader.problems))
+        return rules.retries
+
+    def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def size_asked(self, queue: str | None, config: Any) -> Size:
+        raise NotImplementedError
+
     @property
     def doubts(self) -> Sequence[str]:
-        return self.settings.doubts
+        return (*self.settings.doubts, *self.rules.doubts)
 
     @property
     def aws_section(self) -> str:
@@ -123,7 +139,7 @@ class AwsAdapter:
         return self.aws.check_health_on_startup
 
     def prepare(self) -> None:
-        _ = self.base_request
+        _ = self.base_request, self.rules
 
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it

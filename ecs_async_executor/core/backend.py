@@ -128,7 +128,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
-    :param ending: the kind of its end; None before it, and on success
+    :param ending: the kind of its end; None before it, and on success, unless a process in it was killed
     :param size: what it had, for an end that the next try may be made bigger for; else None
     """
 
@@ -197,6 +197,10 @@ class Backend(Protocol):
 
         None: the identifier does not tell in which destination its container is; the request that made it does.
         """
+        ...
+
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the scopes that a container with this identifier can be in: the likeliest first, one at least."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[None]:

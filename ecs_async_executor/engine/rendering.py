@@ -106,15 +106,6 @@ class Rendering:
             return self._render(*arguments)
         return await self._in_thread(launch, self._render, *arguments)
 
-    async def render_all(self, launch: Launch) -> list[LaunchSpec]:
-        """
-        Make the request of a launch for each of its choices: its container can be where any of them goes.
-
-        :raises Rejected: likewise
-        """
-        choices = await self.choices(launch)
-        return [await self.render(launch, choice) for choice in choices.names or (None,)]
-
     async def _in_thread(self, launch: Launch, function: Callable[..., T], *arguments: object) -> T:
         async with self._one_at_a_time:
             call = self._user_code = UserCode(launch, anyio.current_time())
