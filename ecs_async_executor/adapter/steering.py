@@ -1,28 +1,30 @@
 """
 Where a launch goes: the placements that it may choose from, and what the chosen one changes in its request.
 
-May import ``core``, the settings, and ``requests`` of the services. A request is made in layers: what all launches
-share, the queue's parameters, the chosen placement's, the task's ``executor_config``. The last two become one
-``executor_config`` here, so that a hook which a subclass overrides sees what it always has.
+May import ``core``, the settings, ``retrying``, and ``requests`` of the services. A request is made in layers:
+what all launches share, the queue's parameters, the chosen placement's, the task's ``executor_config``, and what
+the retry rules change. The last three become one ``executor_config`` here, so that a hook which a subclass
+overrides sees what it always has.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from ecs_async_executor.adapter.retrying import RETRIES, Retrying
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.requests import merge, type_name
 from ecs_async_executor.settings.rules import Destination, ExecutorRules, Queue
 
 PLACEMENTS: Final = "placements"
 PATIENCE: Final = "placement_patience"
-RETRIES: Final = "retries"
 DESTINATION: Final = "destination"
 _ADDRESS: Final = ("region_name", "conn_id", "role_arn")
 STEERING_KEYS: Final = frozenset({PLACEMENTS, PATIENCE, RETRIES, DESTINATION, *_ADDRESS})
@@ -44,17 +46,32 @@ class Course:
     destination: str = HOME
 
 
+def no_size(_: str | None, __: Any) -> Size:
+    """Return that nothing is known of a request's size."""
+    return Size()
+
+
 class Steering:
     """
     Applies an executor's rules to its launches.
 
     :param exclusive: parameters of which a request has one at most: see
         :class:`~ecs_async_executor.core.backend.Service`
+    :param retrying: applies the retry rules; None: there are none
+    :param size: returns the size that the request of a queue with an ``executor_config`` asks for
     """
 
-    def __init__(self, rules: ExecutorRules, exclusive: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        rules: ExecutorRules,
+        exclusive: Collection[str] = (),
+        retrying: Retrying | None = None,
+        size: Callable[[str | None, Any], Size] = no_size,
+    ) -> None:
         self._rules = rules
         self._exclusive = frozenset(exclusive)
+        self._retrying = retrying
+        self._size = size
 
     # --- launches --------------------------------------------------------------------------------------------
 
@@ -64,7 +81,12 @@ class Steering:
 
         :raises Rejected: if its ``executor_config`` names what no rule defines
         """
-        return self.choices_of(*asked_for(launch.workload))
+        queue, config = asked_for(launch.workload)
+        choices = self.choices_of(queue, config)
+        if self._retrying is None:
+            return choices
+        names = self._retrying.placements(launch, queue, config)
+        return choices if names is None else Choices(names, choices.patience)
 
     def course(self, launch: Launch, choice: str | None) -> Course:
         """
@@ -73,11 +95,18 @@ class Steering:
         :param choice: one of :meth:`choices`; None if there are none
         :raises Rejected: if its ``executor_config`` names what no rule defines, or cannot be copied
         """
-        return self.course_of(*asked_for(launch.workload), choice)
+        queue, config = asked_for(launch.workload)
+        course = self.course_of(queue, config, choice)
+        if self._retrying is None:
+            return course
+        changes = self._retrying.parameters(launch, queue, config, lambda: self._size(queue, course.config))
+        if not changes or not isinstance(course.config or {}, Mapping):
+            return course
+        return replace(course, config=self._laid_over(course.config or {}, changes))
 
-    def blocks(self, launch: Launch) -> bool:  # noqa: ARG002 - nothing blocks yet
+    def blocks(self, launch: Launch) -> bool:
         """Return whether :meth:`choices` or :meth:`course` may block for this launch."""
-        return False
+        return self._retrying is not None and self._retrying.blocks(launch, *asked_for(launch.workload))
 
     # --- queues and configs ----------------------------------------------------------------------------------
 

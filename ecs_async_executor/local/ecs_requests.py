@@ -31,6 +31,7 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> 
         stop_timeout=float(timeout) if timeout is not None else None,
         image=definition.get("image", ""),
         memory=int(memory) if memory else None,
+        cpu=int(override.get("cpu") or definition.get("cpu") or 0),
     )
 
 

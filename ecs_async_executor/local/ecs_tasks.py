@@ -156,9 +156,10 @@ class Task:
                 else [],
                 "healthStatus": "UNKNOWN",
                 "managedAgents": [],
-                "cpu": self.cpu or "0",
-                "memory": self.memory or "512",
+                "cpu": str(container.cpu),
             }
+            if container.memory is not None:
+                record["memory"] = str(container.memory)
             if self.life.started(now):
                 record["runtimeId"] = f"{self.id}-{int(_hex(self.id, index, 8), 16)}"
                 record["imageDigest"] = f"sha256:{_hex(record['image'], 0, 64)}"
@@ -172,12 +173,12 @@ class Task:
             "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
             "attachments": [self._attachment(status, region)] if self.subnet else [],
             "availabilityZone": f"{region}{'abc'[int(_hex(self.id, 7, 2), 16) % 3]}",
-            "cpu": self.cpu or "256",
-            "memory": self.memory or "512",
             "enableExecuteCommand": False,
             "healthStatus": "UNKNOWN",
             "inferenceAccelerators": [],
         }
+        size = (self.cpu or "256", self.memory or "512") if fargate else (self.cpu, self.memory)
+        record |= {name: amount for name, amount in zip(("cpu", "memory"), size, strict=True) if amount}
         if fargate:
             record |= {
                 "platformFamily": "Linux",
