@@ -201,6 +201,8 @@ def _print(findings: Iterable[Finding]) -> None:
             say(f"{one.name}: good{f' ({one.text})' if one.text else ''}.")
         elif one.verdict is Verdict.WARNING:
             say(f"Warning: {_line(one)}")
+        elif one.verdict is Verdict.INFO:
+            say(f"{one.name}: {one.text}.")
         elif one.verdict is Verdict.NOT_TRIED:
             say(f"Not tried: {one.text}.")
 
