@@ -7,6 +7,7 @@ imported late, with the first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -164,6 +165,10 @@ class AwsAdapter:
         there = self.destinations[destination]
         own_connection = destination != HOME and there.conn_id is not None
         return there.region_name or (None if own_connection else self.aws.region_name)
+
+    def region_for(self, spec: LaunchSpec) -> str | None:
+        """Return the Region that a request goes to, as far as that is known without asking anybody."""
+        return self.region_of(destination_of(spec.scope)) or os.environ.get("AWS_DEFAULT_REGION")
 
     @cached_property
     def _places(self) -> Places:

@@ -153,6 +153,14 @@ class ServiceAdapter(Protocol):
         """Name what the SDK would refuse in a request."""
         ...
 
+    def wrong_sizes(self, config: Mapping[str, Any]) -> Iterable[str]:
+        """Name what no request can make of an ``executor_config``'s ``cpu``, ``memory`` and so on."""
+        ...
+
+    def about_size(self, spec: LaunchSpec) -> Sequence[str]:
+        """Return lines for people about the size that a request asks for, and what it costs an hour."""
+        ...
+
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
         """Hold a client open that looks at containers, for people: in the api-server, in commands, after ends."""
         ...
