@@ -121,6 +121,12 @@ class AwsAdapter:
         raise NotImplementedError
 
     def size_asked(self, queue: str | None, config: Any) -> Size:
+        try:
+            return self._size_asked(queue, config)
+        except Exception:  # noqa: BLE001 - the request says in a moment what is wrong with it
+            return Size()
+
+    def _size_asked(self, queue: str | None, config: Any) -> Size:
         raise NotImplementedError
 
     @property

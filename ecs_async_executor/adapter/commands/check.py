@@ -109,7 +109,7 @@ def _look_at_requests(
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
-    steering = Steering(adapter.rules, adapter.service.exclusive)
+    steering = Steering(adapter.rules)
     launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
     for queue in (None, *adapter.rules.queues):
         command = [*COMMAND, example_workload(KEY, queue or default_queue())]
