@@ -27,7 +27,8 @@ from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
-from ecs_async_executor.settings.rule_reading import Given, RuleReader, dotted
+from ecs_async_executor.settings.rule_parsing import Service as RuledService
+from ecs_async_executor.settings.rule_reading import read_retries
 from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue, Retry
 
 
@@ -110,16 +111,22 @@ class AwsAdapter:
         return self.settings.rules
 
     def retries_of(self, raw: Any) -> Sequence[Retry]:
-        reader = RuleReader(type(self.aws), self.wrong_parameters)
-        rules = reader.read([Given({"retries": raw}, lambda path: f"executor_config: {dotted(path)}")])
-        if reader.problems:
-            raise Rejected("; ".join(reader.problems))
-        return rules.retries
+        service = RuledService(type(self.aws), self.wrong_parameters)
+        retries, problems = read_retries(raw, "executor_config: ", service, self.rules.placements)
+        if problems:
+            raise Rejected("; ".join(problems))
+        return retries
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         raise NotImplementedError
 
     def size_asked(self, queue: str | None, config: Any) -> Size:
+        try:
+            return self._size_asked(queue, config)
+        except Exception:  # noqa: BLE001 - the request says in a moment what is wrong with it
+            return Size()
+
+    def _size_asked(self, queue: str | None, config: Any) -> Size:
         raise NotImplementedError
 
     @property

@@ -13,8 +13,8 @@ from ecs_async_executor.adapter.last_ends import LastEnds
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.core.retries import NO_CHANGES, Changes, Rule, changes_after, rule_of, told
-from ecs_async_executor.core.sizes import Size, WrongSize
+from ecs_async_executor.core.retries import Changes, Rule, changes_after, rule_of, told
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.requests import merge
 from ecs_async_executor.settings.rules import Retry
 
@@ -37,9 +37,9 @@ class Retrying:
         self._placements = rules.placements
         of_queues = {name: queue.retries for name, queue in rules.queues.items()}
         try:
-            self._for_all = _compiled(rules.retries)
-            self._of_queues = {name: _compiled(own) for name, own in of_queues.items() if own is not None}
-        except WrongSize as error:
+            self._for_all = self._compiled(rules.retries)
+            self._of_queues = {name: self._compiled(own) for name, own in of_queues.items() if own is not None}
+        except ValueError as error:
             raise ConfigurationError([f"{RETRIES}: {error}"]) from None
         if self._for_all or any(self._of_queues.values()):
             ends.wanted = True
@@ -56,10 +56,18 @@ class Retrying:
             return own
         return self._of_queues.get(queue, self._for_all) if queue is not None else self._for_all
 
+    def applies(self, launch: Launch, queue: str | None, config: Any) -> bool:
+        """
+        Return whether a rule could apply: callbacks have no tries, and a first try has none before it.
+
+        :raises Rejected: if its own rules cannot be used
+        """
+        return bool(self.rules_of(queue, config)) and getattr(launch.key, "try_number", 1) > 1
+
     def blocks(self, launch: Launch, queue: str | None, config: Any) -> bool:
-        """Return whether the others have to look into the database."""
+        """Return whether :meth:`placements` and :meth:`parameters` have to wait for the database."""
         try:
-            return self._applies(launch, self.rules_of(queue, config)) and self._ends.known(launch) is None
+            return self.applies(launch, queue, config) and self._ends.known(launch) is None
         except Rejected:
             return False
 
@@ -67,11 +75,9 @@ class Retrying:
         """
         Return the placements that a launch may choose from because of the tries before it.
 
-        None: those that it asks for. This and :meth:`parameters` can wait for the database.
-
-        :raises Rejected: if its own rules cannot be used
+        :returns: None: those that it asks for
         """
-        return self._changes(launch, self.rules_of(queue, config), _NOTHING).placements
+        return self._changes(launch, queue, config, _NOTHING).placements
 
     def parameters(
         self, launch: Launch, queue: str | None, config: Any, asked: Callable[[], Size]
@@ -80,13 +86,11 @@ class Retrying:
         Return the size and request parameters that a launch gets because of the tries before it.
 
         :param asked: returns what size it asks for without them
-        :raises Rejected: likewise
         """
-        rules = self.rules_of(queue, config)
-        if not self._applies(launch, rules) or not self._ends.before(launch).ends:
+        if not self._ends.before(launch).ends:
             return {}
         size = asked()
-        changes = self._changes(launch, rules, size)
+        changes = self._changes(launch, queue, config, size)
         key: Any = launch.key
         self._ends.note(launch, told(changes, key.try_number))
         cpu, memory = changes.cpu, changes.memory
@@ -99,31 +103,23 @@ class Retrying:
             found["memory"] = f"{memory} MB"
         return found
 
-    def named_by_rules(self, launch: Launch, queue: str | None, config: Any) -> Iterator[str]:
-        """Yield the placements that the rules name with which a launch may have been made."""
-        rules = self.rules_of(queue, config)
-        if self._applies(launch, rules):
-            for rule in rules:
-                yield from rule.placements or ()
+    def named_by_rules(self, queue: str | None, config: Any) -> Iterator[str]:
+        """Yield the placements that the rules of a task name."""
+        for rule in self.rules_of(queue, config):
+            yield from rule.placements or ()
 
-    def _changes(self, launch: Launch, rules: Sequence[Rule], asked: Size) -> Changes:
-        if not self._applies(launch, rules):
-            return NO_CHANGES
-        return changes_after(self._ends.before(launch).ends, rules, asked, merge)
+    def _changes(self, launch: Launch, queue: str | None, config: Any, asked: Size) -> Changes:
+        return changes_after(self._ends.before(launch).ends, self.rules_of(queue, config), asked, merge)
 
     def _cpu_before(self, launch: Launch) -> int | None:
+        """Return the CPU units of the latest container that is known to have had some."""
         ends = sorted(self._ends.before(launch).ends, key=lambda one: one.try_number)
         return next((one.size.cpu for one in reversed(ends) if one.size is not None and one.size.cpu), None)
 
-    @staticmethod
-    def _applies(launch: Launch, rules: Sequence[Rule]) -> bool:
-        """Return whether a rule could apply: callbacks have no tries, and a first try has none before it."""
-        return bool(rules) and getattr(launch.key, "try_number", 1) > 1
-
     def _own(self, raw: Any) -> tuple[Rule, ...]:
         try:
-            rules = _compiled(self._adapter.retries_of(raw))
-        except WrongSize as error:
+            rules = self._compiled(self._adapter.retries_of(raw))
+        except ValueError as error:
             raise Rejected(f"executor_config: {RETRIES}: {error}") from None
         for rule in rules:
             for name in rule.placements or ():
@@ -135,6 +131,15 @@ class Retrying:
                     )
         return rules
 
+    def _compiled(self, rules: Sequence[Retry]) -> tuple[Rule, ...]:
+        """
+        Return rules with their sizes read.
 
-def _compiled(rules: Sequence[Retry]) -> tuple[Rule, ...]:
-    return tuple(rule_of(one.when, one.changes) for one in rules)
+        :raises ValueError: if one cannot be used, as a sentence
+        """
+        where = self._adapter.scope_parameter
+        for one in rules:
+            if where in one.changes:
+                # What may have been sent there under another name has to be found again.
+                raise ValueError(f"{where} must be that of a placement: define one, and name it in the rule")
+        return tuple(rule_of(one.when, one.changes) for one in rules)

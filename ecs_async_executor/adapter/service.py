@@ -21,8 +21,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import Destination, ExecutorRules, Tuning
-from ecs_async_executor.settings.rules import Retry
+from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
 
 
 class ServiceAdapter(Protocol):
@@ -56,6 +55,11 @@ class ServiceAdapter(Protocol):
     @property
     def rules(self) -> ExecutorRules:
         """Which queue goes where, which placements there are, and what the next try gets."""
+        ...
+
+    @property
+    def scope_parameter(self) -> str:
+        """The request parameter that says where a container goes."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
-from ecs_async_executor.services.requests import merge, type_name
+from ecs_async_executor.services.requests import Layered, layers_in, type_name
 from ecs_async_executor.settings.rules import Destination, ExecutorRules, Queue
 
 PLACEMENTS: Final = "placements"
@@ -55,8 +55,6 @@ class Steering:
     """
     Applies an executor's rules to its launches.
 
-    :param exclusive: parameters of which a request has one at most: see
-        :class:`~ecs_async_executor.core.backend.Service`
     :param retrying: applies the retry rules; None: there are none
     :param size: returns the size that the request of a queue with an ``executor_config`` asks for
     """
@@ -64,12 +62,10 @@ class Steering:
     def __init__(
         self,
         rules: ExecutorRules,
-        exclusive: Collection[str] = (),
         retrying: Retrying | None = None,
         size: Callable[[str | None, Any], Size] = no_size,
     ) -> None:
         self._rules = rules
-        self._exclusive = frozenset(exclusive)
         self._retrying = retrying
         self._size = size
 
@@ -83,10 +79,14 @@ class Steering:
         """
         queue, config = asked_for(launch.workload)
         choices = self.choices_of(queue, config)
-        if self._retrying is None:
+        retrying = self._retrying
+        if retrying is None or not retrying.applies(launch, queue, config):
             return choices
-        names = self._retrying.placements(launch, queue, config)
-        return choices if names is None else Choices(names, choices.patience)
+        names = retrying.placements(launch, queue, config)
+        chosen = Choices(choices.names if names is None else names, choices.patience)
+        # A scheduler that knew of other ends, or of none, may have sent it elsewhere.
+        others = dict.fromkeys((*choices.everywhere, *retrying.named_by_rules(queue, config)))
+        return replace(chosen, elsewhere=tuple(one for one in others if one not in chosen.everywhere))
 
     def course(self, launch: Launch, choice: str | None) -> Course:
         """
@@ -97,9 +97,10 @@ class Steering:
         """
         queue, config = asked_for(launch.workload)
         course = self.course_of(queue, config, choice)
-        if self._retrying is None:
+        retrying = self._retrying
+        if retrying is None or not retrying.applies(launch, queue, config):
             return course
-        changes = self._retrying.parameters(launch, queue, config, lambda: self._size(queue, course.config))
+        changes = retrying.parameters(launch, queue, config, lambda: self._size(queue, course.config))
         if not changes or not isinstance(course.config or {}, Mapping):
             return course
         return replace(course, config=self._laid_over(course.config or {}, changes))
@@ -148,16 +149,13 @@ class Steering:
     def _queue(self, queue: str | None) -> Queue:
         return _NO_QUEUE if queue is None else self._rules.queues.get(queue, _NO_QUEUE)
 
-    def _laid_over(self, below: Mapping[str, Any], above: Any) -> Any:
-        """Merge two layers; what is no set of parameters is refused later, in the hook's own words."""
-        if not above:
-            return merge(below, {})
-        if not isinstance(above, Mapping):
+    @staticmethod
+    def _laid_over(below: Mapping[str, Any], above: Any) -> Any:
+        """Put one layer on top of others; what is no set of parameters is refused later, in the hook's words."""
+        if not isinstance(above or {}, Mapping):
             return above
-        if not self._exclusive.isdisjoint(above):
-            below = {key: value for key, value in below.items() if key not in self._exclusive}
         try:
-            return merge(below, above)
+            return Layered(*layers_in(below), above or {})
         except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
             raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
 

@@ -80,7 +80,7 @@ class Workloads:
         self.overridden = self._adapter.has_overridden_hooks()
         adapter = self._adapter
         retrying = Retrying(adapter, self._last_ends)
-        self._steering = Steering(adapter.rules, adapter.service.exclusive, retrying, adapter.size_asked)
+        self._steering = Steering(adapter.rules, retrying, adapter.size_asked)
 
     # --- on the main thread ----------------------------------------------------------------------------------
 
