@@ -8,7 +8,7 @@ imported late, with the first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
+from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
@@ -25,7 +27,9 @@ from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
-from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue
+from ecs_async_executor.settings.rule_parsing import Service as RuledService
+from ecs_async_executor.settings.rule_reading import read_retries
+from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue, Retry
 
 
 class AwsAdapter:
@@ -105,6 +109,25 @@ class AwsAdapter:
     @property
     def rules(self) -> ExecutorRules:
         return self.settings.rules
+
+    def retries_of(self, raw: Any) -> Sequence[Retry]:
+        service = RuledService(type(self.aws), self.wrong_parameters)
+        retries, problems = read_retries(raw, "executor_config: ", service, self.rules.placements)
+        if problems:
+            raise Rejected("; ".join(problems))
+        return retries
+
+    def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def size_asked(self, queue: str | None, config: Any) -> Size:
+        try:
+            return self._size_asked(queue, config)
+        except Exception:  # noqa: BLE001 - the request says in a moment what is wrong with it
+            return Size()
+
+    def _size_asked(self, queue: str | None, config: Any) -> Size:
+        raise NotImplementedError
 
     @property
     def doubts(self) -> Sequence[str]:

@@ -22,6 +22,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
@@ -163,6 +164,10 @@ class BatchAdapter(AwsAdapter):
             expires_at=expires_at,
             tags=tags_of(self.tuning, launch),
         )
+
+    def _size_asked(self, queue: str | None, config: Any) -> Size:
+        base = self._executor.submit_job_kwargs
+        return batch.size_of(batch.workload_request(base, self.rules.parameters_of(queue), config, ()))
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)

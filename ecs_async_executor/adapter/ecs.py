@@ -21,6 +21,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
@@ -157,6 +158,13 @@ class EcsAdapter(AwsAdapter):
         return ecs.launch_spec(
             request, started_by=launch.started_by, expires_at=expires_at, tags=tags_of(self.tuning, launch)
         )
+
+    def _size_asked(self, queue: str | None, config: Any) -> Size:
+        executor = self._executor
+        base, name = executor.run_task_kwargs, executor.container_name
+        request = ecs.workload_request(base, self.rules.parameters_of(queue), config, name, ())
+        task, own = ecs.size_of(request, name)
+        return Size(task.cpu or own.cpu, task.memory or own.memory)
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)

@@ -16,11 +16,12 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import Destination, ExecutorRules, Tuning
+from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
 
 
 class ServiceAdapter(Protocol):
@@ -54,6 +55,11 @@ class ServiceAdapter(Protocol):
     @property
     def rules(self) -> ExecutorRules:
         """Which queue goes where, which placements there are, and what the next try gets."""
+        ...
+
+    @property
+    def scope_parameter(self) -> str:
+        """The request parameter that says where a container goes."""
         ...
 
     @property
@@ -133,6 +139,18 @@ class ServiceAdapter(Protocol):
 
         :param expires_at: wall-clock seconds after which the request's JWT is of no use
         :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def size_asked(self, queue: str | None, config: Any) -> Size:
+        """Return what size the request of a workload asks for, as far as that is known before a hook is called."""
+        ...
+
+    def retries_of(self, raw: Any) -> Sequence[Retry]:
+        """
+        Read a task's own retry rules.
+
+        :raises Rejected: if they cannot be used; names every problem
         """
         ...
 

@@ -1,28 +1,30 @@
 """
 Where a launch goes: the placements that it may choose from, and what the chosen one changes in its request.
 
-May import ``core``, the settings, and ``requests`` of the services. A request is made in layers: what all launches
-share, the queue's parameters, the chosen placement's, the task's ``executor_config``. The last two become one
-``executor_config`` here, so that a hook which a subclass overrides sees what it always has.
+May import ``core``, the settings, ``retrying``, and ``requests`` of the services. A request is made in layers:
+what all launches share, the queue's parameters, the chosen placement's, the task's ``executor_config``, and what
+the retry rules change. The last three become one ``executor_config`` here, so that a hook which a subclass
+overrides sees what it always has.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from ecs_async_executor.adapter.retrying import RETRIES, Retrying
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
-from ecs_async_executor.services.requests import merge, type_name
+from ecs_async_executor.core.sizes import Size
+from ecs_async_executor.services.requests import Layered, layers_in, type_name
 from ecs_async_executor.settings.rules import Destination, ExecutorRules, Queue
 
 PLACEMENTS: Final = "placements"
 PATIENCE: Final = "placement_patience"
-RETRIES: Final = "retries"
 DESTINATION: Final = "destination"
 _ADDRESS: Final = ("region_name", "conn_id", "role_arn")
 STEERING_KEYS: Final = frozenset({PLACEMENTS, PATIENCE, RETRIES, DESTINATION, *_ADDRESS})
@@ -44,17 +46,28 @@ class Course:
     destination: str = HOME
 
 
+def no_size(_: str | None, __: Any) -> Size:
+    """Return that nothing is known of a request's size."""
+    return Size()
+
+
 class Steering:
     """
     Applies an executor's rules to its launches.
 
-    :param exclusive: parameters of which a request has one at most: see
-        :class:`~ecs_async_executor.core.backend.Service`
+    :param retrying: applies the retry rules; None: there are none
+    :param size: returns the size that the request of a queue with an ``executor_config`` asks for
     """
 
-    def __init__(self, rules: ExecutorRules, exclusive: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        rules: ExecutorRules,
+        retrying: Retrying | None = None,
+        size: Callable[[str | None, Any], Size] = no_size,
+    ) -> None:
         self._rules = rules
-        self._exclusive = frozenset(exclusive)
+        self._retrying = retrying
+        self._size = size
 
     # --- launches --------------------------------------------------------------------------------------------
 
@@ -64,7 +77,16 @@ class Steering:
 
         :raises Rejected: if its ``executor_config`` names what no rule defines
         """
-        return self.choices_of(*asked_for(launch.workload))
+        queue, config = asked_for(launch.workload)
+        choices = self.choices_of(queue, config)
+        retrying = self._retrying
+        if retrying is None or not retrying.applies(launch, queue, config):
+            return choices
+        names = retrying.placements(launch, queue, config)
+        chosen = Choices(choices.names if names is None else names, choices.patience)
+        # A scheduler that knew of other ends, or of none, may have sent it elsewhere.
+        others = dict.fromkeys((*choices.everywhere, *retrying.named_by_rules(queue, config)))
+        return replace(chosen, elsewhere=tuple(one for one in others if one not in chosen.everywhere))
 
     def course(self, launch: Launch, choice: str | None) -> Course:
         """
@@ -73,11 +95,19 @@ class Steering:
         :param choice: one of :meth:`choices`; None if there are none
         :raises Rejected: if its ``executor_config`` names what no rule defines, or cannot be copied
         """
-        return self.course_of(*asked_for(launch.workload), choice)
+        queue, config = asked_for(launch.workload)
+        course = self.course_of(queue, config, choice)
+        retrying = self._retrying
+        if retrying is None or not retrying.applies(launch, queue, config):
+            return course
+        changes = retrying.parameters(launch, queue, config, lambda: self._size(queue, course.config))
+        if not changes or not isinstance(course.config or {}, Mapping):
+            return course
+        return replace(course, config=self._laid_over(course.config or {}, changes))
 
-    def blocks(self, launch: Launch) -> bool:  # noqa: ARG002 - nothing blocks yet
+    def blocks(self, launch: Launch) -> bool:
         """Return whether :meth:`choices` or :meth:`course` may block for this launch."""
-        return False
+        return self._retrying is not None and self._retrying.blocks(launch, *asked_for(launch.workload))
 
     # --- queues and configs ----------------------------------------------------------------------------------
 
@@ -119,16 +149,13 @@ class Steering:
     def _queue(self, queue: str | None) -> Queue:
         return _NO_QUEUE if queue is None else self._rules.queues.get(queue, _NO_QUEUE)
 
-    def _laid_over(self, below: Mapping[str, Any], above: Any) -> Any:
-        """Merge two layers; what is no set of parameters is refused later, in the hook's own words."""
-        if not above:
-            return merge(below, {})
-        if not isinstance(above, Mapping):
+    @staticmethod
+    def _laid_over(below: Mapping[str, Any], above: Any) -> Any:
+        """Put one layer on top of others; what is no set of parameters is refused later, in the hook's words."""
+        if not isinstance(above or {}, Mapping):
             return above
-        if not self._exclusive.isdisjoint(above):
-            below = {key: value for key, value in below.items() if key not in self._exclusive}
         try:
-            return merge(below, above)
+            return Layered(*layers_in(below), above or {})
         except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
             raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
 

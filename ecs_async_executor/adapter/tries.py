@@ -1,7 +1,8 @@
 """
 Tries of task instances, as Airflow's database has them, for people: commands and pages.
 
-May import ``compat`` and SQLAlchemy. Reads only, in the caller's session. Nothing of the scheduler's imports it.
+May import ``compat``, ``core`` and SQLAlchemy. Reads only, in the caller's session. Nothing of the scheduler's
+imports it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from airflow.models.log import Log
 from sqlalchemy import func, select
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.retries import without_line
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -108,6 +110,11 @@ class Entry:
     event: str
     text: str
 
+    @classmethod
+    def of(cls, at: datetime | None, event: str | None, text: str | None) -> Entry:
+        """Return an entry without the line that is for programs."""
+        return cls(at, event or "", without_line(text or ""))
+
 
 def find(session: Session, conditions: Conditions, *, earlier: bool) -> list[Try]:
     """Return the present tries that meet the conditions, or the earlier ones."""
@@ -171,7 +178,7 @@ def entries(session: Session, of: Try) -> list[Entry]:
         Log.map_index == of.map_index,
         Log.try_number == of.number,
     )
-    return [Entry(row.dttm, row.event, row.extra or "") for row in session.execute(query.order_by(Log.id))]
+    return [Entry.of(row.dttm, row.event, row.extra) for row in session.execute(query.order_by(Log.id))]
 
 
 def waits(session: Session, of: Sequence[Try]) -> dict[UUID, str]:

@@ -19,7 +19,9 @@ import msgspec
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.last_ends import LastEnds
 from ecs_async_executor.adapter.reports import in_words
+from ecs_async_executor.adapter.retrying import Retrying
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.steering import Steering, asked_for
 from ecs_async_executor.adapter.tracking import Tracking
@@ -61,9 +63,12 @@ class Workloads:
     :ivar jwt_generator: Airflow's; set by :meth:`prepare`
     """
 
-    def __init__(self, adapter: ServiceAdapter, tracking: Tracking, *, assigned: bool) -> None:
+    def __init__(
+        self, adapter: ServiceAdapter, tracking: Tracking, last_ends: LastEnds, *, assigned: bool
+    ) -> None:
         self._adapter = adapter
         self._tracking = tracking
+        self._last_ends = last_ends
         self._assigned = assigned
         self.jwt_generator: Any = None
         self.overridden = False
@@ -73,7 +78,9 @@ class Workloads:
         """Take what ``start()`` knows; needed before anything is launched or rendered."""
         self.jwt_generator = jwt_generator
         self.overridden = self._adapter.has_overridden_hooks()
-        self._steering = Steering(self._adapter.rules, self._adapter.service.exclusive)
+        adapter = self._adapter
+        retrying = Retrying(adapter, self._last_ends)
+        self._steering = Steering(adapter.rules, retrying, adapter.size_asked)
 
     # --- on the main thread ----------------------------------------------------------------------------------
 
@@ -114,15 +121,17 @@ class Workloads:
     def route(self, ti: Any) -> Hashable:
         """Return what decides where a workload's container goes, as far as that is known before rendering."""
         config = ti.executor_config
+        # A later try can be launched differently from a first one.
+        again = ti.try_number if self._last_ends.wanted and ti.try_number > 1 else None
         try:
-            if not config and not self.overridden:
+            if not config and not self.overridden and again is None:
                 return cast("str", ti.queue)
             words = repr(config) if config else None
         except Exception:  # noqa: BLE001 - the author's own objects: this one shares its route with no other
             words = str(ti.id)
         # An overridden hook may look at anything of the task.
         task = (ti.dag_id, ti.task_id) if self.overridden else None
-        return ti.queue, words, task
+        return ti.queue, words, task, again
 
     # --- not on the main thread ------------------------------------------------------------------------------
 

@@ -74,7 +74,6 @@ class Service:
         definite answer is sent again only after a search has found no container for ``absent_grace``
     :param absent_grace: seconds for which that search has to find none
     :param stop_permission: the permission that stopping a container takes, for people
-    :param exclusive: parameters of which a request has one at most: the one of a later layer replaces the others
     """
 
     name: str
@@ -86,7 +85,6 @@ class Service:
     repeatable: bool = True
     absent_grace: float = 20.0
     stop_permission: str = ""
-    exclusive: frozenset[str] = frozenset()
 
     @property
     def executor(self) -> str:
@@ -128,7 +126,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
-    :param ending: the kind of its end; None before it, and on success
+    :param ending: the kind of its end; None before it, and on success, unless a process in it was killed
     :param size: what it had, for an end that the next try may be made bigger for; else None
     """
 

@@ -136,6 +136,9 @@ def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
         handle_id=observation.handle.id,
         exit_code=0,
         stop_code=observation.stop_code,
+        reason=observation.reason or None,
+        ending=observation.ending,
+        size=observation.size,
         choice=tracked.choice,
     )
     return end(tracked, report)
@@ -151,6 +154,7 @@ def _failed(tracked: Tracked, observation: Observation, note: str = "") -> list[
         handle_id=_handle_id(tracked),
         exit_code=observation.exit_code,
         stop_code=observation.stop_code,
+        size=observation.size,
     )
 
 

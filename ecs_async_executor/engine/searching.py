@@ -259,7 +259,7 @@ class SearchLane:
         places: dict[SearchPlace, None] = {}
         reason = None
         try:
-            names: Sequence[str | None] = (await rendering.choices(launch)).names or (None,)
+            names: Sequence[str | None] = (await rendering.choices(launch)).everywhere
         except Exception as error:  # noqa: BLE001 - user code can be involved
             names, reason = (), _why_not_rendered(error)
         for name in names:

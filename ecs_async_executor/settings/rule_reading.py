@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ecs_async_executor.settings.rule_parsing import Given, Report, RuleParser, Service, Use
 from ecs_async_executor.settings.rule_words import Path, meant, shown
-from ecs_async_executor.settings.rules import ExecutorRules, Placement, Queue
+from ecs_async_executor.settings.rules import ExecutorRules, Placement, Queue, Retry
 
 RULE_OPTIONS: Final = ("queues", "placements", "placement_patience", "retries")
 """The options of which rules consist; a file of rules has the same names."""
@@ -31,6 +31,25 @@ def read_rules(sources: Sequence[Given], service: Service) -> tuple[ExecutorRule
         ]
 
 
+def read_retries(
+    raw: Any, where: str, service: Service, placements: Mapping[str, Placement]
+) -> tuple[tuple[Retry, ...], list[str]]:
+    """
+    Return the retry rules of a task, and a sentence for everything that is wrong with them.
+
+    :param where: stands before ``retries`` in the sentences
+    :param placements: those that there are
+    """
+    reader = _Reader(service)
+    parser = RuleParser(Given({"retries": raw}, lambda _: where), service, reader.report)
+    try:
+        retries = parser.retries(("retries",), raw)
+    except RecursionError:
+        return (), [f"{where}retries are nested too deeply"]
+    reader.check_uses(placements)
+    return retries, reader.report.problems
+
+
 @dataclass(slots=True)
 class _Reader:
     """Puts the rules of several sources together; the same name in two of them is a problem."""
@@ -46,7 +65,7 @@ class _Reader:
         for given in sources:
             self._read(given)
         placements = {**self.service.aws.built_in_placements, **self._defined}
-        self._check_uses(placements)
+        self.check_uses(placements)
         rules = ExecutorRules(self._queues, placements, **self._rest, doubts=tuple(self._doubts()))
         if len(there := rules.destinations) > MOST_DESTINATIONS:
             self._say(
@@ -104,7 +123,8 @@ class _Reader:
             return
         known[str(path[-1])] = rule
 
-    def _check_uses(self, placements: Mapping[str, Placement]) -> None:
+    def check_uses(self, placements: Mapping[str, Placement]) -> None:
+        """Report what is used and no placement."""
         for use in self.report.uses:
             if use.name in placements:
                 continue

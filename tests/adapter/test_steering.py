@@ -33,7 +33,7 @@ RULES = ExecutorRules(
     order=("spot", "ohio"),
     placement_patience=30.0,
 )
-STEERING = Steering(RULES, {"launchType", "capacityProviderStrategy"})
+STEERING = Steering(RULES)
 
 
 @pytest.mark.parametrize(

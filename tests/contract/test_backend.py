@@ -84,6 +84,19 @@ def test_a_failed_containers_exit_code_and_reason(service: Service) -> None:
     within(service, main)
 
 
+def test_a_failed_container_tells_what_size_it_had(service: Service) -> None:
+    if service.name == "fake":
+        pytest.skip("the scripted cloud's containers have no size")
+
+    async def main(backend: Backend) -> None:
+        launched = await backend.launch(service.spec("fails", started_by=mark()), token())
+        stopped = await seen(backend, launched.handle, lambda o: o.exit_code is not None)
+        assert stopped.size is not None
+        assert stopped.size.memory
+
+    within(service, main)
+
+
 def test_the_exit_code_shows_before_the_container_is_stopped(service: Service) -> None:
     if service.name == "batch":
         pytest.skip("Batch shows it when the job is over")

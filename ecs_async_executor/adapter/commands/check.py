@@ -109,7 +109,7 @@ def _look_at_requests(
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
-    steering = Steering(adapter.rules, adapter.service.exclusive)
+    steering = Steering(adapter.rules)
     launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
     for queue in (None, *adapter.rules.queues):
         command = [*COMMAND, example_workload(KEY, queue or default_queue())]
@@ -201,6 +201,8 @@ def _print(findings: Iterable[Finding]) -> None:
             say(f"{one.name}: good{f' ({one.text})' if one.text else ''}.")
         elif one.verdict is Verdict.WARNING:
             say(f"Warning: {_line(one)}")
+        elif one.verdict is Verdict.INFO:
+            say(f"{one.name}: {one.text}.")
         elif one.verdict is Verdict.NOT_TRIED:
             say(f"Not tried: {one.text}.")
 

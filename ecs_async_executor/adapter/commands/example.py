@@ -70,7 +70,7 @@ def try_spec(
     :param choice: the placement; None: the first that the task may choose, if it may choose any
     """
     try:
-        steering = Steering(adapter.rules, adapter.service.exclusive)
+        steering = Steering(adapter.rules)
         if choice is None:
             choice = next(iter(steering.choices_of(queue, config).names), None)
         course = steering.course_of(queue, config, choice)

@@ -12,4 +12,5 @@ from ecs_async_executor.services.ecs.requests import container_for as container_
 from ecs_async_executor.services.ecs.requests import launch_spec as launch_spec
 from ecs_async_executor.services.ecs.requests import workload_request as workload_request
 from ecs_async_executor.services.ecs.requests import wrong_parameters as wrong_parameters
+from ecs_async_executor.services.ecs.sizes import size_of as size_of
 from ecs_async_executor.services.ecs.sizes import wrong_sizes as wrong_sizes

@@ -17,7 +17,7 @@ import anyio
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Service, Trial, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
-from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation
+from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation, sized
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
 from ecs_async_executor.services.ecs.sizes import size_refusal
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
@@ -35,7 +35,6 @@ SERVICE: Final = Service(
     change_rate=40.0,
     change_burst=20.0,
     stop_permission="ecs:StopTask",
-    exclusive=frozenset({"launchType", "capacityProviderStrategy"}),
 )
 """
 AWS's default quotas, per account and Region; all of them can be raised.
@@ -115,7 +114,8 @@ class EcsBackend:
         except BackendError as error:
             said = size_refusal(error, request)
             raise tag_refusal(said, request.get("tags"), "ecs:TagResource") from None
-        return launched(reply, self._settings.container_name, spec.scope)
+        container_name = self._settings.container_name
+        return sized([launched(reply, container_name, spec.scope)], reply, container_name)[0]
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
         """Leave the choice to the cluster's default strategy; without one, take Fargate, as the provider does."""
@@ -176,7 +176,7 @@ class EcsBackend:
                 found.append(missing(scope, asked[_short(failure["arn"])], failure))
             except UNREADABLE as error:  # noqa: PERF203
                 self._unreadable.log(failure, error, record="failure")
-        return found
+        return sized(found, reply, self._settings.container_name)
 
     # --- searching
 
