@@ -82,7 +82,7 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 
 
 BROAD = ("-m", "not e2e")
-NARROW = ("-m", "not e2e and not slow", "--ignore", "tests/local")
+NARROW = ("-m", "not e2e and not slow", "--ignore", "tests/local", "--ignore", "tests/infrastructure")
 """For the corners: leave out the tests that depend neither on Airflow nor on Python nor on a dependency."""
 
 
@@ -118,7 +118,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the newest supported Airflow; arguments go to pytest."""
-    install(session, *group("test"))
+    install(session, *group("test", "infrastructure"))
     pytest(session, *BROAD)
 
 
@@ -127,6 +127,13 @@ def e2e(session: nox.Session) -> None:
     """Run the tests that start a whole Airflow: the demo, interrupted in every way."""
     install(session, *group("test"))
     pytest(session, "tests/e2e", "-m", "e2e")
+
+
+@nox.session
+def compose(session: nox.Session) -> None:
+    """Run the services of infrastructure/docker/docker-compose.yaml as processes, without Docker."""
+    install(session, *group("test", "ha"))
+    pytest(session, "tests/e2e/test_compose.py", "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1")
 
 
 @nox.session
@@ -232,7 +239,7 @@ def wheel(session: nox.Session) -> None:
         f"ecs-async-executor[amazon,local] @ {built.as_uri()}",
         *group("test"),
     )
-    for name in ("tests", "docs", "constraints"):
+    for name in ("tests", "docs", "infrastructure", "constraints"):
         shutil.copytree(ROOT / name, bench / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
