@@ -267,7 +267,8 @@ def wheel(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Resolve constraints/ again, for all Airflows or some; `-- --date 2026-12-01`: the newest, as of then."""
     session.install("uv")
-    named, upgrade = session.posargs, ()
+    named: list[str] = session.posargs
+    upgrade: tuple[str, ...] = ()
     if "--date" in named:
         # Without --upgrade uv keeps each version that still fits.
         named, (date,), upgrade = [AIRFLOW], named[named.index("--date") + 1 :], ("--upgrade",)
