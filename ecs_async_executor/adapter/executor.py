@@ -22,6 +22,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.endpoint import endpoint_of
 from ecs_async_executor.adapter.event_log import EventLog
 from ecs_async_executor.adapter.health import check_health
+from ecs_async_executor.adapter.last_ends import LastEnds
 from ecs_async_executor.adapter.last_words import LastWordsReader
 from ecs_async_executor.adapter.log_files import LogFiles
 from ecs_async_executor.adapter.metrics import Metrics
@@ -82,11 +83,14 @@ class AsyncExecutor(compat.VersionedExecutor):
         self._task_event_logs = EventLog()  # in place of Airflow's, of which the scheduler loses the entries
         adapter = self.adapter = self._make_adapter()
         tracking = self.tracking = Tracking()
-        self.workloads = Workloads(adapter, tracking, assigned=self.pre_assigns_external_executor_id)
+        ends = LastEnds(adapter)
+        self.workloads = Workloads(adapter, tracking, ends, assigned=self.pre_assigns_external_executor_id)
         lines = self._lines = LogLines(adapter.service.executor)
         self._metrics = Metrics(adapter.service.executor, self.team_name)
         waits = self._waits = WaitLines(lines)
-        self._reports = Reports(self, adapter, tracking, lines=lines, waits=waits, metrics=self._metrics)
+        self._reports = Reports(
+            self, adapter, tracking, lines=lines, waits=waits, metrics=self._metrics, last_ends=ends
+        )
         self._adoption = Adoption(self, adapter, self.workloads, tracking, lines)
         self._ownership = OwnershipCheck(self, adapter, tracking, lines)
         self._bridge: Bridge | None = None
@@ -151,11 +155,13 @@ class AsyncExecutor(compat.VersionedExecutor):
             service=self.adapter.service,
             backend=self.adapter.make_backend,
             render=self.workloads.render,
+            choices=self.workloads.choices,
+            blocks=self.workloads.blocks,
             tuning=tuning,
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
-            render_in_thread=self.workloads.overridden,
             endpoint=endpoint_of(self),
+            destinations=self.adapter.rules.destinations,
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
             ).open,

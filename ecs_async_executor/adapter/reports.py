@@ -7,11 +7,12 @@ and every statement can be followed by SystemExit, after which the same report i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Final, cast
 from uuid import UUID
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
+from ecs_async_executor.adapter.last_ends import CONTAINER_FAILURE, OUT_OF_MEMORY, RETRY_RULE, LastEnds
 from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines, WaitLines
@@ -29,6 +30,7 @@ from ecs_async_executor.core.messages import (
     Report,
     Unfollowed,
 )
+from ecs_async_executor.core.retries import End, line_of
 from ecs_async_executor.services.redaction import redacted
 
 
@@ -49,6 +51,7 @@ class Reports:
         lines: LogLines,
         waits: WaitLines,
         metrics: Metrics,
+        last_ends: LastEnds,
     ) -> None:
         self._executor = executor
         self._adapter = adapter
@@ -56,6 +59,7 @@ class Reports:
         self._lines = lines
         self._waits = waits
         self._metrics = metrics
+        self._last_ends = last_ends
         self.applying: Key | None = None
         self.examine: Callable[[PostMortem], None] | None = None
 
@@ -81,6 +85,7 @@ class Reports:
             return
         executor = self._executor
         if isinstance(report, Finished):
+            self._last_ends.forget(report.launch_id)
             self._explain(report, tracked)
             self.applying = key
             try:
@@ -97,6 +102,9 @@ class Reports:
         elif isinstance(report, Launched):
             tracking.has_container(report.launch_id)
             executor.running_state(key, report.handle_id)
+            if (note := self._last_ends.note_of(report.launch_id, key)) is not None:
+                self._write(RETRY_RULE, note, key)
+                self._last_ends.noted(report.launch_id, key)
         elif isinstance(report, Notice):
             if report.unlaunched:
                 tracking.waits_for_capacity(report.launch_id)
@@ -114,10 +122,16 @@ class Reports:
             tracking.forget(key)
 
     def _explain(self, report: Finished, tracked: KnownLaunch) -> None:
-        """Put a failure into the log, and into Airflow's event log; raise nothing."""
-        if report.success:
-            return
+        """Put an end into the log, and into Airflow's event log, unless all went well; raise nothing."""
         try:
+            end = _end_of(report)
+            self._last_ends.remember(report.key, end)
+            if report.success:
+                if end is not None:
+                    self._write(
+                        OUT_OF_MEMORY, _with_line([report.reason, _OUTLIVED, _hint(report)], end), report.key
+                    )
+                return
             what = "container" if report.handle_id else "launch"
             self._lines.add(
                 "warning",
@@ -129,21 +143,45 @@ class Reports:
                 exit_code=report.exit_code,
                 stop_code=report.stop_code,
             )
-            event = "container failure" if report.handle_id else self._adapter.launch_failure
-            self._executor.log_task_event(
-                event=f"{self._adapter.service.name.lower()} {event}",
-                extra=_with_hint(report),
-                ti_key=cast("Key", report.key),
-            )
+            event = CONTAINER_FAILURE if report.handle_id else self._adapter.launch_failure
+            self._write(event, _with_line([report.reason, _hint(report)], end), report.key)
             if self.examine is not None and report.handle_id and isinstance(tracked.subject, UUID):
                 self.examine(_post_mortem(report, report.handle_id, tracked.log_path))
         except Exception as error:  # noqa: BLE001 - the outcome matters more than its explanation
             self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
 
+    def _write(self, event: str, text: str, key: object) -> None:
+        """Write an entry of the event log; its name begins with the service's."""
+        self._executor.log_task_event(
+            event=f"{self._adapter.service.name.lower()} {event}", extra=text, ti_key=cast("Key", key)
+        )
 
-def _with_hint(report: Finished) -> str:
-    said = hint(report.ending, report.exit_code, report.reason)
-    return "\n".join(one for one in (report.reason, said) if one)
+
+_OUTLIVED: Final = (
+    "A process in the container was killed for want of memory, most likely the task. Airflow's own process in it "
+    "lived on, and has told Airflow how the task ended."
+)
+_MOST_CHARACTERS: Final = 8000
+"""Of an entry, so that its last line is whole in any database."""
+
+
+def _end_of(report: Finished) -> End | None:
+    """Return how a try ended; None if all went well, or if it is no task instance's."""
+    if report.success and report.ending is None:
+        return None
+    unsaid = Ending.LOST if report.exit_code is None else Ending.EXIT
+    number = getattr(report.key, "try_number", 0)
+    return End(number, report.ending or unsaid, report.exit_code, report.size, report.choice)
+
+
+def _hint(report: Finished) -> str | None:
+    return hint(report.ending, report.exit_code, report.reason)
+
+
+def _with_line(sentences: Iterable[str | None], end: End | None) -> str:
+    """Return an entry's text: what people read, and a line of which the next try is made."""
+    told = "\n".join(one for one in sentences if one)
+    return told[:_MOST_CHARACTERS] if end is None else f"{told[:_MOST_CHARACTERS]}\n{line_of(end)}"
 
 
 def _post_mortem(report: Finished, handle_id: str, log_path: str | None) -> PostMortem:

@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import Tuning
+from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
 
 
 class ServiceAdapter(Protocol):
@@ -51,6 +53,16 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def rules(self) -> ExecutorRules:
+        """Which queue goes where, which placements there are, and what the next try gets."""
+        ...
+
+    @property
+    def scope_parameter(self) -> str:
+        """The request parameter that says where a container goes."""
+        ...
+
+    @property
     def doubts(self) -> Sequence[str]:
         """Sentences about settings that can be used, though hardly as they are meant."""
         ...
@@ -62,7 +74,16 @@ class ServiceAdapter(Protocol):
 
     @property
     def destination(self) -> str:
-        """Where containers go by default, for people."""
+        """Where containers go, for people: by default, and where else."""
+        ...
+
+    @property
+    def destinations(self) -> Mapping[str, Destination]:
+        """Every destination by its name, home first; see :mod:`ecs_async_executor.core.destinations`."""
+        ...
+
+    def destinations_of(self, handle_id: str) -> Sequence[str]:
+        """Return the destinations that a container can be in, the likeliest first, and never none."""
         ...
 
     @property
@@ -121,8 +142,28 @@ class ServiceAdapter(Protocol):
         """
         ...
 
+    def size_asked(self, queue: str | None, config: Any) -> Size:
+        """Return what size the request of a workload asks for, as far as that is known before a hook is called."""
+        ...
+
+    def retries_of(self, raw: Any) -> Sequence[Retry]:
+        """
+        Read a task's own retry rules.
+
+        :raises Rejected: if they cannot be used; names every problem
+        """
+        ...
+
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         """Name what the SDK would refuse in a request."""
+        ...
+
+    def wrong_sizes(self, config: Mapping[str, Any]) -> Iterable[str]:
+        """Name what no request can make of an ``executor_config``'s ``cpu``, ``memory`` and so on."""
+        ...
+
+    def about_size(self, spec: LaunchSpec) -> Sequence[str]:
+        """Return lines for people about the size that a request asks for, and what it costs an hour."""
         ...
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
@@ -141,9 +182,13 @@ class ServiceAdapter(Protocol):
         """Return :meth:`Inspector.log_streams`, with a client for this question."""
         ...
 
-    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
+    def look_at_definitions(
+        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+    ) -> AsyncIterator[Finding]:
         """
-        Yield what is found of the definitions that launches name: are they fit for Airflow, can logs be read.
+        Yield what is found of the definitions that launches to a destination name.
+
+        Are they fit for Airflow, can logs be read.
 
         :param reader: opened
         """

@@ -1,7 +1,8 @@
 """
 Tries of task instances, as Airflow's database has them, for people: commands and pages.
 
-May import ``compat`` and SQLAlchemy. Reads only, in the caller's session. Nothing of the scheduler's imports it.
+May import ``compat``, ``core`` and SQLAlchemy. Reads only, in the caller's session. Nothing of the scheduler's
+imports it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from airflow.models.log import Log
 from sqlalchemy import func, select
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.core.retries import without_line
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -43,6 +45,7 @@ _COLUMNS = (
     "start_date",
     "end_date",
     "updated_at",
+    "queue",
 )
 _AT_ONCE = 500
 """Values in one condition: SQLite takes 999."""
@@ -58,6 +61,7 @@ class Try:
     :param external_id: Airflow's ``external_executor_id``: a container's, or an identity that Airflow assigned
     :param changed_at: when the row was changed last
     :param earlier: a later try has taken its place
+    :param queue: Airflow's; None if it is not known
     """
 
     id: UUID
@@ -74,6 +78,7 @@ class Try:
     ended_at: datetime | None
     changed_at: datetime | None
     earlier: bool = False
+    queue: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -104,6 +109,11 @@ class Entry:
     at: datetime | None
     event: str
     text: str
+
+    @classmethod
+    def of(cls, at: datetime | None, event: str | None, text: str | None) -> Entry:
+        """Return an entry without the line that is for programs."""
+        return cls(at, event or "", without_line(text or ""))
 
 
 def find(session: Session, conditions: Conditions, *, earlier: bool) -> list[Try]:
@@ -168,7 +178,7 @@ def entries(session: Session, of: Try) -> list[Entry]:
         Log.map_index == of.map_index,
         Log.try_number == of.number,
     )
-    return [Entry(row.dttm, row.event, row.extra or "") for row in session.execute(query.order_by(Log.id))]
+    return [Entry.of(row.dttm, row.event, row.extra) for row in session.execute(query.order_by(Log.id))]
 
 
 def waits(session: Session, of: Sequence[Try]) -> dict[UUID, str]:
@@ -218,4 +228,5 @@ def _try(row: Any, *, earlier: bool) -> Try:
         ended_at=row.end_date,
         changed_at=row.updated_at,
         earlier=earlier,
+        queue=row.queue,
     )

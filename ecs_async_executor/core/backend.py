@@ -11,7 +11,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, overload
 
 import msgspec
 
@@ -126,7 +126,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
-    :param ending: the kind of its end; None before it, and on success
+    :param ending: the kind of its end; None before it, and on success, unless a process in it was killed
     :param size: what it had, for an end that the next try may be made bigger for; else None
     """
 
@@ -153,10 +153,14 @@ class Trial:
 
     :param name: the operation, and its target
     :param make: makes the request; raises :class:`~ecs_async_executor.core.errors.BackendError` if it is refused
+    :param destination: where it goes, see :mod:`.destinations`
+    :param decides: if it fails, so do all others of its destination
     """
 
     name: str
     make: Callable[[], Awaitable[object]]
+    destination: str = ""
+    decides: bool = False
 
 
 Paced: TypeAlias = Callable[[], Awaitable[None]]
@@ -179,8 +183,22 @@ class Backend(Protocol):
         """The most handles of one scope that one :meth:`describe` takes."""
         ...
 
-    def scope_of(self, handle_id: str | None) -> str:
-        """Return the scope of a container with this identifier, or, for None, the default scope."""
+    @overload
+    def scope_of(self, handle_id: None) -> str: ...
+
+    @overload
+    def scope_of(self, handle_id: str) -> str | None: ...
+
+    def scope_of(self, handle_id: str | None) -> str | None:
+        """
+        Return the scope of a container with this identifier, or, for no identifier, the default scope.
+
+        None: the identifier does not tell in which destination its container is; the request that made it does.
+        """
+        ...
+
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the scopes that a container with this identifier can be in: the likeliest first, one at least."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[None]:

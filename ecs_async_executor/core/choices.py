@@ -18,10 +18,17 @@ class Choices:
 
     :param names: best first; empty: there is one request and no choice
     :param patience: seconds for which a better choice has to be full before the next one is used
+    :param elsewhere: other choices, None for the lack of one, with which another scheduler may have launched it
     """
 
     names: tuple[str, ...] = ()
     patience: float = 60.0
+    elsewhere: tuple[str | None, ...] = ()
+
+    @property
+    def everywhere(self) -> tuple[str | None, ...]:
+        """Every choice with which it may have been launched, None for the lack of one."""
+        return (*(self.names or (None,)), *self.elsewhere)
 
 
 NO_CHOICES: Final = Choices()

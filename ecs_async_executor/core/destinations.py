@@ -35,6 +35,12 @@ def within(scope: str) -> str:
     return scope.rpartition(_MARK)[2]
 
 
+def for_people(scope: str) -> str:
+    """Return a scope as people read it."""
+    destination = destination_of(scope)
+    return f"{within(scope)} in {destination}" if destination else scope
+
+
 def sent_to(destination: str, spec: LaunchSpec) -> LaunchSpec:
     """Return a request as one for a destination."""
     if not destination:

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Hashable
 
 from ecs_async_executor.core import beginnings
-from ecs_async_executor.core.backend import Handle, Observation
+from ecs_async_executor.core.active import Active
+from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation
+from ecs_async_executor.core.destinations import destination_of
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import (
     Demanded,
@@ -35,6 +37,7 @@ from ecs_async_executor.core.phases import (
     SUPERSEDED,
     UNLOCATED,
     Checking,
+    Doubt,
     Ended,
     InDoubt,
     Phase,
@@ -42,6 +45,7 @@ from ecs_async_executor.core.phases import (
     Revoked,
     Running,
     Searching,
+    SearchPlace,
     Sending,
     Starting,
     Tracked,
@@ -67,7 +71,7 @@ class Ledger:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.launches: dict[int, Tracked] = {}
-        self.active: dict[int, Tracked] = {}
+        self.active = Active()
         self.unsettled: dict[int, Tracked] = {}
         self.outbox: deque[Report] = deque()
         self.queues = LaunchQueues()
@@ -151,7 +155,7 @@ class Ledger:
     def dispatch(self, tracked: Tracked, event: Event, now: float) -> None:
         """Let an event happen to a launch, and do the bookkeeping that follows from it."""
         self._carry_out(tracked, step(tracked, event, now, self.rules), now)
-        if not isinstance(tracked.phase, LOCATED) and self.active.pop(tracked.number, None) is not None:
+        if not isinstance(tracked.phase, LOCATED) and self.active.discard(tracked.number):
             self.unsettled[tracked.number] = tracked
 
     def abandon(self, tracked: Tracked, reason: str, now: float, handle: Handle | None = None) -> None:
@@ -202,23 +206,25 @@ class Ledger:
         self.searches.add(tracked, max(at, phase.not_before))
 
     def _settle(self, tracked: Tracked) -> None:
-        self.active[tracked.number] = tracked
-        self.unsettled.pop(tracked.number, None)
+        if tracked.handle is not None:  # else an effect behind this one says how the launch goes on
+            self.active.add(tracked, tracked.handle)
+            self.unsettled.pop(tracked.number, None)
         self.queues.forget(tracked)
         self.searches.forget(tracked)
 
-    def active_since(self, then: float) -> list[Tracked]:
-        """Return the launches whose containers were learnt after a time."""
-        found = []
-        for tracked in reversed(self.active.values()):  # in the order in which they were learnt
-            if not isinstance(tracked.phase, LOCATED) or tracked.phase.since <= then:
-                break
-            found.append(tracked)
-        return found
-
     def unstarted(self) -> set[str]:
         """Return the ids of the launches that can still need a container. Other threads may call it."""
-        return {t.launch.launch_id for t in list(self.launches.values()) if t.wanted and not _has_run(t.phase)}
+        return {t.launch.launch_id for t in list(self.launches.values()) if t.wanted and not has_run(t.phase)}
+
+    def destination_of(self, tracked: Tracked) -> str | None:
+        """Return where a launch without a container is waited for, None if that is not known yet."""
+        match tracked.phase:
+            case Sending(spec) | InDoubt(doubt=Doubt(spec=LaunchSpec() as spec)):
+                return destination_of(spec.scope)
+            case Searching(place=SearchPlace(scope)):
+                return destination_of(scope)
+        bucket = self.queues.ways_of(tracked)[0].bucket
+        return None if bucket is None else destination_of(bucket)
 
     # --- outcomes --------------------------------------------------------------------------------------------
 
@@ -250,7 +256,8 @@ class Ledger:
         else:
             self._by_key.pop(key, None)
         # Last: until then, recover() finds it and does the rest.
-        for launches in (self.active, self.unsettled, self.launches):
+        self.active.discard(number)
+        for launches in (self.unsettled, self.launches):
             launches.pop(number, None)
         if not any(isinstance(sibling.demand, Revoked) for sibling in siblings):
             for sibling in siblings:
@@ -313,7 +320,8 @@ class Ledger:
                     self._finish(tracked, ended, now)
 
 
-def _has_run(phase: Phase) -> bool:
+def has_run(phase: Phase) -> bool:
+    """Return whether user code has run in a launch's container, as far as anybody knows."""
     return isinstance(phase, Running) or (isinstance(phase, Checking | Searching) and phase.adopted in RUNS)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from ecs_async_executor.core.buckets import AdaptiveBucket, TokenBucket
 
+THROTTLED_SHARE = 0.5
+"""A rate of launches below this part of the one it began with holds launches up for long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -22,12 +25,14 @@ class Rate:
     :param bucket: of launches, the one that their specs name; else empty
     :param per_second: calls per second
     :param throttles: calls that the service has refused for their rate since the bucket was made
+    :param destination: whose bucket it is; "" is home
     """
 
     operation: str
     bucket: str
     per_second: float
     throttles: int
+    destination: str = ""
 
 
 class Limiter:
@@ -85,6 +90,14 @@ class Limiter:
         """Return the present rate of launches from this bucket."""
         known = self._launch.get(bucket)
         return known.rate if known else min(self._launch_rate(bucket), self._launch_rate_max)
+
+    def is_throttled(self) -> bool:
+        """Return whether the service has cut any rate of launches to less than half of what it began with."""
+        return any(
+            bucket.throttles
+            and bucket.rate < THROTTLED_SHARE * min(self._launch_rate(name), self._launch_rate_max)
+            for name, bucket in self._launch.items()
+        )
 
     def rates(self) -> Iterator[Rate]:
         """Yield the rate of each bucket that is in use."""

@@ -56,6 +56,15 @@ def may_have_a_successor(tracked: Tracked, phase: Unlocated, observation: Observ
     return is_older(tracked, phase, observation, rules) and (named or not lives)
 
 
+def is_surely_of(tracked: Tracked, phase: Unlocated, observation: Observation, rules: Rules) -> bool:
+    """Return whether a container is the launch's whatever else there is: nothing more has to be found out."""
+    return (
+        observation.seen is not Seen.MISSING
+        and is_of_this_queueing(tracked, phase, observation, rules)
+        and not may_have_a_successor(tracked, phase, observation, rules)
+    )
+
+
 def never_started(observation: Observation) -> bool:
     """Return whether a container has stopped before user code could run in it."""
     return observation.seen is Seen.STOPPED and not observation.started and observation.exit_code is None

@@ -127,11 +127,11 @@ class Finished:
     Report: the one outcome of a launch.
 
     :param success: the container exited 0
-    :param reason: why not, as a sentence for people; None on success
+    :param reason: why not, as a sentence for people; on success None, or what else its end tells
     :param handle_id: the container, if there was one
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one
-    :param ending: the kind of a failure; None on success
+    :param ending: the kind of a failure; on success None, or what has befallen a process that was not its first
     :param size: what the container had, as far as its end tells
     :param choice: the placement that it was launched with, if there was a choice; see :mod:`.choices`
     """

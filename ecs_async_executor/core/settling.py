@@ -1,8 +1,8 @@
 """
 Where demand and phase meet: the one place that decides what becomes of a launch that Airflow no longer wants.
 
-May import ``endings``, ``events``, ``messages``, ``phases`` and ``policy``. Every change from one column of
-the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
+May import ``endings``, ``events``, ``messages``, ``phases``, ``policy`` and ``sizes``. Every change from one
+column of the table to another goes through :func:`enter`, and every change of demand through :func:`settle`.
 
 =============  =======  ======================  ==============  ===================  =================
 demand         Waiting  InDoubt                 Sending         Checking, Searching  Starting, Running
@@ -45,6 +45,7 @@ from ecs_async_executor.core.phases import (
     Wanted,
 )
 from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.core.sizes import Size
 
 Settle: TypeAlias = Callable[[Tracked, float], list[Effect]]
 
@@ -70,11 +71,13 @@ def fail(
     handle_id: str | None = None,
     exit_code: int | None = None,
     stop_code: str | None = None,
+    size: Size | None = None,
     stop: SendStop | None = None,
 ) -> list[Effect]:
     """
     End a launch with a failure, in words for the person who looks at the task instance.
 
+    :param size: what the container had
     :param stop: for a container that may outlive the launch
     """
     launch = tracked.launch
@@ -89,6 +92,8 @@ def fail(
             exit_code=exit_code,
             stop_code=stop_code,
             ending=ending,
+            size=size,
+            choice=tracked.choice if handle_id is not None else None,
         ),
         stop,
     )

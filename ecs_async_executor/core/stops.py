@@ -1,17 +1,19 @@
 """
 What is owed a stop. Pure: ``now`` is passed in.
 
-May import ``backend`` and ``phases``. A stop request outlives the launch that it is about: a stop is owed even
-when the outcome is known.
+May import ``backend``, ``destinations`` and ``phases``. A stop request outlives the launch that it is about: a
+stop is owed even when the outcome is known.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ecs_async_executor.core.backend import Handle
+from ecs_async_executor.core.destinations import destination_of
 from ecs_async_executor.core.phases import Tracked
 
 
@@ -37,35 +39,46 @@ class StopRequest:
 
 
 class Stops:
-    """Stop requests that are owed, those in flight included: what has no answer yet survives the loop thread."""
+    """
+    Stop requests that are owed, by the destinations of their containers.
+
+    Those in flight are included: what has no answer yet survives the loop thread.
+    """
 
     def __init__(self) -> None:
         self._order = itertools.count()
-        self._waiting: list[tuple[float, int, StopRequest]] = []
+        self._waiting: dict[str, list[tuple[float, int, StopRequest]]] = {}
         self._in_flight: dict[StopRequest, None] = {}  # in order, so that a walk can be repeated
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._in_flight)
+        return sum(len(heap) for heap in self._waiting.values()) + len(self._in_flight)
 
     def add(self, request: StopRequest) -> None:
         """Owe a stop, from the request's ``not_before`` on."""
-        heapq.heappush(self._waiting, (request.not_before, next(self._order), request))
+        heap = self._waiting.setdefault(destination_of(request.handle.scope), [])
+        heapq.heappush(heap, (request.not_before, next(self._order), request))
         self._in_flight.pop(request, None)
 
-    def take(self) -> StopRequest:
+    @property
+    def destinations(self) -> Sequence[str]:
+        """Those that a stop has ever been owed in."""
+        return list(self._waiting)
+
+    def take(self, destination: str) -> StopRequest:
         """Take out the one that is due first, to send it; give it to :meth:`done` or back to :meth:`add`."""
-        request = self._waiting[0][2]
+        request = self._waiting[destination][0][2]
         self._in_flight[request] = None
-        heapq.heappop(self._waiting)
+        heapq.heappop(self._waiting[destination])
         return request
 
     def done(self, request: StopRequest) -> None:
         """Owe this stop no longer."""
         self._in_flight.pop(request, None)
 
-    def next_at(self) -> float | None:
-        """Return when the next stop is due; None if none waits."""
-        return self._waiting[0][0] if self._waiting else None
+    def next_at(self, destination: str) -> float | None:
+        """Return when the next stop of a destination is due; None if none waits."""
+        heap = self._waiting.get(destination)
+        return heap[0][0] if heap else None
 
     def recover(self) -> None:
         """Owe the stops in flight again: nobody will read their answers."""
@@ -85,4 +98,5 @@ class Stops:
         return any(request.tracked is tracked for request in self._owed())
 
     def _owed(self) -> list[StopRequest]:
-        return [request for _, _, request in list(self._waiting)] + list(self._in_flight)
+        waiting = [request for heap in list(self._waiting.values()) for _, _, request in list(heap)]
+        return waiting + list(self._in_flight)

@@ -19,23 +19,21 @@ from anyio.abc import TaskGroup
 from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
-from ecs_async_executor.engine.describing import Describing
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
 from ecs_async_executor.engine.launching import Launching
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
-from ecs_async_executor.engine.polling import Polling
+from ecs_async_executor.engine.polling import Polling, PollingLanes
 from ecs_async_executor.engine.postmortems import PostMortems, Reading, unread
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.searching import SearchLane
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.statistics import Statistics
 from ecs_async_executor.engine.status import Endpoint, Status
 from ecs_async_executor.engine.status_server import StatusServer
@@ -107,7 +105,7 @@ class Engine:
         self._silence = SilenceWatch(options.stall_timeout, heartbeat_age, silences)
         self._wakeups = Wakeups()
         self._dispatcher = Dispatcher(ledger, self._wakeups, event=event)
-        self._session = Session(backend, meters, event=event, resumed=self._dispatcher.wake_lanes)
+        self._backend = backend
         self._placements = Placements()
         self._quiet = Wakeup()
         self._draining = False
@@ -155,23 +153,14 @@ class Engine:
 
     def _wire(self, tasks: TaskGroup) -> tuple[Pinging, list[tuple[str, Callable[[], Awaitable[None]]]]]:
         options, event = self._options, self._event
-        ledger, session, dispatcher, wakeups = self._ledger, self._session, self._dispatcher, self._wakeups
-        limiter = Limiter(
-            launch_rate=options.launch_rate,
-            launch_burst=options.launch_burst,
-            launch_rate_max=options.launch_rate_max,
-            read_rate=options.describe_rate,
-            read_burst=options.describe_burst,
-            modify_rate=options.change_rate,
-            modify_burst=options.change_burst,
-            shares_modify=options.shares_changes,
-            gently=options.gently,
-            now=anyio.current_time(),
+        ledger, dispatcher, wakeups = self._ledger, self._dispatcher, self._wakeups
+        destinations = Destinations(
+            self._backend, options, self._meters, event=event, resumed=dispatcher.wake_lanes
         )
         self.intake = Intake(
             inbox=self._inbox,
             ledger=ledger,
-            session=session,
+            session=destinations.home.session,
             dispatcher=dispatcher,
             tasks=tasks,
             wakeup=wakeups.intake,
@@ -179,14 +168,12 @@ class Engine:
         )
         self.launching = Launching(
             ledger=ledger,
-            session=session,
-            limiter=limiter,
+            destinations=destinations,
             placements=self._placements,
             silence=self._silence,
             intake=self.intake,
             rendering=self._rendering,
             dispatcher=dispatcher,
-            options=options,
             wall=self._wall,
             random_source=self._random,
             tasks=tasks,
@@ -195,25 +182,17 @@ class Engine:
             meters=self._meters,
             event=event,
         )
-        describing = Describing(
-            session=session, limiter=limiter, calls=options.max_concurrent_describes, event=event
-        )
-        polling = Polling(
+        polling = PollingLanes(
             ledger=ledger,
-            limiter=limiter,
-            placements=self._placements,
-            describing=describing,
-            dispatcher=dispatcher,
-            poll_interval=options.poll_interval,
-            wall=self._wall,
-            random_source=self._random,
-            meters=self._meters,
+            destinations=destinations,
+            make=self._make_polling,
+            supervise=self._supervise,
+            tasks=tasks,
             event=event,
         )
         searching = SearchLane(
             ledger=ledger,
-            session=session,
-            describing=describing,
+            destinations=destinations,
             rendering=self._rendering,
             dispatcher=dispatcher,
             tasks=tasks,
@@ -222,8 +201,7 @@ class Engine:
         )
         stopping = Stopping(
             ledger=ledger,
-            session=session,
-            limiter=limiter,
+            destinations=destinations,
             dispatcher=dispatcher,
             permission=options.stop_permission,
             random_source=self._random,
@@ -234,7 +212,7 @@ class Engine:
         )
         pinging = Pinging(
             ledger=ledger,
-            session=session,
+            destinations=destinations,
             placements=self._placements,
             silence=self._silence,
             launching=self.launching,
@@ -248,7 +226,7 @@ class Engine:
             status = Status(
                 endpoint=self._endpoint,
                 ledger=ledger,
-                limiter=limiter,
+                destinations=destinations,
                 placements=self._placements,
                 statistics=self._statistics,
                 wall=self._wall,
@@ -267,12 +245,24 @@ class Engine:
             ("intake", self.intake.run),
             ("launching", self.launching.run),
             ("polling", polling.run),
-            ("polling_young", polling.run_young),
             ("searching", searching.run),
             ("stopping", stopping.run),
             ("pinging", pinging.run),
             ("postmortems", self.postmortems.run),
         ]
+
+    def _make_polling(self, destination: Destination) -> Polling:
+        return Polling(
+            ledger=self._ledger,
+            destination=destination,
+            placements=self._placements,
+            dispatcher=self._dispatcher,
+            poll_interval=self._options.poll_interval,
+            wall=self._wall,
+            random_source=self._random,
+            meters=self._meters,
+            event=self._event,
+        )
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -1,16 +1,17 @@
 """
 The lane that launches: the most urgent launch that may be sent is rendered, sent, and its answer taken in.
 
-May import ``core``, ``dispatcher``, ``intake``, ``meters``, ``options``, ``rendering``, ``session``, ``wakeup``,
-anyio and structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials
-work, a request may be in flight, the gate of the placement lets it pass and the rate has room for it.
+May import ``core``, ``destinations``, ``dispatcher``, ``intake``, ``meters``, ``rendering``, ``wakeup``, anyio and
+structlog. A launch waits in the launch queue of its placement until the scheduler calls, the credentials of its
+destination work, a request may be in flight there, the gate of the placement lets it pass and the rate has room.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -19,6 +20,8 @@ from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
 from ecs_async_executor.core.backend import LaunchSpec, Observation
+from ecs_async_executor.core.choosing import Choosing
+from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
     Because,
@@ -31,19 +34,17 @@ from ecs_async_executor.core.events import (
 )
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.metrics import LAUNCH_DURATION
 from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
 from ecs_async_executor.core.placements import Placements
-from ecs_async_executor.core.queue import LaunchQueue
+from ecs_async_executor.core.queue import LaunchQueue, Way
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
 from ecs_async_executor.engine.intake import Intake
 from ecs_async_executor.engine.meters import Meters
-from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup
 
 log = structlog.get_logger(__name__)
@@ -74,14 +75,12 @@ class Launching:
         self,
         *,
         ledger: Ledger,
-        session: Session,
-        limiter: Limiter,
+        destinations: Destinations,
         placements: Placements,
         silence: SilenceWatch,
         intake: Intake,
         rendering: Rendering,
         dispatcher: Dispatcher,
-        options: Options,
         wall: Callable[[], float],
         random_source: random.Random,
         tasks: TaskGroup,
@@ -91,14 +90,13 @@ class Launching:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._session = session
-        self._limiter = limiter
+        self._destinations = destinations
         self._placements = placements
+        self._choosing = Choosing(placements, ledger.rules)
         self._silence = silence
         self._intake = intake
         self._rendering = rendering
         self._dispatcher = dispatcher
-        self._max_in_flight = options.max_concurrent_launches
         self._wall = wall
         self._random = random_source
         self._tasks = tasks
@@ -106,9 +104,7 @@ class Launching:
         self._answered = answered
         self._meters = meters
         self._event = event
-        self._buckets: set[str] = set()
         self._draining = False
-        self.in_flight = 0
 
     def wake(self) -> None:
         """Have the launch queues looked at."""
@@ -119,10 +115,18 @@ class Launching:
         self._draining = True
         self.wake()
 
+    @property
+    def in_flight(self) -> int:
+        """The requests that have no answer yet."""
+        return sum(destination.launching for destination in self._destinations)
+
     def rate(self) -> float:
         """Return the launches per second that rates and rendering allow at present."""
-        rates = sum(self._limiter.launch_rate(bucket) for bucket in self._buckets or ("",))
-        return min(rates, self._rendering.rate)
+        return min(self._destinations.launch_rate(), self._rendering.rate)
+
+    def longest_waits(self, now: float) -> Mapping[Kind, float]:
+        """Return for how many seconds launches have been refused: the longest of each kind."""
+        return self._choosing.longest_waits(list(self._ledger.queues.queues.values()), now)
 
     async def run(self) -> None:
         """Launch until :meth:`drain` is called."""
@@ -130,15 +134,20 @@ class Launching:
         while not self._draining:
             now = anyio.current_time()
             self._ledger.advance(now)
-            queue, wake_at = self.choose(now)
-            if queue is None:
+            chosen, wake_at = self.choose(now)
+            if chosen is None:
                 await self._wakeup.wait_until(wake_at)
                 continue
-            tracked = self._ledger.queues.head(queue)
+            queue, way = chosen
+            queues = self._ledger.queues
+            tracked = queues.head(queue)
             assert tracked is not None
-            self._ledger.queues.pop(queue)
+            queues.pop(queue)
             try:
-                await self._launch(tracked)
+                if queues.queue_of(tracked) is not queue:
+                    queues.add(tracked, now)  # others of its route have told meanwhile where it goes
+                else:
+                    await self._launch(tracked, queue, way)
             except Exception as error:
                 log.exception(self._event("launch.failed"), workload=str(tracked))
                 self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
@@ -148,8 +157,8 @@ class Launching:
 
     # --- which launch is next --------------------------------------------------------------------------------
 
-    def choose(self, now: float) -> tuple[LaunchQueue | None, float]:
-        """Return the queue with the most urgent launch that may be sent now, or when to look again."""
+    def choose(self, now: float) -> tuple[tuple[LaunchQueue, Way] | None, float]:
+        """Return the queue with the most urgent launch that may be sent now, and how, or when to look again."""
         ledger = self._ledger
         wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
         if self._silence.notices():
@@ -161,30 +170,42 @@ class Launching:
                 return None, now + LOOK_AGAIN_SECONDS
             self._doubt(now)
             self._silence.looked_after()
-        if not self._session.may_call(now):
-            return None, self._session.next_probe_at or wake_at
-        if self.in_flight >= self._max_in_flight:
-            return None, wake_at  # a reply wakes
+        destinations = self._destinations
+        if destinations.is_home_alone and (at := destinations.home.may_launch_at(now)) > now:
+            return None, min(at, wake_at)
         self._review_closed_placements(now)
         queues = list(ledger.queues.queues.values())
-        self._limiter.launches_waiting(sum(len(queue.heap) for queue in queues))
-        best: LaunchQueue | None = None
+        self._count_waiting(queues)
+        best: tuple[LaunchQueue, Way] | None = None
         for queue in queues:
             if ledger.queues.head(queue) is None:
                 ledger.queues.drop(queue)
                 continue
-            if queue.placement is not None and queue.bucket is not None:
-                gate = self._placements.gate(queue.placement)
-                if not gate.may_pass(now):
-                    wake_at = min(wake_at, gate.next_probe_at or wake_at, now + LOOK_AGAIN_SECONDS)
-                    continue
-                ready_at = self._limiter.launch_ready_at(queue.bucket, now)
-                if ready_at > now:
-                    wake_at = min(wake_at, ready_at)
-                    continue
-            if best is None or queue.heap[0] < best.heap[0]:
-                best = queue
+            way, at = self._choosing.way(queue, now, self._ready_at)
+            if way is not None and way is not queue.ways[0]:
+                ledger.queues.forgive(queue)
+            if way is None:
+                wake_at = min(wake_at, at, now + LOOK_AGAIN_SECONDS)
+            elif best is None or queue.heap[0] < best[0].heap[0]:
+                best = queue, way
         return best, wake_at
+
+    def _ready_at(self, way: Way, now: float) -> float:
+        """Return when rates and the destination allow a request; ``now`` if they do."""
+        if way.bucket is None:
+            return now
+        destination = self._destinations.of(way.bucket)
+        at = destination.may_launch_at(now)
+        return at if at > now else destination.limiter.launch_ready_at(way.bucket, now)
+
+    def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
+        """Tell the limiter of each destination how many launches wait for it."""
+        waiting: Counter[str] = Counter()
+        for queue in queues:
+            for name in {destination_of(way.bucket or HOME) for way in queue.ways}:
+                waiting[name] += len(queue.heap)
+        for destination in self._destinations:
+            destination.limiter.launches_waiting(waiting[destination.name])
 
     def _doubt(self, now: float) -> None:
         """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
@@ -200,7 +221,7 @@ class Launching:
             return
         queues = self._ledger.queues
         for queue in list(queues.queues.values()):
-            if queue.placement is None or (barred := self._placements.barred(queue.placement)) is None:
+            if (barred := self._choosing.barred(queue, now)) is None:
                 continue
             for tracked in queues.members(queue):
                 if is_news_at_gate(tracked, barred, now, self._ledger.rules):
@@ -217,7 +238,7 @@ class Launching:
 
     # --- one launch ------------------------------------------------------------------------------------------
 
-    async def _launch(self, tracked: Tracked) -> None:
+    async def _launch(self, tracked: Tracked, queue: LaunchQueue, way: Way) -> None:
         now = anyio.current_time()
         spec = None
         if isinstance(tracked.phase, InDoubt):
@@ -227,45 +248,54 @@ class Launching:
             spec = tracked.phase.doubt.spec
         if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + FRESH_SECONDS):
             try:
-                spec = await self._rendered(tracked)
+                spec = await self._rendered(tracked, way)
             except _NotToBeSent:
                 return
             now = anyio.current_time()
-        queues = self._ledger.queues
-        queues.learn_route(tracked, spec.placement, spec.bucket)
-        self._buckets.add(spec.bucket)
-        gate = self._placements.gate(spec.placement)
-        full = self._placements.take_news(tracked.launch.route, now)
+        queues, destination = self._ledger.queues, self._destinations.of(spec.bucket)
+        queues.learn_way(tracked, spec)
+        destination.buckets.add(spec.bucket)
+        placement = spec.placement
+        gate = self._placements.gate(placement)
+        full = self._placements.take_news(tracked.launch.route, now) if spec.choice is None else None
         if full is not None and gate.is_open:
-            log.warning(self._event("gate.closed"), placement=spec.placement, reason=full)
-            self._placements.refused(spec.placement, gate, Kind.CAPACITY, full, now)
+            log.warning(self._event("gate.closed"), placement=placement, reason=full)
+            self._placements.refused(placement, gate, Kind.CAPACITY, full, now)
+        # Where this way was chosen, its room was looked at.
+        room = placement != way.placement and len(queues.ways_of(tracked)) > 1
         if (
             self._draining
             or self._silence.notices()
-            or not gate.may_pass(now)
-            or self._limiter.launch_ready_at(spec.bucket, now) > now
-            or not self._session.begins_call(now)
+            or not self._placements.may_pass(placement, now, room=room)
+            or self._ready_at(Way(spec.choice, placement, spec.bucket), now) > now
+            or not destination.session.begins_call(now)
         ):
             queues.add(tracked, now)
             return
-        self._limiter.take_launch(spec.bucket, now)
+        destination.limiter.take_launch(spec.bucket, now)
         gate.probe_started(now)
-        self._dispatcher.apply(tracked, Requested(spec), now)
+        if spec.choice is not None:
+            self._placements.chosen(placement, spec.choice, tracked.number, now)
+        self._dispatcher.apply(tracked, Requested(spec, self._choosing.instead(queue, way, now)), now)
         if not isinstance(tracked.phase, Sending):
             return  # a bug has ended it
-        self.in_flight += 1
-        self._tasks.start_soon(self._send, tracked, spec, gate, not gate.is_open)
+        destination.launching += 1
+        self._tasks.start_soon(self._send, tracked, spec, destination, gate, not gate.is_open)
 
-    async def _rendered(self, tracked: Tracked) -> LaunchSpec:
+    async def _rendered(self, tracked: Tracked, way: Way) -> LaunchSpec:
         """
         Render a launch.
 
-        :raises _NotToBeSent: if the request must not be sent; the launch has had the event for it
+        :param way: whose choice it is rendered for
+        :raises _NotToBeSent: if the request must not be sent now; the launch has had the event for it
         """
-        queues = self._ledger.queues
+        queues, launch = self._ledger.queues, tracked.launch
         ticket = queues.ticket(tracked)
         try:
-            spec = await self._rendering.render(tracked.launch)
+            if queues.choices_of(tracked) is None:
+                queues.learn_choices(tracked, await self._rendering.choices(launch))
+            choice = way.choice if way.placement is not None or way.choice else queues.ways_of(tracked)[0].choice
+            spec = await self._rendering.render(launch, choice)
         except Rejected as rejected:
             self._not_rendered(tracked, ticket, rejected.reason)
             raise _NotToBeSent from None
@@ -291,15 +321,23 @@ class Launching:
         if self._ledger.queues.is_current(tracked, ticket):  # user code may have taken its time before it failed
             self._dispatcher.dispatch(tracked, Unrenderable(reason), anyio.current_time())
 
-    async def _send(self, tracked: Tracked, spec: LaunchSpec, gate: Gate, probes: bool) -> None:  # noqa: FBT001
+    async def _send(
+        self,
+        tracked: Tracked,
+        spec: LaunchSpec,
+        destination: Destination,
+        gate: Gate,
+        probes: bool,  # noqa: FBT001
+    ) -> None:
         handle = None
         try:
             try:
-                observation = await self._session.launch(spec, tracked.client_token(spec))
+                observation = await destination.session.launch(spec, tracked.client_token(spec))
             except BackendError as error:
-                self._refused(tracked, spec, gate, error, probes=probes)
+                self._refused(tracked, spec, destination, gate, error, probes=probes)
             else:
                 handle = observation.handle
+                destination.limiter.launch_succeeded(spec.bucket)
                 self._replied(tracked, spec, gate, observation, probes=probes)
         except Exception as error:
             # This runs beside the lanes: without this, a bug in one answer would end them all.
@@ -307,7 +345,7 @@ class Launching:
             self._ledger.abandon(tracked, internal_error(error), anyio.current_time(), handle)
             self._dispatcher.wake_lanes()
         finally:
-            self.in_flight -= 1
+            destination.launching -= 1
             if self._ledger.has_queued():
                 self.wake()
             self._answered()
@@ -315,7 +353,6 @@ class Launching:
     def _replied(
         self, tracked: Tracked, spec: LaunchSpec, gate: Gate, observation: Observation, *, probes: bool
     ) -> None:
-        self._limiter.launch_succeeded(spec.bucket)
         if probes:
             self._placements.succeeded(spec.placement, gate)
             log.info(self._event("gate.opened"), placement=spec.placement)
@@ -327,10 +364,29 @@ class Launching:
             self._meters.time(LAUNCH_DURATION, now - tracked.since)
         self._dispatcher.dispatch(tracked, Replied(observation), now)
 
+    def _goes_elsewhere(self, tracked: Tracked, now: float) -> bool:
+        """Return whether a launch that is refused goes to another of its placements at once."""
+        queues, phase = self._ledger.queues, tracked.phase
+        in_doubt = isinstance(phase, Sending) and phase.doubt is not None and phase.doubt.ours
+        return (
+            not in_doubt
+            and len(queues.ways_of(tracked)) > 1
+            and self._choosing.barred(queues.queue_of(tracked), now) is None
+        )
+
     def _refused(
-        self, tracked: Tracked, spec: LaunchSpec, gate: Gate, error: BackendError, *, probes: bool
+        self,
+        tracked: Tracked,
+        spec: LaunchSpec,
+        destination: Destination,
+        gate: Gate,
+        error: BackendError,
+        *,
+        probes: bool,
     ) -> None:
         now = anyio.current_time()
+        if spec.choice is not None:
+            self._placements.not_accepted(spec.placement, tracked.number, now)
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
                 log.warning(
@@ -348,7 +404,7 @@ class Launching:
             elif probes:
                 gate.undecided(now)
             if error.kind is Kind.THROTTLED:
-                self._limiter.launch_throttled(spec.bucket, now)
+                destination.limiter.launch_throttled(spec.bucket, now)
             log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
         refused = Refused(
             error,
@@ -356,6 +412,7 @@ class Launching:
             # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
-            unanswered=self._session.is_unanswered(now),
+            elsewhere=self._goes_elsewhere(tracked, now),
+            unanswered=destination.session.is_unanswered(now),
         )
         self._dispatcher.dispatch(tracked, refused, now)

@@ -6,7 +6,7 @@ May import ``core`` and ``settings``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ecs_async_executor.core.backend import Service
@@ -17,7 +17,7 @@ from ecs_async_executor.settings import Tuning
 @dataclass(frozen=True, slots=True)
 class Options:
     """
-    How the engine works. Rates are calls per second, times seconds.
+    How the engine works; limits are those of each destination. Rates are calls per second, times seconds.
 
     :param launch_rate: returns the rate to start with, by bucket
     :param change_rate: launches and stops together, or stops alone
@@ -25,6 +25,7 @@ class Options:
     :param gently: begin below the launch rate: it is a guess, and other schedulers may start at the same time
     :param stall_timeout: launch nothing once the scheduler has been silent for so long; None: do not watch
     :param stop_permission: see :class:`~ecs_async_executor.core.backend.Service`
+    :param destinations: the names of those that launches can go to besides home
     """
 
     launch_rate: Callable[[str], float]
@@ -41,9 +42,12 @@ class Options:
     gently: bool = False
     stall_timeout: float | None = None
     stop_permission: str = ""
+    destinations: tuple[str, ...] = ()
 
 
-def options_from(service: Service, tuning: Tuning, stall_timeout: float | None) -> Options:
+def options_from(
+    service: Service, tuning: Tuning, stall_timeout: float | None, destinations: Iterable[str] = ()
+) -> Options:
     """Return the options for a service under the user's settings."""
 
     def launch_rate(bucket: str) -> float:
@@ -64,6 +68,7 @@ def options_from(service: Service, tuning: Tuning, stall_timeout: float | None) 
         shares_changes=service.shares_changes,
         stall_timeout=stall_timeout,
         stop_permission=service.stop_permission,
+        destinations=tuple(destinations),
     )
 
 

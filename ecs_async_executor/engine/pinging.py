@@ -1,28 +1,31 @@
 """
 The lane that looks at the engine itself: each half second it publishes a snapshot, a sign that the loop lives.
 
-May import ``core``, ``launching``, ``meters``, ``rendering``, ``session``, ``stacks``, ``statistics``, anyio and
-structlog.
+May import ``core``, ``destinations``, ``launching``, ``meters``, ``rendering``, ``stacks``, ``statistics``, anyio
+and structlog.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import anyio
 import structlog
 
 from ecs_async_executor.core.errors import Kind
-from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.ledger import Ledger, has_run
+from ecs_async_executor.core.phases import UNLAUNCHED, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.destinations import Destinations
 from ecs_async_executor.engine.launching import Launching
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.rendering import Rendering, UserCode
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.stacks import stack_of
-from ecs_async_executor.engine.statistics import SILENT, Statistics, backlog_of
+from ecs_async_executor.engine.statistics import SILENT, AtDestination, Statistics, backlog_of, percentiles
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +47,7 @@ class Pinging:
         self,
         *,
         ledger: Ledger,
-        session: Session,
+        destinations: Destinations,
         placements: Placements,
         silence: SilenceWatch,
         launching: Launching,
@@ -54,7 +57,7 @@ class Pinging:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._session = session
+        self._destinations = destinations
         self._placements = placements
         self._silence = silence
         self._launching = launching
@@ -102,6 +105,7 @@ class Pinging:
         }
         if now < self._told_of_work_at + WORK_INTERVAL or not any(figures.values()):
             return
+        troubles = {one.name or "home": one.trouble for one in statistics.destinations if one.trouble is not None}
         log.info(
             self._event("work"),
             **figures,
@@ -110,6 +114,7 @@ class Pinging:
             closed_gates=statistics.closed_gates,
             oldest_unlaunched=round(statistics.oldest_pending_age, 1),
             paused=statistics.paused,
+            **{"destinations": troubles} if troubles else {},
         )
         self._told_of_work_at, self._throttles_told = now, statistics.throttles
 
@@ -130,19 +135,24 @@ class Pinging:
     def snapshot(self) -> Statistics:
         """Return what the engine shows of itself."""
         now = anyio.current_time()
-        ledger, session = self._ledger, self._session
+        ledger, destinations = self._ledger, self._destinations
         backlog = backlog_of(ledger.unsettled.values(), now)
-        paused = session.paused
-        asks = backlog.waiting or backlog.in_doubt or backlog.sending or backlog.searched_for
-        if paused is None and asks and session.is_unanswered(now):
-            paused = f"AWS does not answer: {session.silence}"
+        each: tuple[AtDestination, ...] = ()
+        stranded: AbstractSet[str] = frozenset()
+        if destinations.is_home_alone:
+            asks = bool(backlog.waiting or backlog.in_doubt or backlog.sending or backlog.searched_for)
+            paused = destinations.home.down(now, asks=asks)
+        else:
+            each, stranded = self._at_each_destination(now)
+            reasons = [one.down for one in each]
+            paused = None if destinations.unused or None in reasons else reasons[0]
         hanging = self._rendering.hanging(now)
         if paused is None and hanging is not None:
             paused = f"a hook hangs over {hanging.launch}"
         if paused is None and self._silence.is_silent():
             paused = SILENT
-        p50, p95 = session.latencies()
-        meters, waits = self._meters, self._placements.longest_waits(now)
+        p50, p95 = percentiles([seconds for one in destinations for seconds in one.session.latencies])
+        meters, waits = self._meters, self._launching.longest_waits(now)
         return Statistics(
             pending=backlog.waiting + backlog.in_doubt,
             launching=backlog.sending,
@@ -165,5 +175,30 @@ class Pinging:
             loop_lag=self._lag,
             hook_hangs=now - hanging.since if hanging is not None else 0.0,
             outbox=len(ledger.outbox),
+            destinations=each,
+            stranded=stranded,
             counts=meters.counts(),
         )
+
+    def _at_each_destination(self, now: float) -> tuple[tuple[AtDestination, ...], AbstractSet[str]]:
+        """Return the figures of each destination, and the launches that wait for one in trouble."""
+        waiting: defaultdict[str | None, list[Tracked]] = defaultdict(list)
+        for tracked in self._ledger.unsettled.values():
+            waiting[self._ledger.destination_of(tracked)].append(tracked)
+        each: list[AtDestination] = []
+        stranded: set[str] = set()
+        for destination in self._destinations:
+            launches = waiting[destination.name]
+            figures = AtDestination(
+                destination.name,
+                down=destination.down(now, asks=bool(launches)),
+                throttled=destination.limiter.is_throttled(),
+                launch_rate=destination.launch_rate,
+                pending=sum(isinstance(tracked.phase, UNLAUNCHED) for tracked in launches),
+                launching=destination.launching,
+                active=len(self._ledger.active.at(destination.name)),
+            )
+            each.append(figures)
+            if figures.trouble is not None:
+                stranded.update(tracked.launch.launch_id for tracked in launches if not has_run(tracked.phase))
+        return tuple(each), stranded

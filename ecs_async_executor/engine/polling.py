@@ -1,29 +1,34 @@
 """
 The lanes that poll: describe every container again and again, and the young ones more often.
 
-May import ``core``, ``describing``, ``dispatcher``, ``meters``, anyio and structlog.
+May import ``core``, ``destinations``, ``describing``, ``dispatcher``, ``meters``, anyio and structlog. Each
+destination has its own lanes, as long as it has containers: a sweep that takes long in one delays none in another.
 """
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.containers import grace_for_missing, is_news
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter, PollPacer
+from ecs_async_executor.core.limiter import PollPacer
 from ecs_async_executor.core.metrics import DETECTION_DURATION, START_DURATION
 from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Ended, Located, Running, Starting, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.engine.describing import Describing
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.meters import Meters
 
@@ -31,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks for destinations that have got their first container."""
 YOUNG_SHARE = 0.125
 """The part of the read budget for young ones: two schedulers leave a quarter of an account's reads to others."""
 
@@ -44,7 +51,7 @@ class _Batch:
 
 class Polling:
     """
-    Sweeps over the containers. Time is what wakes it.
+    Sweeps over the containers of one destination. Time is what wakes it.
 
     :param placements: learn of containers that found no room
     :param poll_interval: seconds from the start of one sweep to the next, as long as the read budget allows it
@@ -57,9 +64,8 @@ class Polling:
         self,
         *,
         ledger: Ledger,
-        limiter: Limiter,
+        destination: Destination,
         placements: Placements,
-        describing: Describing,
         dispatcher: Dispatcher,
         poll_interval: float,
         wall: Callable[[], float],
@@ -68,9 +74,10 @@ class Polling:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._limiter = limiter
+        self._destination = destination
+        self._limiter = destination.limiter
         self._placements = placements
-        self._describing = describing
+        self._describing: Describing = destination.describing
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
         self._wall = wall
@@ -82,12 +89,12 @@ class Polling:
         self._calls = 0
 
     async def run(self) -> None:
-        """Sweep over all containers."""
+        """Sweep over all containers, until the destination has none left."""
         took = 0.0
-        while True:
+        while self.is_needed():
             started_at = anyio.current_time()
             pause = max(self._interval(self._calls), took)
-            self._calls = await self.sweep(self._ledger.active.values(), pause)
+            self._calls = await self.sweep(self._ledger.active.at(self._destination.name), pause)
             took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._interval(self._calls))
 
@@ -101,12 +108,16 @@ class Polling:
         while True:
             started_at = anyio.current_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
-                young = self._ledger.active_since(started_at - YOUNG_SECONDS)
+                young = self._ledger.active.since(self._destination.name, started_at - YOUNG_SECONDS)
                 calls = await self.sweep(young, max(self._young_interval(calls), took))
             else:
                 calls = 0
             took = anyio.current_time() - started_at
             await anyio.sleep_until(started_at + self._young_interval(calls))
+
+    def is_needed(self) -> bool:
+        """Return whether there is anything to sweep over, or may be at any time: at home."""
+        return self._destination.name == HOME or self._destination.name in self._ledger.active
 
     async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
         """
@@ -174,6 +185,8 @@ class Polling:
             # The placement is that of a request: the time of an adopted container began before this scheduler's.
             if isinstance(before, Starting) and before.placement is not None:
                 self._meters.time(START_DURATION, now - before.since)
+                if tracked.choice is not None:
+                    self._placements.has_placed(before.placement, now)
         elif isinstance(tracked.phase, Ended) and tracked.wanted and observation.stopped_at is not None:
             self._meters.time(DETECTION_DURATION, max(0.0, self._wall() - observation.stopped_at))
 
@@ -191,7 +204,12 @@ class Polling:
         """Close the gate of a placement whose container the service has given up for want of room."""
         placement = phase.placement if isinstance(phase, Starting) else None
         if placement is None:  # this scheduler has not sent its request: those like it tell, or its next one
-            placement = self._ledger.queues.placement_of(tracked)
+            ways = self._ledger.queues.ways_of(tracked)
+            if len(ways) > 1:
+                return  # it can have been any of these
+            placement = ways[0].placement
+        elif tracked.choice is not None:
+            self._placements.had_no_place(placement, tracked.number, reason, since=phase.since, now=now)
         if placement is None:
             self._placements.found_no_room(tracked.launch.route, reason, now)
             return
@@ -199,3 +217,48 @@ class Polling:
         if gate.is_open:  # what was sent before it closed decides nothing more
             log.warning(self._event("gate.closed"), placement=placement, reason=reason)
             self._placements.refused(placement, gate, Kind.CAPACITY, reason, now)
+
+
+class PollingLanes:
+    """
+    Has each destination with containers polled.
+
+    :param make: makes what polls one destination
+    :param supervise: runs a lane under a name, again after a bug
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Destinations,
+        make: Callable[[Destination], Polling],
+        supervise: Callable[[str, Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]],
+        tasks: TaskGroup,
+        event: Callable[[str], str],
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = destinations
+        self._make = make
+        self._supervise = supervise
+        self._tasks = tasks
+        self._event = event
+        self._polled: set[str] = set()
+
+    async def run(self) -> None:
+        """Begin to poll each destination within a second of its first container, and home at once."""
+        while True:
+            for name in (HOME, *self._ledger.active):
+                if name not in self._polled:
+                    self._polled.add(name)
+                    self._tasks.start_soon(self._poll, self._destinations[name], name=self._event("polling"))
+            await anyio.sleep(LOOK_INTERVAL)
+
+    async def _poll(self, destination: Destination) -> None:
+        polling = self._make(destination)
+        at = f" {destination.name}" if destination.name else ""
+        async with anyio.create_task_group() as lanes:
+            lanes.start_soon(self._supervise, f"polling_young{at}", polling.run_young)
+            await self._supervise(f"polling{at}", polling.run)
+            lanes.cancel_scope.cancel()
+        self._polled.discard(destination.name)

@@ -1,36 +1,73 @@
 """
 The lane that searches: for launches of which it is not known whether they have a container.
 
-May import ``core``, ``describing``, ``dispatcher``, ``rendering``, ``session``, ``wakeup``, anyio and
-structlog. A launch with a named container is asked for by its identifier, any other by the mark that it carries.
+May import ``core``, ``destinations``, ``dispatcher``, ``rendering``, ``wakeup``, anyio and structlog. A launch
+with a named container is asked for by its identifier, any other by the mark that it carries. Each destination is
+searched in tasks of its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import anyio
+import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
-from ecs_async_executor.core.backend import Handle, Observation
+from ecs_async_executor.core.backend import Handle, Observation, Seen
+from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import Checked, Found, SearchRefused
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.matching import choose
+from ecs_async_executor.core.matching import choose, is_surely_of
 from ecs_async_executor.core.phases import UNLOCATED, Checking, Searching, SearchPlace, Tracked
-from ecs_async_executor.engine.describing import Describing
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.rendering import Rendering
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import Wakeup
 
 log = structlog.get_logger(__name__)
 
-CONCURRENCY = 256
-"""Searches mostly wait for a listing that they share; the read budget limits how fast they may begin."""
+RENDERINGS_PER_YIELD = 16
+"""A rendering takes some hundred microseconds; after so many in a row the other lanes get their turn."""
+
+
+class _Group:
+    """
+    Searches that the same destinations have to answer.
+
+    :ivar named: launches by the identifiers of their containers, by the scopes that these are asked for in
+    :ivar marked: launches, their places, and why these are a guess
+    """
+
+    def __init__(self) -> None:
+        self.named: defaultdict[tuple[str, ...], dict[str, list[Tracked]]] = defaultdict(dict)
+        self.marked: list[tuple[Tracked, Sequence[SearchPlace] | None, str | None]] = []
+
+
+class _Errands:
+    """Searches, by the destinations that have to answer them."""
+
+    def __init__(self) -> None:
+        self.groups: defaultdict[tuple[str, ...], _Group] = defaultdict(_Group)
+
+    def ask(self, tracked: Tracked, handle_id: str, scopes: Iterable[str]) -> None:
+        """Ask for a container by its identifier, once in each destination of these scopes."""
+        by_name = {destination_of(scope): scope for scope in reversed(list(scopes))}
+        names = tuple(sorted(by_name))
+        named = self.groups[names].named[tuple(by_name[name] for name in names)]
+        named.setdefault(handle_id, []).append(tracked)
+
+    def list(
+        self, tracked: Tracked, places: Sequence[SearchPlace] | None, guessed_because: str | None = None
+    ) -> None:
+        """Search for a launch by its mark; without places, at home, wherever its request says."""
+        names = tuple(sorted({destination_of(place.scope) for place in places or ()})) or (HOME,)
+        self.groups[names].marked.append((tracked, places, guessed_because))
 
 
 class SearchLane:
@@ -44,8 +81,7 @@ class SearchLane:
         self,
         *,
         ledger: Ledger,
-        session: Session,
-        describing: Describing,
+        destinations: Destinations,
         rendering: Rendering,
         dispatcher: Dispatcher,
         tasks: TaskGroup,
@@ -53,14 +89,12 @@ class SearchLane:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._session = session
-        self._describing = describing
+        self._destinations = destinations
         self._rendering = rendering
         self._dispatcher = dispatcher
         self._tasks = tasks
         self._wakeup = wakeup
         self._event = event
-        self._places = anyio.CapacityLimiter(CONCURRENCY)
         self._unplaced: set[int] = set()
 
     def wake(self) -> None:
@@ -91,110 +125,216 @@ class SearchLane:
     async def search(self, due: Sequence[Tracked]) -> None:
         """Search for the containers of launches once."""
         begun = anyio.current_time()
-        named: defaultdict[str, dict[str, list[Tracked]]] = defaultdict(dict)
-        marked: list[Tracked] = []
+        known, unknown = _Errands(), []
         for tracked in due:
             phase = tracked.phase
             if isinstance(phase, Searching):
-                marked.append(tracked)
+                if phase.place is not None:
+                    known.list(tracked, [phase.place])
+                elif self._destinations.is_home_alone:
+                    known.list(tracked, None)
+                else:
+                    unknown.append(tracked)
             elif isinstance(phase, Checking):
-                named[self._session.scope_of(phase.container)].setdefault(phase.container, []).append(tracked)
+                scopes = self._destinations.scopes_of(phase.container)
+                if len(scopes) == 1:
+                    known.ask(tracked, phase.container, scopes)
+                else:
+                    unknown.append(tracked)
         async with anyio.create_task_group() as searches:
-            for scope, by_id in named.items():
-                for ids in self._describing.in_batches(list(by_id)):
-                    await self._describing.wait_for_read()
-                    searches.start_soon(self._search_named, scope, {i: by_id[i] for i in ids}, begun)
-            for tracked in marked:
-                await self._describing.wait_for_read()
-                searches.start_soon(self._search_marked, tracked, begun)
+            searches.start_soon(self._run, known, begun)
+            if unknown:
+                searches.start_soon(self._search_elsewhere, unknown, begun)
 
-    async def _search_named(self, scope: str, by_id: dict[str, list[Tracked]], begun: float) -> None:
-        """Ask for containers by their identifiers."""
+    async def _search_elsewhere(self, launches: Sequence[Tracked], begun: float) -> None:
+        """Search for launches whose requests tell in which destinations their containers can be."""
+        errands = _Errands()
+        for number, tracked in enumerate(launches, 1):
+            places, guessed_because = await self._likely_places_of(tracked)
+            phase = tracked.phase
+            if isinstance(phase, Checking):
+                errands.ask(tracked, phase.container, self._likely_scopes_of(phase, places, guessed_because))
+            else:
+                errands.list(tracked, places, guessed_because)
+            if number % RENDERINGS_PER_YIELD == 0:
+                await anyio.lowlevel.checkpoint()
+        await self._run(errands, begun)
+
+    async def _run(self, errands: _Errands, begun: float) -> None:
+        """Run errands, those of each group of destinations in a task of their own."""
+        async with anyio.create_task_group() as groups:
+            for names, group in errands.groups.items():
+                groups.start_soon(self._run_group, [self._destinations[name] for name in names], group, begun)
+
+    async def _run_group(self, destinations: Sequence[Destination], group: _Group, begun: float) -> None:
+        async with anyio.create_task_group() as searches:
+            for scopes, by_id in group.named.items():
+                for ids in destinations[0].describing.in_batches(list(by_id)):
+                    await _wait_for_reads(destinations)
+                    searches.start_soon(self._search_named, scopes, {i: by_id[i] for i in ids}, begun)
+            for tracked, places, guessed_because in group.marked:
+                await _wait_for_reads(destinations)
+                searches.start_soon(self._search_marked, tracked, places, guessed_because, begun)
+
+    async def _search_named(self, scopes: Sequence[str], by_id: dict[str, list[Tracked]], begun: float) -> None:
+        """
+        Ask for containers by their identifiers.
+
+        :param scopes: one of each destination that the containers can be in
+        """
+        answers: dict[str, list[Observation]] = {handle_id: [] for handle_id in by_id}
         refusal: list[str] = []
-        async with self._describing.places:
-            observations = {o.handle.id: o for o in await self._describing.describe(scope, list(by_id), refusal)}
+
+        async def ask(scope: str) -> None:
+            describing = self._destinations.of(scope).describing
+            async with describing.places:
+                for observation in await describing.describe(scope, list(by_id), refusal):
+                    answers[observation.handle.id].append(observation)
+
+        async with anyio.create_task_group() as questions:
+            for scope in scopes:
+                questions.start_soon(ask, scope)
         now = anyio.current_time()
         for handle_id, launches in by_id.items():
+            told = answers[handle_id]
+            known = [observation for observation in told if observation.seen is not Seen.MISSING]
             for tracked in launches:
-                if handle_id in observations:
-                    self._dispatcher.dispatch(tracked, Checked(observations[handle_id], now - begun), now)
+                if known or len(told) == len(scopes):
+                    self._dispatcher.dispatch(tracked, Checked((known or told)[0], now - begun), now)
                 else:
-                    self._not_answered(tracked, refusal, begun, Handle(scope, handle_id))
+                    self._not_answered(tracked, refusal, begun, Handle(scopes[0], handle_id))
 
-    async def _search_marked(self, tracked: Tracked, begun: float) -> None:
-        """Search for the container that carries a launch's mark."""
+    async def _search_marked(
+        self,
+        tracked: Tracked,
+        places: Sequence[SearchPlace] | None,
+        guessed_because: str | None,
+        begun: float,
+    ) -> None:
+        """
+        Search for the container that carries a launch's mark.
+
+        :param places: where it can be; None: where a request that is made anew says
+        :param guessed_because: why the places are a guess; None if they are none
+        """
         phase = tracked.phase
         if not isinstance(phase, Searching):
             return  # it was released while it waited for the read budget
-        place, guessed_because = phase.place, None
-        if place is None:
-            place, guessed_because = await self._likely_place_of(tracked)
-        if place.mark is None:
+        if places is None:
+            places, guessed_because = await self._likely_places_of(tracked)
+        if any(place.mark is None for place in places):
             # The user's own mark, which other containers carry too: the service cannot be asked for it.
             now = anyio.current_time()
             self._dispatcher.dispatch(tracked, Found(None, now - begun), now)
             return
         refusal: list[str] = []
-        async with self._places:
-            found = await self._list(place.scope, place.mark, tracked.past, refusal)
-        if found is None:
+        found, complete = await self._list_all(places, tracked.past, refusal)
+        if not found and not complete:
             self._not_answered(tracked, refusal, begun)
             return
         if tracked.phase is not phase:
             return  # it moved on, or the next search is on its way
+        rules = self._ledger.rules
         found = [o for o in found if not self._ledger.is_of_a_later_launch(tracked, o)]
-        chosen = choose(tracked, found, self._ledger.rules)
+        chosen = choose(tracked, found, rules)
+        if not complete and (chosen is None or not is_surely_of(tracked, phase, chosen, rules)):
+            self._not_answered(tracked, refusal, begun)
+            return
         now = anyio.current_time()
-        event: Found | SearchRefused = Found(chosen, now - begun)
+        event: Found | SearchRefused = Found(chosen, now - begun, len(places))
         if chosen is None and guessed_because is not None:
             # At a guessed place, no container proves nothing.
             event = SearchRefused(guessed_because, place_unknown=True, took=now - begun)
         self._dispatcher.dispatch(tracked, event, now)
 
-    async def _likely_place_of(self, tracked: Tracked) -> tuple[SearchPlace, str | None]:
+    async def _likely_places_of(self, tracked: Tracked) -> tuple[Sequence[SearchPlace], str | None]:
         """
-        Return where another scheduler has started the container, as far as a request of our own tells.
+        Return where another scheduler has started the container, as far as requests of our own tell.
 
         A launch that cannot be rendered any more may have a container all the same, perhaps at the default place.
 
-        :returns: the place, and why it is a guess if it is one
+        :returns: the places, and why they are a guess if they are one
         """
-        launch = tracked.launch
+        launch, rendering = tracked.launch, self._rendering
+        places: dict[SearchPlace, None] = {}
+        reason = None
         try:
-            spec = await self._rendering.render(launch)
+            names: Sequence[str | None] = (await rendering.choices(launch)).everywhere
         except Exception as error:  # noqa: BLE001 - user code can be involved
-            reason = (
-                error.reason
-                if isinstance(error, Rejected)
-                else f"The request could not be built: {type(error).__name__}"
-            )
+            names, reason = (), _why_not_rendered(error)
+        for name in names:
+            try:
+                spec = await rendering.render(launch, name)
+            except Exception as error:  # noqa: BLE001, PERF203 - likewise
+                reason = _why_not_rendered(error)
+            else:
+                places[SearchPlace(spec.scope, spec.started_by)] = None
+        if reason is not None:
             if self._begins_to_miss_its_place(tracked):
                 log.warning(self._event("search.place_unknown"), workload=str(launch), reason=reason)
-            return SearchPlace(self._session.scope_of(None), launch.started_by), reason
-        return SearchPlace(spec.scope, spec.started_by), None
+            places[SearchPlace(self._destinations.default_scope, launch.started_by)] = None
+        return list(places), reason
 
-    async def _list(
-        self, scope: str, mark: str, over: Sequence[str], refusal: list[str]
-    ) -> Sequence[Observation] | None:
+    def _likely_scopes_of(
+        self, phase: Checking, places: Sequence[SearchPlace], guessed_because: str | None
+    ) -> Sequence[str]:
+        """Return where a container may be whose identifier fits several destinations."""
+        possible = self._destinations.scopes_of(phase.container)
+        if guessed_because is not None:
+            return possible
+        names = {destination_of(place.scope) for place in places}
+        return [scope for scope in possible if destination_of(scope) in names] or possible
+
+    async def _list_all(
+        self, places: Sequence[SearchPlace], over: Sequence[str], refusal: list[str]
+    ) -> tuple[list[Observation], bool]:
         """
-        Describe every container with a mark; return None if the service does not answer for each of them.
+        Describe every container with a mark, at each place; return them, and whether every place has answered.
 
         :param over: identifiers of containers that are known to be over
         """
-        if not self._session.begins_call(anyio.current_time()):
+        found: list[Observation] = []
+        silent: list[SearchPlace] = []
+
+        async def list_at(place: SearchPlace, *, paid: bool) -> None:
+            destination = self._destinations.of(place.scope)
+            if not paid:
+                await destination.describing.wait_for_read()
+            async with destination.searches:
+                listed = await self._list(destination, place, over, refusal)
+            if listed is None:
+                silent.append(place)
+            else:
+                found.extend(listed)
+
+        async with anyio.create_task_group() as lists:
+            first = {destination_of(place.scope): place for place in reversed(places)}
+            for place in places:
+                # Of each destination's budget one call has been taken.
+                paid = first[destination_of(place.scope)] is place
+                lists.start_soon(partial(list_at, place, paid=paid))
+        return found, not silent
+
+    async def _list(
+        self, destination: Destination, place: SearchPlace, over: Sequence[str], refusal: list[str]
+    ) -> Sequence[Observation] | None:
+        """Describe every container with a mark; return None if the service does not answer for each of them."""
+        session, describing, scope, mark = destination.session, destination.describing, place.scope, place.mark
+        assert mark is not None
+        if not session.begins_call(anyio.current_time()):
             return None
         try:
-            listed = dict.fromkeys(await self._session.search(scope, mark, self._describing.wait_for_read))
+            listed = dict.fromkeys(await session.search(scope, mark, describing.wait_for_read))
             handles = [handle for handle in listed if handle.id not in over]
         except BackendError as error:
-            self._describing.read_refused(error, "search", scope)
+            describing.read_refused(error, "search", scope)
             if error.kind in (Kind.REFUSED, Kind.INVALID, Kind.NOT_FOUND):
                 refusal.append(str(error))
             return None
         found: list[Observation] = []
-        for batch in self._describing.in_batches(handles):
-            await self._describing.wait_for_read()
-            found += await self._describing.describe(scope, [handle.id for handle in batch], refusal)
+        for batch in describing.in_batches(handles):
+            await describing.wait_for_read()
+            found += await describing.describe(scope, [handle.id for handle in batch], refusal)
         return found if len(found) >= len(handles) else None
 
     def _not_answered(
@@ -217,3 +357,15 @@ class SearchLane:
         self._unplaced &= self._ledger.launches.keys()
         self._unplaced.add(tracked.number)
         return True
+
+
+def _why_not_rendered(error: Exception) -> str:
+    if isinstance(error, Rejected):
+        return error.reason
+    return f"The request could not be built: {type(error).__name__}"
+
+
+async def _wait_for_reads(destinations: Iterable[Destination]) -> None:
+    """Wait until the read budget of each destination allows one call, and take it."""
+    for destination in destinations:
+        await destination.describing.wait_for_read()

@@ -1,5 +1,5 @@
 """
-The session with the service: every call of the backend goes through it, and it keeps the books on them.
+The session with one destination: every call of the backend there goes through it, and it keeps the books on them.
 
 May import ``core``, ``meters``, anyio and structlog. It decides nothing about a launch: it counts, times,
 pauses all calls while the credentials are refused, and remembers since when launches get no answer.
@@ -15,6 +15,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.metrics import Operation, Result
@@ -33,7 +34,7 @@ _UNDECIDED = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT}
 
 class Session:
     """
-    One backend, with one gate for the credentials that all calls share.
+    One destination of a backend, with one gate for the credentials that all calls there share.
 
     Every call raises :class:`~ecs_async_executor.core.errors.BackendError` as the backend does; any other
     exception of the backend becomes one of :attr:`Kind.AMBIGUOUS`: there was no answer.
@@ -41,6 +42,7 @@ class Session:
     :param meters: count and time every call
     :param event: makes the full name of a log event
     :param resumed: called when the credentials work again
+    :param destination: its name, for the log
     :ivar silence: why the latest launch without an answer had none, for people
     """
 
@@ -51,10 +53,12 @@ class Session:
         *,
         event: Callable[[str], str],
         resumed: Callable[[], None] = lambda: None,
+        destination: str = HOME,
     ) -> None:
         self._backend = backend
         self._event = event
         self._resumed = resumed
+        self._named = {"destination": destination} if destination else {}
         self._credentials = Gate(5.0, 30.0)
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._unanswered_since: float | None = None
@@ -88,12 +92,10 @@ class Session:
         """Return whether launches have had no answer of any kind for :data:`UNANSWERED_SECONDS`."""
         return self._unanswered_since is not None and now >= self._unanswered_since + UNANSWERED_SECONDS
 
-    def latencies(self) -> tuple[float | None, float | None]:
-        """Return median and 95th percentile of the latest calls in seconds, or None before the first."""
-        latest = sorted(self._latencies)
-        if not latest:
-            return None, None
-        return latest[len(latest) // 2], latest[int(len(latest) * 0.95)]
+    @property
+    def latencies(self) -> Sequence[float]:
+        """How long the latest calls took, in seconds."""
+        return self._latencies
 
     # --- the calls -------------------------------------------------------------------------------------------
 
@@ -101,10 +103,6 @@ class Session:
     def describe_batch(self) -> int:
         """See :attr:`~ecs_async_executor.core.backend.Backend.describe_batch`."""
         return self._backend.describe_batch
-
-    def scope_of(self, handle_id: str | None) -> str:
-        """See :meth:`~ecs_async_executor.core.backend.Backend.scope_of`."""
-        return self._backend.scope_of(handle_id)
 
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """Start one container, and note whether launches get an answer."""
@@ -184,12 +182,12 @@ class Session:
 
     def _pause(self, error: BackendError) -> None:
         if self._credentials.is_open:
-            log.error(self._event("credentials.paused"), code=error.code, reason=error.message)
+            log.error(self._event("credentials.paused"), code=error.code, reason=error.message, **self._named)
         self._credentials.refused(anyio.current_time(), str(error))
 
     def _resume(self) -> None:
         paused = not self._credentials.is_open
         self._credentials.succeeded()
         if paused and self._credentials.is_open:
-            log.info(self._event("credentials.resumed"))
+            log.info(self._event("credentials.resumed"), **self._named)
             self._resumed()

@@ -6,7 +6,8 @@ May import ``core``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ecs_async_executor.core.grace import NOT_YET, Grace
@@ -14,6 +15,36 @@ from ecs_async_executor.core.phases import InDoubt, Patience, Revoked, Sending, 
 
 SILENT = "the scheduler does not call the executor"
 """The :attr:`Statistics.paused` of a silence. The next heartbeat ends it, so it is no reason to take less."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtDestination:
+    """
+    The part of a snapshot that is about one destination. Counts are of launches.
+
+    :param name: "" is home
+    :param down: why nothing can be launched there, or None
+    :param throttled: AWS allows less than half of the launches per second that the rate began with
+    :param launch_rate: launches per second that the rates allow at present
+    :param pending: waiting for a container
+    :param launching: requests in flight
+    :param active: have a container
+    """
+
+    name: str
+    down: str | None
+    throttled: bool
+    launch_rate: float
+    pending: int
+    launching: int
+    active: int
+
+    @property
+    def trouble(self) -> str | None:
+        """Why launches there get on badly, or None."""
+        if self.down is None and self.throttled:
+            return f"throttled to {self.launch_rate:.1f} launches per second"
+        return self.down
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +60,7 @@ class Statistics:
     :param stopping: stop requests that are still owed
     :param oldest_pending_age: how long the oldest pending launch has waited
     :param launch_rate: launches per second that the limits allow at present
-    :param paused: why nothing can be launched at all, or None
+    :param paused: why nothing can be launched at all, wherever to, or None
     :param closed_gates: placements that wait for capacity or for a refusal to be mended
     :param capacity_wait: for how long a placement has had no capacity: the longest
     :param refused_wait: for how long the launches of a placement have been refused: the longest
@@ -37,6 +68,8 @@ class Statistics:
     :param loop_lag: how late the loop served its latest timer
     :param hook_hangs: how long user code has not returned, once that is more than a minute; else 0
     :param outbox: reports that the executor has not taken yet
+    :param destinations: those in use, if there is more than home
+    :param stranded: the ids of the launches without a container that wait for a destination in trouble
     :param counts: the totals of the engine's metrics, by their names (``core/metrics.py``)
     """
 
@@ -62,7 +95,17 @@ class Statistics:
     restarts: int = 0
     hook_hangs: float = 0.0
     outbox: int = 0
+    destinations: tuple[AtDestination, ...] = ()
+    stranded: AbstractSet[str] = frozenset()
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def percentiles(durations: Collection[float]) -> tuple[float | None, float | None]:
+    """Return median and 95th percentile, None if there is nothing."""
+    latest = sorted(durations)
+    if not latest:
+        return None, None
+    return latest[len(latest) // 2], latest[int(len(latest) * 0.95)]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """
 What an executor shows over HTTP: its engine's figures, closed gates, rates and launches, as one document.
 
-May import ``core``, ``launching``, ``session``, ``statistics``, anyio and msgspec. Loop thread only.
+May import ``core``, ``destinations``, ``statistics``, anyio and msgspec. Loop thread only.
 :mod:`~ecs_async_executor.engine.status_server` serves the document; ``adapter/status.py`` reads it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -17,8 +17,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from ecs_async_executor.core.destinations import within
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.phases import (
     Checking,
@@ -32,7 +32,8 @@ from ecs_async_executor.core.phases import (
     Waiting,
 )
 from ecs_async_executor.core.placements import Placements
-from ecs_async_executor.engine.statistics import PHASE_NAMES, Statistics, shown
+from ecs_async_executor.engine.destinations import Destinations
+from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Statistics, shown
 
 LAUNCHES_SHOWN = 1000
 """The most launches in one document."""
@@ -83,14 +84,14 @@ class Status:
         *,
         endpoint: Endpoint,
         ledger: Ledger,
-        limiter: Limiter,
+        destinations: Destinations,
         placements: Placements,
         statistics: Callable[[], Statistics],
         wall: Callable[[], float],
     ) -> None:
         self._endpoint = endpoint
         self._ledger = ledger
-        self._limiter = limiter
+        self._destinations = destinations
         self._placements = placements
         self._statistics = statistics
         self._wall = wall
@@ -107,20 +108,29 @@ class Status:
         :param state: with launches in this state only; one of :data:`FILTERS`
         """
         now = anyio.current_time()
-        paused = self.paused()
+        statistics, paused = self._statistics(), self.paused()
         gates, reasons = self._gates(now)
         launches, count = await self._launches(state, now, reasons)
         document = {
             **self._endpoint.identity,
             "now": self._moment(now, now),
             "paused": paused,
-            "statistics": {**_figures(self._statistics()), "paused": paused},
+            "statistics": {**_figures(statistics), "paused": paused},
             "gates": gates,
-            "rates": list(self._limiter.rates()),
+            "destinations": list(map(self._destination, statistics.destinations)),
+            "rates": [
+                replace(rate, bucket=within(rate.bucket), destination=destination.name)
+                for destination in self._destinations
+                for rate in destination.limiter.rates()
+            ],
             "launch_count": count,
             "launches": launches,
         }
         return msgspec.json.encode(document, enc_hook=str)
+
+    def _destination(self, figures: AtDestination) -> dict[str, object]:
+        down = None if figures.down is None else self._endpoint.redacted(figures.down)
+        return {**asdict(figures), "down": down}
 
     def _moment(self, at: float, now: float) -> str:
         """Return a time of the loop's clock as one of the wall clock."""
@@ -131,9 +141,9 @@ class Status:
         closed = dict(self._placements.closed())
         if not closed:
             return [], {}
-        placement_of = self._ledger.queues.placement_of
+        ways_of = self._ledger.queues.ways_of
         waiting = Counter(
-            placement_of(tracked)
+            ways_of(tracked)[0].placement
             for tracked in self._ledger.unsettled.values()
             if isinstance(tracked.phase, Waiting | InDoubt)
         )
@@ -141,6 +151,7 @@ class Status:
         gates: list[dict[str, object]] = [
             {
                 "placement": placement,
+                "choice": self._placements.choice_of(placement),
                 "kind": barred.kind.value,
                 "reason": reasons[placement],
                 "since": self._moment(barred.since, now),
@@ -175,7 +186,7 @@ class Status:
 
     def _record(self, tracked: Tracked, now: float, reasons: Mapping[str, str]) -> dict[str, object]:
         phase = tracked.phase
-        placement = getattr(phase, "placement", None) or self._ledger.queues.placement_of(tracked)
+        placement = getattr(phase, "placement", None) or self._ledger.queues.ways_of(tracked)[0].placement
         waits = isinstance(phase, Waiting | InDoubt)
         return {
             **self._endpoint.fields(tracked.launch),
@@ -189,5 +200,6 @@ class Status:
 
 def _figures(statistics: Statistics) -> dict[str, object]:
     """Return a snapshot as JSON's types."""
-    values = {one.name: getattr(statistics, one.name) for one in fields(statistics)}
+    elsewhere = ("destinations", "stranded")
+    values = {one.name: getattr(statistics, one.name) for one in fields(statistics) if one.name not in elsewhere}
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """
-The lane that stops containers. Stops never queue behind launches.
+The lane that stops containers. Stops never queue behind launches, nor behind those of another destination.
 
-May import ``core``, ``dispatcher``, ``session``, ``wakeup``, anyio and structlog.
+May import ``core``, ``destinations``, ``dispatcher``, ``wakeup``, anyio and structlog.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from ecs_async_executor.core.containers import has_been_seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.events import StopTargetMissing
 from ecs_async_executor.core.ledger import Ledger
-from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
-from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import Wakeup
 
 log = structlog.get_logger(__name__)
@@ -51,8 +50,7 @@ class Stopping:
         self,
         *,
         ledger: Ledger,
-        session: Session,
-        limiter: Limiter,
+        destinations: Destinations,
         dispatcher: Dispatcher,
         permission: str,
         random_source: random.Random,
@@ -62,8 +60,7 @@ class Stopping:
         event: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
-        self._session = session
-        self._limiter = limiter
+        self._destinations = destinations
         self._dispatcher = dispatcher
         self._permission = permission
         self._random = random_source
@@ -71,7 +68,6 @@ class Stopping:
         self._wakeup = wakeup
         self._answered = answered
         self._event = event
-        self._in_flight = 0
         self._refusal_logged_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     def wake(self) -> None:
@@ -81,48 +77,51 @@ class Stopping:
     async def run(self) -> None:
         """Send stops as they become due."""
         while True:
-            now = anyio.current_time()
-            wake_at = self.next_at(now)
+            now, wake_at = anyio.current_time(), math.inf
+            for name in self._ledger.stops.destinations:
+                destination = self._destinations[name]
+                at = self.next_at(destination, now)
+                if at <= now:
+                    destination.limiter.take_stop(now)
+                    destination.stopping += 1
+                    self._tasks.start_soon(self._send, self._ledger.stops.take(name), destination)
+                wake_at = min(wake_at, at)
             if wake_at > now:
                 await self._wakeup.wait_until(wake_at)
-                continue
-            self._limiter.take_stop(now)
-            self._in_flight += 1
-            self._tasks.start_soon(self._send, self._ledger.stops.take())
 
-    def next_at(self, now: float) -> float:
-        """Return when the next stop may be sent, as far as that is known; ``now`` if one may be sent."""
-        due_at = self._ledger.stops.next_at()
+    def next_at(self, destination: Destination, now: float) -> float:
+        """Return when the next stop may be sent there, as far as that is known; ``now`` if one may be sent."""
+        due_at = self._ledger.stops.next_at(destination.name)
         due = due_at is not None and due_at <= now
-        self._limiter.stops_waiting(int(due))
+        destination.limiter.stops_waiting(int(due))
         if due_at is None or not due:
             return math.inf if due_at is None else due_at
-        if self._in_flight >= CONCURRENCY:
+        if destination.stopping >= CONCURRENCY:
             return math.inf  # a reply wakes
-        if not self._session.may_call(now):
-            return self._session.next_probe_at or math.inf
-        return self._limiter.stop_ready_at(now)
+        if not destination.session.may_call(now):
+            return destination.session.next_probe_at or math.inf
+        return destination.limiter.stop_ready_at(now)
 
-    async def _send(self, request: StopRequest) -> None:
+    async def _send(self, request: StopRequest, destination: Destination) -> None:
         try:
-            if self._session.begins_call(anyio.current_time()):
-                await self._session.stop(request.handle, request.reason)
-                self._limiter.stop_succeeded()
+            if destination.session.begins_call(anyio.current_time()):
+                await destination.session.stop(request.handle, request.reason)
+                destination.limiter.stop_succeeded()
                 self._ledger.stops.done(request)
             else:
                 self._again(request, PAUSED_DELAY)
         except BackendError as error:
-            self._refused(request, error)
+            self._refused(request, destination, error)
         except Exception:
             # This runs beside the lanes: without this, a bug in one answer would end them all.
             log.exception(self._event("stop.failed"), workload=str(request.tracked), handle=request.handle.id)
             self._again(request, DELAY_MAX)
         finally:
-            self._in_flight -= 1
+            destination.stopping -= 1
             self.wake()
             self._answered()
 
-    def _refused(self, request: StopRequest, error: BackendError) -> None:
+    def _refused(self, request: StopRequest, destination: Destination, error: BackendError) -> None:
         now = anyio.current_time()
         request.gone = error.kind is Kind.NOT_FOUND and has_been_seen(request.tracked.phase)
         if error.kind is Kind.NOT_FOUND:
@@ -133,7 +132,7 @@ class Stopping:
                 return
             # The service may not know it everywhere yet, or not for a moment.
         if error.kind is Kind.THROTTLED:
-            self._limiter.stop_throttled(now)
+            destination.limiter.stop_throttled(now)
         else:
             request.tries += 1
         if error.kind in (Kind.REFUSED, Kind.INVALID):

@@ -39,6 +39,10 @@ images, but ``missing_images=["*:missing"]`` cannot be pulled.
 
 It plays Batch's single-container jobs on ECS: no arrays, no dependencies, no multi-node jobs, no EKS.
 
+Every Region is there, and every account of which a client assumes a role: ``regions=["eu-west-1"]`` makes cluster,
+job queue and job definition in another Region too, ``ecs.register("hello", place=ecs.place("eu-west-1"))`` a task
+definition, and ``ecs.faults.throttle(region="eu-west-1")`` throttles that Region alone.
+
 With ``runner="scripted"`` no process runs: ``script=[{"command": "slow", "duration": 60, "exit_code": 1}]``
 says how tasks live (:class:`Rule`), and ten thousand of them cost little. ``ecs.faults`` makes calls fail
 (:class:`Fault`), ``ecs.kill(arn, cause="spot")`` takes a task's host away. ``groups={"asg": {"scale_out":
@@ -56,9 +60,11 @@ As a program: ``python -m ecs_async_executor.local --port 4566``, then point cli
 ``GET /_local/faults``            the faults in force; ``POST`` one or a list, ``DELETE`` all or ``/<id>``
 ``PUT /_local/latency``           seconds, a pair of seconds, or an object of these by operation
 ``PUT /_local/behaviour``         switches (:class:`Behaviour`), or the name of a preset; ``GET`` shows them
+``PUT /_local/capacity``          how many tasks or jobs may run: ``{"FARGATE_SPOT": 0}``, null for no limit
 ``PUT /_local/script``            a list of rules for the tasks and jobs that start from now on
 ``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
 ``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: take its host away; jobs likewise
+``POST .../<id>/interrupt``       interrupt it as Spot does: SIGTERM, then SIGKILL; a job on EC2 loses its host
 ``POST /_local/reset``            forget everything and kill every process
 ================================= =====================================================================
 
@@ -84,6 +90,7 @@ from ecs_async_executor.local.faults import Faults as Faults
 from ecs_async_executor.local.ledger import Entry as Entry
 from ecs_async_executor.local.ledger import Ledger as Ledger
 from ecs_async_executor.local.local_ecs import LocalEcs as LocalEcs
+from ecs_async_executor.local.place import Place as Place
 from ecs_async_executor.local.rates import AWS_RATES as AWS_RATES
 from ecs_async_executor.local.rates import Rate as Rate
 from ecs_async_executor.local.runners import Runner as Runner
@@ -106,6 +113,7 @@ __all__ = [
     "Ledger",
     "LocalEcs",
     "OperationStatistics",
+    "Place",
     "Rate",
     "Rule",
     "Runner",

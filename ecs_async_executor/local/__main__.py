@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=N",
         help="room for N tasks on a launch type or capacity provider, beyond which RunTask answers with failures, "
-        "or for N jobs in a job queue, beyond which they wait in RUNNABLE; repeatable",
+        "or for N jobs in a job queue, beyond which they wait in RUNNABLE; in each region, or in one as "
+        "REGION/NAME=N; repeatable",
     )
     add(
         "--groups",
@@ -131,6 +132,13 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
         help="region of the clusters, queues and definitions made at the start (default: %(default)s)",
     )
+    add(
+        "--other-region",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another region in which to make them; repeatable",
+    )
     add("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     return parser
 
@@ -165,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             clusters=options.cluster,
             job_queues=options.job_queue,
             region=options.region,
+            regions=options.other_region,
             host=options.host,
             port=options.port,
             seed=options.seed,
@@ -176,10 +185,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"local ECS: {error}", file=sys.stderr)
         return 2
     try:
-        for definition in definitions:
-            ecs.register_task_definition(definition)
-        for definition in jobs:
-            ecs.register_job_definition(definition)
+        for place in map(ecs.place, (options.region, *options.other_region)):
+            for definition in definitions:
+                ecs.register_task_definition(definition, place=place)
+            for definition in jobs:
+                ecs.register_job_definition(definition, place=place)
         if options.port_file is not None:
             _write(options.port_file, str(ecs.port))
         print(f"local ECS on {ecs.url}", flush=True)

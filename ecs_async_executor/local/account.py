@@ -1,14 +1,15 @@
 """
-An AWS account of the local services: what ECS and Batch share in it, and moto's side of it.
+The AWS account of the local services: what ECS and Batch share in it and its Regions, and moto's side of it.
 
-May import moto and the modules below. Knows the services by the :class:`Service` protocol only.
+May import moto and the modules below. Knows the services by the :class:`Service` protocol only. A client that
+assumes a role of another account works in that account, on the same host.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count as counter
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger, Record, digest
 from ecs_async_executor.local.life import Job
 from ecs_async_executor.local.outputs import Outputs
+from ecs_async_executor.local.place import Limits, Place, assumed_by, signed_by
 from ecs_async_executor.local.runners import SubprocessRunner
 
 DEFAULT_ACCOUNT = "123456789012"
@@ -41,11 +43,12 @@ def acquire_account() -> str:
         return account
 
 
-def release_account(account: str) -> None:
-    """Release an account and drop everything that moto holds for it."""
+def release_account(account: str, worked_in: Iterable[str]) -> None:
+    """Release an account, and drop everything that moto holds for those that clients have worked in."""
     with _accounts_lock:
         _accounts.discard(account)
-        wipe_account(account)
+        for one in worked_in:
+            wipe_account(one)
 
 
 def wipe_account(account: str) -> None:
@@ -68,10 +71,10 @@ class Service(Protocol):
     operations: frozenset[str]
     causes: Mapping[str, tuple[str, str]]
 
-    def prepare(self, region: str) -> None:
+    def prepare(self, place: Place) -> None:
         """Replace moto's backend by ours before moto answers a request of this service."""
 
-    def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
+    def call(self, operation: str, params: Mapping[str, Any], place: Place, fault: Fault | None = None) -> str:
         """
         Carry out an operation and return the reply's JSON.
 
@@ -80,11 +83,11 @@ class Service(Protocol):
         """
 
     def without(
-        self, operation: str, kind: str, params: Mapping[str, Any], region: str, fault: Fault
+        self, operation: str, kind: str, params: Mapping[str, Any], place: Place, fault: Fault
     ) -> str | None:
         """Return the reply's JSON for a fault that replaces the work, None if the operation has no such fault."""
 
-    def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
+    def buckets(self, operation: str, params: Mapping[str, Any], place: Place) -> Sequence[str]:
         """Return the names of the rate limits that a call counts against."""
 
     def throttled(self) -> AwsError:
@@ -112,6 +115,16 @@ class Service(Protocol):
         :raises KeyError: if there is no such task or job
         """
 
+    def limits_changed(self) -> None:
+        """Note that the account has other limits now."""
+
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a running task or job, as Spot does.
+
+        :raises KeyError: if there is no such task or job
+        """
+
     def ended(self, job: Job, at: float) -> None:
         """Note that no container of a group runs any more."""
 
@@ -127,6 +140,9 @@ class Account:
     The parts that the services of one account share: host, ledger, containers' output and numbers.
 
     :param host: makes the host, given the functions to call when a job has ended and when it is to be forgotten
+    :param home: where requests go that are not signed, and what has a name of its own in the limits
+    :param capacity: how many containers may run, by launch type, capacity provider or job queue, in each Region on
+        its own; ``<Region>/<name>`` is for one Region
     :param visible_after: seconds after its creation during which a container is not described
     :param listed_after: seconds after its creation during which it is not listed; None: as ``visible_after``
     :param realistic: make answers as large as AWS's
@@ -136,15 +152,17 @@ class Account:
     def __init__(
         self,
         host: Callable[[Callable[[Job, float], None], Callable[[Job], None]], Host],
-        account_id: str,
+        home: Place,
         *,
+        capacity: Mapping[str, int] | None = None,
         visible_after: float = 0.0,
         listed_after: float | None = None,
         realistic: bool = True,
         behaviour: Behaviour = DEFAULT,
         ledger_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.id = account_id
+        self.home = home
+        self.limits = Limits(capacity or {}, home)
         self.host = host(self._ended, self._expired)
         self.lock = self.host.lock
         self.ledger = Ledger(self.lock, self.host.settle, self.host.clock, ledger_path)
@@ -154,13 +172,47 @@ class Account:
         self.behaviour = behaviour
         self.services: dict[str, Service] = {}
         runner = self.host.runner
-        self.outputs = Outputs(account_id, runner.log_path if isinstance(runner, SubprocessRunner) else None)
+        self.outputs = Outputs(runner.log_path if isinstance(runner, SubprocessRunner) else None)
         self._clear()
 
     def _clear(self) -> None:
+        self._assumed: dict[str, str] = {}
         self._sequence = counter(1)
         self._attempts: dict[str, int] = {}
         self._owners: dict[str, Service] = {}
+
+    @property
+    def accounts(self) -> set[str]:
+        """Every account that a client has worked in, or could with the credentials that it was given."""
+        return {self.home.account, *self._assumed.values()}
+
+    def place(self, authorization: str) -> Place:
+        """Return where a request goes that is signed like this."""
+        key, region = signed_by(authorization)
+        return Place(self._assumed.get(key, self.home.account), region or self.home.region)
+
+    def assumed(self, reply: bytes) -> None:
+        """Note for which account the credentials in a reply of STS are."""
+        given = assumed_by(reply)
+        if given is not None:
+            self._assumed[given[0]] = given[1]
+
+    def limit(self, limits: Mapping[str, object]) -> None:
+        """
+        Change how many containers may run, by the names of ``capacity``; None lifts a limit.
+
+        :raises ValueError: if a limit is no number
+        """
+        changed: dict[str, int | None] = {}
+        for name, n in limits.items():
+            if n is not None and not isinstance(n, int):
+                msg = f"the capacity of {name} must be a number of tasks or jobs, or null, not {n!r}"
+                raise ValueError(msg)
+            changed[name] = n
+        with self.lock:
+            self.limits.change(changed)
+            for service in self.services.values():
+                service.limits_changed()
 
     def number(self, mark: str, command: Sequence[str]) -> tuple[int, int]:
         """Return a new container's number in this account, and among those with its mark (or else its command)."""
@@ -232,12 +284,13 @@ class Account:
             self.outputs.clear()
             self._clear()
 
-    def wipe(self, region: str) -> None:
-        """Drop everything that moto holds for this account; call it in moto's thread, between two requests."""
+    def wipe(self, accounts: Iterable[str]) -> None:
+        """Drop everything that moto holds for accounts; call it in moto's thread, between two requests."""
         with self.lock:
-            wipe_account(self.id)
+            for account in accounts:
+                wipe_account(account)
             for service in self.services.values():
-                service.prepare(region)
+                service.prepare(self.home)
 
     def _ended(self, job: Job, at: float) -> None:
         self.ledger.ended(job)

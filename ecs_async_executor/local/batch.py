@@ -25,8 +25,10 @@ from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import NO_CAPACITY, Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Container, Job, Life
-from ecs_async_executor.local.outputs import DRIVER, Stream
+from ecs_async_executor.local.outputs import DRIVER, Stream, elsewhere
+from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import NOT_STARTED
+from ecs_async_executor.local.sizes import amount, check_job, smaller
 
 CONTAINER = "default"
 ENVIRONMENT = "default"
@@ -41,6 +43,8 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 }
 """Ways to lose a host: the ledger's stop code, and the job's status reason."""
 
+OLD_WAY = {"VCPU": "vcpus", "MEMORY": "memory"}
+"""The members that say what ``resourceRequirements`` say in new definitions, by type."""
 NO_ENVIRONMENT = (
     "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue cannot meet the "
     "resource requirement of the job."
@@ -51,7 +55,7 @@ TOO_LONG = f"Container Overrides length must be at most {rules.MAX_OVERRIDES}"
 
 class Batch:
     """
-    The operations on jobs, over every region of one account. Safe to use from any thread.
+    The operations on jobs, in every place. Safe to use from any thread.
 
     :param delay: seconds from SubmitJob to RUNNABLE, half of them SUBMITTED and half PENDING
     :param retention: seconds that a finished job is remembered
@@ -80,36 +84,37 @@ class Batch:
         self._parts: dict[str, BatchJob] = {}
         self._queues: dict[str, dict[str, BatchJob]] = {}
         self._names: dict[tuple[str, str], dict[str, BatchJob]] = {}
+        self._pools: dict[str, tuple[Place, str]] = {}
 
-    def backend(self, region: str) -> LocalBatchBackend:
-        """Give moto's backend of a region, made ours first if moto made or reset the account."""
+    def backend(self, place: Place) -> LocalBatchBackend:
+        """Give moto's backend of a place, made ours first if moto made or reset the account."""
         with self._lock:
-            account = batch_backends[self.account.id]
+            account = batch_backends[place.account]
             if account.backend is not LocalBatchBackend:
                 account.backend = LocalBatchBackend
                 dict.clear(account)
             try:
-                backend = account[region]
+                backend = account[place.region]
             except KeyError:
-                raise rules.refused(f"Unknown region {region}") from None
+                raise rules.refused(f"Unknown region {place.region}") from None
         assert isinstance(backend, LocalBatchBackend)
         return backend
 
-    def prepare(self, region: str) -> None:
+    def prepare(self, place: Place) -> None:
         """Put our backend in place of moto's, before moto answers a request of this service."""
-        self.backend(region)
+        self.backend(place)
 
-    def create_environment(self, region: str) -> None:
+    def create_environment(self, place: Place) -> None:
         """Create the compute environment ``default``, on the ECS cluster of that name; in moto's own thread."""
-        backend = self.backend(region)
-        role = f"arn:aws:iam::{self.account.id}:role/aws-service-role/batch.amazonaws.com/{SERVICE_ROLE}"
+        backend = self.backend(place)
+        role = f"arn:aws:iam::{place.account}:role/aws-service-role/batch.amazonaws.com/{SERVICE_ROLE}"
         environment = ComputeEnvironment(  # type: ignore[abstract]  # moto never says that it is none
-            ENVIRONMENT, "UNMANAGED", "ENABLED", {}, role, account_id=self.account.id, region_name=region
+            ENVIRONMENT, "UNMANAGED", "ENABLED", {}, role, account_id=place.account, region_name=place.region
         )
-        environment.set_ecs(f"arn:aws:ecs:{region}:{self.account.id}:cluster/{ENVIRONMENT}", ENVIRONMENT)
+        environment.set_ecs(f"arn:aws:ecs:{place.region}:{place.account}:cluster/{ENVIRONMENT}", ENVIRONMENT)
         backend._compute_environments[environment.arn] = environment  # noqa: SLF001
 
-    def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
+    def call(self, operation: str, params: Mapping[str, Any], place: Place, fault: Fault | None = None) -> str:
         """
         Carry out an operation on jobs and give the reply's JSON.
 
@@ -117,21 +122,21 @@ class Batch:
         :raises AwsError: if AWS would refuse it
         """
         with self._lock:
-            backend = self.backend(region)
+            backend = self.backend(place)
             if operation == "SubmitJob":
                 return self._submit(backend, params, fault)
             if operation == "DescribeJobs":
-                return self._describe(region, params)
+                return self._describe(place, params)
             if operation == "ListJobs":
                 return self._list(backend, params)
-            return self._end(region, params, cancel=operation == "CancelJob")
+            return self._end(place, params, cancel=operation == "CancelJob")
 
     def without(
         self,
         operation: str,
         kind: str,
         params: Mapping[str, Any],  # noqa: ARG002
-        region: str,  # noqa: ARG002
+        place: Place,  # noqa: ARG002
         fault: Fault,  # noqa: ARG002
     ) -> str | None:
         """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
@@ -141,7 +146,7 @@ class Batch:
             return '{"jobSummaryList":[]}' if operation == "ListJobs" else "{}"
         return None
 
-    def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:  # noqa: ARG002
+    def buckets(self, operation: str, params: Mapping[str, Any], place: Place) -> Sequence[str]:  # noqa: ARG002
         """Name the rate limits that a call counts against."""
         if operation == "SubmitJob":
             return (rates.BATCH,)
@@ -187,6 +192,27 @@ class Batch:
         """
         with self._lock:
             return self.host.lose(self._existing(reference).attempts[-1].job, stop_code, reason, notice)
+
+    def limits_changed(self) -> None:
+        """Let what waits in RUNNABLE have the room that there is now."""
+        with self._lock:
+            now = self.host.settle()
+            for pool, (place, queue) in self._pools.items():
+                self.host.resize(pool, self.account.limits.limit(place, queue), now)
+
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a job as Spot does: on EC2 its host vanishes, on Fargate its processes are asked to end.
+
+        :raises KeyError: if there is no such job
+        """
+        with self._lock:
+            self._interrupt(self._existing(reference), 0.0)
+
+    def _interrupt(self, job: BatchJob, after: float) -> None:
+        gone = "FARGATE" not in job.platforms
+        _, reason = CAUSES["spot" if gone else "fargate_spot"]
+        self.host.interrupt(job.attempts[-1].job, "SpotInterruption", reason, after=after, gone=gone)
 
     def reset(self) -> None:
         """Forget every job; what runs is killed first."""
@@ -251,7 +277,12 @@ class Batch:
         return found
 
     def _pool(self, job: BatchJob) -> str:
-        return job.queue_name if job.queue_name in self.host.pools else ""
+        limits = self.account.limits
+        pool = limits.counter(job.place, job.queue_name)
+        if pool not in self._pools:
+            self._pools[pool] = (job.place, job.queue_name)
+            self.host.resize(pool, limits.limit(job.place, job.queue_name), self.host.settle())
+        return pool
 
     def _submit(self, backend: LocalBatchBackend, params: Mapping[str, Any], fault: Fault | None) -> str:
         rules.check_submit(params)
@@ -261,6 +292,8 @@ class Batch:
         definition = backend.find_definition(params["jobDefinition"])
         if definition.container_properties is None:
             raise rules.refused(f"The local Batch does not support the kind of job definition {definition.name}")
+        needs = _needs(definition.container_properties, params.get("containerOverrides") or {})
+        check_job(needs, fargate="FARGATE" in (definition.platform_capabilities or ()))
         now = self.host.settle()
         job = self._make(backend, queue, definition, params, now, fault)
         attempt = self._attempt(job, now, _instance_arn(job, queue, backend))
@@ -294,6 +327,8 @@ class Batch:
             return
         not_before = max(job.runnable_at, self.account.hold(now, fault))
         self.host.submit(attempt.job, attempt.life, pool=pool, not_before=not_before, retention=self.retention)
+        if fault is not None and fault.kind == "interrupted":
+            self._interrupt(job, fault.seconds)
 
     def _make(
         self,
@@ -320,9 +355,9 @@ class Batch:
         self._count += 1
         return BatchJob(
             id=id_,
-            arn=f"arn:aws:batch:{backend.region_name}:{self.account.id}:job/{id_}",
+            arn=f"arn:aws:batch:{backend.region_name}:{backend.account_id}:job/{id_}",
             name=params["jobName"],
-            region=backend.region_name,
+            place=backend.place,
             sequence=self._count,
             queue_arn=queue.arn,
             queue_name=queue.name,
@@ -341,7 +376,7 @@ class Batch:
             platforms=list(definition.platform_capabilities or ()),
             propagate_tags=bool(params.get("propagateTags") or definition.propagate_tags),
             command=tuple(command),
-            memory=_memory(properties, overrides),
+            memory=smaller(amount(_needs(properties, overrides).get("MEMORY"))),
             environment={
                 **environment,
                 **_added(id_, queue),
@@ -371,7 +406,8 @@ class Batch:
         attempt = Attempt(
             job=part,
             life=Life(created_at),
-            task_arn=f"arn:aws:ecs:{job.region}:{self.account.id}:task/{job.environment['AWS_BATCH_CE_NAME']}/{part.id}",
+            task_arn=f"arn:aws:ecs:{job.place.region}:{job.place.account}:task/"
+            f"{job.environment['AWS_BATCH_CE_NAME']}/{part.id}",
             log_stream=f"{job.definition.partition(':')[0]}/{CONTAINER}/{part.id}",
             instance_arn=instance_arn,
         )
@@ -385,7 +421,7 @@ class Batch:
                 id=job.id,
                 token="",
                 cluster=job.queue_name,
-                region=job.region,
+                place=job.place,
                 launch_type="FARGATE" if "FARGATE" in job.platforms else "EC2",
                 job=part,
                 life=attempt.life,
@@ -393,12 +429,12 @@ class Batch:
         )
         return attempt
 
-    def _describe(self, region: str, params: Mapping[str, Any]) -> str:
+    def _describe(self, place: Place, params: Mapping[str, Any]) -> str:
         references: Sequence[str] = params.get("jobs") or ()
         rules.check_describe(references)
         now = self.host.settle()
         found = (self._jobs.get(name_of(reference)) for reference in dict.fromkeys(references))
-        shown = (j.to_json(now) for j in found if j is not None and j.region == region and now >= j.visible_at)
+        shown = (j.to_json(now) for j in found if j is not None and j.place == place and now >= j.visible_at)
         return f'{{"jobs":[{",".join(shown)}]}}'
 
     def _list(self, backend: LocalBatchBackend, params: Mapping[str, Any]) -> str:
@@ -431,13 +467,13 @@ class Batch:
             return sorted(exact.values(), key=lambda job: -job.sequence)
         return (job for job in reversed(jobs.values()) if any(_passes(job, name, value) for value in values))
 
-    def _end(self, region: str, params: Mapping[str, Any], *, cancel: bool) -> str:
+    def _end(self, place: Place, params: Mapping[str, Any], *, cancel: bool) -> str:
         for name in ("jobId", "reason"):
             if not params.get(name):
                 raise rules.refused(f"{name} can not be blank")
         now = self.host.settle()
         job = self._jobs.get(name_of(params["jobId"]))
-        if job is None or job.region != region:
+        if job is None or job.place != place:
             raise rules.refused(f"Job {params['jobId']} not found")
         status = job.status(now)
         if status in ("SUCCEEDED", "FAILED") or (cancel and status in ("STARTING", "RUNNING")):
@@ -487,15 +523,24 @@ def _container(
     realistic: bool,
 ) -> dict[str, Any]:
     """Show what is known of a container before it has run."""
-    container: dict[str, Any] = {"image": properties.get("image", ""), "command": list(command)}
+    needs = {r["type"]: r for s in (properties, overrides) for r in s.get("resourceRequirements") or ()}
+    container: dict[str, Any] = {
+        "image": properties.get("image", ""),
+        "command": list(command),
+        "resourceRequirements": list(needs.values()),
+    }
+    for name in ("vcpus", "memory"):
+        said = overrides.get(name) or properties.get(name)
+        if said:
+            container[name] = said
+    if properties.get("ephemeralStorage"):
+        container["ephemeralStorage"] = properties["ephemeralStorage"]
     if realistic:
-        needs = {r["type"]: r for s in (properties, overrides) for r in s.get("resourceRequirements") or ()}
         empty: dict[str, Any] = {
             name: properties.get(name) or [] for name in ("volumes", "mountPoints", "ulimits", "secrets")
         }
         container |= empty
         container["environment"] = [{"name": name, "value": value} for name, value in environment.items()]
-        container["resourceRequirements"] = list(needs.values())
         container["networkInterfaces"] = []
         for name in ("jobRoleArn", "executionRoleArn", "logConfiguration", "networkConfiguration"):
             if properties.get(name):
@@ -503,14 +548,13 @@ def _container(
     return container
 
 
-def _memory(properties: Mapping[str, Any], overrides: Mapping[str, Any]) -> int | None:
-    """Return the MiB of memory that a job may use, if anybody says."""
-    for source in (overrides, properties):
-        needs = {r["type"]: r["value"] for r in source.get("resourceRequirements") or ()}
-        memory = needs.get("MEMORY") or source.get("memory")
-        if memory:
-            return int(memory)
-    return None
+def _needs(properties: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a job asks for, by type; what it overrides wins, whichever way of saying it is used."""
+    needs: dict[str, str] = {}
+    for source in (properties, overrides):
+        needs |= {kind: str(source[name]) for kind, name in OLD_WAY.items() if source.get(name)}
+        needs |= {r["type"]: str(r["value"]) for r in source.get("resourceRequirements") or ()}
+    return needs
 
 
 def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:
@@ -519,9 +563,8 @@ def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:
     if configuration.get("logDriver", DRIVER) != DRIVER:
         return None
     options = configuration.get("options") or {}
-    return Stream(
-        options.get("awslogs-region") or job.region, options.get("awslogs-group") or LOG_GROUP, attempt.log_stream
-    )
+    group = options.get("awslogs-group") or LOG_GROUP
+    return Stream(elsewhere(job.place, options), group, attempt.log_stream)
 
 
 def _instance_arn(job: BatchJob, queue: JobQueue, backend: LocalBatchBackend) -> str | None:

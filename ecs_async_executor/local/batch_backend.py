@@ -13,12 +13,18 @@ from moto.iam.exceptions import NotFoundException
 
 from ecs_async_executor.local import batch_rules as rules
 from ecs_async_executor.local.errors import name_of
+from ecs_async_executor.local.place import Place
 
 SERVICE_ROLE = "AWSServiceRoleForBatch"
 
 
 class LocalBatchBackend(BatchBackend):
     """moto's Batch of one account and region, with jobs that `Batch` looks after."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.account_id, self.region_name)
 
     def find_queue(self, reference: str) -> JobQueue:
         """

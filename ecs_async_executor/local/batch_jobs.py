@@ -1,9 +1,9 @@
 """
 How the Batch API shows a job: a :class:`BatchJob` and its JSON, cached until something visible changes.
 
-May import :mod:`life` only. A job is a row of attempts, each of which is a container group with a life of its own,
-in the words of which it is told here what the job's status is. With ``realistic`` the record has the members
-that a job on AWS has, otherwise those that clients decide by.
+May import :mod:`life` and :mod:`place` only. A job is a row of attempts, each of which is a container group with a
+life of its own, in the words of which it is told here what the job's status is. With ``realistic`` the record has
+the members that a job on AWS has, otherwise those that clients decide by.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.place import Place
 
 USER_INITIATED = "UserInitiated"
 
@@ -68,7 +69,7 @@ class BatchJob:
     id: str
     arn: str
     name: str
-    region: str
+    place: Place
     sequence: int
     queue_arn: str
     queue_name: str

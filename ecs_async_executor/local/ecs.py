@@ -29,17 +29,18 @@ from ecs_async_executor.local.ecs_placement import (
     no_room,
     obstacles,
     placement,
-    size_of,
 )
-from ecs_async_executor.local.ecs_requests import container_of, main_of
+from ecs_async_executor.local.ecs_requests import amounts_of, container_of, main_of, overrides_of, size_of
 from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import Fault
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Job, Life
 from ecs_async_executor.local.outputs import stream_of
+from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import NOT_STARTED
 from ecs_async_executor.local.scaling import ScalingGroup, ScalingGroups
+from ecs_async_executor.local.sizes import Size
 
 CAUSES: Mapping[str, tuple[str, str]] = {
     "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
@@ -52,10 +53,11 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 
 class Ecs:
     """
-    The operations on tasks, over every region of one account. Safe to use from any thread.
+    The operations on tasks, in every place. Safe to use from any thread.
 
-    :param capacity: how many tasks may run per launch type or capacity provider; RunTask answers with
-        ``failures`` beyond that. Not named: no limit
+    A launch type or capacity provider that the account limits has room for so many tasks; RunTask answers with
+    ``failures`` beyond that.
+
     :param groups: Auto Scaling groups by the name of their capacity provider; there tasks wait instead
     """
 
@@ -67,13 +69,11 @@ class Ecs:
         self,
         account: Account,
         *,
-        capacity: Mapping[str, int] | None = None,
         groups: Mapping[str, ScalingGroup | Mapping[str, Any]] | None = None,
     ) -> None:
         self.account = account
         self.host = account.host
         self.ledger = account.ledger
-        self.capacity = dict(capacity or {})
         self.groups = ScalingGroups(account.host, groups or {})
         self._lock = account.lock
         self._clear()
@@ -91,25 +91,25 @@ class Ecs:
         self._usage: dict[str, int] = {}
         self._where: dict[str, tuple[LocalBackend, Task, str]] = {}
 
-    def backend(self, region: str) -> LocalBackend:
-        """Give moto's backend of a region, made ours first if moto made or reset the account."""
+    def backend(self, place: Place) -> LocalBackend:
+        """Give moto's backend of a place, made ours first if moto made or reset the account."""
         with self._lock:
-            account = ecs_backends[self.account.id]
+            account = ecs_backends[place.account]
             if account.backend is not self._backend_class:
                 account.backend = self._backend_class
                 dict.clear(account)
             try:
-                backend = account[region]
+                backend = account[place.region]
             except KeyError:
-                raise AwsError("InvalidParameterException", f"Unknown region {region}.") from None
+                raise AwsError("InvalidParameterException", f"Unknown region {place.region}.") from None
         assert isinstance(backend, LocalBackend)
         return backend
 
-    def prepare(self, region: str) -> None:
+    def prepare(self, place: Place) -> None:
         """Put our backend in place of moto's, before moto answers a request of this service."""
-        self.backend(region)
+        self.backend(place)
 
-    def call(self, operation: str, params: Mapping[str, Any], region: str, fault: Fault | None = None) -> str:
+    def call(self, operation: str, params: Mapping[str, Any], place: Place, fault: Fault | None = None) -> str:
         """
         Carry out an operation on tasks and give the reply's JSON.
 
@@ -117,7 +117,7 @@ class Ecs:
         :raises AwsError: if AWS would refuse it
         """
         with self._lock:
-            backend = self.backend(region)
+            backend = self.backend(place)
             if operation == "RunTask":
                 return self._run_task(backend, params, fault)
             if operation == "DescribeTasks":
@@ -129,11 +129,11 @@ class Ecs:
             return self._start_task(backend, params)
 
     def without(
-        self, operation: str, kind: str, params: Mapping[str, Any], region: str, fault: Fault
+        self, operation: str, kind: str, params: Mapping[str, Any], place: Place, fault: Fault
     ) -> str | None:
         """Give the reply's JSON of a fault that does no work, None if the operation knows no such fault."""
         if kind == "failures" and operation in ("RunTask", "StartTask"):
-            return self._fail(params, region, [dict(f) for f in fault.failures])
+            return self._fail(params, place, [dict(f) for f in fault.failures])
         if kind == "missing" and operation == "DescribeTasks":
             missing = [{"arn": arn, "reason": "MISSING"} for arn in params.get("tasks") or ()]
             return json.dumps({"tasks": [], "failures": missing})
@@ -141,13 +141,13 @@ class Ecs:
             return '{"taskArns":[]}' if operation == "ListTasks" else '{"tasks":[],"failures":[]}'
         return None
 
-    def _fail(self, params: Mapping[str, Any], region: str, failures: list[dict[str, Any]]) -> str:
+    def _fail(self, params: Mapping[str, Any], place: Place, failures: list[dict[str, Any]]) -> str:
         """Answer with failures, unless what the token has done is to be repeated."""
         memory = self.account.behaviour.failure_memory
         token = params.get("clientToken") or ""
         if token and memory != "forget":
             with self._lock:
-                backend = self.backend(region)
+                backend = self.backend(place)
                 cluster, now = backend.find_cluster(params.get("cluster")), self.host.settle()
                 mark = rules.fingerprint(params)
                 use = backend.tokens.find(cluster.name, token, mark, now, memory=memory)
@@ -156,12 +156,12 @@ class Ecs:
                 backend.tokens.remember(cluster.name, token, mark, now, (), failures)
         return json.dumps({"tasks": [], "failures": failures})
 
-    def buckets(self, operation: str, params: Mapping[str, Any], region: str) -> Sequence[str]:
+    def buckets(self, operation: str, params: Mapping[str, Any], place: Place) -> Sequence[str]:
         """Name the rate limits that a call counts against."""
         if operation in rates.READS:
             return (rates.READ,)
         if operation == "RunTask":
-            return (rates.MODIFY, self._rate_bucket(params, region))
+            return (rates.MODIFY, self._rate_bucket(params, place))
         return (rates.MODIFY,) if operation in rates.MODIFIES else ()
 
     def throttled(self) -> AwsError:
@@ -172,16 +172,16 @@ class Ecs:
         """Make the error of a call with credentials that have expired."""
         return AwsError("ExpiredTokenException", "The security token included in the request is expired")
 
-    def _rate_bucket(self, params: Mapping[str, Any], region: str) -> str:
+    def _rate_bucket(self, params: Mapping[str, Any], place: Place) -> str:
         """Name the launch type of a RunTask, as far as that is decided before it is checked."""
         with self._lock:
-            cluster = self.backend(region).clusters.get(name_of(params.get("cluster") or "default"))
+            cluster = self.backend(place).clusters.get(name_of(params.get("cluster") or "default"))
             return placement(params, cluster)[0]
 
-    def add_instance(self, region: str, cluster: str, instance: Instance) -> str:
+    def add_instance(self, place: Place, cluster: str, instance: Instance) -> str:
         """Register a container instance and return its ARN."""
         with self._lock:
-            return add_instance(self.backend(region), cluster, instance)
+            return add_instance(self.backend(place), cluster, instance)
 
     def hosts(self) -> dict[str, int]:
         """Return how many hosts each Auto Scaling group has now."""
@@ -205,6 +205,16 @@ class Ecs:
             _, task, _ = self._where[name_of(reference)]
             return self.host.lose(task.job, stop_code, reason, notice)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a task as Fargate Spot does: its processes are asked to end, and killed after their stop timeout.
+
+        :raises KeyError: if there is no such task
+        """
+        with self._lock:
+            _, task, _ = self._where[name_of(reference)]
+            self.host.interrupt(task.job, *CAUSES["spot"])
+
     def show(self, reference: str) -> dict[str, Any]:
         """
         Show a task as DescribeTasks does.
@@ -216,6 +226,9 @@ class Ecs:
             now = self.host.settle()
             _, task, _ = self._where[name_of(reference)]
             return {**task.record(now), "tags": task.tags}
+
+    def limits_changed(self) -> None:
+        """Do nothing: no task waits for room."""
 
     def reset(self) -> None:
         """Forget every task; what runs is killed first."""
@@ -244,36 +257,44 @@ class Ecs:
             check_instances(backend, cluster)
         definition = self._checked_definition(backend, params, launch_type)
         size = size_of(params, definition, fargate=launch_type == "FARGATE")
+        key, limit = self._room(backend.place, launch_type, provider)
         tasks: list[Task] = []
         failures: list[dict[str, Any]] = []
         for _ in range(params.get("count", 1)):
-            key = provider if provider in self.capacity else launch_type
-            limit = self.capacity.get(key or "") if provider not in self.groups else None
             refused = obstacles(backend, cluster, params, size) if launch_type == "EC2" else []
-            if not refused and limit is not None and self._usage.get(key or "", 0) >= limit:
+            if not refused and limit is not None and self._usage.get(key, 0) >= limit:
                 refused = no_room(backend, cluster, launch_type)
             if refused:
                 failures += refused
                 continue
-            task = self._make(backend, cluster, definition, params, launch_type, provider, now)
+            task = self._make(backend, cluster, definition, params, launch_type, provider, size, now)
             task.visible_at, task.listed_at = self.account.sight(now, fault)
             tasks.append(task)
-            self._accept(backend, task, key or "")
-            self._place(task, provider or "", now, fault)
+            self._accept(backend, task, key)
+            self._place(task, backend.place, provider or "", now, fault)
         kept = failures if behaviour.failure_memory != "forget" else []
         if tasks or kept:
             backend.tokens.remember(cluster.name, token, mark, now, tasks, kept)
         return _reply(tasks, failures, self.host.settle(), tags=True)
 
-    def _place(self, task: Task, provider: str, now: float, fault: Fault | None) -> None:
+    def _room(self, place: Place, launch_type: str, provider: str | None) -> tuple[str, int | None]:
+        """Return what a task counts against, and the limit of that."""
+        limits = self.account.limits
+        name = launch_type if provider is None or limits.limit(place, provider) is None else provider
+        return limits.counter(place, name), limits.limit(place, name) if provider not in self.groups else None
+
+    def _place(self, task: Task, place: Place, provider: str, now: float, fault: Fault | None) -> None:
         """Give a task its place, now or later or never."""
         not_before = self.account.hold(now, fault)
         if fault is not None and fault.kind == "unplaced":
             self.host.reject(task.job, task.life, now + fault.seconds, NOT_STARTED, fault.reason or FULL)
         elif provider in self.groups:
-            self.groups.submit(provider, task.job, task.life, now, not_before=not_before)
+            pool = self.account.limits.counter(place, provider)
+            self.groups.submit(provider, pool, task.job, task.life, now, not_before=not_before)
         else:
             self.host.submit(task.job, task.life, not_before=not_before)
+        if fault is not None and fault.kind == "interrupted":
+            self.host.interrupt(task.job, *CAUSES["spot"], after=fault.seconds)
 
     def _start_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         instances = params.get("containerInstances") or []
@@ -282,6 +303,7 @@ class Ecs:
         rules.check_run_task({**params, "count": 1})
         cluster = backend.find_cluster(params.get("cluster"))
         definition = self._checked_definition(backend, params, "EC2")
+        size = size_of(params, definition, fargate=False)
         now = self.host.settle()
         known = backend.container_instances.get(cluster.name, {})
         tasks: list[Task] = []
@@ -291,12 +313,12 @@ class Ecs:
             if instance is None:
                 failures.append({"arn": reference, "reason": "MISSING"})
                 continue
-            task = self._make(backend, cluster, definition, params, "EC2", None, now)
+            task = self._make(backend, cluster, definition, params, "EC2", None, size, now)
             task.visible_at, task.listed_at = self.account.sight(now, None)
             task.instance_arn = instance.container_instance_arn
             tasks.append(task)
-            self._accept(backend, task, "EC2")
-            self._place(task, "", now, None)
+            self._accept(backend, task, self.account.limits.counter(backend.place, "EC2"))
+            self._place(task, backend.place, "", now, None)
         return _reply(tasks, failures, self.host.settle(), tags=True)
 
     def _checked_definition(
@@ -323,11 +345,13 @@ class Ecs:
         params: Mapping[str, Any],
         launch_type: str,
         provider: str | None,
+        size: Size,
         now: float,
     ) -> Task:
         overrides = params.get("overrides") or {}
-        by_name = {o["name"]: o for o in overrides.get("containerOverrides") or ()}
-        containers = tuple(container_of(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
+        by_name = overrides_of(params)
+        definitions: Sequence[Mapping[str, Any]] = definition.container_definitions
+        containers = tuple(container_of(d, by_name.get(d["name"], {}), size) for d in definitions)
         main = main_of(containers, by_name)
         started_by = params.get("startedBy") or ""
         number, attempt = self.account.number(started_by, next(c.command for c in containers if c.name == main))
@@ -341,8 +365,8 @@ class Ecs:
             attempt=attempt,
         )
         life = Life(now)
-        printing = next(d for d in definition.container_definitions if d["name"] == main)
-        self.account.outputs.expect(job, life, stream_of(printing, job.id, backend.region_name))
+        printing = next(d for d in definitions if d["name"] == main)
+        self.account.outputs.expect(job, life, stream_of(printing, job.id, backend.place))
         network = (params.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
         base = cluster.arn.replace(":cluster/", ":task/", 1)
         return Task(
@@ -358,11 +382,11 @@ class Ecs:
             launch_type=launch_type,
             capacity_provider=provider,
             platform_version=params.get("platformVersion"),
-            cpu=overrides.get("cpu") or definition.cpu,
-            memory=overrides.get("memory") or definition.memory,
+            size=size,
+            amounts={str(d["name"]): amounts_of(d, by_name.get(d["name"], {})) for d in definitions},
             subnet=(network.get("subnets") or [None])[0],
             overrides={"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
-            images={str(d["name"]): str(d.get("image", "")) for d in definition.container_definitions},
+            images={str(d["name"]): str(d.get("image", "")) for d in definitions},
             tags=list(params.get("tags") or ()),
             token=params.get("clientToken") or "",
             instance_arn=instance_arn(backend, cluster) if launch_type == "EC2" else None,
@@ -380,7 +404,7 @@ class Ecs:
                 id=task.task_arn,
                 token=task.token,
                 cluster=task.cluster_name,
-                region=backend.region_name,
+                place=backend.place,
                 launch_type=task.launch_type,
                 job=task.job,
                 life=task.life,

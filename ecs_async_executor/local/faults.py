@@ -7,7 +7,9 @@ says which apply to a request. What they do is up to the server. As JSON (``POST
     {"kind": "throttle", "operation": "RunTask", "count": 3}
     {"kind": "reset_after", "operation": "RunTask", "probability": 0.05}
     {"kind": "stuck", "operation": "SubmitJob", "seconds": 20}
+    {"kind": "interrupted", "contains": ["FARGATE_SPOT", "my_task"], "seconds": 5, "count": 1}
     {"kind": "error", "operation": "*Task*", "code": "ServerException", "status": 500, "lasting": 10}
+    {"kind": "status", "region": "eu-west-1", "status": 503, "lasting": 60}
     {"known": "assume_role", "lasting": 30}
 
 The last stands for members that :mod:`known_faults` has under this name; what is given besides replaces them.
@@ -25,6 +27,7 @@ from typing import Any
 
 from ecs_async_executor.local.jsonable import from_json
 from ecs_async_executor.local.known_faults import KNOWN
+from ecs_async_executor.local.place import Place
 
 KINDS = {
     "throttle": "refuse: ThrottlingException (Batch: 429 TooManyRequestsException), nothing done",
@@ -44,6 +47,8 @@ KINDS = {
     "stuck": "RunTask, SubmitJob: what is accepted waits that many seconds (Batch: RUNNABLE, with the reason)",
     "unplaced": "RunTask, SubmitJob: what is accepted finds no place for that many seconds, and then ends: "
     "TaskFailedToStart with the reason, or cancelled by the time limit of the job queue",
+    "interrupted": "RunTask, SubmitJob: what is accepted is interrupted as Spot does, that many seconds after its "
+    "start: SIGTERM and then SIGKILL; a job on EC2 loses its host",
     "hidden": "RunTask, SubmitJob: what is accepted is neither described nor listed for that many seconds",
     "unlisted": "RunTask, SubmitJob: what is accepted is not listed for that many seconds",
     "unknown_status": "answer with a status that no client has heard of, in every task or job",
@@ -69,7 +74,10 @@ class Fault:
 
     :param kind: one of :data:`KINDS`
     :param operation: a pattern with ``*``, or several of them
-    :param contains: only requests with this text in the body (a startedBy, a word of a command)
+    :param contains: only requests with this text in the body (a startedBy, a word of a command), or with all of
+        these
+    :param region: only requests to this Region
+    :param account: only requests to this account
     :param probability: how often it strikes, drawn from the seed
     :param skip: the first so many requests that it would strike pass
     :param count: it strikes that often at most, None for always
@@ -81,12 +89,15 @@ class Fault:
     :param failures: with ``failures``
     :param reason: with ``stuck``, what Batch says of the job, with ``unplaced`` also why a task failed to start;
         None for a want of capacity
-    :param seconds: with ``hang``, ``latency``, ``stuck``, ``unplaced``, ``hidden`` and ``unlisted``
+    :param seconds: with ``hang``, ``latency``, ``stuck``, ``unplaced``, ``interrupted``, ``hidden`` and
+        ``unlisted``
     """
 
     kind: str
     operation: str | tuple[str, ...] = "*"
-    contains: str | None = None
+    contains: str | tuple[str, ...] = ()
+    region: str | None = None
+    account: str | None = None
     probability: float = 1.0
     skip: int = 0
     count: int | None = None
@@ -119,11 +130,15 @@ class Fault:
             data = {**KNOWN[name], **{key: value for key, value in data.items() if key != "known"}}
         return from_json(cls, data)
 
-    def concerns(self, operation: str, body: bytes) -> bool:
+    def concerns(self, operation: str, body: bytes, place: Place) -> bool:
         """Return whether it is about a request."""
         patterns = (self.operation,) if isinstance(self.operation, str) else self.operation
-        return any(fnmatchcase(operation, p) for p in patterns) and (
-            self.contains is None or self.contains.encode() in body
+        texts = (self.contains,) if isinstance(self.contains, str) else self.contains
+        return (
+            any(fnmatchcase(operation, p) for p in patterns)
+            and all(text.encode() in body for text in texts)
+            and self.region in (None, place.region)
+            and self.account in (None, place.account)
         )
 
 
@@ -192,7 +207,7 @@ class Faults:
                 for number, armed in self._armed.items()
             ]
 
-    def strike(self, operation: str, body: bytes) -> list[Fault]:
+    def strike(self, operation: str, body: bytes, place: Place) -> list[Fault]:
         """Choose what goes wrong with a request: any latencies, and at most one other fault."""
         if not self._armed:
             return []
@@ -203,7 +218,7 @@ class Faults:
             for armed in self._armed.values():
                 fault = armed.fault
                 late = fault.kind == "latency"
-                if (settled and not late) or not fault.concerns(operation, body):
+                if (settled and not late) or not fault.concerns(operation, body, place):
                     continue
                 begin = armed.since + fault.after
                 if now < begin or (fault.lasting is not None and now >= begin + fault.lasting):
@@ -269,6 +284,10 @@ class Faults:
     def unplaced(self, seconds: float, reason: str | None = None, **how: Any) -> int:
         """Let what is accepted find no place, and end after so long."""
         return self.add(Fault(kind="unplaced", seconds=seconds, reason=reason, **{"operation": ACCEPTING, **how}))
+
+    def interrupted(self, seconds: float, **how: Any) -> int:
+        """Interrupt what is accepted so many seconds after its start."""
+        return self.add(Fault(kind="interrupted", seconds=seconds, **{"operation": ACCEPTING, **how}))
 
     def hidden(self, seconds: float, **how: Any) -> int:
         """Neither describe nor list what is accepted, for so long."""

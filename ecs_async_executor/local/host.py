@@ -13,11 +13,14 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ecs_async_executor.local.life import Job, Life
 from ecs_async_executor.local.runners import Runner
+
+LOOK_SECONDS = 0.1
+"""The time between two looks whether a job has started that is to be interrupted."""
 
 
 @dataclass(slots=True)
@@ -36,8 +39,9 @@ class Host:
     """
     Runs jobs with a runner, at most ``max_running`` at a time. Safe to use from any thread.
 
+    A pool has a further limit once :meth:`resize` has given it one.
+
     :param max_running: None for no limit; a job beyond it waits in PROVISIONING
-    :param pools: a further limit for each pool; a pool that is not named has none
     :param retention: seconds that a stopped job is remembered (ECS: an hour)
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
     :param ended: called with a job and the moment at which its last container ended; may call :meth:`follow`
@@ -49,7 +53,6 @@ class Host:
         runner: Runner,
         *,
         max_running: int | None = None,
-        pools: Mapping[str, int] | None = None,
         retention: float = 3600.0,
         clock: Callable[[], float] = time.time,
         ended: Callable[[Job, float], None],
@@ -58,7 +61,7 @@ class Host:
         self.lock = threading.RLock()
         self.runner = runner
         self.max_running = max_running
-        self.pools = dict(pools or {})
+        self.pools: dict[str, int] = {}
         self.retention = retention
         self.clock = clock
         self._ended = ended
@@ -155,6 +158,28 @@ class Host:
             self._changed(job)
             return True
 
+    def interrupt(self, job: Job, stop_code: str, reason: str, *, after: float = 0.0, gone: bool = False) -> None:
+        """
+        End a job from outside so many seconds after its start, unless it ends before.
+
+        :param gone: its host vanishes: no warning and no exit codes; else the job is asked to end, as by a stop
+        """
+        with self.lock:
+            self._interrupt(job, stop_code, reason, self.settle(), after=after, gone=gone)
+
+    def _interrupt(self, job: Job, stop_code: str, reason: str, at: float, *, after: float, gone: bool) -> None:
+        entry = self._entries.get(job.id)
+        if entry is None or entry.life.doomed(at):
+            return
+        life = entry.life
+        due = life.started_at + after if life.started_at is not None else max(at, self.clock()) + LOOK_SECONDS
+        if life.started_at is None or at < due:
+            self.alarm(due, lambda then: self._interrupt(job, stop_code, reason, then, after=after, gone=gone))
+            return
+        self._doom(life, at, stop_code, reason)
+        (self.runner.lose if gone else self.runner.stop)(job, life, at)
+        self._changed(job)
+
     def expel(self, job: Job, at: float, stop_code: str, reason: str) -> None:
         """End a job that still waits for a place; without effect on any other."""
         with self.lock:
@@ -168,10 +193,13 @@ class Host:
         with self.lock:
             return len(self._waiting.get(pool, ()))
 
-    def resize(self, pool: str, size: int, at: float) -> None:
-        """Change how many jobs run at a time in a pool; those that wait take what is new."""
+    def resize(self, pool: str, size: int | None, at: float) -> None:
+        """Change how many jobs run at a time in a pool, None for no limit; those that wait take what is new."""
         with self.lock:
-            self.pools[pool] = size
+            if size is None:
+                self.pools.pop(pool, None)
+            else:
+                self.pools[pool] = size
             self._fill(at)
 
     def alarm(self, at: float, what: Callable[[float], None]) -> None:

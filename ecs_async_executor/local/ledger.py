@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.place import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Entry:
     :param token: the client token of the request; Batch has none
     :param started_by: the client's mark (ECS: startedBy, Batch: the job's name or a part of it)
     :param cluster: the ECS cluster, or the Batch job queue
+    :param account: the AWS account
     :param attempt: its number among the containers with this mark; each attempt of a Batch job is a container
     :param status: the container's status, in ECS's words
     :param command: the main container's command
@@ -42,6 +44,7 @@ class Entry:
     started_by: str
     definition: str
     cluster: str
+    account: str
     region: str
     launch_type: str
     number: int
@@ -66,7 +69,7 @@ class Record:
     id: str
     token: str
     cluster: str
-    region: str
+    place: Place
     launch_type: str
     job: Job
     life: Life
@@ -172,7 +175,8 @@ def _entry(record: Record, now: float) -> Entry:
         started_by=job.started_by,
         definition=job.definition,
         cluster=record.cluster,
-        region=record.region,
+        account=record.place.account,
+        region=record.place.region,
         launch_type=record.launch_type,
         number=job.number,
         attempt=job.attempt,

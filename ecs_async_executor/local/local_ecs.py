@@ -23,6 +23,7 @@ from ecs_async_executor.local.errors import name_of
 from ecs_async_executor.local.faults import Faults
 from ecs_async_executor.local.host import Host
 from ecs_async_executor.local.ledger import Ledger
+from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import Runner, SubprocessRunner
 from ecs_async_executor.local.scaling import ScalingGroup
 from ecs_async_executor.local.scripted import Rule, ScriptedRunner
@@ -36,9 +37,12 @@ class LocalEcs:
     """
     A local ECS and Batch that run while the context is open; usable from any thread.
 
-    Several may be open in one process: each has an account of its own and shares nothing. Cluster ``default``
-    exists, and so do Batch's compute environment ``default``, job queue ``default`` and job definition
-    ``airflow``. On exit everything that runs is ended and reaped.
+    Several may be open in one process: each has an account of its own and shares nothing, except for an account
+    whose roles are assumed at both. Cluster ``default`` exists, and so do Batch's compute environment ``default``,
+    job queue ``default`` and job definition ``airflow``. On exit everything that runs is ended and reaped.
+
+    It answers for every Region, and for every account of which a client assumes a role; nothing of one is known in
+    another, and limits count in each on its own. All of them share the host.
 
     :param runner: ``subprocess``, ``scripted``, or a runner of your own
     :param script: the rules of the scripted runner
@@ -46,7 +50,8 @@ class LocalEcs:
         operation
     :param max_running: how many tasks and jobs run at a time; the others wait in PROVISIONING or RUNNABLE
     :param capacity: how many tasks may run per launch type or capacity provider, beyond it RunTask answers with
-        ``failures``; and how many jobs per job queue, beyond it they wait in RUNNABLE
+        ``failures``; and how many jobs per job queue, beyond it they wait in RUNNABLE. ``<Region>/<name>`` is for
+        one Region
     :param groups: Auto Scaling groups by the name of their capacity provider: what finds no place there waits in
         PROVISIONING until hosts come, or ends as TaskFailedToStart
     :param instances: container instances per cluster; a task that is too large for all of them gets a failure for
@@ -71,6 +76,8 @@ class LocalEcs:
     :param ledger_path: a file to append JSON lines to
     :param clusters: what to create besides ``default``
     :param job_queues: what to create besides ``default``
+    :param region: where requests without a signature go
+    :param regions: further Regions in which to create all that
     :param seed: of everything that is drawn
     :param clock: wall-clock seconds; replace it to travel in time with a scripted runner
     :param shutdown_timeout: seconds that processes get after SIGTERM on exit
@@ -105,6 +112,7 @@ class LocalEcs:
         clusters: Sequence[str] = (),
         job_queues: Sequence[str] = (),
         region: str = "us-east-1",
+        regions: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         seed: int = 0,
@@ -127,6 +135,7 @@ class LocalEcs:
             raise ValueError(msg)
         self.runner: Runner = runner
         self.region = region
+        self._regions = dict.fromkeys((region, *regions))
         self.faults = Faults(seed=seed)
         self._clusters = dict.fromkeys(("default", *clusters))
         self._job_queues = dict.fromkeys(("default", *job_queues))
@@ -140,17 +149,17 @@ class LocalEcs:
         self._make_host = lambda ended, expired: Host(
             self.runner,
             max_running=max_running,
-            pools=capacity,
             retention=retention,
             clock=clock,
             ended=ended,
             expired=expired,
         )
-        self._ecs_options: dict[str, Any] = {"capacity": dict(capacity or {}), "groups": groups}
+        self._groups = groups
         self._instances = dict(instances or {})
         self._clusters |= dict.fromkeys(self._instances)
         self._batch_options: dict[str, Any] = {"delay": job_delay, "retention": job_retention, "mark": job_mark}
         self._options: dict[str, Any] = {
+            "capacity": capacity,
             "visible_after": visible_after,
             "listed_after": listed_after,
             "realistic": realistic,
@@ -178,8 +187,8 @@ class LocalEcs:
         """
         account = acquire_account()
         try:
-            self._account = Account(self._make_host, account, **self._options)
-            self._ecs = Ecs(self._account, **self._ecs_options)
+            self._account = Account(self._make_host, Place(account, self.region), **self._options)
+            self._ecs = Ecs(self._account, groups=self._groups)
             self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
@@ -191,7 +200,7 @@ class LocalEcs:
             if self._thread is not None and hasattr(self, "_stopping"):
                 self.stop()
             else:
-                release_account(account)
+                release_account(account, {account})
             raise
 
     def stop(self) -> None:
@@ -203,7 +212,7 @@ class LocalEcs:
         thread.join()
         self._account.host.close(self._shutdown_timeout)
         self._account.ledger.close()
-        release_account(self._account.id)
+        release_account(self._account.home.account, self._account.accounts)
 
     @property
     def url(self) -> str:
@@ -213,7 +222,7 @@ class LocalEcs:
     @property
     def account(self) -> str:
         """The AWS account that clients find themselves in."""
-        return self._account.id
+        return self._account.home.account
 
     @property
     def ledger(self) -> Ledger:
@@ -264,8 +273,17 @@ class LocalEcs:
             "AWS_DEFAULT_REGION": self.region,
         }
 
-    def client(self, service: str = "ecs", **options: Any) -> Any:
-        """Make a boto3 client of a service of this server; ``options`` go to boto3."""
+    def place(self, region: str | None = None, account: str | None = None) -> Place:
+        """Return a Region of an account; by default those in which clients find themselves."""
+        return Place(account or self.account, region or self.region)
+
+    def client(self, service: str = "ecs", *, account: str | None = None, **options: Any) -> Any:
+        """
+        Make a boto3 client of a service of this server.
+
+        :param account: assume a role of this account
+        :param options: go to boto3
+        """
         import boto3
 
         defaults = {
@@ -274,6 +292,14 @@ class LocalEcs:
             "aws_access_key_id": "local",
             "aws_secret_access_key": "local",
         }
+        if account is not None:
+            role = f"arn:aws:iam::{account}:role/local"
+            given = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]
+            defaults |= {
+                "aws_access_key_id": given["AccessKeyId"],
+                "aws_secret_access_key": given["SecretAccessKey"],
+                "aws_session_token": given["SessionToken"],
+            }
         return boto3.Session().client(service, **{**defaults, **options})  # type: ignore[call-overload]
 
     def register(
@@ -284,14 +310,18 @@ class LocalEcs:
         environment: Mapping[str, str] | None = None,
         *,
         network_mode: str = "awsvpc",
+        size: tuple[str, str] = ("256", "512"),
         sidecars: Sequence[Mapping[str, Any]] = (),
+        place: Place | None = None,
         **container: Any,
     ) -> str:
         """
         Register a task definition for every launch type that its network mode allows; give its ARN.
 
         :param network_mode: ``awsvpc`` (any launch type) or another one (EC2 only)
+        :param size: CPU units and MiB of memory of the task
         :param sidecars: definitions of further containers; ``image`` may be left out
+        :param place: None, here and below: that of :meth:`place` without arguments
         :param container: further members of the container's definition, e.g. ``stopTimeout=2``
         """
         main: dict[str, Any] = {"name": container_name, "image": "local", **container}
@@ -305,30 +335,37 @@ class LocalEcs:
                 "containerDefinitions": [main, *({"image": "local", **s} for s in sidecars)],
                 "networkMode": network_mode,
                 "requiresCompatibilities": ["EC2", "FARGATE"] if fargate else ["EC2"],
-                "cpu": "256",
-                "memory": "512",
-            }
+                "cpu": size[0],
+                "memory": size[1],
+            },
+            place=place,
         )
 
-    def register_task_definition(self, definition: Mapping[str, Any]) -> str:
+    def register_task_definition(self, definition: Mapping[str, Any], *, place: Place | None = None) -> str:
         """
         Register a task definition, given as RegisterTaskDefinition takes it; give its ARN.
 
         :raises AwsError: if moto refuses it
         """
-        reply = self._front.call_moto("ecs", "RegisterTaskDefinition", definition)
+        reply = self._call_moto(place, "ecs", "RegisterTaskDefinition", definition)
         arn: str = reply["taskDefinition"]["taskDefinitionArn"]
         return arn
 
-    def create_cluster(self, name: str, **options: Any) -> str:
+    def create_cluster(self, name: str, *, place: Place | None = None, **options: Any) -> str:
         """Create a cluster; ``options`` as CreateCluster takes them. Give its ARN."""
-        reply = self._front.call_moto("ecs", "CreateCluster", {"clusterName": name, **options})
+        reply = self._call_moto(place, "ecs", "CreateCluster", {"clusterName": name, **options})
         arn: str = reply["cluster"]["clusterArn"]
         return arn
 
-    def register_instance(self, cluster: str, instance: Instance | None = None) -> str:
+    def register_instance(
+        self, cluster: str, instance: Instance | None = None, *, place: Place | None = None
+    ) -> str:
         """Register a container instance in a cluster; give its ARN."""
-        return self._ecs.add_instance(self.region, cluster, instance or Instance())
+        return self._ecs.add_instance(place or self.place(), cluster, instance or Instance())
+
+    def limit(self, **limits: int | None) -> None:
+        """Change limits of ``capacity``, e.g. ``FARGATE_SPOT=0``; None lifts one."""
+        self._account.limit(limits)
 
     def hosts(self) -> dict[str, int]:
         """Return how many hosts each Auto Scaling group has now."""
@@ -339,6 +376,8 @@ class LocalEcs:
         name: str,
         command: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        *,
+        place: Place | None = None,
         **definition: Any,
     ) -> str:
         """
@@ -360,26 +399,38 @@ class LocalEcs:
                     ],
                 },
                 **definition,
-            }
+            },
+            place=place,
         )
 
-    def register_job_definition(self, definition: Mapping[str, Any]) -> str:
+    def register_job_definition(self, definition: Mapping[str, Any], *, place: Place | None = None) -> str:
         """
         Register a job definition, given as RegisterJobDefinition takes it; give its ARN.
 
         :raises AwsError: if moto refuses it
         """
-        reply = self._front.call_moto("batch", "RegisterJobDefinition", definition)
+        reply = self._call_moto(place, "batch", "RegisterJobDefinition", definition)
         arn: str = reply["jobDefinitionArn"]
         return arn
 
-    def create_job_queue(self, name: str, compute_environment: str = "default", **options: Any) -> str:
+    def create_job_queue(
+        self, name: str, compute_environment: str = "default", *, place: Place | None = None, **options: Any
+    ) -> str:
         """Create a job queue; ``options`` as CreateJobQueue takes them. Give its ARN."""
         order = [{"order": 1, "computeEnvironment": compute_environment}]
         defaults = {"jobQueueName": name, "state": "ENABLED", "priority": 1, "computeEnvironmentOrder": order}
-        reply = self._front.call_moto("batch", "CreateJobQueue", {**defaults, **options})
+        reply = self._call_moto(place, "batch", "CreateJobQueue", {**defaults, **options})
         arn: str = reply["jobQueueArn"]
         return arn
+
+    def create_environment(self, place: Place | None = None) -> None:
+        """Create Batch's compute environment ``default``, on the cluster of that name."""
+        self._front.in_moto(lambda: self._batch.create_environment(place or self.place()))
+
+    def _call_moto(
+        self, place: Place | None, service: str, operation: str, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return self._front.call_moto(place or self.place(), service, operation, params)
 
     def task(self, task: str) -> dict[str, Any]:
         """
@@ -434,6 +485,17 @@ class LocalEcs:
         """
         return self._account.kill(reference, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a running task or job, as Spot does.
+
+        On Fargate its processes get SIGTERM, and SIGKILL after their stop timeout; a job on EC2 loses its host.
+
+        :param reference: id or ARN
+        :raises KeyError: if there is no such task or job
+        """
+        self._account.owner(reference).interrupt(reference)
+
     def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
         """
         Replace the scripted runner's rules, for tasks that start from now on.
@@ -467,15 +529,19 @@ class LocalEcs:
         self._front.reset()
 
     def _set_up(self) -> None:
+        for region in self._regions:
+            self._set_up_in(self.place(region))
+
+    def _set_up_in(self, place: Place) -> None:
         for name in self._clusters:
-            self.create_cluster(name)
+            self.create_cluster(name, place=place)
         for name, instances in self._instances.items():
             for instance in instances:
-                self.register_instance(name, instance)
-        self._front.in_moto(lambda: self._batch.create_environment(self.region))
+                self.register_instance(name, instance, place=place)
+        self.create_environment(place)
         for name in self._job_queues:
-            self.create_job_queue(name)
-        self.register_job("airflow")
+            self.create_job_queue(name, place=place)
+        self.register_job("airflow", place=place)
 
     def _run(self, ready: Future[Any]) -> None:
         try:
@@ -489,7 +555,6 @@ class LocalEcs:
     async def _serve(self, ready: Future[Any]) -> None:
         front = Front(
             self._account,
-            region=self.region,
             faults=self.faults,
             latency=self._latency,
             limits=self._limits,

@@ -17,6 +17,7 @@ from typing import Any
 from moto.logs.models import logs_backends
 
 from ecs_async_executor.local.life import Job, Life
+from ecs_async_executor.local.place import Place
 
 LOGS_TARGET = "Logs_20140328"
 """What requests to CloudWatch Logs name."""
@@ -28,7 +29,7 @@ NO_GROUP, NO_STREAM = (f"The specified log {what} does not exist.".encode() for 
 class Stream:
     """A log stream of CloudWatch Logs."""
 
-    region: str
+    place: Place
     group: str
     name: str
 
@@ -41,12 +42,12 @@ class _Output:
     read: int = 0
 
 
-def stream_of(container: Mapping[str, Any], task_id: str, region: str) -> Stream | None:
+def stream_of(container: Mapping[str, Any], task_id: str, place: Place) -> Stream | None:
     """
     Return where ECS sends the output of a container.
 
     :param container: its definition, as RegisterTaskDefinition takes it
-    :param region: the task's
+    :param place: the task's
     :returns: None if its log driver is not awslogs, or its stream would be named after the Docker container
     """
     configuration = container.get("logConfiguration") or {}
@@ -55,7 +56,12 @@ def stream_of(container: Mapping[str, Any], task_id: str, region: str) -> Stream
     if configuration.get("logDriver") != DRIVER or not options.get("awslogs-group") or not prefix:
         return None
     name = f"{prefix}/{container['name']}/{task_id}"
-    return Stream(options.get("awslogs-region") or region, options["awslogs-group"], name)
+    return Stream(elsewhere(place, options), options["awslogs-group"], name)
+
+
+def elsewhere(place: Place, options: Mapping[str, str]) -> Place:
+    """Return where the log driver's options send output, the place of the container if they name no Region."""
+    return Place(place.account, options.get("awslogs-region") or place.region)
 
 
 class Outputs:
@@ -68,8 +74,7 @@ class Outputs:
     :param path_of: returns the file with a job's output
     """
 
-    def __init__(self, account_id: str, path_of: Callable[[str], Path] | None) -> None:
-        self._account_id = account_id
+    def __init__(self, path_of: Callable[[str], Path] | None) -> None:
         self._path_of = path_of
         self._outputs: dict[str, _Output] = {}
 
@@ -92,17 +97,15 @@ class Outputs:
             if over:
                 self._outputs.pop(job_id, None)
 
-    def worded(self, region: str, request: bytes, reply: bytes) -> bytes:
+    def worded(self, place: Place, request: bytes, reply: bytes) -> bytes:
         """Return moto's reply in AWS's words: where only a stream is missing, moto says that the group is."""
-        if (
-            NO_GROUP in reply
-            and json.loads(request).get("logGroupName") in logs_backends[self._account_id][region].groups
-        ):
+        groups = logs_backends[place.account][place.region].groups
+        if NO_GROUP in reply and json.loads(request).get("logGroupName") in groups:
             return reply.replace(NO_GROUP, NO_STREAM)
         return reply
 
     def _put(self, stream: Stream, lines: list[str]) -> None:
-        backend = logs_backends[self._account_id][stream.region]
+        backend = logs_backends[stream.place.account][stream.place.region]
         if stream.group not in backend.groups:
             backend.create_log_group(stream.group, {})
         if stream.name not in backend.groups[stream.group].streams:

@@ -1,13 +1,15 @@
 """
 AWS's rate limits of ECS and Batch as token buckets, which :class:`~ecs_async_executor.local.LocalEcs` can enforce.
 
-Imports nothing of this package. The figures are AWS's documented defaults for an account and Region.
+May import :mod:`place` only. The figures are AWS's documented defaults for an account and Region.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ecs_async_executor.local.place import Place
 
 MODIFY = "modify"
 READ = "read"
@@ -69,19 +71,19 @@ class Buckets:
 
     def __init__(self, rates: Mapping[str, Rate]) -> None:
         self.rates = dict(rates)
-        self._levels: dict[tuple[str, str], tuple[float, float]] = {}
+        self._levels: dict[tuple[Place, str], tuple[float, float]] = {}
 
-    def take(self, region: str, names: tuple[str, ...], now: float) -> bool:
+    def take(self, place: Place, names: tuple[str, ...], now: float) -> bool:
         """Take one token from each bucket, or none if one of them is empty; return whether tokens were taken."""
         levels = {}
         for name in names:
             rate = self.rates.get(name)
             if rate is None:
                 continue
-            tokens, then = self._levels.get((region, name), (rate.burst, now))
+            tokens, then = self._levels.get((place, name), (rate.burst, now))
             tokens = min(rate.burst, tokens + (now - then) * rate.per_second)
             if tokens < 1:
                 return False
-            levels[region, name] = (tokens - 1, now)
+            levels[place, name] = (tokens - 1, now)
         self._levels.update(levels)
         return True

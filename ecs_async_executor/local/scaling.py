@@ -52,6 +52,7 @@ class ScalingGroup:
 
 @dataclass(slots=True)
 class _State:
+    pool: str
     group: ScalingGroup
     hosts: int
     demand: int = 0
@@ -61,7 +62,7 @@ class ScalingGroups:
     """
     The groups of one host, by the name of their capacity provider. Call with the host's lock held.
 
-    :param groups: their names are pools of the host
+    A group has hosts of its own in each Region; the names of what is submitted to are pools of the host.
     """
 
     def __init__(self, host: Host, groups: Mapping[str, ScalingGroup | Mapping[str, Any]]) -> None:
@@ -73,45 +74,59 @@ class ScalingGroups:
 
     def reset(self) -> None:
         """Go back to the hosts of the beginning."""
-        self._states = {name: _State(group, group.hosts) for name, group in self._groups.items()}
-        for name, state in self._states.items():
-            self._host.pools[name] = state.hosts * state.group.tasks_per_host
+        self._states: dict[str, _State] = {}
+        for provider in self._groups:
+            self._state(provider, provider)
 
     def __contains__(self, provider: object) -> bool:
-        return provider in self._states
+        return provider in self._groups
 
     def hosts(self) -> dict[str, int]:
         """Return how many hosts each group has now."""
         self._host.settle()
         return {name: state.hosts for name, state in self._states.items()}
 
-    def submit(self, provider: str, job: Job, life: Life, now: float, *, not_before: float = 0.0) -> None:
-        """Run a job on a group's hosts; without a place it waits, and the group grows."""
-        state = self._states[provider]
-        waited = self._host.waiting_in(provider)
-        self._host.submit(job, life, pool=provider, not_before=not_before)
-        if not self._host.waiting_in(provider):
+    def submit(
+        self, provider: str, pool: str, job: Job, life: Life, now: float, *, not_before: float = 0.0
+    ) -> None:
+        """
+        Run a job on a group's hosts; without a place it waits, and the group grows.
+
+        :param pool: the name of the provider where it has hosts of its own
+        """
+        state = self._state(provider, pool)
+        waited = self._host.waiting_in(pool)
+        self._host.submit(job, life, pool=pool, not_before=not_before)
+        if not self._host.waiting_in(pool):
             return
         deadline = now + state.group.patience
         self._host.alarm(deadline, lambda at: self._give_up(state.group, job, at))
         if not waited:
-            self._demand(provider, state, now)
+            self._demand(state, now)
+
+    def _state(self, provider: str, pool: str) -> _State:
+        state = self._states.get(pool)
+        if state is None:
+            group = self._groups[provider]
+            state = self._states[pool] = _State(pool, group, group.hosts)
+            self._host.pools[pool] = group.hosts * group.tasks_per_host
+        return state
 
     def _give_up(self, group: ScalingGroup, job: Job, at: float) -> None:
         self._host.expel(job, at, NOT_STARTED, group.reason)
 
-    def _demand(self, provider: str, state: _State, now: float) -> None:
+    def _demand(self, state: _State, now: float) -> None:
         """Wait for new hosts; an earlier wait, whose tasks are all gone, is void."""
         state.demand += 1
         demand = state.demand
         if state.hosts < state.group.max_hosts:
-            self._host.alarm(now + state.group.scale_out, lambda at: self._grow(provider, state, demand, at))
+            self._host.alarm(now + state.group.scale_out, lambda at: self._grow(state, demand, at))
 
-    def _grow(self, provider: str, state: _State, demand: int, at: float) -> None:
-        group, waiting = state.group, self._host.waiting_in(provider)
-        if self._states[provider] is not state or demand != state.demand or not waiting:
+    def _grow(self, state: _State, demand: int, at: float) -> None:
+        group, waiting = state.group, self._host.waiting_in(state.pool)
+        if self._states.get(state.pool) is not state or demand != state.demand or not waiting:
             return
         state.hosts = min(group.max_hosts, state.hosts + -(-waiting // group.tasks_per_host))
-        self._host.resize(provider, state.hosts * group.tasks_per_host, at)
-        if self._host.waiting_in(provider):
-            self._demand(provider, state, at)
+        self._host.resize(state.pool, state.hosts * group.tasks_per_host, at)
+        if self._host.waiting_in(state.pool):
+            self._demand(state, at)

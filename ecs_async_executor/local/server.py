@@ -29,6 +29,7 @@ from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.outputs import LOGS_TARGET
+from ecs_async_executor.local.place import ASSUMING, Place
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -40,7 +41,6 @@ from ecs_async_executor.local.wire import (
     json_reply,
     operation_of,
     params_of,
-    region_of,
     spoilt,
 )
 
@@ -103,14 +103,12 @@ class Front:
         self,
         account: Account,
         *,
-        region: str,
         faults: Faults,
         latency: Latency = 0.0,
         limits: Mapping[str, rates.Rate] | None = None,
         seed: int = 0,
     ) -> None:
         self.account = account
-        self.region = region
         self.faults = faults
         self.latency = latency
         self.buckets = rates.Buckets(limits or {})
@@ -154,6 +152,7 @@ class Front:
             return web.json_response({"status": "ok"})
         name, operation = operation_of(request, body)
         service = self.account.services.get(name)
+        place = self.account.place(request.headers.get("Authorization", ""))
         figures = self.statistics.operation(operation)
         now = time.time()
         figures.calls += 1
@@ -162,7 +161,7 @@ class Front:
         figures.in_flight += 1
         figures.peak = max(figures.peak, figures.in_flight)
         try:
-            return await self._serve(request, service, operation, body, figures)
+            return await self._serve(request, service, operation, body, place, figures)
         finally:
             figures.in_flight -= 1
 
@@ -172,19 +171,20 @@ class Front:
         service: Service | None,
         operation: str,
         body: bytes,
+        place: Place,
         figures: OperationStatistics,
     ) -> web.StreamResponse:
-        struck = self.faults.strike(operation, body)
+        struck = self.faults.strike(operation, body, place)
         delay = self._latency(operation) + sum(f.seconds for f in struck if f.kind == "latency")
         if delay > 0:
             await asyncio.sleep(delay)
         fault = next((f for f in struck if f.kind != "latency"), None)
         try:
-            early = await self._before(request, service, operation, fault, body) if fault is not None else None
+            early = await self._before(request, service, operation, fault, body, place) if fault else None
             if early is not None:
                 response = early
             else:
-                response = await self._work(request, service, operation, body, figures, fault)
+                response = await self._work(request, service, operation, body, place, figures, fault)
         except AwsError as error:
             early, response = None, error_reply(error, service)
         if response.status >= HTTPStatus.BAD_REQUEST:
@@ -206,43 +206,51 @@ class Front:
         service: Service | None,
         operation: str,
         body: bytes,
+        place: Place,
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
-        region = region_of(request.headers.get("Authorization", "")) or self.region
         if service is None:
             about_logs = request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET)
             outputs = self.account.outputs
             if about_logs:
                 await asyncio.get_running_loop().run_in_executor(self._moto, outputs.deliver)
-            response = await self._forward(request, body)
+            response = await self._forward(request, body, place)
+            if operation in ASSUMING and isinstance(response.body, bytes):
+                self.account.assumed(response.body)
             if about_logs and response.status == HTTPStatus.BAD_REQUEST and isinstance(response.body, bytes):
-                response.body = outputs.worded(region, body, response.body)
+                response.body = outputs.worded(place, body, response.body)
             return response
         if operation not in service.operations:
-            self._limit(service, operation, {}, region)
-            service.prepare(region)
-            return await self._forward(request, body)
+            self._limit(service, operation, {}, place)
+            service.prepare(place)
+            return await self._forward(request, body, place)
         params = params_of(body)
         items = params.get("tasks" if operation == "DescribeTasks" else "jobs")
         if isinstance(items, list):
             figures.items += len(items)
-        self._limit(service, operation, params, region)
+        self._limit(service, operation, params, place)
         try:
-            return json_reply(service.call(operation, params, region, fault), service=service)
+            return json_reply(service.call(operation, params, place, fault), service=service)
         except (AttributeError, KeyError, TypeError) as error:
             # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
 
-    def _limit(self, service: Service, operation: str, params: Mapping[str, Any], region: str) -> None:
+    def _limit(self, service: Service, operation: str, params: Mapping[str, Any], place: Place) -> None:
         if not self.buckets.rates:
             return
-        names = tuple(service.buckets(operation, params, region))
-        if names and not self.buckets.take(region, names, time.monotonic()):
+        names = tuple(service.buckets(operation, params, place))
+        if names and not self.buckets.take(place, names, time.monotonic()):
             raise service.throttled()
 
     async def _before(
-        self, request: web.BaseRequest, service: Service | None, operation: str, fault: Fault, body: bytes
+        self,
+        request: web.BaseRequest,
+        service: Service | None,
+        operation: str,
+        fault: Fault,
+        body: bytes,
+        place: Place,
     ) -> web.Response | None:
         """Return the answer of a fault that replaces the work, or None if the work is to be done."""
         kind = fault.kind
@@ -263,8 +271,7 @@ class Front:
         if kind == "hang":
             return await self._hang(request, fault)
         if service is not None and kind in ("failures", "empty", "missing"):
-            region = region_of(request.headers.get("Authorization", "")) or self.region
-            text = service.without(operation, kind, params_of(body), region, fault)
+            text = service.without(operation, kind, params_of(body), place, fault)
             return json_reply(text, service=service) if text is not None else None
         return None
 
@@ -298,10 +305,10 @@ class Front:
             await asyncio.wait_for(self.closing.wait(), fault.seconds)
         return break_off(request, reset=True)
 
-    async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
+    async def _forward(self, request: web.BaseRequest, body: bytes, place: Place) -> web.Response:
         """Have moto answer a request."""
         headers = {k: v for k, v in request.headers.items() if k.lower() != "x-moto-account-id"}
-        environ = self._environ(request.method, request.raw_path, headers, body)
+        environ = self._environ(request.method, request.raw_path, headers, body, place)
         loop = asyncio.get_running_loop()
         status, reply_headers, content = await loop.run_in_executor(self._moto, self._call_wsgi, environ)
         response = web.Response(status=status, body=content)
@@ -313,23 +320,23 @@ class Front:
                     response.headers.add(name, value)
         return response
 
-    def call_moto(self, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def call_moto(self, place: Place, service: str, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Call one of our services from this process, in any thread but the loop's.
+        Call one of our services in a place from this process, in any thread but the loop's.
 
         :raises AwsError: if moto refuses it
         """
         headers = {
             "Content-Type": JSON_TYPES[service],
-            "Host": f"{service}.{self.region}.amazonaws.com",
-            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20250101/{self.region}/{service}/aws4_request, "
+            "Host": f"{service}.{place.region}.amazonaws.com",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20250101/{place.region}/{service}/aws4_request, "
             "SignedHeaders=host, Signature=0",
         }
         if service == "ecs":
             headers["X-Amz-Target"] = f"{TARGET}.{operation}"
         path = f"{BATCH_PATH}{operation.lower()}" if service == "batch" else "/"
-        environ = self._environ("POST", path, headers, json.dumps(params).encode())
-        self.account.services[service].prepare(self.region)
+        environ = self._environ("POST", path, headers, json.dumps(params).encode(), place)
+        self.account.services[service].prepare(place)
         status, _, content = self._moto.submit(self._call_wsgi, environ).result()
         reply: dict[str, Any] = json.loads(content or b"{}")
         if status >= HTTPStatus.BAD_REQUEST:
@@ -341,7 +348,10 @@ class Front:
         """Run a function in moto's thread, between two requests; do not call it on the loop."""
         self._moto.submit(what).result()
 
-    def _environ(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    @staticmethod
+    def _environ(
+        method: str, raw_path: str, headers: Mapping[str, str], body: bytes, place: Place
+    ) -> dict[str, Any]:
         path, _, query = raw_path.partition("?")
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method,
@@ -355,7 +365,7 @@ class Front:
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": "127.0.0.1",
             "CONTENT_LENGTH": str(len(body)),
-            "HTTP_X_MOTO_ACCOUNT_ID": self.account.id,
+            "HTTP_X_MOTO_ACCOUNT_ID": place.account,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(body),
@@ -401,7 +411,7 @@ class Front:
     async def _controlled(self, method: str, path: list[str], query: Mapping[str, str], data: Any) -> Any:
         match method, path:
             case "GET", ["health"]:
-                return {"status": "ok", "account": self.account.id, "region": self.region}
+                return {"status": "ok", **asdict(self.account.home)}
             case "GET", ["ledger"]:
                 return {
                     "entries": [asdict(e) for e in self.account.ledger.entries(started_by=query.get("started_by"))]
@@ -427,6 +437,9 @@ class Front:
             case "PUT", ["behaviour"]:
                 self.account.behaviour = Behaviour.of(data)
                 return {}
+            case "PUT", ["capacity"]:
+                self.account.limit(data)
+                return {}
             case "PUT", ["script"]:
                 if not isinstance(self.account.host.runner, ScriptedRunner):
                     raise ValueError("this server's runner takes no script")  # noqa: TRY004
@@ -436,6 +449,9 @@ class Front:
                 return self.account.owner(reference).show(reference)
             case "POST", ["tasks" | "jobs", reference, "kill"]:
                 return {"killed": self.account.kill(reference, **data)}
+            case "POST", ["tasks" | "jobs", reference, "interrupt"]:
+                self.account.owner(reference).interrupt(reference)
+                return {}
             case "POST", ["reset"]:
                 await asyncio.get_running_loop().run_in_executor(None, self.reset)
                 return {}
@@ -460,10 +476,11 @@ class Front:
         Do not call it in the loop's thread: it waits for moto's part, which the worker thread does.
         """
         self.faults.clear()
+        accounts = self.account.accounts
         self.account.reset()
         connections = self.statistics.connections
         self.statistics = Statistics(connections=connections)
-        self.in_moto(lambda: self.account.wipe(self.region))
+        self.in_moto(lambda: self.account.wipe(accounts))
         if self._setup is not None:
             self._setup()
 

@@ -79,13 +79,6 @@ def params_of(body: bytes) -> dict[str, Any]:
     return params
 
 
-def region_of(authorization: str) -> str | None:
-    """Return the Region of a signature, None without one."""
-    _, _, scope = authorization.partition("Credential=")
-    parts = scope.split(",", 1)[0].split("/")
-    return parts[-3] if len(parts) >= 5 else None  # noqa: PLR2004
-
-
 def json_reply(text: str, status: int = 200, *, service: Service | None = None) -> web.Response:
     """Reply with JSON text, of the service's content type."""
     content_type = JSON_TYPES[service.name if service is not None else "ecs"]

@@ -1,8 +1,8 @@
 """
 Clients: aiobotocore's clients, with our credentials, time-outs, parsers and pool.
 
-Imports the settings, ``credentials``, ``parsing``, ``redaction`` and ``unusable``; aiobotocore when a client is
-opened.
+Imports the settings, ``blocking``, ``credentials``, ``parsing``, ``redaction``, ``sdk_data`` and ``unusable``;
+aiobotocore when a client is opened.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from ecs_async_executor.core.errors import ConfigurationError
+from ecs_async_executor.services import blocking
 from ecs_async_executor.services.credentials import Connection, ReloadedCredentials
 from ecs_async_executor.services.parsing import Decoder, ParserFactory
 from ecs_async_executor.services.redaction import install_log_filter
+from ecs_async_executor.services.sdk_data import shared_loader
 from ecs_async_executor.services.unusable import check_port, unusable_bundle, unusable_endpoint
 from ecs_async_executor.settings import ECS_SECTION, AwsSettings, Tuning
+from ecs_async_executor.settings.rules import AT_HOME, Destination
 
 _STOP_CONNECTIONS: Final = 16
 _SPARE_CONNECTIONS: Final = 8
+_READING: Final = 60.0
+"""Seconds that the SDK's description of a service may take to be read from disk."""
 
 
 class ClientFactory:
@@ -30,7 +36,9 @@ class ClientFactory:
     The factory itself does nothing: an Airflow connection is resolved when a client is opened, in a thread.
 
     :param conn_id: see :class:`~ecs_async_executor.services.credentials.Connection`
-    :param region_name: None: the connection's, or that of AWS's own configuration
+    :param region_name: None: the connection's, or ``default_region``
+    :param default_region: None: that of AWS's own configuration
+    :param role_arn: a role that is assumed with the connection's credentials
     :param section: the section of the configuration, for people
     :param connect_timeout: seconds
     :param read_timeout: seconds
@@ -42,33 +50,56 @@ class ClientFactory:
         *,
         conn_id: str | None = None,
         region_name: str | None = None,
+        default_region: str | None = None,
+        role_arn: str | None = None,
         section: str = ECS_SECTION,
         connect_timeout: float = 5.0,
         read_timeout: float = 10.0,
         connections: int = 100,
     ) -> None:
         self._connection = Connection(
-            conn_id, region_name, section=section, connect_timeout=connect_timeout, read_timeout=read_timeout
+            conn_id,
+            region_name,
+            section=section,
+            role_arn=role_arn,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
         )
+        self._default_region = default_region
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._connections = connections
         self._credentials: list[ReloadedCredentials] = []
-        self._loader: Any = None
 
     @classmethod
-    def from_settings(cls, aws: AwsSettings, tuning: Tuning) -> ClientFactory:
-        """Return a factory whose clients have a connection for each request that can be under way at once."""
+    def from_settings(
+        cls,
+        aws: AwsSettings,
+        tuning: Tuning,
+        destination: Destination = AT_HOME,
+        *,
+        connections: int | None = None,
+    ) -> ClientFactory:
+        """
+        Return a factory of clients for a destination.
+
+        A destination's own connection brings its Region, which the section's does not replace.
+
+        :param connections: None: one for each request that can be under way at once
+        """
+        if connections is None:
+            connections = tuning.max_concurrent_launches + tuning.max_concurrent_describes
+            connections += _STOP_CONNECTIONS + _SPARE_CONNECTIONS
+        own_connection = destination.conn_id is not None
         return cls(
-            conn_id=aws.conn_id,
-            region_name=aws.region_name,
+            conn_id=destination.conn_id if own_connection else aws.conn_id,
+            region_name=destination.region_name or (None if own_connection else aws.region_name),
+            default_region=aws.region_name,
+            role_arn=destination.role_arn,
             section=aws.section,
             connect_timeout=tuning.connect_timeout,
             read_timeout=tuning.read_timeout,
-            connections=tuning.max_concurrent_launches
-            + tuning.max_concurrent_describes
-            + _STOP_CONNECTIONS
-            + _SPARE_CONNECTIONS,
+            connections=connections,
         )
 
     def forget_credentials(self) -> None:
@@ -96,12 +127,10 @@ class ClientFactory:
         session.register_component("response_parser_factory", ParserFactory(decoders or {}))
         credentials = ReloadedCredentials(defaults.load_credentials)
         session._credentials = credentials  # noqa: SLF001 - aiobotocore's only way in, and the provider's too
-        # A loader keeps what it has read: to parse that again is more than half of what a client costs.
-        if self._loader is not None:
-            session.register_component("data_loader", self._loader)
-        self._loader = session.get_component("data_loader")
+        loader = shared_loader(session)
         # The service's description is most of what a new client reads from disk.
-        await asyncio.to_thread(session.get_component("data_loader").load_service_model, service, "service-2")
+        read = partial(loader.load_service_model, service, "service-2")
+        await blocking.call(("description", id(loader), service), "description of the service", _READING, read)
         bundle = ("verify of the connection", defaults.verify), session.get_config_variable("ca_bundle")
         if problem := await asyncio.to_thread(unusable_bundle, *bundle):
             raise ConfigurationError([problem])
@@ -110,7 +139,7 @@ class ClientFactory:
             stack.callback(self._credentials.remove, credentials)
             creating = session.create_client(
                 service,
-                region_name=defaults.region_name,
+                region_name=defaults.region_name or self._default_region,
                 endpoint_url=defaults.endpoint_url,
                 verify=defaults.verify,
                 config=self._config(defaults.config, session.user_agent()),

@@ -2,7 +2,8 @@
 Credentials: from an Airflow connection if the amazon provider is installed, else from AWS's default chain.
 
 The only module of this folder that imports anything of Airflow's: the provider's hook, when a client is opened.
-Imports ``core.errors``, ``blocking``, ``errors``, ``redaction`` and ``unusable``; the SDK when a client is opened.
+Imports ``core.errors``, ``blocking``, ``errors``, ``redaction``, ``roles``, ``sdk_data`` and ``unusable``; the SDK
+when a client is opened.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services import blocking
 from ecs_async_executor.services.errors import is_unavailable
 from ecs_async_executor.services.redaction import redacted
+from ecs_async_executor.services.roles import assumed
+from ecs_async_executor.services.sdk_data import shared_loader
 from ecs_async_executor.services.unusable import unusable_keys
 
 log = structlog.get_logger(__name__)
@@ -55,14 +58,24 @@ class ThreadedCredentials:
     :param executor: the beginning of log events' names
     :param source: whose credentials they are; one refresh at a time is under way for a source
     :param seconds: how long a caller waits for a refresh
+    :param name: of the credentials, for people
     """
 
-    def __init__(self, credentials: Any, executor: str, *, source: Hashable = None, seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        credentials: Any,
+        executor: str,
+        *,
+        source: Hashable = None,
+        seconds: float = 10.0,
+        name: str = "credentials",
+    ) -> None:
         self.method = str(getattr(credentials, "method", ""))
         self._credentials = credentials
         self._executor = executor
         self._source = self if source is None else source
         self._seconds = seconds
+        self._name = name
         self._frozen: Any = None
         self._refreshing: asyncio.Task[None] | None = None
         self._not_before = 0.0
@@ -87,7 +100,7 @@ class ThreadedCredentials:
 
     async def _refresh(self) -> None:
         self._frozen = await blocking.call(
-            ("keys", self._source), "credentials", self._seconds, self._credentials.get_frozen_credentials
+            ("keys", self._source), self._name, self._seconds, self._credentials.get_frozen_credentials
         )
 
     def _refreshed(self, task: asyncio.Task[None]) -> None:
@@ -188,6 +201,7 @@ class Connection:
     :param conn_id: Airflow's connection; None: the provider's default if it is installed; "": none
     :param region_name: None: the connection's, or that of AWS's own configuration
     :param section: the section of the configuration, for people
+    :param role_arn: a role that is assumed with the credentials; None: none beside the connection's own
     :param connect_timeout: seconds that a connection to STS may take
     :param read_timeout: seconds that STS, Airflow or whatever else is asked may take
     """
@@ -198,6 +212,7 @@ class Connection:
         region_name: str | None,
         *,
         section: str,
+        role_arn: str | None = None,
         connect_timeout: float,
         read_timeout: float,
     ) -> None:
@@ -206,8 +221,9 @@ class Connection:
         self._section = section
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
+        self._role_arn = role_arn
         self._name = _DEFAULT_CONN_ID if conn_id is None else conn_id
-        self._source = (section, conn_id, region_name)
+        self._source = (section, conn_id, region_name, role_arn)
 
     async def resolve(self, service: str) -> ClientDefaults:
         """
@@ -263,23 +279,38 @@ class Connection:
         if credentials is None:
             return None
         executor = self._section.removeprefix("aws_")  # the provider's name for it
-        return ThreadedCredentials(credentials, executor, source=self._source, seconds=self._read_timeout)
+        name = "credentials" if self._role_arn is None else f"credentials of role_arn {self._role_arn}"
+        return ThreadedCredentials(
+            credentials, executor, source=self._source, seconds=self._read_timeout, name=name
+        )
 
     async def _blocking(self, question: str, what: str, function: Callable[[], T]) -> T:
         return await blocking.call((question, self._source), what, self._read_timeout, function)
 
     def _of_connection(self, hook_class: Any, service: str) -> Any:
         """Return a connection's credentials. Blocks: this assumes the connection's role, if it has one."""
-        hook = self._hook(hook_class, service, self._hook(hook_class, service).config.merge(self._one_attempt()))
-        return hook.get_session(region_name=hook.region_name).get_credentials()
+        config = self._hook(hook_class, service).config.merge(self._one_attempt())
+        hook = self._hook(hook_class, service, config)
+        session = hook.get_session(region_name=hook.region_name)
+        base = session.get_credentials()
+        if self._role_arn is None or base is None:
+            return base
+        shared_loader(session._session)  # noqa: SLF001 - boto3 has no other way to it
+        endpoint = hook.conn_config.get_service_endpoint_url("sts", sts_connection_assume=True)
+        create = partial(session.client, config=config, endpoint_url=endpoint, verify=hook.verify)
+        return assumed(self._role_arn, base, create)
 
     def _default_chain(self) -> Any:
         """Return the credentials of AWS's default chain. Blocks: a profile can name a process or a role."""
         from botocore.session import Session
 
         session = Session()
+        shared_loader(session)
         session.set_default_client_config(self._one_attempt())
-        return session.get_credentials()
+        base = session.get_credentials()
+        if self._role_arn is None or base is None:
+            return base
+        return assumed(self._role_arn, base, partial(session.create_client, region_name=self._region_name))
 
     def _one_attempt(self) -> Any:
         """Return settings for clients of STS: a thread that waits for it cannot be interrupted."""

@@ -53,6 +53,7 @@ class Details:
     :param console_url: the page about it in the AWS console
     :param takes_exec: ``aws ecs execute-command`` can open a shell in it
     :param ecs_task: what that command wants: the ECS task's cluster and its ARN; None if they are not known
+    :param destination: the executor's name for Region and account; empty at home
     """
 
     observation: Observation
@@ -65,6 +66,7 @@ class Details:
     console_url: str = ""
     takes_exec: bool = False
     ecs_task: tuple[str, str] | None = None
+    destination: str = ""
 
     @property
     def airflow_container(self) -> ContainerDetails | None:

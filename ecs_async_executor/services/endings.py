@@ -37,6 +37,11 @@ def is_host_lost(reason: str) -> bool:
     return _HOST.search(reason) is not None
 
 
+def is_out_of_memory(words: str) -> bool:
+    """Return whether a container lacked memory: of one that exited 0, a process in it was killed."""
+    return _OUT_OF_MEMORY.search(words) is not None
+
+
 def ending_in(words: str, exit_code: int | None, *, started: bool) -> Ending:
     """
     Return the kind of an end that nobody and nothing outside the container has caused.
@@ -45,7 +50,7 @@ def ending_in(words: str, exit_code: int | None, *, started: bool) -> Ending:
     :param exit_code: of Airflow's container, not 0
     :param started: user code can have run in it
     """
-    if _OUT_OF_MEMORY.search(words):
+    if is_out_of_memory(words):
         return Ending.OOM
     if _NO_IMAGE.search(words):
         return Ending.IMAGE

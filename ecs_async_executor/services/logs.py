@@ -1,27 +1,31 @@
 """
 CloudWatch Logs: what a container has printed, without JWTs.
 
-Imports the settings, ``core``, ``calls``, ``clients``, ``errors``, ``pace`` and ``redaction``. No Airflow. The
-folder of each service says which stream a container has.
+Imports the settings, ``core``, ``calls``, ``clients``, ``errors``, ``lazily``, ``pace`` and ``redaction``. No
+Airflow. The folder of each service says which stream a container has.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from functools import cache
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Final
 
 import anyio
 
+from ecs_async_executor.core.destinations import HOME, scoped
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, ExecutorError, Kind
 from ecs_async_executor.services import pace
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.errors import is_denied
+from ecs_async_executor.services.lazily import Lazily
 from ecs_async_executor.services.redaction import storable, without_tokens
 from ecs_async_executor.settings import AwsSettings, Tuning
+from ecs_async_executor.settings.rules import Destination
 
 DRIVER: Final = "awslogs"
 """The log driver that sends to CloudWatch Logs."""
@@ -52,11 +56,16 @@ class NoLog(ExecutorError):
 
 @dataclass(frozen=True, slots=True)
 class LogStream:
-    """A stream of CloudWatch Logs."""
+    """
+    A stream of CloudWatch Logs.
+
+    :param destination: whose credentials read it; empty: home's
+    """
 
     group: str
     name: str
     region: str
+    destination: str = ""
 
     def __str__(self) -> str:
         """Name it for people."""
@@ -83,43 +92,50 @@ def nothing_printed(stream: LogStream) -> str:
     return f"the container has printed nothing so far: log stream {stream.name} in {stream.group} is empty"
 
 
-def clients_by_region(aws: AwsSettings, tuning: Tuning) -> Callable[[str], ClientFactory]:
-    """Return a function that returns the factory of a region's clients, for an executor's credentials."""
+def clients_for_logs(
+    aws: AwsSettings, tuning: Tuning, destinations: Mapping[str, Destination]
+) -> Callable[[str, str], ClientFactory]:
+    """
+    Return a function that returns the factory of the clients for a region and a destination.
+
+    :param destinations: by their names, home among them
+    """
 
     @cache
-    def clients(region: str) -> ClientFactory:
-        return ClientFactory(
-            conn_id=aws.conn_id,
-            region_name=region,
-            section=aws.section,
-            connect_timeout=tuning.connect_timeout,
-            read_timeout=tuning.read_timeout,
-            connections=_CONNECTIONS,
-        )
+    def clients(region: str, destination: str) -> ClientFactory:
+        there = replace(destinations[destination], region_name=region)
+        return ClientFactory.from_settings(aws, tuning, there, connections=_CONNECTIONS)
 
     return clients
 
 
 class LogReader:
     """
-    Reads streams, with a client for each region that is kept open while it is used.
+    Reads streams, with a client for each region and destination that is kept open while it is used.
 
-    :param clients: returns the factory of a region's clients
+    :param clients: returns the factory of the clients for a region and a destination
     """
 
-    def __init__(self, clients: Callable[[str], ClientFactory]) -> None:
+    def __init__(self, clients: Callable[[str, str], ClientFactory]) -> None:
         self._clients = clients
-        self._calls: dict[str, Calls] = {}
+        self._destination = HOME
+        self._calls: dict[tuple[str, str], Lazily[Calls]] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LogReader]:
         """Hold the clients open that are needed; they belong to the running loop."""
         async with AsyncExitStack() as stack:
-            self._stack, self._opening = stack, anyio.Lock()
+            self._stack = stack
             try:
                 yield self
             finally:
                 self._calls = {}
+
+    def there(self, destination: str) -> LogReader:
+        """Return this reader for streams that name no destination, and are in this one."""
+        reader = copy(self)
+        reader._destination = destination  # noqa: SLF001 - its own class
+        return reader
 
     # --- reading
 
@@ -215,19 +231,26 @@ class LogReader:
 
     async def _get(self, stream: LogStream, **asked: Any) -> Any:
         try:
-            calls = await self._opened(stream.region)
-            await pace.of_log_reads(stream.region).turn()
+            destination = stream.destination or self._destination
+            calls = await self._opened(stream.region, destination)
+            await pace.of_log_reads(scoped(destination, stream.region)).turn()
             return await calls("GetLogEvents", logGroupName=stream.group, logStreamName=stream.name, **asked)
         except BackendError as error:
             raise _problem(error, stream) from None
 
-    async def _opened(self, region: str) -> Calls:
-        async with self._opening:
-            if region not in self._calls:
-                calls = Calls(self._clients(region), "logs", operations=_OPERATIONS, decoders={})
-                await self._stack.enter_async_context(calls.open())
-                self._calls[region] = calls
-            return self._calls[region]
+    async def _opened(self, region: str, destination: str) -> Calls:
+        where = region, destination
+        if where not in self._calls:
+            self._calls[where] = Lazily(partial(_open, self._clients(*where)))
+            self._stack.push_async_callback(self._calls[where].close)
+        return await self._calls[where].opened()
+
+
+@asynccontextmanager
+async def _open(clients: ClientFactory) -> AsyncIterator[Calls]:
+    calls = Calls(clients, "logs", operations=_OPERATIONS, decoders={})
+    async with calls.open():
+        yield calls
 
 
 def _from(since: float | None) -> dict[str, int]:

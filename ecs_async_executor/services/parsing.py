@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
@@ -28,16 +29,36 @@ _HTTP_OK: Final = 200
 # --- whole replies ------------------------------------------------------------------------------------------
 
 
-def decoder_of(reply: Any) -> Decoder:
+_SELDOM: Final = "seldom needed"
+"""Where a reply has the function that reads those of its fields; no service's field has a space in its name."""
+
+
+def decoder_of(reply: Any, seldom: Any = None) -> Decoder:
     """
     Return a decoder that reads the fields of a TypedDict and skips all others.
 
     If one record does not fit its type, the whole reply is decoded untyped: the other records must stay readable,
     and the code that makes an observation of each record finds the bad one.
+
+    :param seldom: a TypedDict of fields that few replies are asked for; :func:`with_seldom_fields` reads them
     """
-    typed = msgspec.json.Decoder(reply)
+    read = _reader_of(reply)
+    if seldom is None:
+        return read
+    read_more = _reader_of(seldom)
 
     def decode(body: bytes) -> dict[str, Any]:
+        decoded = read(body)
+        decoded[_SELDOM] = partial(read_more, body)
+        return decoded
+
+    return decode
+
+
+def _reader_of(reply: Any) -> Decoder:
+    typed = msgspec.json.Decoder(reply)
+
+    def read(body: bytes) -> dict[str, Any]:
         try:
             return cast("dict[str, Any]", typed.decode(body))
         except msgspec.ValidationError:
@@ -48,7 +69,13 @@ def decoder_of(reply: Any) -> Decoder:
         except msgspec.DecodeError as error:  # a ValueError itself in newer versions only
             raise ValueError(str(error)) from None
 
-    return decode
+    return read
+
+
+def with_seldom_fields(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a reply with the fields that its decoder skips as seldom needed, perhaps without the others."""
+    read: Callable[[], Mapping[str, Any]] | None = reply.get(_SELDOM)
+    return reply if read is None else read()
 
 
 class ParserFactory:
@@ -104,6 +131,20 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a string is a {type(value).__name__}")
     return value
+
+
+def first_amount(values: Iterable[object], read: Callable[[object], int]) -> int | None:
+    """
+    Return the first of some amounts that is more than nothing; services write numbers as text, too.
+
+    :param read: reads an amount with a unit, which a service repeats as a request or a definition has it
+    """
+    for value in values:
+        with contextlib.suppress(TypeError, ValueError):
+            amount = read(value) if isinstance(value, str) and not value.isdecimal() else int(value)  # type: ignore[call-overload]
+            if amount > 0:
+                return int(amount)
+    return None
 
 
 class UnreadableRecords:

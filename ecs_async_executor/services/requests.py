@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
@@ -58,6 +58,38 @@ def copied(value: Any) -> Any:
 # --- one workload's request ---------------------------------------------------------------------------------
 
 
+_EXCLUDES: Final = {
+    "launchType": "capacityProviderStrategy",
+    "capacityProviderStrategy": "launchType",
+    "containerOverrides": "ecsPropertiesOverride",
+    "ecsPropertiesOverride": "containerOverrides",
+}
+"""Parameters of which a request has one: a layer that has one replaces the other."""
+
+
+class Layered(dict[str, Any]):
+    """
+    The parameters of one workload that more than its ``executor_config`` says: each layer changes those before it.
+
+    :ivar layers: first to last, of a placement, the ``executor_config`` and the changes for a later try; the
+        dictionary itself is what they make together, for hooks that read it
+    """
+
+    def __init__(self, *layers: Mapping[str, Any]) -> None:
+        merged: dict[str, Any] = {}
+        for one in layers:
+            for key in one.keys() & _EXCLUDES.keys():
+                merged.pop(_EXCLUDES[key], None)
+            merged = merge(merged, one)
+        super().__init__(merged)
+        self.layers = layers
+
+
+def layers_in(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the layers of a workload's parameters; those that a hook has made anew are one."""
+    return parameters.layers if isinstance(parameters, Layered) else (parameters,)
+
+
 def checked_parameters(executor_config: Any, operation: str) -> Mapping[str, Any]:
     """
     Return an ``executor_config``, which has to be request parameters.
@@ -75,25 +107,25 @@ def checked_parameters(executor_config: Any, operation: str) -> Mapping[str, Any
 
 
 def overlaid(
-    base: Mapping[str, Any],
-    queue_overrides: Mapping[str, Any] | None,
-    parameters: Mapping[str, Any],
+    layers: Sequence[Mapping[str, Any]],
     overlay: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
     """
     Return the parameters of a workload's request.
 
-    :param base: the parameters that all workloads share
-    :param queue_overrides: the changes of the workload's queue
-    :param parameters: the changes of the workload's ``executor_config``
+    :param layers: the parameters that all workloads share, the changes of the workload's queue, and its own
     :param overlay: the service's way to merge
-    :raises Rejected: if the ``executor_config`` cannot be copied; the reason holds none of its values
+    :raises Rejected: if its own cannot be copied; the reason holds none of their values
     """
-    request = overlay(base, queue_overrides) if queue_overrides else base
+    base, queue, first, *more = layers
+    request = overlay(base, queue) if queue else base
     try:
-        return overlay(request, parameters)
+        made = overlay(request, first)
+        for one in more:
+            made = overlay(made, one)
     except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
         raise Rejected(f"executor_config cannot be copied: {type(error).__name__}") from None
+    return made
 
 
 def put_command(container: dict[str, Any], command: Collection[str], name: str) -> None:

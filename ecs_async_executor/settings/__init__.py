@@ -1,8 +1,9 @@
 """
 The typed, validated settings: our own sections, and the amazon provider's of the same services.
 
-Modules here may import each other, pydantic and :mod:`ecs_async_executor.core.errors`, nothing else of this
-project. They import in this order only: ``options``, ``values``; ``tuning``, ``aws``; ``describing``; ``reading``.
+Modules here may import each other, pydantic and :mod:`ecs_async_executor.core`, nothing else of this project. They
+import in this order only: ``options``, ``values``, ``rules``, ``rule_words``; ``tuning``, ``aws``, ``rule_keys``,
+``rule_files``; ``rule_parsing``; ``rule_reading``, ``rule_schema``, ``describing``; ``reading``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from ecs_async_executor.settings.reading import SettingsForBatch as SettingsForB
 from ecs_async_executor.settings.reading import Source as Source
 from ecs_async_executor.settings.reading import load as load
 from ecs_async_executor.settings.reading import load_for_batch as load_for_batch
+from ecs_async_executor.settings.rules import Destination as Destination
+from ecs_async_executor.settings.rules import ExecutorRules as ExecutorRules
+from ecs_async_executor.settings.rules import Placement as Placement
+from ecs_async_executor.settings.rules import Queue as Queue
+from ecs_async_executor.settings.rules import Retry as Retry
 from ecs_async_executor.settings.tuning import BatchTuning as BatchTuning
 from ecs_async_executor.settings.tuning import Tuning as Tuning
 from ecs_async_executor.settings.values import CONTAINER_FORMS as CONTAINER_FORMS

@@ -1,20 +1,21 @@
 """
 The options of the amazon provider's sections: what is launched, and as whom.
 
-May import :mod:`.options` and :mod:`.values`. Names and defaults are the provider's, and a test compares them with
-the provider that is installed.
+May import :mod:`.options`, :mod:`.values` and :mod:`.rules`. Names and defaults are the provider's, and a test
+compares them with the provider that is installed.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from ecs_async_executor.settings.options import Conflict, Section, flag, option, whole
+from ecs_async_executor.settings.rules import Placement
 from ecs_async_executor.settings.values import (
     JOB_NAME_RULE,
     LAUNCH_TYPES,
@@ -29,9 +30,12 @@ from ecs_async_executor.settings.values import (
     camelize,
     read_json,
     read_json_or_import,
+    refused_in_run_task,
+    refused_in_submit_job,
 )
 
 ECS_SECTION: Final = "aws_ecs_executor"
+_SPOT: Final = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
 
 
 class AwsSettings(Section):
@@ -48,6 +52,8 @@ class AwsSettings(Section):
     """The option that holds request parameters."""
     options_of_parameters: ClassVar[Mapping[str, str]]
     """The request parameters that have an option, with its name."""
+    built_in_placements: ClassVar[Mapping[str, Placement]] = {}
+    """The placements that every executor of the service has."""
     unset_words = {"conn_id": ()}  # an empty conn_id means: no connection
 
     conn_id: Annotated[
@@ -88,6 +94,11 @@ class AwsSettings(Section):
         """Read the option that holds request parameters."""
         return read_json(value)
 
+    @staticmethod
+    def refused_in_rules(parameters: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a sentence for each request parameter that a rule cannot set, or not like this."""
+        raise NotImplementedError
+
     @classmethod
     def make_room(cls, options: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Return the options without those that a moved parameter excludes."""
@@ -99,6 +110,13 @@ class EcsSettings(AwsSettings):
 
     section = ECS_SECTION
     parameters_option = "run_task_kwargs"
+    built_in_placements = {
+        "spot": Placement(
+            "spot", {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
+        ),
+        "on-demand": Placement("on-demand", {"launchType": "FARGATE"}),
+        "ec2": Placement("ec2", {"launchType": "EC2"}),
+    }
     options_of_parameters = {
         "assignPublicIp": "assign_public_ip",
         "capacityProviderStrategy": "capacity_provider_strategy",
@@ -157,6 +175,11 @@ class EcsSettings(AwsSettings):
     def read_parameters(value: Any) -> Any:
         """Read the option that holds request parameters."""
         return read_json_or_import(value)
+
+    @staticmethod
+    def refused_in_rules(parameters: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a sentence for each RunTask parameter that a rule cannot set."""
+        return refused_in_run_task(parameters)
 
     @classmethod
     def make_room(cls, options: Mapping[str, Any], moved: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,3 +246,8 @@ class BatchSettings(AwsSettings):
     ] = 3
     eks_properties_override: Annotated[Unset, option("Not supported.", allowed="unset")] = None
     node_override: Annotated[Unset, option("Not supported.", allowed="unset")] = None
+
+    @staticmethod
+    def refused_in_rules(parameters: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a sentence for each SubmitJob parameter that a rule cannot set, or not like this."""
+        return refused_in_submit_job(parameters)

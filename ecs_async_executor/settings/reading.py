@@ -11,9 +11,10 @@ import configparser
 import contextlib
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -22,11 +23,12 @@ from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.settings.aws import AwsSettings, BatchSettings, EcsSettings
 from ecs_async_executor.settings.describing import describe_option
 from ecs_async_executor.settings.options import Conflict, Section
+from ecs_async_executor.settings.rule_parsing import Given, Service, WrongParameters
+from ecs_async_executor.settings.rule_reading import RULE_OPTIONS, read_rules
+from ecs_async_executor.settings.rule_words import shown
+from ecs_async_executor.settings.rules import NO_RULES, ExecutorRules
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
-from ecs_async_executor.settings.values import QUEUE, RULE, UNREADABLE
-
-_SHOWN_CHARACTERS: Final = 200
-"""The length at which a message cuts a value off."""
+from ecs_async_executor.settings.values import RULE, UNREADABLE
 
 
 class ConfReader(Protocol):
@@ -61,12 +63,33 @@ class Source:
 NO_SOURCE: Final = Source()
 """Nothing but what the configuration tells."""
 
-WrongParameters: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
-"""Says what is wrong with request parameters: which of them the service's API does not accept, and why."""
+
+def _no_rules() -> ExecutorRules:
+    return NO_RULES
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+@dataclass(frozen=True)
+class _WithRules:
+    """
+    Settings whose rules are read when they are first needed.
+
+    The api-server hardly needs them, and may have no file of rules.
+    """
+
+    read_rules: Callable[[], ExecutorRules] = field(default=_no_rules, kw_only=True, compare=False, repr=False)
+
+    @cached_property
+    def rules(self) -> ExecutorRules:
+        """
+        The rules of the options and of the file.
+
+        :raises ConfigurationError: if any of them is not valid; names them all
+        """
+        return self.read_rules()
+
+
+@dataclass(frozen=True)
+class Settings(_WithRules):
     """
     The settings for ECS.
 
@@ -78,8 +101,8 @@ class Settings:
     doubts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsForBatch:
+@dataclass(frozen=True)
+class SettingsForBatch(_WithRules):
     """The settings for Batch; ``doubts`` as in :class:`Settings`."""
 
     tuning: Tuning
@@ -91,21 +114,23 @@ def load(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -
     """
     Read both sections for ECS.
 
-    :param wrong: checks the RunTask parameters of all launches, and those of each queue
+    :param wrong: checks the RunTask parameters of all launches, and those of rules
     :raises ConfigurationError: if any option of either section is not valid, or if our own has one that does not
-        exist; names them all
+        exist; names them all, and what is wrong with the rules. Rules alone raise when they are first needed.
     """
-    return Settings(*_load(conf, Tuning, EcsSettings, wrong, source))
+    tuning, ecs, doubts, read = _load(conf, Tuning, EcsSettings, wrong, source)
+    return Settings(tuning, ecs, doubts, read_rules=read)
 
 
 def load_for_batch(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> SettingsForBatch:
     """
     Read both sections for Batch.
 
-    :param wrong: checks the SubmitJob parameters of all launches, and those of each queue
+    :param wrong: checks the SubmitJob parameters of all launches, and those of rules
     :raises ConfigurationError: as :func:`load` does
     """
-    return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong, source))
+    tuning, batch, doubts, read = _load(conf, BatchTuning, BatchSettings, wrong, source)
+    return SettingsForBatch(tuning, batch, doubts, read_rules=read)
 
 
 _Section = TypeVar("_Section", bound=Section)
@@ -119,27 +144,54 @@ def _load(
     aws_model: type[_Aws],
     wrong: WrongParameters,
     source: Source,
-) -> tuple[_Tuning, _Aws, tuple[str, ...]]:
-    tuning, problems = _read(conf, tuning_model, source)
-    problems += _unknown(tuning_model, source)
-    if tuning is not None:
-        subject = _subject(tuning_model, source, "queues", "")
-        problems += [
-            f"{subject} is not valid for queue {queue}: {problem}"
-            for queue, overrides in tuning.queues.items()
-            for problem in wrong(overrides)
-        ]
-    aws, more = _read(conf, aws_model, source)
-    problems += more
+) -> tuple[_Tuning, _Aws, tuple[str, ...], Callable[[], ExecutorRules]]:
+    tuning, usable, ours = _read(conf, tuning_model, source)
+    ours += _unknown(tuning_model, source)
+
+    def read() -> ExecutorRules:
+        rules, wrongs = _rules(usable, source, Service(aws_model, wrong, _amazon_provider_is_installed()))
+        if wrongs:
+            raise ConfigurationError(wrongs)
+        return rules
+
+    aws, _, theirs = _read(conf, aws_model, source)
     if aws is not None:
         subject = _subject(aws_model, source, aws_model.parameters_option, "")
         wrongs = wrong(getattr(aws, aws_model.parameters_option))
-        problems += [f"{subject} is not valid: {problem}" for problem in wrongs]
-    if tuning is None or aws is None or problems:
-        raise ConfigurationError(problems)
+        theirs += [f"{subject} is not valid: {problem}" for problem in wrongs]
+    if tuning is None or aws is None or ours or theirs:
+        try:
+            read()
+        except ConfigurationError as error:
+            ours += error.problems
+        raise ConfigurationError(ours + theirs)
     # The section is the provider's: another version of it, or a subclass, may have options that this one lacks.
     doubts = [f"{source.section(aws_model.section)} {doubt}" for doubt in aws.doubts()]
-    return tuning, aws, (*_unknown(aws_model, source), *doubts)
+    return tuning, aws, (*_unknown(aws_model, source), *doubts), read
+
+
+def _rules(tuning: Tuning, source: Source, service: Service) -> tuple[ExecutorRules, list[str]]:
+    """
+    Return the rules of the options and of the file, and a sentence for everything that is wrong with them.
+
+    :param tuning: without the options that are not valid
+    """
+    section = f"{source.section(tuning.section)} "
+    values = {name: getattr(tuning, name) for name in RULE_OPTIONS}
+    sources = [Given({name: value for name, value in values.items() if value is not None}, lambda _: section)]
+    problems: list[str] = []
+    if tuning.executor_rules is not None:
+        from ecs_async_executor.settings.rule_files import UnusableFile, read_rule_file
+
+        try:
+            file = read_rule_file(tuning.executor_rules)
+        except UnusableFile as error:
+            problems.append(f"{section}executor_rules = {shown(tuning.executor_rules)} {error}")
+        else:
+            sources.append(Given(file.values, file.where))
+            problems += file.problems
+    rules, more = read_rules(sources, service)
+    return rules, problems + more
 
 
 def _unknown(model: type[Section], source: Source) -> list[str]:
@@ -155,8 +207,12 @@ def _unknown(model: type[Section], source: Source) -> list[str]:
     return found
 
 
-def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Section | None, list[str]]:
-    """Return the section, None if an option is not valid, and a sentence for each problem."""
+def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Section | None, _Section, list[str]]:
+    """
+    Return the section, and a sentence for each problem.
+
+    The section comes twice: None if an option is not valid, and without the options that are not.
+    """
     raw: dict[str, Any] = {}
     problems: dict[str, str] = {}
     bad: set[str] = set()
@@ -173,9 +229,9 @@ def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Sec
             problems[conflict.text] = f"{source.section(model.section)} {conflict.text}"
 
     context = {"conflict": collect}
-    settings = None
+    usable = model.model_construct()
     try:
-        settings = model.model_validate(raw, context=context)
+        usable = model.model_validate(raw, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             name = str(details["loc"][0])
@@ -187,13 +243,13 @@ def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Sec
         rest: dict[str, Any] = {name: value for name, value in raw.items() if name not in bad}
         rest |= {name: "x" for name in bad if model.model_fields[name].is_required()}
         with contextlib.suppress(ValidationError):  # a moved parameter is not valid, which is reported already
-            model.model_validate(rest, context=context)
+            usable = model.model_validate(rest, context=context)
     if (connection := raw.get("conn_id")) and not _amazon_provider_is_installed():
         problems["provider"] = (
             f"{_subject(model, source, 'conn_id', connection)} is a connection, which needs the amazon provider: "
             "install it (pip install 'ecs-async-executor[amazon]'), or unset conn_id"
         )
-    return None if bad else settings, list(problems.values())
+    return None if bad else usable, usable, list(problems.values())
 
 
 _NOT_READABLE: Final = object()
@@ -218,8 +274,6 @@ def _problem(model: type[Section], source: Source, raw: Mapping[str, Any], error
     if issubclass(model, AwsSettings) and model.parameters_option in raw:
         is_moved = name in model.options_of_parameters.values() and raw.get(name) != value
         subject += f" (from {model.parameters_option})" if is_moved else ""
-    if error["type"] == QUEUE:
-        return f"{subject} is not valid for {error['msg']}"
     if error["type"] == RULE:
         return f"{subject} is not valid: {error['msg']}"
     if error["type"] == UNREADABLE:
@@ -233,10 +287,7 @@ def _subject(model: type[Section], source: Source, name: str, value: Any) -> str
     section = source.section(model.section)
     if not model.model_fields[name].repr:
         return f"{section} {name} (value not shown)"
-    shown = repr(value)
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = f"{shown[:_SHOWN_CHARACTERS]}..."
-    return f"{section} {name} = {shown}"
+    return f"{section} {name} = {shown(value)}"
 
 
 def _amazon_provider_is_installed() -> bool:

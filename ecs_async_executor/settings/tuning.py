@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from ecs_async_executor.settings.options import Conflict, Section, flag, option, per_second, seconds, whole
-from ecs_async_executor.settings.values import BatchQueues, Queues
+from ecs_async_executor.settings.values import RawPlacements, RawRules
 
 _SHUTDOWN_MARGIN: Final = 2.0
 """Seconds that a shutdown needs besides the longest possible request."""
@@ -43,7 +43,7 @@ def _queues(operation: str, parameters: str, *, example: str) -> Any:
         f"{operation} parameters for each Airflow queue. They win over `{parameters}`, and a task's "
         "`executor_config` wins over them. Airflow's callbacks have no queue.",
         example=example,
-        allowed="a JSON object that gives each queue an object of request parameters",
+        allowed="a JSON object that gives each queue an object of request parameters and other keys of a queue",
     )
 
 
@@ -222,13 +222,50 @@ class Tuning(Section):
         ),
     ] = 1000
     queues: Annotated[
-        Queues,
+        RawRules,
         _queues(
             "RunTask",
             "run_task_kwargs",
             example='{"gpu": {"cluster": "gpu", "taskDefinition": "airflow-gpu"}}',
         ),
-    ] = {}
+    ] = None
+    placements: Annotated[
+        RawPlacements,
+        option(
+            "Where launches go, best first: the next one is used while the one before it is full. An object with "
+            "one name defines a placement by its request parameters.",
+            example="spot, on-demand",
+            allowed="a comma-separated list of placements, or a JSON list of names and objects",
+        ),
+    ] = None
+    placement_patience: Annotated[
+        float | None,
+        seconds(
+            "How long a placement has to be full before the next one is used. Unset: 60.",
+            example="300",
+            low=0,
+            high=86400,
+        ),
+    ] = None
+    retries: Annotated[
+        RawRules,
+        option(
+            "What the next try of a task gets, by the end of the last one. Airflow decides whether there is one.",
+            example='[{"when": "oom", "memory": "x2", "up to": "30 GB"}]',
+            allowed="a JSON list of retry rules",
+        ),
+    ] = None
+
+    executor_rules: Annotated[
+        str | None,
+        option(
+            "A file with rules: `queues`, `placements`, `placement_patience` and `retries`, as in the options of "
+            "these names. What is in one place cannot be in the other. It is read when the scheduler starts; "
+            "[docs/placement.md](docs/placement.md) describes it.",
+            example="/opt/airflow/config/rules.yaml",
+            allowed="the absolute path of a .yaml, .yml or .json file",
+        ),
+    ] = None
 
     def conflicts(self) -> list[Conflict]:
         """Return a shutdown that is too short for a request, and a start above the highest rate."""
@@ -294,10 +331,10 @@ class BatchTuning(Tuning):
         ),
     ] = False
     queues: Annotated[
-        BatchQueues,
+        RawRules,
         _queues(
             "SubmitJob",
             "submit_job_kwargs",
             example='{"gpu": {"jobQueue": "gpu", "jobDefinition": "airflow-gpu"}}',
         ),
-    ] = {}
+    ] = None

@@ -12,7 +12,7 @@ import copy
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -23,8 +23,6 @@ UNREADABLE: Final = "unreadable"
 """The text cannot be read at all: continues "it must be ..., but"."""
 RULE: Final = "rule"
 """The value breaks a rule: a sentence of its own."""
-QUEUE: Final = "queue"
-"""The value of one queue breaks a rule: continues "is not valid for"."""
 
 LAUNCH_TYPES: Final = ("FARGATE", "EC2", "EXTERNAL")
 MANAGED_INSTANCES: Final = "MANAGED_INSTANCES"
@@ -83,7 +81,14 @@ def read_json(value: Any) -> Any:
             raise _refuse(UNREADABLE, text) from None
 
 
+_NAME: Final = re.compile(r"[A-Za-z_][\w-]*")
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def _names_or_json(value: Any) -> Any:
+    """Read JSON, or names that commas separate."""
+    names = _names(value)
+    return list(names) if names and all(_NAME.fullmatch(name) for name in names) else read_json(value)
 
 
 def read_json_or_import(value: Any) -> Any:
@@ -114,7 +119,7 @@ _IRREGULAR: Final = {
     "size_in_gib": "sizeInGiB",
 }
 
-_KEYS_OF_THE_USER: Final = frozenset({"parameters", "tags"})
+_KEYS_OF_THE_USER: Final = frozenset({"environment", "parameters", "tags"})
 """Objects in requests whose keys are names of the user's, not parameters."""
 
 
@@ -143,10 +148,6 @@ def _camelize_items(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(camelize(item) if isinstance(item, Mapping) else item for item in value)
     return value
-
-
-def _camelize_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {queue: camelize(overrides) for queue, overrides in value.items()}
 
 
 # --- refusing values ----------------------------------------------------------------------------------------
@@ -206,27 +207,30 @@ def _check_submit_job(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _check_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return _without(value, _UNSETTABLE)
+def refused_in_run_task(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each parameter of RunTask that a rule cannot set."""
+    yield from _excluded(parameters, ("launchType", "capacityProviderStrategy"))
+    yield from _refused(parameters, _UNSETTABLE)
 
 
-def _check_batch_queues(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    for queue, overrides in value.items():
-        name = overrides.get("jobName")
-        if isinstance(name, str) and not JOB_NAME.fullmatch(name):
-            raise _refuse(QUEUE, f"queue {queue}: jobName must be {JOB_NAME_RULE}")
-        if overrides.keys() >= set(CONTAINER_FORMS):
-            forms = " and ".join(CONTAINER_FORMS)
-            raise _refuse(QUEUE, f"queue {queue}: {forms} exclude each other; remove one of them")
-    return _without(value, MORE_THAN_A_CONTAINER)
+def refused_in_submit_job(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each parameter of SubmitJob that a rule cannot set, or not like this."""
+    name = parameters.get("jobName")
+    if isinstance(name, str) and not JOB_NAME.fullmatch(name):
+        yield f"jobName must be {JOB_NAME_RULE}"
+    yield from _excluded(parameters, CONTAINER_FORMS)
+    yield from _refused(parameters, MORE_THAN_A_CONTAINER)
 
 
-def _without(value: dict[str, dict[str, Any]], unsettable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    for queue, overrides in value.items():
-        for key, why in unsettable.items():
-            if overrides.get(key, 1) != 1:
-                raise _refuse(QUEUE, f"queue {queue}: {key} cannot be set, because {why}")
-    return value
+def _excluded(parameters: Mapping[str, Any], names: tuple[str, str]) -> Iterator[str]:
+    if parameters.keys() >= set(names):
+        yield f"{names[0]} excludes {names[1]}: remove one of them"
+
+
+def _refused(parameters: Mapping[str, Any], unsettable: Mapping[str, str]) -> Iterator[str]:
+    for key, why in unsettable.items():
+        if parameters.get(key, 1) != 1:
+            yield f"{key} cannot be set, because {why}"
 
 
 # --- the types ----------------------------------------------------------------------------------------------
@@ -250,17 +254,6 @@ RunTaskParameters: TypeAlias = Annotated[
 SubmitJobParameters: TypeAlias = Annotated[
     dict[str, Any], BeforeValidator(read_json), AfterValidator(_check_submit_job), Field(repr=False)
 ]
-Queues: TypeAlias = Annotated[
-    dict[str, dict[str, Any]],
-    BeforeValidator(read_json),
-    AfterValidator(_camelize_queues),
-    AfterValidator(_check_queues),
-    Field(repr=False),
-]
-BatchQueues: TypeAlias = Annotated[
-    dict[str, dict[str, Any]],
-    BeforeValidator(read_json),
-    AfterValidator(_camelize_queues),
-    AfterValidator(_check_batch_queues),
-    Field(repr=False),
-]
+RawRules: TypeAlias = Annotated[Any, BeforeValidator(read_json), Field(repr=False)]
+"""Rules as they are written; they are checked together with those of the file, in :mod:`.rule_reading`."""
+RawPlacements: TypeAlias = Annotated[Any, BeforeValidator(_names_or_json), Field(repr=False)]

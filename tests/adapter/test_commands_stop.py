@@ -38,7 +38,7 @@ def test_a_stop_is_a_persons_and_its_reason_reaches_the_executor(place: Open, se
     assert "try 1" in shown.out
     assert shown.out.endswith("told to stop.\n")
     at.until(running, "STOPPED", "FAILED")
-    seen = look_at(Member(("x",), None, at.executor), [running])[running]
+    seen = look_at(Member(("x",), None, at.executor), {running: None})[running]
     assert seen.by_hand
     assert "(airflow ecs-async stop): wrong input" in seen.reason
     assert "by ecs-async-executor" not in seen.reason

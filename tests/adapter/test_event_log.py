@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 WAITS = "RESOURCE:CPU: no container instance has enough CPU units"
 OUT_OF_MEMORY = "ECS container exited 137: OutOfMemoryError: container killed due to memory usage"
+ENTRY = f"{OUT_OF_MEMORY}\nending=exit_code exit_code=137"
 
 
 class Scheduler:
@@ -114,7 +115,7 @@ def test_each_entry_of_a_heartbeat_is_in_the_table_with_its_task_instance(schedu
     assert found == {
         (names[one.workload.ti.id], "container waits", WAITS),
         (names[two.workload.ti.id], "container waits", "AGENT"),
-        (names[two.workload.ti.id], "ecs container failure", OUT_OF_MEMORY),
+        (names[two.workload.ti.id], "ecs container failure", ENTRY),
         (names[three.workload.ti.id], "container not followed", "nothing says where to look"),
     }
 
@@ -135,7 +136,7 @@ def test_entries_whose_transaction_fails_are_written_by_the_next(scheduler: Sche
     assert scheduler.table() == [
         ("container waits", WAITS),
         ("container waits", "AGENT"),
-        ("ecs container failure", OUT_OF_MEMORY),
+        ("ecs container failure", ENTRY),
     ]
 
 

@@ -64,7 +64,7 @@ def test_no_entry_holds_what_a_database_refuses(executor: Any, bridge: Any) -> N
     bridge.report(LastWords(launch.launch_id, launch.key, "printed \0 and \ud83d"))
     executor.sync()
     texts = [text for _, text in entries(executor)]
-    assert texts == ["said \ufffd", "printed \ufffd and \ufffd"]
+    assert texts == ["said \ufffd\nending=exit_code exit_code=1", "printed \ufffd and \ufffd"]
 
 
 def test_last_words_are_told_though_their_launch_is_forgotten_and_its_key_queued_again(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -11,11 +11,15 @@ from unittest import mock
 
 from ecs_async_executor.core import backend
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec
+from ecs_async_executor.core.destinations import HOME, sent_to, within
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.local import Fault, LocalEcs, Rule
 from ecs_async_executor.services import batch, ecs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.destinations import Destinations
+from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
+from ecs_async_executor.settings.rules import Destination
 from tests.engine.cloud import FakeCloud, Plan
 
 TUNING = Tuning(
@@ -110,6 +114,7 @@ class Local:
     """A backend of ours against a local server, through aiobotocore and real sockets."""
 
     server: LocalEcs
+    destinations: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str]
     facts: ClassVar[backend.Service]
     operations: ClassVar[Mapping[str, str]]
@@ -191,6 +196,57 @@ class LocalBatchService(Local):
         await backend._call("TerminateJob", jobId=handle.id, reason="not wanted")
 
 
+class Broken:
+    """A backend without usable credentials."""
+
+    describe_batch = 100
+    untried = ""
+
+    def scope_of(self, handle_id: str | None) -> str:
+        return "home"
+
+    def scopes_of(self, handle_id: str) -> list[str]:
+        return ["home"]
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        raise BackendError(Kind.CREDENTIALS, "NoCredentials", "there are none")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} of home was asked for")
+
+
+class Elsewhere:
+    """A local service as another destination, beside a home without credentials."""
+
+    destinations = ("there",)
+
+    def __init__(self, service: Local) -> None:
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+    def backend(self) -> Backend:
+        backends: Any = {HOME: Broken(), "there": self._service.backend()}
+        destinations = {HOME: Destination(region_name="eu-west-1"), "there": Destination(region_name="us-east-1")}
+        return Destinations(backends, Places(destinations))
+
+    def spec(self, life: str, *, started_by: str, launch_id: str | None = None, jwt: str = "first") -> LaunchSpec:
+        there = self._service.spec(life, started_by=started_by, launch_id=launch_id, jwt=jwt)
+        return sent_to("there", there)
+
+    async def stop_by_hand(self, backend: Any, handle: Handle) -> None:
+        there = Handle(within(handle.scope), handle.id)
+        await self._service.stop_by_hand(backend._backends["there"], there)
+
+
+@contextmanager
+def elsewhere(service: str) -> Iterator[Elsewhere]:
+    """Serve a local service as another destination."""
+    with local(service) as one:
+        yield Elsewhere(one)
+
+
 LOCAL: Mapping[str, type[Local]] = {"ecs": LocalEcsService, "batch": LocalBatchService}
 
 
@@ -233,4 +289,8 @@ def fake() -> Iterator[Fake]:
     assert not idle, f"never struck: {idle}"
 
 
-SERVICES: Mapping[str, Callable[[], Any]] = {"fake": fake, **{name: partial(local, name) for name in LOCAL}}
+SERVICES: Mapping[str, Callable[[], Any]] = {
+    "fake": fake,
+    **{name: partial(local, name) for name in LOCAL},
+    **{f"{name} elsewhere": partial(elsewhere, name) for name in LOCAL},
+}

@@ -13,7 +13,7 @@ import pytest
 
 from ecs_async_executor.core.backend import Backend, Handle, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
-from tests.contract.services import SERVICES, Service
+from tests.contract.services import SERVICES, Elsewhere, Service
 
 
 @pytest.fixture(params=SERVICES)
@@ -80,6 +80,19 @@ def test_a_failed_containers_exit_code_and_reason(service: Service) -> None:
         stopped = await seen(backend, launched.handle, lambda o: o.exit_code is not None)
         assert stopped.exit_code == 3
         assert "exited 3" in stopped.reason
+
+    within(service, main)
+
+
+def test_a_failed_container_tells_what_size_it_had(service: Service) -> None:
+    if service.name == "fake":
+        pytest.skip("the scripted cloud's containers have no size")
+
+    async def main(backend: Backend) -> None:
+        launched = await backend.launch(service.spec("fails", started_by=mark()), token())
+        stopped = await seen(backend, launched.handle, lambda o: o.exit_code is not None)
+        assert stopped.size is not None
+        assert stopped.size.memory
 
     within(service, main)
 
@@ -235,6 +248,9 @@ def test_stopping_what_does_not_exist_is_not_found(service: Service) -> None:
 
 
 def test_check_passes_where_requests_would(service: Service) -> None:
+    if isinstance(service, Elsewhere):
+        pytest.skip("it is home that is checked")
+
     async def main(backend: Backend) -> None:
         await backend.check()
 

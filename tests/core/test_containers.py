@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.containers import is_news
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import (
     Effect,
     Emit,
@@ -37,6 +38,7 @@ from ecs_async_executor.core.phases import (
     Waiting,
 )
 from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.core.table import step
 from tests.core.lives import (
     FAILED,
@@ -57,6 +59,7 @@ from tests.core.lives import (
     seen,
     starting,
     tracked,
+    waiting,
 )
 
 OVER = [Finished, Forget]
@@ -147,6 +150,22 @@ def test_the_outcome_says_why(observation: Observation, success: bool, reason: s
     outcome = outcome_of(tracked(starting()), observation)
     assert (outcome.success, outcome.reason) == (success, reason)
     assert (outcome.handle_id, outcome.exit_code) == ("arn", observation.exit_code)
+
+
+def test_the_outcome_says_what_size_the_container_had_and_how_it_was_chosen() -> None:
+    launch = tracked(waiting())
+    step(launch, Requested(dataclasses.replace(SPEC, choice="spot")), NOW, RULES)
+    step(launch, Replied(PENDING), NOW, RULES)
+    failed = seen(Seen.STOPPED, exit_code=137, started=True, ending=Ending.OOM, size=Size(1024, 4096))
+    outcome = outcome_of(launch, failed)
+    assert (outcome.ending, outcome.size, outcome.choice) == (Ending.OOM, Size(1024, 4096), "spot")
+
+
+def test_a_success_tells_that_a_process_was_killed_for_want_of_memory() -> None:
+    killed = seen(Seen.STOPPED, exit_code=0, started=True, reason="out", ending=Ending.OOM, size=Size(memory=512))
+    outcome = outcome_of(tracked(running(), choice="spot"), killed)
+    assert (outcome.success, outcome.ending, outcome.reason) == (True, Ending.OOM, "out")
+    assert (outcome.size, outcome.choice) == (Size(memory=512), "spot")
 
 
 def outcome_of(launch: Tracked, observation: Observation, rules: Rules = RULES) -> Finished:

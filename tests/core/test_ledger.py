@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Seen
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.events import Observed, Refused, Replied, Requested
 from ecs_async_executor.core.ledger import Ledger
@@ -187,13 +188,13 @@ def unreachable(ledger: Ledger) -> Iterator[str]:
             yield f"{tracked!r} has no ticket"
         if isinstance(phase, UNLOCATED) and ledger.searches.ticket(tracked) is None:
             yield f"{tracked!r} is not searched for"
-        if isinstance(phase, LOCATED) and (number not in ledger.active or number in ledger.unsettled):
+        if isinstance(phase, LOCATED) and (not ledger.active.has(number) or number in ledger.unsettled):
             yield f"{tracked!r} is not polled"
         if isinstance(phase, LOCATED) and isinstance(tracked.demand, Revoked) and not ledger.stops.owes(tracked):
             yield f"{tracked!r} is not stopped"
         if isinstance(phase, Ended):
             yield f"{tracked!r} is kept"
-        if number not in ledger.active and number not in ledger.unsettled:
+        if not ledger.active.has(number) and number not in ledger.unsettled:
             yield f"{tracked!r} is in neither"
     if not ledger.launches and (ledger.active or ledger.unsettled or ledger.latest("id") is not None):
         yield "something is kept of a launch that has ended"
@@ -249,4 +250,4 @@ def test_the_young_are_found_after_the_loop_thread_was_replaced() -> None:
         ledger.dispatch(tracked, Requested(SPEC), since)
         ledger.dispatch(tracked, Replied(seen(Seen.PENDING)), since)
     ledger.recover(100.0)
-    assert [one.launch.launch_id for one in ledger.active_since(50.0)] == ["id0"]
+    assert [one.launch.launch_id for one in ledger.active.since(HOME, 50.0)] == ["id0"]

@@ -11,6 +11,7 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.session import UNANSWERED_SECONDS, Session
+from ecs_async_executor.engine.statistics import percentiles
 from tests.engine.cloud import FakeCloud
 
 pytestmark = pytest.mark.anyio
@@ -46,13 +47,13 @@ class Calls:
 
 async def test_calls_errors_throttles_and_latencies_are_counted() -> None:
     calls = Calls()
-    assert calls.session.latencies() == (None, None)
+    assert percentiles(calls.session.latencies) == (None, None)
     await calls.session.launch(SPEC, "1")
     await calls.session.check()
     await calls.fail(calls.session.describe("default", ["1"]), Kind.THROTTLED)
     meters = calls.meters
     assert (meters.launches, meters.api_calls, meters.api_errors, meters.throttles) == (1, 3, 1, 1)
-    assert calls.session.latencies() == (0.5, 0.5)
+    assert percentiles(calls.session.latencies) == (0.5, 0.5)
 
 
 async def test_refused_credentials_pause_all_calls_and_one_at_a_time_probes() -> None:

@@ -413,9 +413,9 @@ def test_ten_thousand_jobs_cost_little(start: Start, clock: Any) -> None:
     aws = start(clock=clock, script=[{"duration": 3600}])
     params = {"jobQueue": "default", "jobDefinition": "airflow", "containerOverrides": {"command": ["x"]}}
     for n in range(10_000):
-        aws._batch.call("SubmitJob", {"jobName": f"job-{n}", **params}, aws.region)
+        aws._batch.call("SubmitJob", {"jobName": f"job-{n}", **params}, aws.place())
     assert aws.running == 10_000
     clock.advance(3601)
     assert aws.running == 0
     listing = {"jobQueue": "default", "filters": [{"name": "JOB_NAME", "values": ["job-77"]}]}
-    assert '"SUCCEEDED"' in aws._batch.call("ListJobs", listing, aws.region)
+    assert '"SUCCEEDED"' in aws._batch.call("ListJobs", listing, aws.place())

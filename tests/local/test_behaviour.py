@@ -35,8 +35,8 @@ def no_capacity_then_capacity(ecs: LocalEcs, how: str) -> Callable[[], None]:
     if how == "fault":
         number = ecs.faults.no_capacity()
         return lambda: ecs.faults.remove(number)
-    ecs._ecs.capacity["FARGATE"] = 0
-    return ecs._ecs.capacity.clear
+    ecs.limit(FARGATE=0)
+    return lambda: ecs.limit(FARGATE=None)
 
 
 @pytest.mark.parametrize("how", ["fault", "limit"])
@@ -217,7 +217,7 @@ def test_a_size_that_fargate_does_not_have_is_refused(
     params = request_for()
     params["overrides"] |= override
     code, message, _ = refusal(ecs.client().run_task, **params)
-    assert code == "ClientException"
+    assert code == "InvalidParameterException"
     assert message.startswith("No Fargate configuration exists for given values: ")
     assert "99999999" in message
     assert len(ecs.ledger) == 0

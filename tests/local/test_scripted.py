@@ -248,15 +248,15 @@ def test_ten_thousand_running_tasks_cost_little(start: Start, request_for: Run) 
     arns = [
         task["taskArn"]
         for _ in range(1000)
-        for task in json.loads(ecs._ecs.call("RunTask", params, ecs.region))["tasks"]
+        for task in json.loads(ecs._ecs.call("RunTask", params, ecs.place()))["tasks"]
     ]
     assert ecs.running == 10_000
     begun = time.process_time()
     for n in range(0, 10_000, 100):
-        ecs._ecs.call("DescribeTasks", {"tasks": arns[n : n + 100]}, ecs.region)
+        ecs._ecs.call("DescribeTasks", {"tasks": arns[n : n + 100]}, ecs.place())
     first = time.process_time() - begun
     begun = time.process_time()
     for n in range(0, 10_000, 100):
-        ecs._ecs.call("DescribeTasks", {"tasks": arns[n : n + 100]}, ecs.region)
+        ecs._ecs.call("DescribeTasks", {"tasks": arns[n : n + 100]}, ecs.place())
     assert time.process_time() - begun < 0.5
     assert first < 5

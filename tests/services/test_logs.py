@@ -46,7 +46,7 @@ def use(client: FakeClient, work: Callable[[LogReader], Any]) -> Any:
     async def run() -> Any:
         regions: list[str] = []
 
-        def factory(region: str) -> Any:
+        def factory(region: str, _: str) -> Any:
             regions.append(region)
             return made
 
@@ -150,7 +150,7 @@ def test_a_reader_that_cannot_have_a_client_says_why() -> None:
             raise BackendError(Kind.REFUSED, "ConfigurationError", "conn_id needs the amazon provider")
 
     async def run() -> None:
-        factory: Any = lambda _: Broken()  # noqa: E731
+        factory: Any = lambda *_: Broken()  # noqa: E731
         async with LogReader(factory).open() as reader:
             await reader.read(STREAM, 1)
 
@@ -328,7 +328,7 @@ def test_what_a_container_prints_is_followed_to_its_end(local: Any, tmp_path: Pa
 
     async def run() -> tuple[list[str], list[str]]:
         clients = ClientFactory(region_name=local.region)
-        async with LogReader(lambda _: clients).open() as reader:
+        async with LogReader(lambda *_: clients).open() as reader:
             lines = []
             over = lambda: local.task(arn)["lastStatus"] == "STOPPED"  # noqa: E731
             async for line in reader.follow(stream, lines=1, over=over):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.core.errors import ConfigurationError
-from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning, load, load_for_batch
+from ecs_async_executor.settings import BatchSettings, EcsSettings, ExecutorRules, Tuning, load, load_for_batch
 
 OURS = "ecs_async_executor"
 THEIRS = "aws_ecs_executor"
@@ -46,6 +46,10 @@ def tuning(**options: str) -> Tuning:
     return load(Conf(options), any_parameters).tuning
 
 
+def rules(**options: str) -> ExecutorRules:
+    return load(Conf(options), any_parameters).rules
+
+
 def ecs(**options: str) -> EcsSettings:
     return load(Conf(theirs={**REQUIRED, **options}), any_parameters).ecs
 
@@ -56,11 +60,11 @@ def batch(**options: str) -> BatchSettings:
 
 def problems_of(ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
-        load(Conf(ours, theirs), any_parameters)
+        _ = load(Conf(ours, theirs), any_parameters).rules
     return caught.value.problems
 
 
 def problems_of_batch(ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(BatchConf(ours, theirs), any_parameters)
+        _ = load_for_batch(BatchConf(ours, theirs), any_parameters).rules
     return caught.value.problems

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ecs_async_executor.settings import Tuning
-from tests.settings.conf import OURS, problems_of, problems_of_batch, tuning
+from tests.settings.conf import OURS, problems_of, problems_of_batch, rules, tuning
 
 
 def test_an_empty_configuration_gives_the_defaults() -> None:
@@ -32,7 +32,7 @@ def test_an_empty_configuration_gives_the_defaults() -> None:
         ],
         *[("adopt_task_instances", text, False) for text in ("false", "False", "FALSE", "0", "no", "No", "off")],
         ("queues", '{"gpu": {"cluster": "g", "overrides": {}}}', {"gpu": {"cluster": "g", "overrides": {}}}),
-        ("queues", "", {}),
+        ("queues", "", None),
     ],
 )
 def test_an_option_is_read_from_text(key: str, text: str, value: object) -> None:
@@ -84,51 +84,59 @@ def test_the_rate_cannot_begin_above_its_maximum() -> None:
     )
 
 
-QUEUES = "it must be a JSON object that gives each queue an object of request parameters"
+QUEUES = "it must be a JSON object that gives each queue an object of request parameters and other keys of a queue"
 
 
 @pytest.mark.parametrize(
     ("queues", "said"),
     [
-        ('{"a": 1}', f": {QUEUES} (at a: Input should be a valid dictionary)"),
-        ("[1]", f": {QUEUES}"),
-        ('{"a": {', f": {QUEUES}, but it is not JSON: the error is in line 1, column 8"),
+        ('{"a": 1}', ".a must be an object with the keys of a queue, not a number"),
+        ("[1]", " must be an object that gives each queue an object, not a list"),
+        (
+            '{"a": {',
+            f" (value not shown) is not valid: {QUEUES}, but it is not JSON: the error is in line 1, column 8",
+        ),
         (
             '{"a": {"count": 2}}',
-            " for queue a: count cannot be set, because one workload is one container",
+            ".a.count cannot be set, because one workload is one container",
         ),
-        ('{"a": {"clientToken": "t"}}', " for queue a: clientToken cannot be set, because the executor sets it"),
+        (
+            '{"a": {"clientToken": "t"}}',
+            ".a.clientToken cannot be set, because the executor sets it",
+        ),
     ],
 )
 def test_bad_queues_are_named_without_their_values(queues: str, said: str) -> None:
     (problem,) = problems_of({"queues": queues})
-    assert problem.startswith(f"[ecs_async_executor] queues (value not shown) is not valid{said}")
+    assert problem.startswith(f"[ecs_async_executor] queues{said}")
 
 
 def test_queues_are_spelled_as_run_task_kwargs_may_be() -> None:
     queues = {"gpu": {"task_definition": "g", "overrides": {"task_role_arn": "r"}, "tags": {"cost_center": "1"}}}
-    assert tuning(queues=json.dumps(queues)).queues == {
-        "gpu": {"taskDefinition": "g", "overrides": {"taskRoleArn": "r"}, "tags": {"cost_center": "1"}}
+    assert rules(queues=json.dumps(queues)).parameters_of("gpu") == {
+        "taskDefinition": "g",
+        "overrides": {"taskRoleArn": "r"},
+        "tags": {"cost_center": "1"},
     }
 
 
 @pytest.mark.parametrize("key", ["client_token", "ClientToken"])
 def test_what_a_queue_cannot_set_it_cannot_set_in_another_spelling(key: str) -> None:
     (problem,) = problems_of({"queues": json.dumps({"a": {key: "t"}})})
-    assert "for queue a: clientToken cannot be set" in problem
+    assert f"queues.a.{key} cannot be set" in problem
 
 
 @pytest.mark.parametrize("key", ["arrayProperties", "nodeOverrides", "eksPropertiesOverride"])
 def test_a_queue_of_batchs_runs_one_container_per_workload(key: str) -> None:
     for spelling in (key, re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", key)):
         (problem,) = problems_of_batch({"queues": json.dumps({"a": {spelling: {}}})})
-        assert f"for queue a: {key} cannot be set, because " in problem
+        assert f"queues.a.{spelling} cannot be set, because " in problem
 
 
 def test_a_queue_of_batchs_cannot_name_jobs_as_batch_does_not() -> None:
     assert problems_of_batch({"queues": '{"a": {"job_name": "a b"}}'}) == (
         (
-            "[batch_async_executor] queues (value not shown) is not valid for queue a: jobName must be 1 to 128 "
+            "[batch_async_executor] queues.a.job_name must be 1 to 128 "
             "letters, digits, hyphens and underscores, starting with a letter or a digit"
         ),
     )

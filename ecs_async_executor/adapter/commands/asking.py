@@ -6,11 +6,12 @@ May import everything of this package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.fleet import Member
+from ecs_async_executor.adapter.commands.locating import locate
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target
 from ecs_async_executor.adapter.commands.words import refusal
 from ecs_async_executor.adapter.tries import Try
@@ -40,27 +41,20 @@ def details_of(target: Target) -> Details:
     return details
 
 
-def look_at(member: Member, handle_ids: Sequence[str]) -> dict[str, Observation]:
+def look_at(member: Member, queues: Mapping[str, str | None]) -> dict[str, Observation]:
     """
-    Ask AWS for the states of containers of one executor.
+    Ask AWS for the states of containers of one executor; those of which it does not say anything are left out.
 
-    :raises Exception: if AWS does not answer
+    :param queues: the queue of each container's task instance, None if there is none
+    :raises Exception: if AWS cannot be asked
     """
-    return run_bounded(partial(_look_at, member, handle_ids), TIMEOUT)
+    return run_bounded(partial(_look_at, member, queues), TIMEOUT)
 
 
-async def _look_at(member: Member, handle_ids: Sequence[str]) -> dict[str, Observation]:
+async def _look_at(member: Member, queues: Mapping[str, str | None]) -> dict[str, Observation]:
     backend = member.adapter.make_backend()
-    found: dict[str, Observation] = {}
     async with backend.open():
-        scopes: dict[str, list[str]] = {}
-        for handle_id in handle_ids:
-            scopes.setdefault(backend.scope_of(handle_id), []).append(handle_id)
-        for scope, ids in scopes.items():
-            for first in range(0, len(ids), backend.describe_batch):
-                observations = await backend.describe(scope, ids[first : first + backend.describe_batch])
-                found |= {one.handle.id: one for one in observations}
-    return found
+        return (await locate(member.adapter, backend, queues)).seen
 
 
 def is_of_an_earlier_queueing(of: Try, observation: Observation) -> bool:

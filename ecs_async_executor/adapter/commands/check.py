@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
+
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.ending import command
@@ -21,21 +23,26 @@ from ecs_async_executor.adapter.commands.output import quiet, say
 from ecs_async_executor.adapter.commands.surroundings import look_around
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.steering import Steering
 from ecs_async_executor.adapter.workloads import COMMAND
-from ecs_async_executor.core.backend import Backend, LaunchSpec
+from ecs_async_executor.core.backend import Backend, LaunchSpec, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services.findings import Finding, Verdict, good, problem
+from ecs_async_executor.services.logs import LogReader
 
 if TYPE_CHECKING:
     import argparse
 
 TIMEOUT = 15.0
 """Seconds that the service has by default to answer all requests that start no container."""
+_MARGIN = 1.0
 USAGE = 2
 """The exit code for arguments that make no sense together."""
 _FOR_ALL = frozenset({Kind.CREDENTIALS, Kind.UNSENT})
 """Errors that every other request would meet too."""
+_SILENCE = frozenset({"ReadTimeoutError"})
+"""Codes of errors that say that nobody answers; to wait for each other request as long would show no more."""
 
 
 @command
@@ -97,26 +104,28 @@ def _look_at_requests(
     adapter: ServiceAdapter, seconds: float, *, launching: bool, usable: bool
 ) -> Iterator[Finding]:
     """
-    Yield what is found of the requests for every queue, and of all requests that start no container.
+    Yield what is found of the requests for every queue and placement, and of all that start no container.
 
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
-    for queue in (None, *adapter.tuning.queues):
-        name = "Request" if queue is None else f"Request, queue {queue!r}"
-        launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
-        spec, problems = try_spec(
-            adapter, launch, [*COMMAND, example_workload(KEY, queue or default_queue())], queue, None
-        )
-        yield problem(name, "; ".join(problems)) if problems else good(name)
-        if spec is not None:
-            specs.append(spec)
+    steering = Steering(adapter.rules)
+    launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
+    for queue in (None, *adapter.rules.queues):
+        command = [*COMMAND, example_workload(KEY, queue or default_queue())]
+        for choice in steering.choices_of(queue, None).names or (None,):
+            words = ["Request", f"queue {queue!r}" if queue else "", f"placement {choice}" if choice else ""]
+            name = ", ".join(word for word in words if word)
+            spec, problems = try_spec(adapter, launch, command, queue, None, choice)
+            yield problem(name, "; ".join(problems)) if problems else good(name)
+            if spec is not None:
+                specs.append(spec)
     if not usable:
         yield Finding("Requests", Verdict.NOT_TRIED, "because of the problems with the settings")
         return
     try:
         backend = adapter.make_backend()
-        yield from run_bounded(partial(_ask, adapter, backend, specs), seconds)
+        yield from run_bounded(partial(_ask, adapter, backend, specs, seconds), seconds + _MARGIN)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
         yield problem("Client", in_words(error))
         return
@@ -124,27 +133,52 @@ def _look_at_requests(
         yield Finding("Requests", Verdict.NOT_TRIED, backend.untried)
 
 
-async def _ask(adapter: ServiceAdapter, backend: Backend, specs: Sequence[LaunchSpec]) -> list[Finding]:
-    findings: list[Finding] = []
-    async with backend.open():
+async def _ask(
+    adapter: ServiceAdapter, backend: Backend, specs: Sequence[LaunchSpec], seconds: float
+) -> list[Finding]:
+    """Try every destination, each on its own: one that does not answer says nothing of the others."""
+    findings: dict[str, list[Finding]] = {name: [] for name in adapter.destinations}
+    async with backend.open(), adapter.log_reader().open() as reader, anyio.create_task_group() as group:
         trials = backend.trials(specs)
-        for number, trial in enumerate(trials):
-            try:
-                await trial.make()
-            except BackendError as error:  # noqa: PERF203
-                if error.kind in _FOR_ALL:
-                    names = ", ".join(one.name for one in trials[number:])
-                    return [*findings, problem(names, in_words(error))]
-                findings.append(problem(trial.name, in_words(error)))
-            else:
-                findings.append(good(trial.name))
+        for name, found in findings.items():
+            theirs = [one for one in trials if one.destination == name]
+            group.start_soon(_ask_there, adapter, reader, theirs, specs, name, seconds, found)
+    return [one for found in findings.values() for one in found]
+
+
+async def _ask_there(
+    adapter: ServiceAdapter,
+    reader: LogReader,
+    trials: Sequence[Trial],
+    specs: Sequence[LaunchSpec],
+    destination: str,
+    seconds: float,
+    found: list[Finding],
+) -> None:
+    """Add what is found in a destination, as far as it answers in time."""
+    there = f", destination {destination}" if destination else ""
     try:
-        async with adapter.log_reader().open() as reader:
-            async for finding in adapter.look_at_definitions(reader, specs):
-                findings.append(finding)  # noqa: PERF401 - what was found before an error counts
-    except BackendError as error:
-        findings.append(problem("Definitions", in_words(error)))
-    return findings
+        with anyio.move_on_after(seconds) as limit:
+            for number, trial in enumerate(trials):
+                try:
+                    await trial.make()
+                except BackendError as error:  # noqa: PERF203
+                    if trial.decides or error.kind in _FOR_ALL or error.code in _SILENCE:
+                        these = trials[number : number + 1] if trial.decides else trials[number:]
+                        found.append(problem(", ".join(one.name for one in these), in_words(error)))
+                        return
+                    found.append(problem(trial.name, in_words(error)))
+                else:
+                    found.append(good(trial.name))
+            try:
+                async for finding in adapter.look_at_definitions(reader, specs, destination):
+                    found.append(replace(finding, name=f"{finding.name}{there}"))  # noqa: PERF401 - each counts
+            except BackendError as error:
+                found.append(problem(f"Definitions{there}", in_words(error)))
+        if limit.cancelled_caught:
+            found.append(problem(f"Client{there}", f"no answer within {seconds:g} s"))
+    except Exception as error:  # noqa: BLE001 - said, with the exit code
+        found.append(problem(f"Client{there}", in_words(error)))
 
 
 def _grouped(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -167,6 +201,8 @@ def _print(findings: Iterable[Finding]) -> None:
             say(f"{one.name}: good{f' ({one.text})' if one.text else ''}.")
         elif one.verdict is Verdict.WARNING:
             say(f"Warning: {_line(one)}")
+        elif one.verdict is Verdict.INFO:
+            say(f"{one.name}: {one.text}.")
         elif one.verdict is Verdict.NOT_TRIED:
             say(f"Not tried: {one.text}.")
 

@@ -89,6 +89,7 @@ def _facts(target: Target, details: Details | None) -> Iterator[tuple[str, Any]]
     yield "hint", hint(observation.ending, observation.exit_code, observation.reason)
     yield "stop code", observation.stop_code
     yield "exit code", observation.exit_code
+    yield "destination", details.destination
     yield "place", details.place
     yield "size", details.size
     yield "definition", details.definition
@@ -145,6 +146,7 @@ def _record(target: Target, details: Details | None) -> dict[str, Any]:
             "hint": hint(observation.ending, observation.exit_code, observation.reason) or "",
             "stop_code": observation.stop_code or "",
             "exit_code": observation.exit_code,
+            "destination": details.destination,
             "place": details.place,
             "size": details.size,
             "region": details.region,

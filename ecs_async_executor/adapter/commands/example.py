@@ -15,7 +15,9 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.steering import Steering
 from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.destinations import sent_to
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 
@@ -48,19 +50,32 @@ def example_spec(
         culprit = "these settings"
         if config and not try_spec(adapter, launch, command, queue, None)[1]:
             culprit = "this executor_config"
-        elif queue in adapter.tuning.queues and not try_spec(adapter, launch, command, None, config)[1]:
+        elif queue in adapter.rules.queues and not try_spec(adapter, launch, command, None, config)[1]:
             culprit = f"the setting queues for queue {queue!r}"
         raise SystemExit(f"A task with {culprit} would fail: {'; '.join(problems)}")
     return spec
 
 
 def try_spec(
-    adapter: ServiceAdapter, launch: Launch, command: Sequence[str], queue: str | None, config: Any
+    adapter: ServiceAdapter,
+    launch: Launch,
+    command: Sequence[str],
+    queue: str | None,
+    config: Any,
+    choice: str | None = None,
 ) -> tuple[LaunchSpec | None, list[str]]:
-    """Return a task's request, and the reasons for which the SDK or this package would refuse it."""
+    """
+    Return a task's request, and the reasons for which the SDK or this package would refuse it.
+
+    :param choice: the placement; None: the first that the task may choose, if it may choose any
+    """
     try:
-        request = adapter.request(launch.key, list(command), queue, config or {})
-        spec = adapter.spec(request, launch, None)
+        steering = Steering(adapter.rules)
+        if choice is None:
+            choice = next(iter(steering.choices_of(queue, config).names), None)
+        course = steering.course_of(queue, config, choice)
+        request = adapter.request(launch.key, list(command), queue, course.config or {})
+        spec = sent_to(course.destination, adapter.spec(request, launch, None))
     except Rejected as rejected:
         return None, [rejected.reason]
     except Exception as error:  # noqa: BLE001 - whatever it is, it fails the launch too

@@ -28,6 +28,7 @@ _ALSO = (
     "It takes the Session Manager plugin here, ecs:ExecuteCommand, and the four ssmmessages actions in the task's "
     "or job's role: CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel."
 )
+_THERE = "It takes credentials for destination {}, too: the command uses those that the AWS CLI finds."
 _OFF = "it was started without enableExecuteCommand, which cannot be changed afterwards: "
 _ON = {
     "ECS": (
@@ -63,7 +64,7 @@ def exec_(args: argparse.Namespace) -> None:
     if not details.takes_exec:
         sys.exit(f"{target}: {_OFF}{_ON[target.member.service]}")
     say(shlex.join(_command(details, details.ecs_task, args)))
-    warn(_ALSO)
+    warn(_ALSO if not details.destination else f"{_ALSO} {_THERE.format(details.destination)}")
 
 
 def _command(details: Details, ecs_task: tuple[str, str], args: argparse.Namespace) -> list[str]:

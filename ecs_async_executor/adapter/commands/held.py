@@ -7,13 +7,12 @@ May import everything of this package. The database is read first, in one short 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-import anyio
 from airflow.utils.session import create_session
 from sqlalchemy import or_
 
@@ -21,15 +20,15 @@ from ecs_async_executor.adapter import compat, tries
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.asking import DESCRIBING, is_of_an_earlier_queueing
 from ecs_async_executor.adapter.commands.fleet import Fleet, Member
+from ecs_async_executor.adapter.commands.locating import locate
 from ecs_async_executor.adapter.commands.words import refusal
 from ecs_async_executor.adapter.tries import Try
 from ecs_async_executor.core.backend import Observation, Seen
+from ecs_async_executor.core.destinations import destination_of, within
 from ecs_async_executor.services.redaction import redacted
 
 ASKING_TIMEOUT = 60.0
 """Seconds that AWS has to describe all containers."""
-AT_ONCE = 4
-"""Requests in flight: the scheduler draws on the same quota."""
 
 Asked = Callable[[int, int], None]
 """Is told how many containers were asked for, of how many."""
@@ -43,6 +42,7 @@ class Held:
     :param member: its executor
     :param handle_id: the container's identifier; None if Airflow knows none yet
     :param place: where the container is, as far as its identifier tells
+    :param destination: the executor's name for its Region and account; empty at home, or if it is not known
     :param seen: what AWS says of the container; None if AWS was not asked, or gave no answer
     :param waits: the latest reason to wait in Airflow's event log
     """
@@ -51,6 +51,7 @@ class Held:
     member: Member
     handle_id: str | None
     place: str = ""
+    destination: str = ""
     seen: Observation | None = None
     waits: str = ""
 
@@ -105,7 +106,7 @@ def look(rows: Sequence[Held], asked: Asked) -> tuple[list[Held], list[str]]:
     """
     Ask AWS for the containers of these task instances.
 
-    :returns: the task instances, and a sentence for each executor that AWS did not answer
+    :returns: the task instances, and a sentence for each executor and destination that did not answer
     """
     of_member: dict[Member, list[Held]] = defaultdict(list)
     for row in rows:
@@ -116,58 +117,42 @@ def look(rows: Sequence[Held], asked: Asked) -> tuple[list[Held], list[str]]:
     total = sum(map(len, of_member.values()))
     for member, theirs in of_member.items():
         work = partial(_describe, member, theirs, seen, lambda done: asked(done, total))
-        if (problem := _problem_of(work, member)) is not None:
-            problems.append(problem)
+        problems += [
+            f"{member.service} did not say what containers do ({member}): "
+            f"{refusal(error, DESCRIBING[member.service])} Their states are missing here."
+            for error in _errors_of(work)
+        ]
     return [seen.get(row.of.id, row) for row in rows], problems
 
 
-def _problem_of(work: Callable[[], Coroutine[Any, Any, None]], member: Member) -> str | None:
-    """Ask AWS; return what prevented that, None if nothing did: what the database has is worth showing alone."""
+def _errors_of(work: Callable[[], Coroutine[Any, Any, Collection[Exception]]]) -> Collection[Exception]:
+    """Ask AWS; return what prevented that: what the database has is worth showing alone."""
     try:
-        run_bounded(work, ASKING_TIMEOUT)
+        return run_bounded(work, ASKING_TIMEOUT)
     except Exception as error:  # noqa: BLE001 - see above
-        return (
-            f"{member.service} did not say what containers do ({member}): "
-            f"{refusal(error, DESCRIBING[member.service])} Their states are missing here."
-        )
-    return None
+        return [error]
 
 
 async def _describe(
     member: Member, rows: Sequence[Held], seen: dict[UUID, Held], done: Callable[[int], None]
-) -> None:
+) -> Collection[Exception]:
+    """Note what AWS says of containers; return what prevented an answer."""
     backend = member.adapter.make_backend()
-    limiter = anyio.CapacityLimiter(AT_ONCE)
     of_id = {row.handle_id: row for row in rows if row.handle_id is not None}
-    errors: list[Exception] = []
-
-    async def describe(scope: str, ids: Sequence[str]) -> None:
-        try:
-            async with limiter:
-                observations = await backend.describe(scope, ids)
-        except Exception as error:  # noqa: BLE001 - raised below, once the others are done
-            errors.append(error)
-            return
-        for observation in observations:
-            if (row := of_id.get(observation.handle.id)) is not None:
-                seen[row.of.id] = _seen(row, observation)
-        done(len(seen))
-
+    before = len(seen)
     async with backend.open():
-        scopes: dict[str, list[str]] = defaultdict(list)
-        for handle_id in of_id:
-            scopes[backend.scope_of(handle_id)].append(handle_id)
-        async with anyio.create_task_group() as group:
-            for scope, ids in scopes.items():
-                for first in range(0, len(ids), backend.describe_batch):
-                    group.start_soon(describe, scope, ids[first : first + backend.describe_batch])
-    if errors:
-        raise errors[0]
+        queues = {handle_id: row.of.queue for handle_id, row in of_id.items()}
+        located = await locate(member.adapter, backend, queues, lambda number: done(before + number))
+    for handle_id, observation in located.seen.items():
+        if (row := of_id.get(handle_id)) is not None:
+            seen[row.of.id] = _seen(row, observation)
+    return located.errors.values()
 
 
 def _seen(row: Held, observation: Observation) -> Held:
     """Return a task instance with its container; one of an earlier queueing is not its own."""
     if is_of_an_earlier_queueing(row.of, observation):
         return replace(row, handle_id=None)
-    place = observation.handle.scope.rpartition("/")[2] if row.member.service == "ECS" else ""
-    return replace(row, seen=observation, place=place)
+    scope = observation.handle.scope
+    place = within(scope).rpartition("/")[2] if row.member.service == "ECS" else ""
+    return replace(row, seen=observation, place=place, destination=destination_of(scope))

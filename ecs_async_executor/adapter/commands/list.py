@@ -20,7 +20,7 @@ from ecs_async_executor.adapter.commands.fleet import Fleet, fleet
 from ecs_async_executor.adapter.commands.held import Held, held, look
 from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
-from ecs_async_executor.adapter.commands.words import moment, short_id, warn
+from ecs_async_executor.adapter.commands.words import HERE, moment, short_id, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -93,6 +93,7 @@ def _record(row: Held) -> dict[str, Any]:
         "container": row.handle_id or "",
         "status": row.status,
         "place": row.place,
+        "destination": row.destination,
         "reason": row.reason,
     }
 
@@ -114,13 +115,16 @@ def _show_table(rows: Sequence[Held], args: argparse.Namespace, console: Any) ->
             same[name] = values.pop()
     if same:
         say(", ".join(f"{name} {value}" for name, value in same.items()))
-    show([_cells(row, same, numbers, now, console.width) for row in rows], "table", console)
+    several = len({row.destination for row in rows}) > 1
+    show([_cells(row, same, numbers, now, console.width, several=several) for row in rows], "table", console)
     for reason, number in numbers.items():
         count = f"{reasons[reason]} task instances: " if reasons[reason] > 1 else ""
         say(f"[{number}] {count}{reason}")
 
 
-def _cells(row: Held, same: Collection[str], numbers: dict[str, int], now: float, width: int) -> dict[str, Any]:
+def _cells(
+    row: Held, same: Collection[str], numbers: dict[str, int], now: float, width: int, *, several: bool
+) -> dict[str, Any]:
     of = row.of
     state = of.state or ""
     if of.since is not None:
@@ -136,6 +140,8 @@ def _cells(row: Held, same: Collection[str], numbers: dict[str, int], now: float
     }
     for name in same:
         del cells[name]
+    if several:
+        cells["destination"] = row.destination or HERE
     if numbers:
         cells["why"] = f"[{numbers[row.reason]}]" if row.reason else ""
     if width >= _WIDE:

@@ -19,6 +19,7 @@ from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.asking import DESCRIBING, TIMEOUT, unknown
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
+from ecs_async_executor.adapter.commands.locating import scopes_of
 from ecs_async_executor.adapter.commands.output import say, say_raw
 from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
@@ -138,7 +139,8 @@ async def _watch(target: Target, over: asyncio.Event) -> None:
     async with backend.open():
         while not over.is_set():
             try:
-                for one in await backend.describe(backend.scope_of(handle_id), [handle_id]):
+                scope = scopes_of(target.member.adapter, backend, handle_id, target.queue)[0]
+                for one in await backend.describe(scope, [handle_id]):
                     if one.exit_code is not None or one.seen in {Seen.STOPPED, Seen.MISSING}:
                         over.set()
             except BackendError:

@@ -27,6 +27,7 @@ from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
 from ecs_async_executor.adapter.commands.words import confirmed, moment, refusal, short_id, warn
 from ecs_async_executor.adapter.tries import Try
+from ecs_async_executor.core.destinations import destination_of, for_people, within
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.console import Console, Marked
 
@@ -115,9 +116,10 @@ async def _list(member: Member, scan: _Scan, told: Callable[[int, int], None]) -
                 containers = await console.marked(scope, told)
             except BackendError as error:
                 scan.failed = True
-                warn(f"{member.service} {scope} could not be read: {refusal(error, _LISTING[member.service])}")
+                why = refusal(error, _LISTING[member.service])
+                warn(f"{member.service} {for_people(scope)} could not be read: {why}")
                 continue
-            scan.read.append(f"{member.service} {scope}")
+            scan.read.append(f"{member.service} {for_people(scope)}")
             for one in containers:
                 scan.found.setdefault(one.handle.id, one)
                 scan.of.setdefault(one.handle.id, member)
@@ -236,7 +238,8 @@ def _record(one: Judged, scan: _Scan) -> dict[str, Any]:
     return {
         "verdict": one.verdict.value,
         "container": container.handle.id,
-        "place": container.handle.scope,
+        "place": within(container.handle.scope),
+        "destination": destination_of(container.handle.scope),
         "executor": str(scan.of[container.handle.id]),
         "status": container.status,
         "created": moment(container.created_at),

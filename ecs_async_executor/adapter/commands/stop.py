@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.asking import is_of_an_earlier_queueing, look_at
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Member, fleet
+from ecs_async_executor.adapter.commands.locating import scopes_of
 from ecs_async_executor.adapter.commands.output import say
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve
 from ecs_async_executor.adapter.commands.words import confirmed, refusal, warn
@@ -46,36 +47,38 @@ def stop(args: argparse.Namespace) -> None:
     targets = [one for one in targets if one.handle_id is not None]
     for problem in problems:
         warn(problem)
-    targets = _alive(targets)
-    if not targets:
+    places = _alive(targets)
+    if not places:
         if problems:
             sys.exit(1)
         return
-    many = "this container" if len(targets) == 1 else f"these {len(targets)} containers"
+    many = "this container" if len(places) == 1 else f"these {len(places)} containers"
     if not confirmed(f"Stop {many}?", yes=args.yes):
         sys.exit("Nothing was stopped.")
     reason = _reason(args.reason)
     failed = bool(problems)
-    for member in dict.fromkeys(target.member for target in targets):
-        theirs = [target for target in targets if target.member is member]
+    for member in dict.fromkeys(target.member for target in places):
+        theirs = {target: scope for target, scope in places.items() if target.member is member}
         failed = not stop_all(member, theirs, reason) or failed
     if failed:
         sys.exit(1)
 
 
-def _alive(targets: Sequence[Target]) -> list[Target]:
-    """Print a line about each container; return those that can be stopped, as far as AWS tells."""
-    alive: list[Target] = []
+def _alive(targets: Sequence[Target]) -> dict[Target, str | None]:
+    """Print a line about each container; return those that can be stopped, with their scopes if AWS tells."""
+    alive: dict[Target, str | None] = {}
     for member in dict.fromkeys(target.member for target in targets):
         theirs = [target for target in targets if target.member is member]
         try:
-            seen = look_at(member, [target.container for target in theirs])
+            seen = look_at(member, {target.container: target.queue for target in theirs})
         except Exception:  # noqa: BLE001 - the stop may be permitted where describing is not, and says why not if not
             seen = {}
         for target in theirs:
-            words, over = _words(target, seen.get(target.container))
+            observation = seen.get(target.container)
+            words, over = _words(target, observation)
             say(f"{target}: {words}")
-            alive += [] if over else [target]
+            if not over:
+                alive[target] = observation.handle.scope if observation is not None else None
     return alive
 
 
@@ -104,25 +107,31 @@ def _reason(given: str | None) -> str:
     return f"{said}: {given}" if given else said
 
 
-def stop_all(member: Member, targets: Sequence[Target], reason: str) -> bool:
-    """Stop containers of one executor, with a line about each; return whether all were stopped."""
+def stop_all(member: Member, targets: Mapping[Target, str | None], reason: str) -> bool:
+    """
+    Stop containers of one executor, with a line about each.
+
+    :param targets: with their scopes, None for what is not known
+    :returns: whether all were stopped
+    """
     left = list(targets)
     try:
-        return run_bounded(partial(_stop, member, left, reason), TIMEOUT)
+        return run_bounded(partial(_stop, member, left, targets, reason), TIMEOUT)
     except Exception as error:  # noqa: BLE001 - credentials, a region that does not exist, no answer at all
         for target in left:
             warn(f"{target}: not stopped: {refusal(error, member.adapter.service.stop_permission)}")
         return False
 
 
-async def _stop(member: Member, left: list[Target], reason: str) -> bool:
+async def _stop(member: Member, left: list[Target], scopes: Mapping[Target, str | None], reason: str) -> bool:
     console, backend = member.adapter.make_console(), member.adapter.make_backend()
     good = True
     async with console.open():
         while left:
             target = left[0]
+            scope = scopes[target] or scopes_of(member.adapter, backend, target.container, target.queue)[0]
             try:
-                await console.stop(Handle(backend.scope_of(target.container), target.container), reason)
+                await console.stop(Handle(scope, target.container), reason)
                 say(f"{target}: told to stop.")
             except BackendError as error:
                 good = False

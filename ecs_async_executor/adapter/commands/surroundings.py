@@ -13,6 +13,7 @@ from airflow.configuration import conf
 from airflow.models.connection import Connection
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.commands.applied import rules_in_words
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.endpoint import port_setting
 from ecs_async_executor.adapter.executor import AsyncExecutor
@@ -32,8 +33,9 @@ def look_around(executor: AsyncExecutor) -> Iterator[Finding]:
     adapter = executor.adapter
     yield from (warning("Settings", doubt) for doubt in adapter.doubts)
     yield good("Settings", adapter.destination)
+    yield from rules_in_words(adapter, source_of(executor.team_name).section(adapter.tuning.section))
     yield _configured(executor)
-    yield from _connection(executor)
+    yield from _connections(executor)
     yield _parallelism(adapter.tuning, _launch_rate(executor))
     yield from _ports()
 
@@ -57,22 +59,27 @@ def _configured(executor: AsyncExecutor) -> Finding:
     return good("Executor", f"{this}, {use}")
 
 
-def _connection(executor: AsyncExecutor) -> Iterator[Finding]:
-    conn_id = executor.adapter.conn_id
-    if not conn_id:
-        return
+def _connections(executor: AsyncExecutor) -> Iterator[Finding]:
+    adapter = executor.adapter
+    setting = f"{source_of(executor.team_name).section(adapter.aws_section)} conn_id"
+    settings = {adapter.conn_id: setting} if adapter.conn_id else {}
+    for one in adapter.rules.destinations.values():
+        if one.conn_id:
+            settings.setdefault(one.conn_id, "conn_id of a queue or placement")
+    for conn_id, named_in in settings.items():
+        yield _connection(conn_id, named_in)
+
+
+def _connection(conn_id: str, setting: str) -> Finding:
     name = f"Connection {conn_id!r}"
-    setting = f"{source_of(executor.team_name).section(executor.adapter.aws_section)} conn_id"
     try:
         connection = Connection.get_connection_from_secrets(conn_id)
     except Exception as error:  # noqa: BLE001 - secrets backends raise anything
         hint = f"create it (airflow connections add {conn_id} --conn-type aws), or unset {setting}"
-        yield problem(name, in_words(error), hint)
-        return
+        return problem(name, in_words(error), hint)
     if connection.conn_type != "aws":
-        yield problem(name, f"its type is {connection.conn_type!r}", f"name one of type aws in {setting}")
-        return
-    yield good(name)
+        return problem(name, f"its type is {connection.conn_type!r}", f"name one of type aws in {setting}")
+    return good(name)
 
 
 def _launch_rate(executor: AsyncExecutor) -> float:

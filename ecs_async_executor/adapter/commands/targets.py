@@ -70,6 +70,11 @@ class Target:
         return self.handle_id
 
     @property
+    def queue(self) -> str | None:
+        """The queue of the task instance; None if there is none."""
+        return self.of.queue if self.of is not None else None
+
+    @property
     def no_container(self) -> str:
         """Why there is no container."""
         assert self.of is not None

@@ -14,6 +14,9 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.errors import is_denied
 from ecs_async_executor.services.redaction import printable
 
+HERE = "home"
+"""The destination that the executor's own section configures, in a column beside others."""
+
 
 def moment(at: datetime | float | None) -> str:
     """Return a moment in UTC, to the second; empty if there is none."""

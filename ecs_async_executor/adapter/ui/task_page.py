@@ -175,5 +175,5 @@ def facts(page: TaskPage) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("Executor", str(page.member)), ("Container", page.handle_id)]
     if details is not None:
         found += [("Place", details.place), ("Size", details.size), ("Definition", details.definition)]
-        found += [("Region", details.region)]
+        found += [("Region", details.region), ("Destination", details.destination)]
     return [(name, value) for name, value in found if value]

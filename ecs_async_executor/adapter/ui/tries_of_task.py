@@ -80,5 +80,5 @@ def entries_of(session: Session, task: Task) -> Mapping[int, Sequence[Entry]]:
     found: dict[int, list[Entry]] = {}
     for number, at, event, text in session.execute(query):
         if (event or "").startswith(OURS):
-            found.setdefault(number, []).append(Entry(at, event, text or ""))
+            found.setdefault(number, []).append(Entry.of(at, event, text))
     return found

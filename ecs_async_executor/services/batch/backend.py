@@ -17,7 +17,7 @@ from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Pac
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.services.batch.names import job_name, name_prefix
-from ecs_async_executor.services.batch.replies import DECODERS, launched, missing, observation
+from ecs_async_executor.services.batch.replies import DECODERS, launched, missing, observation, sized
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords, text
 from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
@@ -74,6 +74,10 @@ class BatchBackend:
         """Return the job queue that jobs go to by default."""
         return self._settings.job_queue
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the one scope that a job is asked for in."""
+        return [self.scope_of(handle_id)]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Hold a client open; it belongs to the running loop."""
         return self._call.open()
@@ -112,7 +116,7 @@ class BatchBackend:
         if None not in unread:
             answered = unread | {one.handle.id for one in found}
             found += [missing(scope, one) for one in ids if one not in answered]
-        return found
+        return sized(found, reply)
 
     async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
         """

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypedDict
+
+from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.sizes import VCPU, Size, memory_mib
 from ecs_async_executor.services.batch.names import mark_in
 from ecs_async_executor.services.batch.requests import containers_of
-from ecs_async_executor.services.endings import ending_in, is_host_lost, is_spot
-from ecs_async_executor.services.parsing import decoder_of, text
+from ecs_async_executor.services.endings import ending_in, is_host_lost, is_out_of_memory, is_spot
+from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, first_amount, text, with_seldom_fields
 from ecs_async_executor.services.requests import EXECUTOR_MARK, is_from_executor
 
 # --- decoding -----------------------------------------------------------------------------------------------
@@ -65,6 +69,36 @@ class _Job(TypedDict, total=False):
     attempts: list[_Attempt] | None
 
 
+class _Need(TypedDict, total=False):
+    type: str
+    value: str | None
+
+
+class _Needs(TypedDict, total=False):
+    vcpus: float | None
+    memory: float | None
+    environment: list[_Variable] | None
+    resourceRequirements: list[_Need] | None
+
+
+class _TaskNeeds(TypedDict, total=False):
+    containers: list[_Needs] | None
+
+
+class _EcsNeeds(TypedDict, total=False):
+    taskProperties: list[_TaskNeeds] | None
+
+
+class _JobNeeds(TypedDict, total=False):
+    jobId: str
+    container: _Needs | None
+    ecsProperties: _EcsNeeds | None
+
+
+class _Sizes(TypedDict, total=False):
+    jobs: list[_JobNeeds]
+
+
 class _Submitted(TypedDict, total=False):
     jobId: str
 
@@ -73,7 +107,10 @@ class _Described(TypedDict, total=False):
     jobs: list[_Job]
 
 
-DECODERS: Final = {"SubmitJobResponse": decoder_of(_Submitted), "DescribeJobsResponse": decoder_of(_Described)}
+DECODERS: Final = {
+    "SubmitJobResponse": decoder_of(_Submitted),
+    "DescribeJobsResponse": decoder_of(_Described, seldom=_Sizes),
+}
 
 # --- jobs ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +156,10 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
             reason = _exit_reason(exit_code, container_reason, status_reason, tries)
         else:
             reason = _end_reason(container_reason, status_reason, tries, started=started)
-        if exit_code != 0:
+        if exit_code == 0:
+            if is_out_of_memory(container_reason):
+                ending = Ending.OOM  # of a process in it: Airflow's own has lived on
+        else:
             asked = by_hand or is_from_executor(status_reason)
             ending = _ending(exit_code, container_reason, status_reason, asked=asked, started=started)
     elif seen is Seen.PENDING and (not attempts or _WAITS.match(status_reason)):
@@ -161,6 +201,33 @@ def _ending(
     return ending_in(words, exit_code, started=started)
 
 
+def sized(found: list[Observation], reply: Mapping[str, Any]) -> list[Observation]:
+    """Return observations with the size of each container that the next try may be made bigger for."""
+    ended = {one.handle.id for one in found if one.ending is not None}
+    if not ended:
+        return found
+    sizes: dict[str, Size | None] = {}
+    for job in with_seldom_fields(reply).get("jobs") or ():
+        with suppress(*UNREADABLE):
+            if (name := job["jobId"]) in ended:
+                sizes[name] = size_of(job)
+    return [one if one.ending is None else replace(one, size=sizes.get(one.handle.id)) for one in found]
+
+
+def size_of(job: Mapping[str, Any]) -> Size | None:
+    """
+    Return what Airflow's container of a job had, the job's overrides included, as Batch shows it.
+
+    :raises KeyError, TypeError, ValueError, AttributeError: if the record is malformed
+    """
+    container = ran_airflow(job)
+    needs = {need["type"]: need.get("value") for need in container.get("resourceRequirements") or ()}
+    vcpus = float(needs.get("VCPU") or container.get("vcpus") or 0)
+    cpu = round(vcpus * VCPU) or None
+    memory = first_amount((needs.get("MEMORY"), container.get("memory")), memory_mib)
+    return Size(cpu, memory) if cpu or memory else None
+
+
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else float(milliseconds) / 1000.0
 
@@ -191,12 +258,13 @@ def _has_started(attempt: Mapping[str, Any]) -> bool:
 
 def _exit_reason(exit_code: int, container_reason: str, status_reason: str, tries: int) -> str:
     """Return what there is to say about a container that has exited."""
-    if exit_code == 0:
+    if exit_code == 0 and not is_out_of_memory(container_reason):
         return ""
     said = f"Batch container exited {exit_code}{_after(tries)}"
     if container_reason:
         said += f" ({container_reason})"
-    return said if status_reason in {"", _USUAL, container_reason} else f"{said}: {status_reason}"
+    usual = exit_code == 0 or status_reason in {"", _USUAL, container_reason}
+    return said if usual else f"{said}: {status_reason}"
 
 
 def _end_reason(container_reason: str, status_reason: str, tries: int, *, started: bool) -> str:

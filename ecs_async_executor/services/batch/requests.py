@@ -1,7 +1,8 @@
 """
 Requests to Batch: SubmitJob's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, ``names`` beside it, and ``parameters`` and ``requests`` of the folder above.
+Imports ``core``, the settings, ``names`` and ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes``
+of the folder above.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.batch.names import name_prefix, own_prefix
+from ecs_async_executor.services.batch.sizes import REFUSED, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
+    layers_in,
     merge,
     overlaid,
     placement_name,
@@ -25,6 +28,7 @@ from ecs_async_executor.services.requests import (
     sealed,
     type_name,
 )
+from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
 from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 
 ONE_ATTEMPT: Final = {"attempts": 1}
@@ -54,8 +58,9 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each parameter that the SDK would refuse in a SubmitJob request made of these."""
-    return sdk.wrong_parameters(*_OPERATION, _with_tags(parameters))
+    """Yield a sentence for each parameter that cannot be used, or that the SDK would refuse."""
+    yield from wrong_sizes(parameters)
+    yield from sdk.wrong_parameters(*_OPERATION, _with_tags(without_sizes(parameters)))
 
 
 def _overlay(request: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,18 +109,23 @@ def workload_request(
     changes = checked_parameters(executor_config, "SubmitJob")
     if "command" in changes:
         raise Rejected('executor_config must never override "command"')
-    request = overlaid(base, queue_overrides, changes, _overlay)
+    layers: Sequence[Mapping[str, Any]] = (base, queue_overrides or {}, *layers_in(changes))
+    sized = layers_of(layers, REFUSED) if are_sized(layers) else ()
+    request = overlaid([one.parameters for one in sized] if sized else layers, _overlay)
     _check_single(request)
+    name = _SINGLE
     if _SEVERAL not in request:
         container = request.setdefault(_SINGLE, {})
         if not isinstance(container, dict):
             raise Rejected(f"{_SINGLE} must be a dictionary, not {type_name(container)}")
-        put_command(container, command, _SINGLE)
     elif _SINGLE in request:
         raise Rejected(f"{_SINGLE} and {_SEVERAL} exclude each other")
     else:
         # A job definition of several containers takes no override of a single one.
-        put_command(_first_of_several(request[_SEVERAL]), command, f"the first container of {_SEVERAL}")
+        container, name = _first_of_several(request[_SEVERAL]), f"the first container of {_SEVERAL}"
+    if sized:
+        put_sizes(request, container, sized)
+    put_command(container, command, name)
     return request
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypedDict
+
+from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.sizes import Size, cpu_units, memory_mib
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS
-from ecs_async_executor.services.endings import ending_in, is_host_lost, is_spot
+from ecs_async_executor.services.endings import ending_in, is_host_lost, is_out_of_memory, is_spot
 from ecs_async_executor.services.errors import is_lack_of_room, kind_of_failure
-from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, text
+from ecs_async_executor.services.parsing import UNREADABLE, decoder_of, first_amount, text, with_seldom_fields
 from ecs_async_executor.services.redaction import redacted
 from ecs_async_executor.services.requests import is_from_executor
 
@@ -46,6 +50,34 @@ class _Task(TypedDict, total=False):
     containers: list[_Container]
 
 
+class _SizeOfContainer(TypedDict, total=False):
+    name: str
+    cpu: str | None
+    memory: str | None
+    memoryReservation: str | None
+
+
+class _ContainerOverride(TypedDict, total=False):
+    name: str
+    cpu: int | None
+    memory: int | None
+    memoryReservation: int | None
+
+
+class _Overrides(TypedDict, total=False):
+    cpu: str | None
+    memory: str | None
+    containerOverrides: list[_ContainerOverride] | None
+
+
+class _SizeOfTask(TypedDict, total=False):
+    taskArn: str
+    cpu: str | None
+    memory: str | None
+    overrides: _Overrides | None
+    containers: list[_SizeOfContainer] | None
+
+
 class _Failure(TypedDict, total=False):
     arn: str | None
     reason: str | None
@@ -57,7 +89,11 @@ class _Reply(TypedDict, total=False):
     failures: list[_Failure]
 
 
-_decode: Final = decoder_of(_Reply)
+class _Sizes(TypedDict, total=False):
+    tasks: list[_SizeOfTask]
+
+
+_decode: Final = decoder_of(_Reply, seldom=_Sizes)
 DECODERS: Final = {"RunTaskResponse": _decode, "DescribeTasksResponse": _decode}
 
 # --- tasks --------------------------------------------------------------------------------------------------
@@ -118,7 +154,9 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         reason = _exit_reason(exit_code, container_reason, stopped_reason, stop_code)
     elif seen is Seen.STOPPED:
         reason = _stop_reason(container_reason, stopped_reason or stop_code or "", started=started)
-    if exit_code or (seen is Seen.STOPPED and exit_code is None):
+    if exit_code == 0 and is_out_of_memory(container_reason):
+        ending = Ending.OOM  # of a process in it: Airflow's own has lived on
+    elif exit_code or (seen is Seen.STOPPED and exit_code is None):
         if unplaced:
             ending = Ending.CAPACITY
         else:
@@ -160,13 +198,13 @@ def _ending(
 
 def _exit_reason(exit_code: int, container_reason: str, stopped_reason: str, stop_code: str | None) -> str:
     """Return what there is to say about a container that has exited."""
-    if exit_code == 0:
+    if exit_code == 0 and not is_out_of_memory(container_reason):
         return ""
     said = f"ECS container exited {exit_code}"
     if container_reason:
         said += f" ({container_reason})"
     why = stopped_reason or stop_code
-    if stop_code not in {None, _USUAL_STOP} and why != container_reason:
+    if exit_code and stop_code not in {None, _USUAL_STOP} and why != container_reason:
         said += f": {why}"
     return said
 
@@ -181,6 +219,40 @@ def _stop_reason(container_reason: str, task_reason: str, *, started: bool) -> s
     else:
         why = f"{container_reason}; {task_reason}"
     return f"ECS task stopped {end}: {why}" if why else f"ECS task stopped {end}"
+
+
+def sized(found: list[Observation], reply: Mapping[str, Any], container_name: str) -> list[Observation]:
+    """Return observations with the size of each container that the next try may be made bigger for."""
+    ended = {one.handle.id for one in found if one.ending is not None}
+    if not ended:
+        return found
+    sizes: dict[str, Size | None] = {}
+    for task in with_seldom_fields(reply).get("tasks") or ():
+        with suppress(*UNREADABLE):
+            if (name := task["taskArn"]) in ended:
+                sizes[name] = size_of(task, container_name)
+    return [one if one.ending is None else replace(one, size=sizes.get(one.handle.id)) for one in found]
+
+
+def size_of(task: Mapping[str, Any], container_name: str) -> Size | None:
+    """
+    Return what a task had, or, where it has no size of its own, what its Airflow container had.
+
+    :raises TypeError, AttributeError: if the record is malformed
+    """
+    overrides = task.get("overrides") or {}
+    override = _named(overrides.get("containerOverrides"), container_name)
+    container = _named(task.get("containers"), container_name)
+    sources = (overrides, task, override, container)
+    cpu = first_amount((source.get("cpu") for source in sources), cpu_units)
+    limits = [source.get("memory") for source in sources]
+    reserved = [override.get("memoryReservation"), container.get("memoryReservation")]
+    memory = first_amount([*limits, *reserved], memory_mib)
+    return Size(cpu, memory) if cpu or memory else None
+
+
+def _named(containers: Sequence[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any]:
+    return next((one for one in containers or () if one.get("name") == name), {})
 
 
 def _seconds(value: Any) -> float | None:

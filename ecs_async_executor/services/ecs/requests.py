@@ -1,21 +1,24 @@
 """
 Requests to ECS: RunTask's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, and ``parameters`` and ``requests`` of the folder above.
+Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes`` of the folder
+above.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
+from ecs_async_executor.services.ecs.sizes import REFUSED, Kind, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
+    layers_in,
     merge,
     overlaid,
     placement_name,
@@ -23,6 +26,7 @@ from ecs_async_executor.services.requests import (
     sealed,
     type_name,
 )
+from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
 from ecs_async_executor.settings import EcsSettings
 from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
@@ -34,6 +38,7 @@ _REPEATABLE: Final = (
     "clientToken must not be set: the executor sets it, to repeat a launch without starting a second container"
 )
 _LONG_ARN_PARTS: Final = 3
+_WHAT_RUNS_WHERE: Final = ("taskDefinition", "launchType", "capacityProviderStrategy")
 _EXCLUSIVE: Final = "launchType and capacityProviderStrategy are mutually exclusive"
 _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
 
@@ -83,8 +88,11 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
 
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each parameter that the SDK or ECS would refuse in a RunTask request made of these."""
-    sent = {key: value for key, value in parameters.items() if key != "startedBy" or value is not None}
+    """Yield a sentence for each parameter that cannot be used, or that the SDK or ECS would refuse."""
+    yield from wrong_sizes(parameters)
+    sent = {
+        key: value for key, value in without_sizes(parameters).items() if key != "startedBy" or value is not None
+    }
     yield from sdk.wrong_parameters(*_OPERATION, _with_tags(sent))
     if sent.get("launchType") == MANAGED_INSTANCES:
         yield INSTEAD_OF_MANAGED_INSTANCES
@@ -131,6 +139,23 @@ def _takes_platform_version(request: Mapping[str, Any]) -> bool:
     if (launch_type := request.get("launchType")) is not None:
         return bool(launch_type == "FARGATE")
     return FARGATE_PROVIDERS.issuperset(providers_in(request))
+
+
+def about_size(request: Mapping[str, Any], container_name: str, region: str | None) -> list[str]:
+    """Return lines for people about the size that a request asks for, and what it costs an hour."""
+    on_fargate, spot = _takes_platform_version(request), "FARGATE_SPOT" in providers_in(request)
+    return lines_about_size(request, container_name, region, on_fargate=on_fargate, spot=spot)
+
+
+def _is_used_on_fargate(definition: object, layers: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a layer runs a task definition on Fargate, so that it has a size for the whole task."""
+    made: Mapping[str, Any] = {}
+    for one in layers:
+        made = _overlay(made, {key: one[key] for key in _WHAT_RUNS_WHERE if key in one})
+        decided = made.get("launchType") or made.get("capacityProviderStrategy")
+        if made.get("taskDefinition") == definition and decided and _takes_platform_version(made):
+            return True
+    return False
 
 
 def cluster_of(task_arn: str | None, default: str) -> str:
@@ -185,18 +210,27 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the Airflow container's
-    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
+    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values but sizes
     """
     changes = checked_parameters(executor_config, "RunTask")
     if "name" in changes or "command" in changes:
         raise Rejected('executor_config must never override "name" or "command"')
     if "clientToken" in changes:
         raise Rejected(f"executor_config: {_REPEATABLE}")
-    if "launchType" in changes and "capacityProviderStrategy" in changes:
-        raise Rejected(f"executor_config: {_EXCLUSIVE}")
-    request = overlaid(base, queue_overrides, changes, _overlay)
+    for one in (own := layers_in(changes)):
+        if "launchType" in one and "capacityProviderStrategy" in one:
+            raise Rejected(f"executor_config: {_EXCLUSIVE}")
+    layers: Sequence[Mapping[str, Any]] = (base, queue_overrides or {}, *own)
+    sized = layers_of(layers, REFUSED) if are_sized(layers) else ()
+    request = overlaid([one.parameters for one in sized] if sized else layers, _overlay)
     _check_count(request)
     container = container_for(request, container_name)
+    if sized:
+        kind = Kind.FARGATE
+        if not _takes_platform_version(request):
+            parameters = [one.parameters for one in sized]
+            kind = Kind.TASK if _is_used_on_fargate(request.get("taskDefinition"), parameters) else Kind.CONTAINER
+        put_sizes(request, container, sized, kind)
     put_command(container, command, f"container {container_name!r}")
     return request
 

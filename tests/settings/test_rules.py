@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+from ecs_async_executor.settings import Destination, Placement, Queue, Retry
+from tests.settings.conf import rules
+
+
+def test_the_options_are_read_into_rules() -> None:
+    found = rules(
+        queues=json.dumps(
+            {
+                "eu": {
+                    "region_name": "eu-west-1",
+                    "conn_id": "aws_eu",
+                    "cluster": "eu",
+                    "memory": "4 GB",
+                    "environment": {"some_name": "x"},
+                    "placements": "ec2",
+                    "placement_patience": 5,
+                    "retries": [{"when": "exit 75", "cpu": "x2"}],
+                }
+            }
+        ),
+        placements='["spot", {"gpu": {"capacity_provider_strategy": [{"capacityProvider": "g5"}]}}, "on-demand"]',
+        placement_patience="300",
+        retries='[{"when": "oom", "memory": "x2", "up to": "30 GB"}, {"when": "spot", "capacity": "on-demand"}]',
+    )
+    destination = Destination("eu-west-1", "aws_eu")
+    assert found.queues == {
+        "eu": Queue(
+            parameters={"memory": "4 GB", "environment": {"some_name": "x"}, "cluster": "eu"},
+            destination=destination,
+            placements=("ec2",),
+            placement_patience=5.0,
+            retries=(Retry("exit 75", {"cpu": "x2"}),),
+        )
+    }
+    assert found.placements["gpu"] == Placement("gpu", {"capacityProviderStrategy": [{"capacityProvider": "g5"}]})
+    assert found.placements.keys() == {"spot", "on-demand", "ec2", "gpu"}
+    assert (found.order, found.placement_patience) == (("spot", "gpu", "on-demand"), 300.0)
+    assert found.retries == (
+        Retry("oom", {"memory": "x2", "up_to": "30 GB"}),
+        Retry("spot", {"placements": ("on-demand",)}),
+    )
+    assert found.destinations == {"aws_eu/eu-west-1": destination}
+
+
+def test_placements_can_be_named_without_json() -> None:
+    assert rules(placements="spot, on-demand").order == ("spot", "on-demand")
+
+
+def test_without_options_there_are_only_the_placements_that_every_executor_has() -> None:
+    found = rules()
+    assert (found.queues, found.order, found.placement_patience, found.retries) == ({}, (), 60.0, ())
+    assert found.placements.keys() == {"spot", "on-demand", "ec2"}
