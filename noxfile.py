@@ -84,7 +84,7 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 SPREAD = ("-n", "2", "--dist", "loadfile")
 """Two processes: most tests wait rather than compute. The tests of a file share servers."""
 BROAD = (*SPREAD, "-m", "not e2e")
-NARROW = (*SPREAD, "-m", "not e2e and not slow", "--ignore", "tests/local")
+NARROW = (*SPREAD, "-m", "not e2e and not slow", "--ignore", "tests/local", "--ignore", "tests/infrastructure")
 """For the corners: leave out the tests that depend neither on Airflow nor on Python nor on a dependency."""
 
 
@@ -120,7 +120,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the newest supported Airflow; arguments go to pytest."""
-    install(session, *group("test"))
+    install(session, *group("test", "infrastructure"))
     pytest(session, *BROAD)
 
 
@@ -129,6 +129,13 @@ def e2e(session: nox.Session) -> None:
     """Run the tests that start a whole Airflow: the demo, interrupted in every way."""
     install(session, *group("test"))
     pytest(session, "tests/e2e", "-m", "e2e")
+
+
+@nox.session
+def compose(session: nox.Session) -> None:
+    """Run the services of infrastructure/docker/docker-compose.yaml as processes, without Docker."""
+    install(session, *group("test", "ha"))
+    pytest(session, "tests/e2e/test_compose.py", "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1")
 
 
 @nox.session
@@ -212,6 +219,21 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def security(session: nox.Session) -> None:
+    """Look for secrets in the files, and for known weaknesses of dependencies; `-- --offline`: only the first."""
+    session.install(*constraints(), *group("security"))
+    files = str(session.run("git", "ls-files", external=True, silent=True, log=False)).splitlines()
+    # What was found and looked at is in the baseline, and so are the forms of invented secrets.
+    session.run("detect-secrets-hook", "--baseline", ".secrets.baseline", *files, silent=True, log=False)
+    session.log(f"No secret in {len(files)} files")
+    if "--offline" in session.posargs:
+        return
+    # A mirror of PyPI without its advisories skips every package, which --strict calls a failure.
+    _, pinned = constraints()
+    session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", pinned, *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure the executor beside the provider's and bare aiobotocore; arguments go to it (--smoke, --service)."""
     install(session, *group("bench"))
@@ -234,7 +256,7 @@ def wheel(session: nox.Session) -> None:
         f"ecs-async-executor[amazon,local] @ {built.as_uri()}",
         *group("test"),
     )
-    for name in ("tests", "docs", "constraints"):
+    for name in ("tests", "docs", "infrastructure", "constraints"):
         shutil.copytree(ROOT / name, bench / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
@@ -245,10 +267,19 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(name="constraints", default=False)
 def lock(session: nox.Session) -> None:
-    """Resolve constraints/ again: the versions current a few days after each Airflow release."""
+    """Resolve constraints/ again, for all Airflows or some; `-- --date 2026-12-01`: the newest, as of then."""
     session.install("uv")
+    named: list[str] = session.posargs
+    upgrade: tuple[str, ...] = ()
+    if "--date" in named:
+        # Without --upgrade uv keeps each version that still fits.
+        named, (date,), upgrade = [AIRFLOW], named[named.index("--date") + 1 :], ("--upgrade",)
+        RELEASES[AIRFLOW] = (date, RELEASES[AIRFLOW][1])
+        # It is the date of this file's constraints from now on.
+        here = Path(__file__)
+        here.write_text(re.sub(rf'("{re.escape(AIRFLOW)}": \(")[\d-]+', rf"\g<1>{date}", here.read_text()))
     for airflow, (date, groups) in RELEASES.items():
-        if session.posargs and airflow not in session.posargs:
+        if named and airflow not in named:
             continue
         path = ROOT / "constraints" / f"airflow-{airflow}.txt"
         source = Path(session.create_tmp()) / "airflow.in"
@@ -256,7 +287,7 @@ def lock(session: nox.Session) -> None:
         session.run(
             *("uv", "pip", "compile", "pyproject.toml", str(source), "--output-file", str(path), "--quiet"),
             *("--extra", "amazon", "--extra", "local", *(f"--group={name}" for name in groups)),
-            *("--universal", "--python-version", PYTHONS[0], "--exclude-newer", date),
+            *("--universal", "--python-version", PYTHONS[0], "--exclude-newer", date, *upgrade),
             # The local ECS extends this one minor version of moto, which is newer than the older Airflows.
             *(f"--exclude-newer-package={name}=2026-11-01" for name in ("moto", "py-partiql-parser")),
             *("--no-annotate", "--no-header", "--no-config"),

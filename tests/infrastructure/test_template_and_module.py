@@ -1,0 +1,263 @@
+"""The CloudFormation template is one, the Terraform module can be read, and both make the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import lint_file
+
+from tests.infrastructure.cloudformation import PATH, Template
+from tests.infrastructure.policies import Statements, policy
+from tests.infrastructure.terraform import PATHS, Module
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+DESTINATION = "arn:aws:iam::210987654321:role/airflow-scheduler"
+TRUSTED = "arn:aws:iam::210987654321:role/home-scheduler,arn:aws:iam::210987654321:role/home-api-server"
+EVERYTHING = {
+    "Image": "airflow:1",
+    "ExecutionApiUrl": "http://airflow.internal:8080/execution/",
+    "RemoteLogBucket": "airflow-logs",
+    "CreateCluster": "true",
+    "VpcId": "vpc-0a1b2c3d",
+    "ApiServerSecurityGroup": "sg-0a1b2c3d",
+    "DestinationRoleArns": DESTINATION,
+    "SchedulerLogGroup": "/airflow/scheduler",
+    "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:pages",
+}
+LEAST = {
+    "Image": "airflow:1",
+    "ExecutionApiUrl": "http://airflow.internal:8080/execution/",
+    "ContainerTags": "false",
+    "ExecuteCommand": "false",
+}
+AWAY = {
+    **LEAST,
+    "TrustedRoleArns": TRUSTED,
+    "Name": "far",
+    "Cluster": "there",
+    "AirflowRunsOn": "ec2.amazonaws.com",
+}
+CASES = pytest.mark.parametrize("given", [EVERYTHING, LEAST, AWAY], ids=["everything", "least", "away"])
+
+ROLES = {
+    "SchedulerRole": ("scheduler", "aws_iam_role.scheduler"),
+    "ApiServerRole": ("api_server", "aws_iam_role.api_server"),
+    "OperatorPolicy": ("operator", "aws_iam_policy.operator"),
+    "ExecutionRole": ("execution", "aws_iam_role.execution"),
+    "TaskRole": ("task", "aws_iam_role.task"),
+}
+FILES = {
+    "SchedulerRole": "scheduler-ecs",
+    "ApiServerRole": "api-server-ecs",
+    "OperatorPolicy": "operator-ecs",
+    "ExecutionRole": "execution",
+    "TaskRole": "task",
+}
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def as_variable(name: str, value: str) -> Any:
+    """Return a parameter's value as Terraform has it."""
+    if value in {"true", "false"}:
+        return value == "true"
+    if name.endswith("Arns"):
+        return value.split(",") if value else []
+    return value
+
+
+def both(given: dict[str, str]) -> tuple[Template, Module]:
+    return Template(**given), Module(**{snake(name): as_variable(name, value) for name, value in given.items()})
+
+
+def test_cfn_lint_finds_nothing_wrong() -> None:
+    assert [str(fault) for fault in lint_file(PATH)] == []
+
+
+def test_the_parameters_are_the_variables() -> None:
+    template, module = both({})
+    parameters = template.source["Parameters"]
+    assert {snake(name) for name in parameters} == module.variables.keys()
+    for name, parameter in parameters.items():
+        variable = module.variables[snake(name)]
+        assert module.done(variable["description"]) == parameter["Description"], name
+        if "Default" in parameter:
+            assert module.done(variable["default"]) == as_variable(name, parameter["Default"]), name
+        else:
+            assert "default" not in variable, name
+
+
+def test_every_parameter_stands_in_a_group_of_the_form() -> None:
+    template, _ = both({})
+    groups = template.source["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(
+        template.source["Parameters"]
+    )
+
+
+def test_the_outputs_are_the_same() -> None:
+    template, module = both({})
+    outputs = {snake(name): one["Description"] for name, one in template.source["Outputs"].items()}
+    assert outputs == {name: module.done(one["description"]) for name, one in module.outputs.items()}
+
+
+@pytest.mark.parametrize("role", FILES)
+def test_the_policies_are_those_in_the_files(role: str) -> None:
+    template, module = both(EVERYTHING)
+    assert template.statements(role) == policy(FILES[role])
+    assert module.statements(ROLES[role][0]) == policy(FILES[role])
+
+
+@CASES
+def test_both_make_the_same_roles(given: dict[str, str]) -> None:
+    template, module = both(given)
+    for name, (document, resource) in ROLES.items():
+        assert module.has(resource) is (name in template.resources), name
+        if name in template.resources:
+            assert template.statements(name) == module.statements(document), name
+            properties = template.resources[name]
+            assert (
+                properties.get("RoleName", properties.get("ManagedPolicyName"))
+                == module.resource(resource)["name"]
+            )
+
+
+def test_what_is_off_is_not_permitted() -> None:
+    template, _ = both(LEAST)
+    found: Statements = {sid: one for name in FILES for sid, one in template.statements(name).items()}
+    optional = {
+        "TagLaunches",
+        "OpenShells",
+        "AllowShells",
+        "GoToDestinations",
+        "WriteRemoteLogs",
+        "ReadRemoteLogs",
+    }
+    assert optional.isdisjoint(found)
+
+
+@CASES
+def test_both_trust_the_same(given: dict[str, str]) -> None:
+    template, module = both(given)
+    airflow, ecs = module.trust("trust_airflow"), module.trust("trust_ecs")
+    home = "TrustedRoleArns" not in given
+    kind, who = (
+        ("Service", given.get("AirflowRunsOn", "ecs-tasks.amazonaws.com")) if home else ("AWS", TRUSTED.split(","))
+    )
+    assert template.trust("SchedulerRole")["Principal"] == {kind: who}
+    assert airflow["principals"] == [{"type": kind, "identifiers": [who] if home else who}]
+    assert template.trust("SchedulerRole")["Action"] == airflow["actions"]
+    if home:
+        assert template.trust("ApiServerRole") == template.trust("SchedulerRole")
+    assert template.trust("ExecutionRole") == template.trust("TaskRole")
+    assert template.trust("TaskRole")["Condition"] == {
+        one["test"]: {one["variable"]: one["values"][0]} for one in ecs["condition"]
+    }
+    assert template.trust("TaskRole")["Principal"] == {"Service": ecs["principals"][0]["identifiers"][0]}
+
+
+def pascal(value: Any) -> Any:
+    """Return a container definition with CloudFormation's names."""
+    if isinstance(value, dict):
+        return {key if "-" in key else key[0].upper() + key[1:]: pascal(one) for key, one in value.items()}
+    return [pascal(one) for one in value] if isinstance(value, list) else value
+
+
+@CASES
+def test_both_make_the_same_task_definition(given: dict[str, str]) -> None:
+    template, module = both(given)
+    made, like = template.resources["TaskDefinition"], module.resource("aws_ecs_task_definition.tasks")
+    (container,) = made["ContainerDefinitions"]
+    other = pascal(module.local("container"))
+    variables, text = container.pop("Environment"), str(other.pop("Environment"))
+    assert container == other
+    assert container["StopTimeout"] == 120
+    assert container["LogConfiguration"]["Options"]["awslogs-stream-prefix"]
+    assert container["LogConfiguration"]["Options"]["awslogs-group"] == f"/ecs/{given.get('Name', 'airflow')}"
+    remote = (
+        []
+        if module.local("remote_logging") == []
+        else re.findall(r"AIRFLOW__\w+", str(module.local("remote_logging")))
+    )
+    assert [one["Name"] for one in variables] == [*re.findall(r"AIRFLOW__\w+", text), *remote]
+    for theirs, ours in (
+        ("Family", "family"),
+        ("RequiresCompatibilities", "requires_compatibilities"),
+        ("NetworkMode", "network_mode"),
+        ("Cpu", "cpu"),
+        ("Memory", "memory"),
+        ("ExecutionRoleArn", "execution_role_arn"),
+        ("TaskRoleArn", "task_role_arn"),
+    ):
+        assert made[theirs] == like[ours], theirs
+
+
+def test_both_make_the_same_of_the_rest() -> None:
+    template, module = both(EVERYTHING)
+    group = template.resources["LogGroup"]
+    like = module.resource("aws_cloudwatch_log_group.containers")
+    assert (group["LogGroupName"], group["RetentionInDays"]) == (like["name"], like["retention_in_days"])
+    cluster = template.resources["EcsCluster"]
+    assert cluster["ClusterName"] == module.resource("aws_ecs_cluster.this")["name"]
+    providers = module.resource("aws_ecs_cluster_capacity_providers.this")["capacity_providers"]
+    assert cluster["CapacityProviders"] == providers
+    ingress = template.resources["TasksReachApiServer"]
+    rule = module.resource("aws_vpc_security_group_ingress_rule.tasks_reach_api_server")
+    assert (ingress["GroupId"], ingress["FromPort"], ingress["ToPort"], ingress["Description"]) == (
+        rule["security_group_id"],
+        rule["from_port"],
+        rule["to_port"],
+        rule["description"],
+    )
+
+
+@CASES
+def test_both_leave_out_the_same(given: dict[str, str]) -> None:
+    template, module = both(given)
+    for name, resource in {
+        "EcsCluster": "aws_ecs_cluster.this",
+        "TaskSecurityGroup": "aws_security_group.tasks",
+        "TasksReachApiServer": "aws_vpc_security_group_ingress_rule.tasks_reach_api_server",
+    }.items():
+        assert module.has(resource) is (name in template.resources), name
+    alarms = module.resource("aws_cloudwatch_metric_alarm.this")["for_each"]
+    assert bool(alarms) is ("PausedAlarm" in template.resources)
+
+
+def test_both_set_the_same_alarms_on_events_that_there_are() -> None:
+    template, module = both(EVERYTHING)
+    alarm = module.resource("aws_cloudwatch_metric_alarm.this")
+    names = {f"{name}Alarm" for name in ("Paused", "LaunchesFail", "GateClosed", "Engine")}
+    assert {name for name in template.resources if name.endswith("Alarm")} == names
+    for key, one in module.local("alarms").items():
+        made = template.resources[f"{one['metric']}Alarm"]
+        watched = template.resources[f"{one['metric']}Filter"]
+        assert watched["FilterPattern"] == one["pattern"]
+        (counted,) = watched["MetricTransformations"]
+        assert (counted["MetricNamespace"], counted["MetricName"]) == (made["Namespace"], made["MetricName"])
+        assert made["AlarmName"] == f"airflow-executor-{key}"
+        assert made["AlarmDescription"] == one["description"]
+        assert (made["Period"], made["Threshold"], made["Statistic"]) == (300, 1, alarm["statistic"])
+        assert (alarm["period"], alarm["threshold"]) == (300, 1)
+        assert made["TreatMissingData"] == alarm["treat_missing_data"]
+        assert made["AlarmActions"] == alarm["alarm_actions"] == [EVERYTHING["AlarmTopicArn"]]
+        events = re.findall(r"ecs_executor\.([\w.]+)", one["pattern"])
+        assert events
+        assert all(f"`{event}`" in OPERATIONS for event in events), events
+
+
+def test_the_module_is_read_whole() -> None:
+    assert {path.name for path in PATHS} == {
+        "alarms.tf",
+        "main.tf",
+        "outputs.tf",
+        "roles.tf",
+        "variables.tf",
+        "versions.tf",
+    }
