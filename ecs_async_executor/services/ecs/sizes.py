@@ -7,11 +7,11 @@ Imports ``core``, and ``fargate``, ``prices`` and ``sizes`` of the folder above.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.sizes import Size, in_words
+from ecs_async_executor.core.sizes import Size, in_words, memory_in_words
 from ecs_async_executor.services import fargate
 from ecs_async_executor.services.prices import an_hour
 from ecs_async_executor.services.sizes import (
@@ -213,6 +213,27 @@ def size_of(request: Mapping[str, Any], container_name: str) -> tuple[Size, Size
     disk, gpu = amount_of(_disk_in(request)), amount_of(requirement(container, "GPU"))
     task = Size(amount_of(overrides.get("cpu")), amount_of(overrides.get("memory")), None, disk)
     return task, Size(amount_of(container.get("cpu")), amount_of(container.get("memory")), gpu)
+
+
+def limit_in_the_way(
+    definition: Mapping[str, Any], requests: Iterable[Mapping[str, Any]]
+) -> tuple[str, str] | None:
+    """
+    Return what a limit in a container's definition does to requests that give their task more, and the way out.
+
+    :param definition: of Airflow's container
+    """
+    limit = amount_of(definition.get("memory"))
+    if limit is None:
+        return None
+    sizes = (size_of(one, str(definition.get("name"))) for one in requests)
+    most = max((task.memory or 0 for task, own in sizes if own.memory is None), default=0)
+    if most <= limit:
+        return None
+    words = (
+        f"it limits the container to {memory_in_words(limit)}, and a task of {memory_in_words(most)} uses no more"
+    )
+    return words, "remove memory from the container's definition: the size of the task is limit enough"
 
 
 def lines_about_size(
