@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     FARGATE = "the task, on Fargate, or where that is not known: a size of Fargate's"
     TASK = "the task, on instances: its definition has a size, which no container may exceed"
     CONTAINER = "Airflow's container, on instances"
+    BOTH = "both, on instances: whether the definition has a size for the task is not known"
 
 
 _NO_SUCH_SIZE: Final = "No Fargate configuration exists for given values"
@@ -150,9 +151,9 @@ def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: 
         if amount is None:
             continue
         too_small = resolver.is_below(limits_it, amount, layer)
-        if kind is Kind.TASK or too_small:
+        if kind is not Kind.CONTAINER or too_small:
             overrides[key] = str(amount)
-        if kind is Kind.CONTAINER or (too_small and key == "memory"):
+        if kind is not Kind.TASK or (too_small and key == "memory"):
             container[key] = amount
             if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
                 del container["memoryReservation"]  # ECS wants less to be reserved than there is

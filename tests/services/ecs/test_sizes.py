@@ -123,7 +123,8 @@ def test_on_an_instance_the_task_has_the_size_if_its_definition_is_one_for_farga
     )
     # Nothing says that this definition is for Fargate too.
     assert sent(config, **EC2) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
-    assert sent(config) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
+    # Here the cluster's default may be Fargate.
+    assert sent(config) == ({"cpu": "3072", "memory": "2500"}, {"cpu": 3072, "memory": 2500, **gpu})
     assert sent({**config, "taskDefinition": "other"}, **FARGATE) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
 
 
