@@ -169,6 +169,28 @@ def test_a_placement_that_no_list_has_is_doubted(tmp_path: Path) -> None:
     )
 
 
+def test_a_key_that_is_wrong_hides_no_other_problem_of_its_rule(tmp_path: Path) -> None:
+    text = """\
+        queues:
+          eu:
+            region_name: Ireland
+            placements: {spot: {}}
+            cpu: 64
+            cluster: [a]
+            retries: [{when: never, memory: x1, overrides: {cpuu: 1}}, {when: oom, memory: x2}]
+    """
+    found = [problem.split(": ")[0].split(" ", 3)[3] for problem in problems_of(tmp_path, text)]
+    assert found == [
+        "queues.eu.region_name = 'Ireland' is not valid",
+        "queues.eu.placements must be the name of a placement, or a list of different names, not an object",
+        "queues.eu.cpu = 64 could mean vCPUs or CPU units",
+        "queues.eu.cluster must be a string, not list",
+        "queues.eu.retries[0].when = 'never' is not valid",
+        "queues.eu.retries[0].memory = 'x1' makes nothing larger",
+        "queues.eu.retries[0].overrides",
+    ]
+
+
 def test_a_file_that_cannot_be_read_is_reported_beside_everything_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         _ = load(
