@@ -98,10 +98,33 @@ def test_elsewhere_the_container_has_it(executor_config: Any, own: Any, options:
 
 def test_the_launch_type_that_counts_is_that_of_the_last_layer() -> None:
     sized = {"cpu": 1, "memory": "4 GB"}
-    assert sent({**sized, "launchType": "EC2"}, **FARGATE) == ({}, {"cpu": 1024, "memory": 4096})
+    assert sent({**sized, "launchType": "EC2", "taskDefinition": "other"}, **FARGATE) == (
+        {},
+        {"cpu": 1024, "memory": 4096},
+    )
     assert sent(sized, {"launchType": "FARGATE"}, **EC2) == ({"cpu": "1024", "memory": "4096"}, {})
     spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
     assert sent(spot, sized, **EC2) == ({"cpu": "1024", "memory": "4096"}, {})
+
+
+@pytest.mark.parametrize(
+    "launch", [{"launchType": "EC2"}, {"capacityProviderStrategy": [{"capacityProvider": "m"}]}]
+)
+def test_on_an_instance_the_task_has_the_size_if_its_definition_is_one_for_fargate(launch: dict[str, Any]) -> None:
+    """Such a definition has a size for the whole task, which no container may exceed."""
+    config = {"cpu": 3, "memory": "2500 MB", "gpu": 1, **launch}
+    gpu = {"resourceRequirements": [{"type": "GPU", "value": "1"}]}
+    assert sent(config, **FARGATE) == ({"cpu": "3072", "memory": "2500"}, gpu)
+    spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
+    assert sent(config, spot, **EC2) == ({"cpu": "3072", "memory": "2500"}, gpu)
+    assert sent({"memory": "4 GB", **launch}, container(memory=2048), **FARGATE) == (
+        {"memory": "4096"},
+        {"memory": 4096},
+    )
+    # Nothing says that this definition is for Fargate too.
+    assert sent(config, **EC2) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
+    assert sent(config) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
+    assert sent({**config, "taskDefinition": "other"}, **FARGATE) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
 
 
 cpus = st.one_of(st.integers(1, 32), st.decimals("0.01", "32", places=2).map(lambda one: f"{one} vCPU"))
