@@ -504,6 +504,9 @@ class Backend:
         assert handle_id == ARN
         return "other"
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        return [self.scope_of(handle_id)]
+
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
         self.asked.append((scope, ids))
         if self.answer is None:

@@ -86,6 +86,10 @@ class EcsBackend:
         """Return the cluster of a task, or, for None, the one that tasks go to by default."""
         return cluster_of(handle_id, self._settings.cluster)
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the one cluster that a task can be in."""
+        return [self.scope_of(handle_id)]
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold a client open; it belongs to the running loop."""
