@@ -114,6 +114,7 @@ class Local:
     """A backend of ours against a local server, through aiobotocore and real sockets."""
 
     server: LocalEcs
+    destinations: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str]
     facts: ClassVar[backend.Service]
     operations: ClassVar[Mapping[str, str]]
@@ -204,6 +205,9 @@ class Broken:
     def scope_of(self, handle_id: str | None) -> str:
         return "home"
 
+    def scopes_of(self, handle_id: str) -> list[str]:
+        return ["home"]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         raise BackendError(Kind.CREDENTIALS, "NoCredentials", "there are none")
 
@@ -213,6 +217,8 @@ class Broken:
 
 class Elsewhere:
     """A local service as another destination, beside a home without credentials."""
+
+    destinations = ("there",)
 
     def __init__(self, service: Local) -> None:
         self._service = service
