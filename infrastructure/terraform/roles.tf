@@ -3,7 +3,7 @@
 data "aws_iam_policy_document" "trust_airflow" {
   statement {
     # EKS Pod Identity tags its sessions, and is refused without the second action.
-    actions = ["sts:AssumeRole", "sts:TagSession"]
+    actions = local.is_home ? ["sts:AssumeRole", "sts:TagSession"] : ["sts:AssumeRole"]
     principals {
       type        = local.is_home ? "Service" : "AWS"
       identifiers = local.is_home ? [var.airflow_runs_on] : var.trusted_role_arns

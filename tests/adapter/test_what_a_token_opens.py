@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
 ONLY_STARTS_ITS_TASK_SINCE = Version("3.2.2")
-CONNECTION, PASSWORD = "warehouse", "hunter2"
+CONNECTION = "warehouse"
+PASSWORD = "hunter2"
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "docker-compose.yaml").read_t
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 VALUES: dict[str, Any] = yaml.safe_load((INFRASTRUCTURE / "helm-values.yaml").read_text())
 DEFINITION: dict[str, Any] = json.loads((DOCKER / "task-definition.json").read_text())
+DESTINATION = "arn:aws:iam::210987654321:role/airflow-scheduler"
+"""As in infrastructure/iam."""
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
 
@@ -181,7 +183,6 @@ def test_the_settings_on_the_page_are_good() -> None:
     settings = Options({name: dict(parsed[name]) for name in parsed.sections()}).settings()
     assert settings.doubts == ()
     assert settings.ecs.conn_id in {None, ""}
-    rules = ConfigParser(interpolation=None)
-    rules.read_string(second)
-    far = json.loads(rules["ecs_async_executor"]["queues"])["far"]
-    assert far["role_arn"].startswith("arn:aws:iam::")
+    parsed.read_string(second)
+    rules = Options({name: dict(parsed[name]) for name in parsed.sections()}).settings().rules
+    assert [one.role_arn for one in rules.destinations.values()] == [DESTINATION]

@@ -153,6 +153,7 @@ def test_both_trust_the_same(given: dict[str, str]) -> None:
     assert template.trust("SchedulerRole")["Principal"] == {kind: who}
     assert airflow["principals"] == [{"type": kind, "identifiers": [who] if home else who}]
     assert template.trust("SchedulerRole")["Action"] == airflow["actions"]
+    assert ("sts:TagSession" in airflow["actions"]) is home
     if home:
         assert template.trust("ApiServerRole") == template.trust("SchedulerRole")
     assert template.trust("ExecutionRole") == template.trust("TaskRole")
