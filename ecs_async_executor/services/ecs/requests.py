@@ -147,15 +147,19 @@ def about_size(request: Mapping[str, Any], container_name: str, region: str | No
     return lines_about_size(request, container_name, region, on_fargate=on_fargate, spot=spot)
 
 
-def _is_used_on_fargate(definition: object, layers: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether a layer runs a task definition on Fargate, so that it has a size for the whole task."""
-    made: Mapping[str, Any] = {}
+def _kind(request: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]) -> Kind:
+    """Return what has the size of a launch, by its request and the layers that it is made of."""
+    if _takes_platform_version(request):
+        return Kind.FARGATE
+    kind, made = Kind.CONTAINER, dict[str, Any]()
     for one in layers:
         made = _overlay(made, {key: one[key] for key in _WHAT_RUNS_WHERE if key in one})
-        decided = made.get("launchType") or made.get("capacityProviderStrategy")
-        if made.get("taskDefinition") == definition and decided and _takes_platform_version(made):
-            return True
-    return False
+        if made.get("taskDefinition") == request.get("taskDefinition") and _takes_platform_version(made):
+            # Tasks of this definition run on Fargate, or perhaps do.
+            if made.keys() & {"launchType", "capacityProviderStrategy"}:
+                return Kind.TASK
+            kind = Kind.BOTH
+    return kind
 
 
 def cluster_of(task_arn: str | None, default: str) -> str:
@@ -226,11 +230,7 @@ def workload_request(
     _check_count(request)
     container = container_for(request, container_name)
     if sized:
-        kind = Kind.FARGATE
-        if not _takes_platform_version(request):
-            parameters = [one.parameters for one in sized]
-            kind = Kind.TASK if _is_used_on_fargate(request.get("taskDefinition"), parameters) else Kind.CONTAINER
-        put_sizes(request, container, sized, kind)
+        put_sizes(request, container, sized, _kind(request, (one.parameters for one in sized)))
     put_command(container, command, f"container {container_name!r}")
     return request
 

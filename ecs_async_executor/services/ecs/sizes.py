@@ -7,11 +7,11 @@ Imports ``core``, and ``fargate``, ``prices`` and ``sizes`` of the folder above.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.sizes import Size, in_words
+from ecs_async_executor.core.sizes import Size, in_words, memory_in_words
 from ecs_async_executor.services import fargate
 from ecs_async_executor.services.prices import an_hour
 from ecs_async_executor.services.sizes import (
@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     FARGATE = "the task, on Fargate, or where that is not known: a size of Fargate's"
     TASK = "the task, on instances: its definition has a size, which no container may exceed"
     CONTAINER = "Airflow's container, on instances"
+    BOTH = "both, on instances: whether the definition has a size for the task is not known"
 
 
 _NO_SUCH_SIZE: Final = "No Fargate configuration exists for given values"
@@ -150,9 +151,9 @@ def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: 
         if amount is None:
             continue
         too_small = resolver.is_below(limits_it, amount, layer)
-        if kind is Kind.TASK or too_small:
+        if kind is not Kind.CONTAINER or too_small:
             overrides[key] = str(amount)
-        if kind is Kind.CONTAINER or (too_small and key == "memory"):
+        if kind is not Kind.TASK or (too_small and key == "memory"):
             container[key] = amount
             if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
                 del container["memoryReservation"]  # ECS wants less to be reserved than there is
@@ -213,6 +214,27 @@ def size_of(request: Mapping[str, Any], container_name: str) -> tuple[Size, Size
     disk, gpu = amount_of(_disk_in(request)), amount_of(requirement(container, "GPU"))
     task = Size(amount_of(overrides.get("cpu")), amount_of(overrides.get("memory")), None, disk)
     return task, Size(amount_of(container.get("cpu")), amount_of(container.get("memory")), gpu)
+
+
+def limit_in_the_way(
+    definition: Mapping[str, Any], requests: Iterable[Mapping[str, Any]]
+) -> tuple[str, str] | None:
+    """
+    Return what a limit in a container's definition does to requests that give their task more, and the way out.
+
+    :param definition: of Airflow's container
+    """
+    limit = amount_of(definition.get("memory"))
+    if limit is None:
+        return None
+    sizes = (size_of(one, str(definition.get("name"))) for one in requests)
+    most = max((task.memory or 0 for task, own in sizes if own.memory is None), default=0)
+    if most <= limit:
+        return None
+    words = (
+        f"it limits the container to {memory_in_words(limit)}, and a task of {memory_in_words(most)} uses no more"
+    )
+    return words, "remove memory from the container's definition: the size of the task is limit enough"
 
 
 def lines_about_size(
