@@ -267,17 +267,29 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables of settings in README.md, and those of metrics in docs/metrics.md."""
-    session.install(*constraints(), "pydantic")
+    """Rewrite the tables in README.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
+    session.install(*constraints(), "msgspec", "pydantic")
     settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
     table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
+    schema = "from ecs_async_executor.settings.rule_schema"
+    keys_of = "import keys_table; print(keys_table('{}'))"
     for path, name, script in (
         (ROOT / "README.md", "settings", f"{settings} import settings_table; print(settings_table())"),
         (ROOT / "README.md", "batch settings", f"{settings} import batch_differences; print(batch_differences())"),
         (ROOT / "docs" / "metrics.md", "gauges", f"{metrics} {table_of.format('GAUGE')}"),
         (ROOT / "docs" / "metrics.md", "counters", f"{metrics} {table_of.format('COUNTER')}"),
         (ROOT / "docs" / "metrics.md", "timers", f"{metrics} {table_of.format('TIMER')}"),
+        *(
+            (ROOT / "docs" / "placement.md", f"{kind} keys", f"{schema} {keys_of.format(kind)}")
+            for kind in ("size", "destination", "queue", "retry")
+        ),
     ):
         table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
         before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
         path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")
+    schemas = (
+        f"{schema} import SCHEMA_FILES, schema_text; from pathlib import Path; "
+        "[Path('ecs_async_executor/settings', name).write_text(schema_text(service)) "
+        "for service, name in SCHEMA_FILES.items()]"
+    )
+    session.run("python", "-c", schemas, env={"PYTHONPATH": str(ROOT)})

@@ -69,6 +69,9 @@ class _Cloud:
     def scope_of(self, _: str | None) -> str:
         return "default"
 
+    def scopes_of(self, _: str) -> Sequence[str]:
+        return ["default"]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 

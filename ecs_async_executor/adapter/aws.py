@@ -7,6 +7,7 @@ imported late, with the first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -26,7 +27,8 @@ from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
-from ecs_async_executor.settings.rule_reading import Given, RuleReader, dotted
+from ecs_async_executor.settings.rule_parsing import Service as RuledService
+from ecs_async_executor.settings.rule_reading import read_retries
 from ecs_async_executor.settings.rules import AT_HOME, Destination, Queue, Retry
 
 
@@ -109,11 +111,11 @@ class AwsAdapter:
         return self.settings.rules
 
     def retries_of(self, raw: Any) -> Sequence[Retry]:
-        reader = RuleReader(type(self.aws), self.wrong_parameters)
-        rules = reader.read([Given({"retries": raw}, lambda path: f"executor_config: {dotted(path)}")])
-        if reader.problems:
-            raise Rejected("; ".join(reader.problems))
-        return rules.retries
+        service = RuledService(type(self.aws), self.wrong_parameters)
+        retries, problems = read_retries(raw, "executor_config: ", service, self.rules.placements)
+        if problems:
+            raise Rejected("; ".join(problems))
+        return retries
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         raise NotImplementedError
@@ -129,7 +131,7 @@ class AwsAdapter:
 
     @property
     def doubts(self) -> Sequence[str]:
-        return self.settings.doubts
+        return (*self.settings.doubts, *self.rules.doubts)
 
     @property
     def aws_section(self) -> str:
@@ -144,7 +146,7 @@ class AwsAdapter:
         return self.aws.check_health_on_startup
 
     def prepare(self) -> None:
-        _ = self.base_request
+        _ = self.base_request, self.rules
 
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
@@ -169,6 +171,10 @@ class AwsAdapter:
         there = self.destinations[destination]
         own_connection = destination != HOME and there.conn_id is not None
         return there.region_name or (None if own_connection else self.aws.region_name)
+
+    def region_for(self, spec: LaunchSpec) -> str | None:
+        """Return the Region that a request goes to, as far as that is known without asking anybody."""
+        return self.region_of(destination_of(spec.scope)) or os.environ.get("AWS_DEFAULT_REGION")
 
     @cached_property
     def _places(self) -> Places:

@@ -172,6 +172,12 @@ class BatchAdapter(AwsAdapter):
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
+    def wrong_sizes(self, config: Mapping[str, Any]) -> Iterable[str]:
+        return batch.wrong_sizes(config)
+
+    def about_size(self, spec: LaunchSpec) -> Sequence[str]:
+        return batch.about_size(spec.request, self.region_for(spec))
+
     def console_url(self, handle_id: str) -> str | None:
         # A job's identifier does not name its region, and that of a connection is not known here.
         regions = {self.region_of(name) for name in self.destinations_of(handle_id)}

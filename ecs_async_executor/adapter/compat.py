@@ -416,6 +416,19 @@ def configured_executors() -> list[type[BaseExecutor]]:
     return [cls for _, cls in _configured()]
 
 
+def executors_for(named: str | None) -> list[type[BaseExecutor]]:
+    """
+    Import the executors that may run a task: one for each team.
+
+    :param named: what the task names: an alias, a module path or a class; None: the default of its team
+    """
+    found: dict[str | None, type[BaseExecutor]] = {}
+    for name, cls in _configured():
+        if named is None or named in {name.alias, name.module_path, cls.__name__}:
+            found.setdefault(getattr(name, "team_name", None), cls)
+    return list(found.values())
+
+
 def executor_names() -> list[Any]:
     """Return the names of the configured executors of all teams: module path, alias and team name."""
     from airflow.executors.executor_loader import ExecutorLoader

@@ -169,6 +169,12 @@ class EcsAdapter(AwsAdapter):
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
 
+    def wrong_sizes(self, config: Mapping[str, Any]) -> Iterable[str]:
+        return ecs.wrong_sizes(config)
+
+    def about_size(self, spec: LaunchSpec) -> Sequence[str]:
+        return ecs.about_size(spec.request, self._executor.container_name, self.region_for(spec))
+
     def console_url(self, handle_id: str) -> str | None:
         return ecs.console_url(handle_id, self._executor.cluster)
 

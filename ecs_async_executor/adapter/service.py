@@ -21,8 +21,7 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
-from ecs_async_executor.settings import Destination, ExecutorRules, Tuning
-from ecs_async_executor.settings.rules import Retry
+from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
 
 
 class ServiceAdapter(Protocol):
@@ -157,6 +156,14 @@ class ServiceAdapter(Protocol):
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         """Name what the SDK would refuse in a request."""
+        ...
+
+    def wrong_sizes(self, config: Mapping[str, Any]) -> Iterable[str]:
+        """Name what no request can make of an ``executor_config``'s ``cpu``, ``memory`` and so on."""
+        ...
+
+    def about_size(self, spec: LaunchSpec) -> Sequence[str]:
+        """Return lines for people about the size that a request asks for, and what it costs an hour."""
         ...
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:

@@ -197,6 +197,10 @@ class Backend(Protocol):
         """
         ...
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the scopes that a container with this identifier can be in: the likeliest first, one at least."""
+        ...
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Hold the client open, on the running loop."""
         ...

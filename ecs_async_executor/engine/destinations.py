@@ -8,7 +8,7 @@ the loop, so that one whose calls hang, or are refused, holds up no other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 
@@ -149,6 +149,6 @@ class Destinations:
         """The scope of launches that name none."""
         return self._backend.scope_of(None)
 
-    def scope_of(self, handle_id: str) -> str | None:
-        """See :meth:`~ecs_async_executor.core.backend.Backend.scope_of`."""
-        return self._backend.scope_of(handle_id)
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """See :meth:`~ecs_async_executor.core.backend.Backend.scopes_of`."""
+        return self._backend.scopes_of(handle_id)

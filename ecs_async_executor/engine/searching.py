@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
-from ecs_async_executor.core.destinations import HOME, destination_of, scoped, within
+from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import Checked, Found, SearchRefused
 from ecs_async_executor.core.ledger import Ledger
@@ -136,11 +136,11 @@ class SearchLane:
                 else:
                     unknown.append(tracked)
             elif isinstance(phase, Checking):
-                scope = self._destinations.scope_of(phase.container)
-                if scope is None:
-                    unknown.append(tracked)
+                scopes = self._destinations.scopes_of(phase.container)
+                if len(scopes) == 1:
+                    known.ask(tracked, phase.container, scopes)
                 else:
-                    known.ask(tracked, phase.container, [scope])
+                    unknown.append(tracked)
         async with anyio.create_task_group() as searches:
             searches.start_soon(self._run, known, begun)
             if unknown:
@@ -153,10 +153,7 @@ class SearchLane:
             places, guessed_because = await self._likely_places_of(tracked)
             phase = tracked.phase
             if isinstance(phase, Checking):
-                scopes = [place.scope for place in places]
-                if guessed_because is not None:
-                    scopes += self._default_scopes()
-                errands.ask(tracked, phase.container, scopes)
+                errands.ask(tracked, phase.container, self._likely_scopes_of(phase, places, guessed_because))
             else:
                 errands.list(tracked, places, guessed_because)
             if number % RENDERINGS_PER_YIELD == 0:
@@ -278,10 +275,15 @@ class SearchLane:
             places[SearchPlace(self._destinations.default_scope, launch.started_by)] = None
         return list(places), reason
 
-    def _default_scopes(self) -> list[str]:
-        """Return a scope in every destination there is."""
-        names = (*(destination.name for destination in self._destinations), *self._destinations.unused)
-        return [scoped(name, within(self._destinations.default_scope)) for name in names]
+    def _likely_scopes_of(
+        self, phase: Checking, places: Sequence[SearchPlace], guessed_because: str | None
+    ) -> Sequence[str]:
+        """Return where a container may be whose identifier fits several destinations."""
+        possible = self._destinations.scopes_of(phase.container)
+        if guessed_because is not None:
+            return possible
+        names = {destination_of(place.scope) for place in places}
+        return [scope for scope in possible if destination_of(scope) in names] or possible
 
     async def _list_all(
         self, places: Sequence[SearchPlace], over: Sequence[str], refusal: list[str]

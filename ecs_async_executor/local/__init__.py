@@ -64,6 +64,7 @@ As a program: ``python -m ecs_async_executor.local --port 4566``, then point cli
 ``PUT /_local/script``            a list of rules for the tasks and jobs that start from now on
 ``GET /_local/tasks/<id>``        one task, whatever its region; ``/_local/jobs/<id>`` one job
 ``POST /_local/tasks/<id>/kill``  ``{"cause": "host", "notice": 0}``: take its host away; jobs likewise
+``POST .../<id>/interrupt``       interrupt it as Spot does: SIGTERM, then SIGKILL; a job on EC2 loses its host
 ``POST /_local/reset``            forget everything and kill every process
 ================================= =====================================================================
 

@@ -118,6 +118,13 @@ class Service(Protocol):
     def limits_changed(self) -> None:
         """Note that the account has other limits now."""
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a running task or job, as Spot does.
+
+        :raises KeyError: if there is no such task or job
+        """
+
     def ended(self, job: Job, at: float) -> None:
         """Note that no container of a group runs any more."""
 

@@ -28,6 +28,7 @@ from ecs_async_executor.local.life import Container, Job, Life
 from ecs_async_executor.local.outputs import DRIVER, Stream, elsewhere
 from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import NOT_STARTED
+from ecs_async_executor.local.sizes import amount, check_job, smaller
 
 CONTAINER = "default"
 ENVIRONMENT = "default"
@@ -42,6 +43,8 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 }
 """Ways to lose a host: the ledger's stop code, and the job's status reason."""
 
+OLD_WAY = {"VCPU": "vcpus", "MEMORY": "memory"}
+"""The members that say what ``resourceRequirements`` say in new definitions, by type."""
 NO_ENVIRONMENT = (
     "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue cannot meet the "
     "resource requirement of the job."
@@ -197,6 +200,20 @@ class Batch:
             for pool, (place, queue) in self._pools.items():
                 self.host.resize(pool, self.account.limits.limit(place, queue), now)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a job as Spot does: on EC2 its host vanishes, on Fargate its processes are asked to end.
+
+        :raises KeyError: if there is no such job
+        """
+        with self._lock:
+            self._interrupt(self._existing(reference), 0.0)
+
+    def _interrupt(self, job: BatchJob, after: float) -> None:
+        gone = "FARGATE" not in job.platforms
+        _, reason = CAUSES["spot" if gone else "fargate_spot"]
+        self.host.interrupt(job.attempts[-1].job, "SpotInterruption", reason, after=after, gone=gone)
+
     def reset(self) -> None:
         """Forget every job; what runs is killed first."""
         with self._lock:
@@ -275,6 +292,8 @@ class Batch:
         definition = backend.find_definition(params["jobDefinition"])
         if definition.container_properties is None:
             raise rules.refused(f"The local Batch does not support the kind of job definition {definition.name}")
+        needs = _needs(definition.container_properties, params.get("containerOverrides") or {})
+        check_job(needs, fargate="FARGATE" in (definition.platform_capabilities or ()))
         now = self.host.settle()
         job = self._make(backend, queue, definition, params, now, fault)
         attempt = self._attempt(job, now, _instance_arn(job, queue, backend))
@@ -308,6 +327,8 @@ class Batch:
             return
         not_before = max(job.runnable_at, self.account.hold(now, fault))
         self.host.submit(attempt.job, attempt.life, pool=pool, not_before=not_before, retention=self.retention)
+        if fault is not None and fault.kind == "interrupted":
+            self._interrupt(job, fault.seconds)
 
     def _make(
         self,
@@ -355,7 +376,7 @@ class Batch:
             platforms=list(definition.platform_capabilities or ()),
             propagate_tags=bool(params.get("propagateTags") or definition.propagate_tags),
             command=tuple(command),
-            memory=_memory(properties, overrides),
+            memory=smaller(amount(_needs(properties, overrides).get("MEMORY"))),
             environment={
                 **environment,
                 **_added(id_, queue),
@@ -502,15 +523,24 @@ def _container(
     realistic: bool,
 ) -> dict[str, Any]:
     """Show what is known of a container before it has run."""
-    container: dict[str, Any] = {"image": properties.get("image", ""), "command": list(command)}
+    needs = {r["type"]: r for s in (properties, overrides) for r in s.get("resourceRequirements") or ()}
+    container: dict[str, Any] = {
+        "image": properties.get("image", ""),
+        "command": list(command),
+        "resourceRequirements": list(needs.values()),
+    }
+    for name in ("vcpus", "memory"):
+        said = overrides.get(name) or properties.get(name)
+        if said:
+            container[name] = said
+    if properties.get("ephemeralStorage"):
+        container["ephemeralStorage"] = properties["ephemeralStorage"]
     if realistic:
-        needs = {r["type"]: r for s in (properties, overrides) for r in s.get("resourceRequirements") or ()}
         empty: dict[str, Any] = {
             name: properties.get(name) or [] for name in ("volumes", "mountPoints", "ulimits", "secrets")
         }
         container |= empty
         container["environment"] = [{"name": name, "value": value} for name, value in environment.items()]
-        container["resourceRequirements"] = list(needs.values())
         container["networkInterfaces"] = []
         for name in ("jobRoleArn", "executionRoleArn", "logConfiguration", "networkConfiguration"):
             if properties.get(name):
@@ -518,14 +548,13 @@ def _container(
     return container
 
 
-def _memory(properties: Mapping[str, Any], overrides: Mapping[str, Any]) -> int | None:
-    """Return the MiB of memory that a job may use, if anybody says."""
-    for source in (overrides, properties):
-        needs = {r["type"]: r["value"] for r in source.get("resourceRequirements") or ()}
-        memory = needs.get("MEMORY") or source.get("memory")
-        if memory:
-            return int(memory)
-    return None
+def _needs(properties: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a job asks for, by type; what it overrides wins, whichever way of saying it is used."""
+    needs: dict[str, str] = {}
+    for source in (properties, overrides):
+        needs |= {kind: str(source[name]) for kind, name in OLD_WAY.items() if source.get(name)}
+        needs |= {r["type"]: str(r["value"]) for r in source.get("resourceRequirements") or ()}
+    return needs
 
 
 def _stream(job: BatchJob, attempt: Attempt) -> Stream | None:

@@ -29,9 +29,8 @@ from ecs_async_executor.local.ecs_placement import (
     no_room,
     obstacles,
     placement,
-    size_of,
 )
-from ecs_async_executor.local.ecs_requests import container_of, main_of
+from ecs_async_executor.local.ecs_requests import amounts_of, container_of, main_of, overrides_of, size_of
 from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
 from ecs_async_executor.local.faults import Fault
@@ -41,6 +40,7 @@ from ecs_async_executor.local.outputs import stream_of
 from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.runners import NOT_STARTED
 from ecs_async_executor.local.scaling import ScalingGroup, ScalingGroups
+from ecs_async_executor.local.sizes import Size
 
 CAUSES: Mapping[str, tuple[str, str]] = {
     "spot": ("SpotInterruption", "Your Spot Task was interrupted."),
@@ -205,6 +205,16 @@ class Ecs:
             _, task, _ = self._where[name_of(reference)]
             return self.host.lose(task.job, stop_code, reason, notice)
 
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a task as Fargate Spot does: its processes are asked to end, and killed after their stop timeout.
+
+        :raises KeyError: if there is no such task
+        """
+        with self._lock:
+            _, task, _ = self._where[name_of(reference)]
+            self.host.interrupt(task.job, *CAUSES["spot"])
+
     def show(self, reference: str) -> dict[str, Any]:
         """
         Show a task as DescribeTasks does.
@@ -257,7 +267,7 @@ class Ecs:
             if refused:
                 failures += refused
                 continue
-            task = self._make(backend, cluster, definition, params, launch_type, provider, now)
+            task = self._make(backend, cluster, definition, params, launch_type, provider, size, now)
             task.visible_at, task.listed_at = self.account.sight(now, fault)
             tasks.append(task)
             self._accept(backend, task, key)
@@ -283,6 +293,8 @@ class Ecs:
             self.groups.submit(provider, pool, task.job, task.life, now, not_before=not_before)
         else:
             self.host.submit(task.job, task.life, not_before=not_before)
+        if fault is not None and fault.kind == "interrupted":
+            self.host.interrupt(task.job, *CAUSES["spot"], after=fault.seconds)
 
     def _start_task(self, backend: LocalBackend, params: Mapping[str, Any]) -> str:
         instances = params.get("containerInstances") or []
@@ -291,6 +303,7 @@ class Ecs:
         rules.check_run_task({**params, "count": 1})
         cluster = backend.find_cluster(params.get("cluster"))
         definition = self._checked_definition(backend, params, "EC2")
+        size = size_of(params, definition, fargate=False)
         now = self.host.settle()
         known = backend.container_instances.get(cluster.name, {})
         tasks: list[Task] = []
@@ -300,7 +313,7 @@ class Ecs:
             if instance is None:
                 failures.append({"arn": reference, "reason": "MISSING"})
                 continue
-            task = self._make(backend, cluster, definition, params, "EC2", None, now)
+            task = self._make(backend, cluster, definition, params, "EC2", None, size, now)
             task.visible_at, task.listed_at = self.account.sight(now, None)
             task.instance_arn = instance.container_instance_arn
             tasks.append(task)
@@ -332,11 +345,13 @@ class Ecs:
         params: Mapping[str, Any],
         launch_type: str,
         provider: str | None,
+        size: Size,
         now: float,
     ) -> Task:
         overrides = params.get("overrides") or {}
-        by_name = {o["name"]: o for o in overrides.get("containerOverrides") or ()}
-        containers = tuple(container_of(d, by_name.get(d["name"], {})) for d in definition.container_definitions)
+        by_name = overrides_of(params)
+        definitions: Sequence[Mapping[str, Any]] = definition.container_definitions
+        containers = tuple(container_of(d, by_name.get(d["name"], {}), size) for d in definitions)
         main = main_of(containers, by_name)
         started_by = params.get("startedBy") or ""
         number, attempt = self.account.number(started_by, next(c.command for c in containers if c.name == main))
@@ -350,7 +365,7 @@ class Ecs:
             attempt=attempt,
         )
         life = Life(now)
-        printing = next(d for d in definition.container_definitions if d["name"] == main)
+        printing = next(d for d in definitions if d["name"] == main)
         self.account.outputs.expect(job, life, stream_of(printing, job.id, backend.place))
         network = (params.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
         base = cluster.arn.replace(":cluster/", ":task/", 1)
@@ -367,11 +382,11 @@ class Ecs:
             launch_type=launch_type,
             capacity_provider=provider,
             platform_version=params.get("platformVersion"),
-            cpu=overrides.get("cpu") or definition.cpu,
-            memory=overrides.get("memory") or definition.memory,
+            size=size,
+            amounts={str(d["name"]): amounts_of(d, by_name.get(d["name"], {})) for d in definitions},
             subnet=(network.get("subnets") or [None])[0],
             overrides={"containerOverrides": [], "inferenceAcceleratorOverrides": [], **overrides},
-            images={str(d["name"]): str(d.get("image", "")) for d in definition.container_definitions},
+            images={str(d["name"]): str(d.get("image", "")) for d in definitions},
             tags=list(params.get("tags") or ()),
             token=params.get("clientToken") or "",
             instance_arn=instance_arn(backend, cluster) if launch_type == "EC2" else None,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from moto.ecs.exceptions import ClusterNotFoundException
+from moto.ecs.exceptions import ClusterNotFoundException, EcsClientException
 from moto.ecs.models import Cluster, EC2ContainerServiceBackend, TaskDefinition
 
 from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.ecs_tokens import Tokens
 from ecs_async_executor.local.errors import AwsError, name_of
 from ecs_async_executor.local.place import Place
+from ecs_async_executor.local.sizes import Size, amount, check_task
 
 
 class LocalBackend(EC2ContainerServiceBackend):
@@ -75,6 +76,28 @@ class LocalBackend(EC2ContainerServiceBackend):
             if not marked:
                 del self.by_mark[task.job.started_by]
         self.tokens.forget(task)
+
+    def register_task_definition(
+        self, family: str, container_definitions: list[dict[str, Any]], *args: Any, **kwargs: Any
+    ) -> TaskDefinition:
+        """
+        Register a task definition.
+
+        :raises AwsError: if it is to run on Fargate, and Fargate does not have its size
+        """
+        disk = kwargs.get("ephemeral_storage") or {}
+        size = Size(
+            cpu=amount(kwargs.get("cpu")),
+            memory=amount(kwargs.get("memory")),
+            disk=int(disk.get("sizeInGiB") or 0),
+        )
+        memories = {str(one.get("name")): amount(one.get("memory")) for one in container_definitions}
+        fargate = "FARGATE" in (kwargs.get("requires_compatibilities") or ())
+        try:
+            check_task(size, memories, fargate=fargate, code="ClientException")
+        except AwsError as error:
+            raise EcsClientException(error.message) from error
+        return super().register_task_definition(family, container_definitions, *args, **kwargs)
 
     def create_cluster(self, cluster_name: str, *args: Any, **kwargs: Any) -> Cluster:
         """Create a cluster; one that exists is left as it is."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from moto.ecs.models import Cluster, ContainerInstance, TaskDefinition
+from moto.ecs.models import Cluster, ContainerInstance
 
 from ecs_async_executor.local import ecs_rules as rules
 from ecs_async_executor.local.ecs_backend import LocalBackend
-from ecs_async_executor.local.errors import AwsError
+from ecs_async_executor.local.known_faults import FARGATE_FULL
+from ecs_async_executor.local.sizes import Size
 
-FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
 FULL = "RESOURCE:MEMORY"
 NOT_A_MEMBER = "MemberOf constraint unsatisfied."
 _EQUALS = re.compile(r"attribute:([\w.-]+) *== *([\w.-]+)")
@@ -33,11 +33,13 @@ class Instance:
 
     :param cpu: in CPU units
     :param memory: in MiB
+    :param gpu: how many GPUs
     :param refuses: the reason that it gives for every task (``ATTRIBUTE``, ``AGENT``); None: it takes tasks
     """
 
     cpu: int = 4096
     memory: int = 7482
+    gpu: int = 0
     refuses: str | None = None
 
 
@@ -51,7 +53,11 @@ class LocalInstance(ContainerInstance):
         self.id = f"{number:032x}"
         self.ec2_instance_id = f"i-{number:017x}"
         self.agent_connected, self.status = True, "ACTIVE"
-        self.registered_resources = [_resource("CPU", instance.cpu), _resource("MEMORY", instance.memory)]
+        self.registered_resources = [
+            _resource("CPU", instance.cpu),
+            _resource("MEMORY", instance.memory),
+            _resource("GPU", instance.gpu),
+        ]
         self.remaining_resources = [dict(resource) for resource in self.registered_resources]
         self.pending_tasks_count = self.running_tasks_count = 0
         self.version_info = {"agentVersion": "1.0.0", "agentHash": "0", "dockerVersion": "DockerVersion: 25.0.0"}
@@ -106,30 +112,8 @@ def check_instances(backend: LocalBackend, cluster: Cluster) -> None:
         raise rules.invalid(rules.NO_INSTANCES)
 
 
-def size_of(params: Mapping[str, Any], definition: TaskDefinition, *, fargate: bool) -> tuple[int, int]:
-    """
-    Return the CPU units and the MiB of memory that a task wants, 0 for what nobody says.
-
-    What is no number is taken for 0: clients are tested with placements that are mere words.
-
-    :raises AwsError: if no size of AWS is as large
-    """
-    overrides = params.get("overrides") or {}
-    cpu = _number(overrides.get("cpu") or definition.cpu)
-    memory = _number(overrides.get("memory") or definition.memory)
-    if fargate and (cpu > rules.MAX_FARGATE_CPU or memory > rules.MAX_FARGATE_MEMORY):
-        raise AwsError(
-            "ClientException",
-            f"No Fargate configuration exists for given values: {cpu} CPU, {memory} memory. "
-            "See the Amazon ECS documentation for the valid values.",
-        )
-    if cpu > rules.MAX_CPU:
-        raise AwsError("ClientException", "Invalid 'cpu' setting for task.")
-    return cpu, memory
-
-
 def obstacles(
-    backend: LocalBackend, cluster: Cluster, params: Mapping[str, Any], size: tuple[int, int]
+    backend: LocalBackend, cluster: Cluster, params: Mapping[str, Any], size: Size
 ) -> list[dict[str, Any]]:
     """
     Return why no registered container instance takes a task, an entry for each.
@@ -138,7 +122,7 @@ def obstacles(
     """
     found = []
     for instance in _instances(backend, cluster):
-        reason = _obstacle(instance, *size, params.get("placementConstraints") or ())
+        reason = _obstacle(instance, size, params.get("placementConstraints") or ())
         if reason is None:
             return []
         found.append({"arn": instance.container_instance_arn, "reason": reason})
@@ -152,13 +136,13 @@ def no_room(backend: LocalBackend, cluster: Cluster, launch_type: str) -> list[d
     instances = _instances(backend, cluster)
     if not instances:
         return [{"arn": instance_arn(backend, cluster), "reason": FULL}]
-    return [{"arn": i.container_instance_arn, "reason": _obstacle(i, 0, 0) or FULL} for i in instances]
+    return [{"arn": i.container_instance_arn, "reason": _obstacle(i, Size()) or FULL} for i in instances]
 
 
 def instance_arn(backend: LocalBackend, cluster: Cluster) -> str:
     """Return the ARN of a container instance that takes tasks, of an invented one if none is registered."""
     for instance in _instances(backend, cluster):
-        if _obstacle(instance, 0, 0) is None:
+        if _obstacle(instance, Size()) is None:
             return str(instance.container_instance_arn)
     return f"{cluster.arn.replace(':cluster/', ':container-instance/', 1)}/{'0' * 31}1"
 
@@ -168,7 +152,7 @@ def _instances(backend: LocalBackend, cluster: Cluster) -> Sequence[ContainerIns
 
 
 def _obstacle(
-    instance: ContainerInstance, cpu: int, memory: int, constraints: Sequence[Mapping[str, str]] = ()
+    instance: ContainerInstance, size: Size, constraints: Sequence[Mapping[str, str]] = ()
 ) -> str | None:
     """Return why a task of this size finds no place on an instance, None if it does."""
     for constraint in constraints:
@@ -179,14 +163,9 @@ def _obstacle(
     if refuses is not None:
         return refuses
     sizes = {r["name"]: r["integerValue"] for r in instance.registered_resources}
-    if cpu > sizes["CPU"]:
-        return "RESOURCE:CPU"
-    return "RESOURCE:MEMORY" if memory > sizes["MEMORY"] else None
+    wanted_of = {"CPU": size.cpu, "MEMORY": size.memory, "GPU": size.gpu}
+    return next((f"RESOURCE:{name}" for name, wanted in wanted_of.items() if wanted > sizes[name]), None)
 
 
 def _resource(name: str, value: int) -> dict[str, Any]:
     return {"name": name, "type": "INTEGER", "integerValue": value, "doubleValue": 0.0, "longValue": 0}
-
-
-def _number(text: Any) -> int:
-    return int(text) if str(text or "").isdecimal() else 0

@@ -1,7 +1,7 @@
 """
 What a RunTask and its task definition make of each other: containers, with the overrides applied.
 
-Pure functions over request parameters.
+Pure functions over request parameters; may import moto's types, :mod:`life` and :mod:`sizes`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moto.ecs.models import TaskDefinition
+
 from ecs_async_executor.local.life import Container
+from ecs_async_executor.local.sizes import Size, amount, check_task, gpus, smaller
 
 
-def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> Container:
-    """Make a container of its definition and what the request overrides."""
+def container_of(definition: Mapping[str, Any], override: Mapping[str, Any], size: Size) -> Container:
+    """
+    Make a container of its definition and what the request overrides.
+
+    :param size: of the task: a container can have no more than that
+    """
     command = override.get("command") or definition.get("command") or []
     environment = {
         pair["name"]: pair.get("value", "")
@@ -21,7 +28,6 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> 
         for pair in source.get("environment") or ()
     }
     timeout = definition.get("stopTimeout")
-    memory = override.get("memory") or definition.get("memory")
     return Container(
         name=definition["name"],
         command=(*(definition.get("entryPoint") or ()), *command),
@@ -30,9 +36,48 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> 
         directory=definition.get("workingDirectory"),
         stop_timeout=float(timeout) if timeout is not None else None,
         image=definition.get("image", ""),
-        memory=int(memory) if memory else None,
-        cpu=int(override.get("cpu") or definition.get("cpu") or 0),
+        memory=smaller(amount(override.get("memory") or definition.get("memory")), size.memory),
     )
+
+
+def size_of(params: Mapping[str, Any], definition: TaskDefinition, *, fargate: bool) -> Size:
+    """
+    Return what a task asks for.
+
+    :raises AwsError: if AWS has nothing like it
+    """
+    overrides = params.get("overrides") or {}
+    by_name = overrides_of(params)
+    disk = overrides.get("ephemeralStorage") or definition.ephemeral_storage or {}
+    containers: Sequence[Mapping[str, Any]] = definition.container_definitions
+    size = Size(
+        cpu=amount(overrides.get("cpu") or definition.cpu),
+        memory=amount(overrides.get("memory") or definition.memory),
+        gpu=sum(
+            gpus(one.get("resourceRequirements"), by_name.get(one["name"], {}).get("resourceRequirements"))
+            for one in containers
+        ),
+        disk=int(disk.get("sizeInGiB") or 0),
+    )
+    memories = {
+        str(one["name"]): amount(by_name.get(one["name"], {}).get("memory") or one.get("memory"))
+        for one in containers
+    }
+    check_task(size, memories, fargate=fargate, code="InvalidParameterException")
+    return size
+
+
+def overrides_of(params: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return what a request overrides, by the name of the container."""
+    overrides = params.get("overrides") or {}
+    return {one["name"]: one for one in overrides.get("containerOverrides") or ()}
+
+
+def amounts_of(definition: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, str]:
+    """Return the size of a container as DescribeTasks shows it: ``cpu`` always, the rest if somebody says it."""
+    found = {name: override.get(name) or definition.get(name) for name in ("memory", "memoryReservation")}
+    cpu = override.get("cpu") or definition.get("cpu") or 0
+    return {"cpu": str(cpu), **{name: str(value) for name, value in found.items() if value}}
 
 
 def main_of(containers: Sequence[Container], overrides: Mapping[str, Mapping[str, Any]]) -> str:

@@ -22,9 +22,6 @@ MAX_LIST = 100
 MAX_TAGS = 50
 FARGATE_PROVIDERS = frozenset({"FARGATE", "FARGATE_SPOT"})
 LAUNCH_TYPES = ("EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES")
-MAX_FARGATE_CPU = 32_768
-MAX_FARGATE_MEMORY = 249_856
-MAX_CPU = 196_608
 NO_INSTANCES = "No Container Instances were found in your cluster."
 NOT_ASSOCIATED = (
     "The specified capacity provider strategy cannot contain a capacity provider that is not associated with the "

@@ -1,8 +1,8 @@
 """
 How the ECS API shows a task: a :class:`Task` and its JSON, cached until something visible changes.
 
-May import :mod:`life` and :mod:`runners`. With ``realistic`` the record has every member that a Fargate task has
-on AWS (about 3.5 KB of JSON), otherwise those that clients decide by.
+May import :mod:`life`, :mod:`runners` and :mod:`sizes`. With ``realistic`` the record has every member that a
+Fargate task has on AWS (about 3.5 KB of JSON), otherwise those that clients decide by.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from ecs_async_executor.local.life import Job, Life
 from ecs_async_executor.local.runners import NOT_STARTED
+from ecs_async_executor.local.sizes import DISK, Size
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,8 @@ class Task:
     A task of ECS: the request's side of it, and its life.
 
     :param sequence: orders the tasks of a server by creation
+    :param size: of the task; what nobody says is what its containers take together
+    :param amounts: the size of each container, as DescribeTasks shows it
     :param images: the image of each container
     :param visible_at: before that it is MISSING
     :param listed_at: before that it is not listed
@@ -39,8 +42,8 @@ class Task:
     launch_type: str
     capacity_provider: str | None
     platform_version: str | None
-    cpu: str | None
-    memory: str | None
+    size: Size
+    amounts: dict[str, dict[str, str]]
     subnet: str | None
     overrides: dict[str, Any]
     images: dict[str, str]
@@ -93,6 +96,8 @@ class Task:
         status = life.status(now)
         record: dict[str, Any] = {
             "clusterArn": self.cluster_arn,
+            "cpu": str(self.size.cpu or self._together("cpu")),
+            "memory": str(self.size.memory or self._together("memory", "memoryReservation")),
             "containers": [self._container(i, now) for i in range(len(job.containers))] if self._has(now) else [],
             "createdAt": life.created_at,
             "desiredStatus": self.desired_status(now),
@@ -104,6 +109,9 @@ class Task:
             "taskDefinitionArn": self.definition_arn,
             "version": 1 + life.changes + _passed(life, now),
         }
+        if self.launch_type == "FARGATE":
+            disk = {"sizeInGiB": self.size.disk or DISK}
+            record |= {"ephemeralStorage": disk, "fargateEphemeralStorage": disk}
         if self.capacity_provider:
             record["capacityProviderName"] = self.capacity_provider
         if self.instance_arn:
@@ -125,6 +133,10 @@ class Task:
             self._decorate(record, status, now)
         return record
 
+    def _together(self, *names: str) -> int:
+        """Return what the containers take together of the first of these amounts that each has."""
+        return sum(next((int(one[name]) for name in names if name in one), 0) for one in self.amounts.values())
+
     def _has(self, now: float) -> bool:
         """Return whether it has containers: what never found a place, and has stopped for it, shows none."""
         life = self.life
@@ -142,6 +154,7 @@ class Task:
             "name": container.name,
             "image": self.images.get(container.name, ""),
             "lastStatus": "STOPPED" if stopped else "RUNNING" if self.life.started(now) else "PENDING",
+            **self.amounts.get(container.name, {}),
         }
         if gone and exited is not None:
             if exited.code is not None:
@@ -156,10 +169,7 @@ class Task:
                 else [],
                 "healthStatus": "UNKNOWN",
                 "managedAgents": [],
-                "cpu": str(container.cpu),
             }
-            if container.memory is not None:
-                record["memory"] = str(container.memory)
             if self.life.started(now):
                 record["runtimeId"] = f"{self.id}-{int(_hex(self.id, index, 8), 16)}"
                 record["imageDigest"] = f"sha256:{_hex(record['image'], 0, 64)}"
@@ -177,16 +187,12 @@ class Task:
             "healthStatus": "UNKNOWN",
             "inferenceAccelerators": [],
         }
-        size = (self.cpu or "256", self.memory or "512") if fargate else (self.cpu, self.memory)
-        record |= {name: amount for name, amount in zip(("cpu", "memory"), size, strict=True) if amount}
         if fargate:
             record |= {
                 "platformFamily": "Linux",
                 "platformVersion": self.platform_version
                 if self.platform_version and self.platform_version != "LATEST"
                 else "1.4.0",
-                "ephemeralStorage": {"sizeInGiB": 20},
-                "fargateEphemeralStorage": {"sizeInGiB": 20},
             }
         if life.provisioned_at is not None and life.provisioned_at <= now:
             record |= {"connectivity": "CONNECTED", "connectivityAt": life.provisioned_at}

@@ -7,6 +7,7 @@ says which apply to a request. What they do is up to the server. As JSON (``POST
     {"kind": "throttle", "operation": "RunTask", "count": 3}
     {"kind": "reset_after", "operation": "RunTask", "probability": 0.05}
     {"kind": "stuck", "operation": "SubmitJob", "seconds": 20}
+    {"kind": "interrupted", "contains": ["FARGATE_SPOT", "my_task"], "seconds": 5, "count": 1}
     {"kind": "error", "operation": "*Task*", "code": "ServerException", "status": 500, "lasting": 10}
     {"kind": "status", "region": "eu-west-1", "status": 503, "lasting": 60}
     {"known": "assume_role", "lasting": 30}
@@ -46,6 +47,8 @@ KINDS = {
     "stuck": "RunTask, SubmitJob: what is accepted waits that many seconds (Batch: RUNNABLE, with the reason)",
     "unplaced": "RunTask, SubmitJob: what is accepted finds no place for that many seconds, and then ends: "
     "TaskFailedToStart with the reason, or cancelled by the time limit of the job queue",
+    "interrupted": "RunTask, SubmitJob: what is accepted is interrupted as Spot does, that many seconds after its "
+    "start: SIGTERM and then SIGKILL; a job on EC2 loses its host",
     "hidden": "RunTask, SubmitJob: what is accepted is neither described nor listed for that many seconds",
     "unlisted": "RunTask, SubmitJob: what is accepted is not listed for that many seconds",
     "unknown_status": "answer with a status that no client has heard of, in every task or job",
@@ -71,7 +74,8 @@ class Fault:
 
     :param kind: one of :data:`KINDS`
     :param operation: a pattern with ``*``, or several of them
-    :param contains: only requests with this text in the body (a startedBy, a word of a command)
+    :param contains: only requests with this text in the body (a startedBy, a word of a command), or with all of
+        these
     :param region: only requests to this Region
     :param account: only requests to this account
     :param probability: how often it strikes, drawn from the seed
@@ -85,12 +89,13 @@ class Fault:
     :param failures: with ``failures``
     :param reason: with ``stuck``, what Batch says of the job, with ``unplaced`` also why a task failed to start;
         None for a want of capacity
-    :param seconds: with ``hang``, ``latency``, ``stuck``, ``unplaced``, ``hidden`` and ``unlisted``
+    :param seconds: with ``hang``, ``latency``, ``stuck``, ``unplaced``, ``interrupted``, ``hidden`` and
+        ``unlisted``
     """
 
     kind: str
     operation: str | tuple[str, ...] = "*"
-    contains: str | None = None
+    contains: str | tuple[str, ...] = ()
     region: str | None = None
     account: str | None = None
     probability: float = 1.0
@@ -128,9 +133,10 @@ class Fault:
     def concerns(self, operation: str, body: bytes, place: Place) -> bool:
         """Return whether it is about a request."""
         patterns = (self.operation,) if isinstance(self.operation, str) else self.operation
+        texts = (self.contains,) if isinstance(self.contains, str) else self.contains
         return (
             any(fnmatchcase(operation, p) for p in patterns)
-            and (self.contains is None or self.contains.encode() in body)
+            and all(text.encode() in body for text in texts)
             and self.region in (None, place.region)
             and self.account in (None, place.account)
         )
@@ -278,6 +284,10 @@ class Faults:
     def unplaced(self, seconds: float, reason: str | None = None, **how: Any) -> int:
         """Let what is accepted find no place, and end after so long."""
         return self.add(Fault(kind="unplaced", seconds=seconds, reason=reason, **{"operation": ACCEPTING, **how}))
+
+    def interrupted(self, seconds: float, **how: Any) -> int:
+        """Interrupt what is accepted so many seconds after its start."""
+        return self.add(Fault(kind="interrupted", seconds=seconds, **{"operation": ACCEPTING, **how}))
 
     def hidden(self, seconds: float, **how: Any) -> int:
         """Neither describe nor list what is accepted, for so long."""

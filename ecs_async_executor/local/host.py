@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from ecs_async_executor.local.life import Job, Life
 from ecs_async_executor.local.runners import Runner
 
+LOOK_SECONDS = 0.1
+"""The time between two looks whether a job has started that is to be interrupted."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -154,6 +157,28 @@ class Host:
                 self._withdraw(entry, now, stop_code, reason)
             self._changed(job)
             return True
+
+    def interrupt(self, job: Job, stop_code: str, reason: str, *, after: float = 0.0, gone: bool = False) -> None:
+        """
+        End a job from outside so many seconds after its start, unless it ends before.
+
+        :param gone: its host vanishes: no warning and no exit codes; else the job is asked to end, as by a stop
+        """
+        with self.lock:
+            self._interrupt(job, stop_code, reason, self.settle(), after=after, gone=gone)
+
+    def _interrupt(self, job: Job, stop_code: str, reason: str, at: float, *, after: float, gone: bool) -> None:
+        entry = self._entries.get(job.id)
+        if entry is None or entry.life.doomed(at):
+            return
+        life = entry.life
+        due = life.started_at + after if life.started_at is not None else max(at, self.clock()) + LOOK_SECONDS
+        if life.started_at is None or at < due:
+            self.alarm(due, lambda then: self._interrupt(job, stop_code, reason, then, after=after, gone=gone))
+            return
+        self._doom(life, at, stop_code, reason)
+        (self.runner.lose if gone else self.runner.stop)(job, life, at)
+        self._changed(job)
 
     def expel(self, job: Job, at: float, stop_code: str, reason: str) -> None:
         """End a job that still waits for a place; without effect on any other."""

@@ -15,6 +15,9 @@ INSTANCE = "arn:aws:ecs:us-east-1:123456789012:container-instance/default/{:032x
 SUBNET = "Error retrieving subnet information for [subnet-1]: "
 
 
+FARGATE_FULL = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
+
+
 def _refused(code: str, message: str, status: int = 400) -> dict[str, Any]:
     return {"kind": "error", "operation": "RunTask", "code": code, "message": message, "status": status}
 
@@ -85,12 +88,20 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "fargate_full": {
         "kind": "failures",
         "operation": "RunTask",
-        "failures": (
-            {
-                "reason": "Capacity is unavailable at this time. Please try again later or in a different "
-                "availability zone"
-            },
-        ),
+        "failures": ({"reason": FARGATE_FULL},),
+    },
+    # Fargate Spot, while on-demand has room.
+    "spot_full": {
+        "kind": "failures",
+        "operation": "RunTask",
+        "contains": '"FARGATE_SPOT"',
+        "failures": ({"reason": FARGATE_FULL},),
+    },
+    "spot_interruption": {
+        "kind": "interrupted",
+        "operation": "RunTask",
+        "contains": '"FARGATE_SPOT"',
+        "seconds": 30.0,
     },
     # A capacity provider that gives up: minutes in PROVISIONING, then the end.
     "unplaced": {"kind": "unplaced", "operation": "RunTask", "seconds": 600.0},

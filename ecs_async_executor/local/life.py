@@ -25,7 +25,6 @@ class Container:
     :param stop_timeout: seconds between SIGTERM and SIGKILL, None for the runner's choice
     :param image: as its definition names it
     :param memory: its limit in MiB, None for no limit
-    :param cpu: its CPU units, 0 if it names none
     """
 
     name: str
@@ -36,7 +35,6 @@ class Container:
     stop_timeout: float | None = None
     image: str = ""
     memory: int | None = None
-    cpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,7 @@ class LocalEcs:
         environment: Mapping[str, str] | None = None,
         *,
         network_mode: str = "awsvpc",
+        size: tuple[str, str] = ("256", "512"),
         sidecars: Sequence[Mapping[str, Any]] = (),
         place: Place | None = None,
         **container: Any,
@@ -318,6 +319,7 @@ class LocalEcs:
         Register a task definition for every launch type that its network mode allows; give its ARN.
 
         :param network_mode: ``awsvpc`` (any launch type) or another one (EC2 only)
+        :param size: CPU units and MiB of memory of the task
         :param sidecars: definitions of further containers; ``image`` may be left out
         :param place: None, here and below: that of :meth:`place` without arguments
         :param container: further members of the container's definition, e.g. ``stopTimeout=2``
@@ -333,8 +335,8 @@ class LocalEcs:
                 "containerDefinitions": [main, *({"image": "local", **s} for s in sidecars)],
                 "networkMode": network_mode,
                 "requiresCompatibilities": ["EC2", "FARGATE"] if fargate else ["EC2"],
-                "cpu": "256",
-                "memory": "512",
+                "cpu": size[0],
+                "memory": size[1],
             },
             place=place,
         )
@@ -482,6 +484,17 @@ class LocalEcs:
         :raises KeyError: if there is no such task or job
         """
         return self._account.kill(reference, cause=cause, notice=notice, stop_code=stop_code, reason=reason)
+
+    def interrupt(self, reference: str) -> None:
+        """
+        Interrupt a running task or job, as Spot does.
+
+        On Fargate its processes get SIGTERM, and SIGKILL after their stop timeout; a job on EC2 loses its host.
+
+        :param reference: id or ARN
+        :raises KeyError: if there is no such task or job
+        """
+        self._account.owner(reference).interrupt(reference)
 
     def script(self, rules: Iterable[Rule | Mapping[str, Any]]) -> None:
         """

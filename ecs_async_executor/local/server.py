@@ -449,6 +449,9 @@ class Front:
                 return self.account.owner(reference).show(reference)
             case "POST", ["tasks" | "jobs", reference, "kill"]:
                 return {"killed": self.account.kill(reference, **data)}
+            case "POST", ["tasks" | "jobs", reference, "interrupt"]:
+                self.account.owner(reference).interrupt(reference)
+                return {}
             case "POST", ["reset"]:
                 await asyncio.get_running_loop().run_in_executor(None, self.reset)
                 return {}

@@ -180,14 +180,6 @@ async def _nothing(_: Backend) -> None:
     """Call nothing: opening the client was all."""
 
 
-def scopes_of(backend: Backend, handle_id: str) -> Sequence[str]:
-    """Return every scope that a container can be in, the likeliest first, and never none."""
-    if isinstance(backend, Destinations):
-        return backend.scopes_of(handle_id)
-    scope = backend.scope_of(handle_id)
-    return [] if scope is None else [scope]
-
-
 # --- what people do -----------------------------------------------------------------------------------------
 
 

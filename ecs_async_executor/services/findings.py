@@ -19,6 +19,8 @@ class Verdict(enum.Enum):
     PROBLEM = "problem"
     """Tasks would wait or fail."""
     NOT_TRIED = "not tried"
+    INFO = "info"
+    """Something that applies, for people to compare with what they meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Finding:
 def good(name: str, text: str = "") -> Finding:
     """Return a finding that changes nothing."""
     return Finding(name, Verdict.GOOD, text)
+
+
+def info(name: str, text: str) -> Finding:
+    """Return what applies."""
+    return Finding(name, Verdict.INFO, text)
 
 
 def warning(name: str, text: str, hint: str = "") -> Finding:

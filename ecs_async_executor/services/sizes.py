@@ -100,7 +100,7 @@ def without_sizes(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key not in SIZE_KEYS}
 
 
-def wrong_sizes(parameters: Mapping[str, Any], refused: Mapping[str, str]) -> Iterator[str]:
+def problems_in(parameters: Mapping[str, Any], refused: Mapping[str, str]) -> Iterator[str]:
     """Yield a sentence for each of the keys whose value cannot be used, whatever the rest of a request is."""
     yield from _asked(parameters, refused)[1]
 

@@ -1,9 +1,9 @@
 """
 The typed, validated settings: our own sections, and the amazon provider's of the same services.
 
-Modules here may import each other, pydantic and :mod:`ecs_async_executor.core.errors`, nothing else of this
-project. They import in this order only: ``options``, ``values``, ``rules``; ``tuning``, ``aws``, ``rule_keys``;
-``rule_reading``, ``describing``; ``reading``.
+Modules here may import each other, pydantic and :mod:`ecs_async_executor.core`, nothing else of this project. They
+import in this order only: ``options``, ``values``, ``rules``, ``rule_words``; ``tuning``, ``aws``, ``rule_keys``,
+``rule_files``; ``rule_parsing``; ``rule_reading``, ``rule_schema``, ``describing``; ``reading``.
 """
 
 from __future__ import annotations

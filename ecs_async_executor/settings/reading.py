@@ -12,7 +12,8 @@ import contextlib
 import difflib
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -22,13 +23,12 @@ from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.settings.aws import AwsSettings, BatchSettings, EcsSettings
 from ecs_async_executor.settings.describing import describe_option
 from ecs_async_executor.settings.options import Conflict, Section
-from ecs_async_executor.settings.rule_reading import RULE_OPTIONS, Given, Path, RuleReader, WrongParameters, dotted
+from ecs_async_executor.settings.rule_parsing import Given, Service, WrongParameters
+from ecs_async_executor.settings.rule_reading import RULE_OPTIONS, read_rules
+from ecs_async_executor.settings.rule_words import shown
 from ecs_async_executor.settings.rules import NO_RULES, ExecutorRules
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
 from ecs_async_executor.settings.values import RULE, UNREADABLE
-
-_SHOWN_CHARACTERS: Final = 200
-"""The length at which a message cuts a value off."""
 
 
 class ConfReader(Protocol):
@@ -64,8 +64,32 @@ NO_SOURCE: Final = Source()
 """Nothing but what the configuration tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+def _no_rules() -> ExecutorRules:
+    return NO_RULES
+
+
+@dataclass(frozen=True)
+class _WithRules:
+    """
+    Settings whose rules are read when they are first needed.
+
+    The api-server hardly needs them, and may have no file of rules.
+    """
+
+    read_rules: Callable[[], ExecutorRules] = field(default=_no_rules, kw_only=True, compare=False, repr=False)
+
+    @cached_property
+    def rules(self) -> ExecutorRules:
+        """
+        The rules of the options and of the file.
+
+        :raises ConfigurationError: if any of them is not valid; names them all
+        """
+        return self.read_rules()
+
+
+@dataclass(frozen=True)
+class Settings(_WithRules):
     """
     The settings for ECS.
 
@@ -75,17 +99,15 @@ class Settings:
     tuning: Tuning
     ecs: EcsSettings
     doubts: tuple[str, ...] = ()
-    rules: ExecutorRules = NO_RULES
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsForBatch:
+@dataclass(frozen=True)
+class SettingsForBatch(_WithRules):
     """The settings for Batch; ``doubts`` as in :class:`Settings`."""
 
     tuning: Tuning
     batch: BatchSettings
     doubts: tuple[str, ...] = ()
-    rules: ExecutorRules = NO_RULES
 
 
 def load(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> Settings:
@@ -94,9 +116,10 @@ def load(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -
 
     :param wrong: checks the RunTask parameters of all launches, and those of rules
     :raises ConfigurationError: if any option of either section is not valid, or if our own has one that does not
-        exist; names them all
+        exist; names them all, and what is wrong with the rules. Rules alone raise when they are first needed.
     """
-    return Settings(*_load(conf, Tuning, EcsSettings, wrong, source))
+    tuning, ecs, doubts, read = _load(conf, Tuning, EcsSettings, wrong, source)
+    return Settings(tuning, ecs, doubts, read_rules=read)
 
 
 def load_for_batch(conf: ConfReader, wrong: WrongParameters, source: Source = NO_SOURCE) -> SettingsForBatch:
@@ -106,7 +129,8 @@ def load_for_batch(conf: ConfReader, wrong: WrongParameters, source: Source = NO
     :param wrong: checks the SubmitJob parameters of all launches, and those of rules
     :raises ConfigurationError: as :func:`load` does
     """
-    return SettingsForBatch(*_load(conf, BatchTuning, BatchSettings, wrong, source))
+    tuning, batch, doubts, read = _load(conf, BatchTuning, BatchSettings, wrong, source)
+    return SettingsForBatch(tuning, batch, doubts, read_rules=read)
 
 
 _Section = TypeVar("_Section", bound=Section)
@@ -120,35 +144,54 @@ def _load(
     aws_model: type[_Aws],
     wrong: WrongParameters,
     source: Source,
-) -> tuple[_Tuning, _Aws, tuple[str, ...], ExecutorRules]:
-    tuning, problems = _read(conf, tuning_model, source)
-    problems += _unknown(tuning_model, source)
-    rules = NO_RULES
-    if tuning is not None:
-        reader = RuleReader(aws_model, wrong)
-        rules = reader.read([_options(tuning, source)])
-        problems += reader.problems
-    aws, more = _read(conf, aws_model, source)
-    problems += more
+) -> tuple[_Tuning, _Aws, tuple[str, ...], Callable[[], ExecutorRules]]:
+    tuning, usable, ours = _read(conf, tuning_model, source)
+    ours += _unknown(tuning_model, source)
+
+    def read() -> ExecutorRules:
+        rules, wrongs = _rules(usable, source, Service(aws_model, wrong, _amazon_provider_is_installed()))
+        if wrongs:
+            raise ConfigurationError(wrongs)
+        return rules
+
+    aws, _, theirs = _read(conf, aws_model, source)
     if aws is not None:
         subject = _subject(aws_model, source, aws_model.parameters_option, "")
         wrongs = wrong(getattr(aws, aws_model.parameters_option))
-        problems += [f"{subject} is not valid: {problem}" for problem in wrongs]
-    if tuning is None or aws is None or problems:
-        raise ConfigurationError(problems)
+        theirs += [f"{subject} is not valid: {problem}" for problem in wrongs]
+    if tuning is None or aws is None or ours or theirs:
+        try:
+            read()
+        except ConfigurationError as error:
+            ours += error.problems
+        raise ConfigurationError(ours + theirs)
     # The section is the provider's: another version of it, or a subclass, may have options that this one lacks.
     doubts = [f"{source.section(aws_model.section)} {doubt}" for doubt in aws.doubts()]
-    return tuning, aws, (*_unknown(aws_model, source), *doubts), rules
+    return tuning, aws, (*_unknown(aws_model, source), *doubts), read
 
 
-def _options(tuning: Tuning, source: Source) -> Given:
-    """Return the rules that the options hold."""
+def _rules(tuning: Tuning, source: Source, service: Service) -> tuple[ExecutorRules, list[str]]:
+    """
+    Return the rules of the options and of the file, and a sentence for everything that is wrong with them.
 
-    def place(path: Path) -> str:
-        return f"{source.section(tuning.section)} {dotted(path)}"
-
+    :param tuning: without the options that are not valid
+    """
+    section = f"{source.section(tuning.section)} "
     values = {name: getattr(tuning, name) for name in RULE_OPTIONS}
-    return Given({name: value for name, value in values.items() if value is not None}, place)
+    sources = [Given({name: value for name, value in values.items() if value is not None}, lambda _: section)]
+    problems: list[str] = []
+    if tuning.executor_rules is not None:
+        from ecs_async_executor.settings.rule_files import UnusableFile, read_rule_file
+
+        try:
+            file = read_rule_file(tuning.executor_rules)
+        except UnusableFile as error:
+            problems.append(f"{section}executor_rules = {shown(tuning.executor_rules)} {error}")
+        else:
+            sources.append(Given(file.values, file.where))
+            problems += file.problems
+    rules, more = read_rules(sources, service)
+    return rules, problems + more
 
 
 def _unknown(model: type[Section], source: Source) -> list[str]:
@@ -164,8 +207,12 @@ def _unknown(model: type[Section], source: Source) -> list[str]:
     return found
 
 
-def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Section | None, list[str]]:
-    """Return the section, None if an option is not valid, and a sentence for each problem."""
+def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Section | None, _Section, list[str]]:
+    """
+    Return the section, and a sentence for each problem.
+
+    The section comes twice: None if an option is not valid, and without the options that are not.
+    """
     raw: dict[str, Any] = {}
     problems: dict[str, str] = {}
     bad: set[str] = set()
@@ -182,9 +229,9 @@ def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Sec
             problems[conflict.text] = f"{source.section(model.section)} {conflict.text}"
 
     context = {"conflict": collect}
-    settings = None
+    usable = model.model_construct()
     try:
-        settings = model.model_validate(raw, context=context)
+        usable = model.model_validate(raw, context=context)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             name = str(details["loc"][0])
@@ -196,13 +243,13 @@ def _read(conf: ConfReader, model: type[_Section], source: Source) -> tuple[_Sec
         rest: dict[str, Any] = {name: value for name, value in raw.items() if name not in bad}
         rest |= {name: "x" for name in bad if model.model_fields[name].is_required()}
         with contextlib.suppress(ValidationError):  # a moved parameter is not valid, which is reported already
-            model.model_validate(rest, context=context)
+            usable = model.model_validate(rest, context=context)
     if (connection := raw.get("conn_id")) and not _amazon_provider_is_installed():
         problems["provider"] = (
             f"{_subject(model, source, 'conn_id', connection)} is a connection, which needs the amazon provider: "
             "install it (pip install 'ecs-async-executor[amazon]'), or unset conn_id"
         )
-    return None if bad else settings, list(problems.values())
+    return None if bad else usable, usable, list(problems.values())
 
 
 _NOT_READABLE: Final = object()
@@ -240,10 +287,7 @@ def _subject(model: type[Section], source: Source, name: str, value: Any) -> str
     section = source.section(model.section)
     if not model.model_fields[name].repr:
         return f"{section} {name} (value not shown)"
-    shown = repr(value)
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = f"{shown[:_SHOWN_CHARACTERS]}..."
-    return f"{section} {name} = {shown}"
+    return f"{section} {name} = {shown(value)}"
 
 
 def _amazon_provider_is_installed() -> bool:

@@ -85,6 +85,7 @@ class ExecutorRules:
     :param placements: by name; the built-in ones included
     :param order: the placements of a launch whose queue and task name none
     :param placement_patience: seconds for which a placement has to be full before the next one is used
+    :param doubts: sentences about rules that work, though hardly as they are meant
     """
 
     queues: Mapping[str, Queue] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class ExecutorRules:
     order: tuple[str, ...] = ()
     placement_patience: float = 60.0
     retries: tuple[Retry, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def parameters_of(self, queue: str | None) -> Mapping[str, Any] | None:
         """Return the size and request parameters of a queue; None if it has none."""

@@ -256,6 +256,17 @@ class Tuning(Section):
         ),
     ] = None
 
+    executor_rules: Annotated[
+        str | None,
+        option(
+            "A file with rules: `queues`, `placements`, `placement_patience` and `retries`, as in the options of "
+            "these names. What is in one place cannot be in the other. It is read when the scheduler starts; "
+            "[docs/placement.md](docs/placement.md) describes it.",
+            example="/opt/airflow/config/rules.yaml",
+            allowed="the absolute path of a .yaml, .yml or .json file",
+        ),
+    ] = None
+
     def conflicts(self) -> list[Conflict]:
         """Return a shutdown that is too short for a request, and a start above the highest rate."""
         found: list[Conflict] = []

@@ -209,6 +209,7 @@ def _check_submit_job(value: dict[str, Any]) -> dict[str, Any]:
 
 def refused_in_run_task(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each parameter of RunTask that a rule cannot set."""
+    yield from _excluded(parameters, ("launchType", "capacityProviderStrategy"))
     yield from _refused(parameters, _UNSETTABLE)
 
 
@@ -217,9 +218,13 @@ def refused_in_submit_job(parameters: Mapping[str, Any]) -> Iterator[str]:
     name = parameters.get("jobName")
     if isinstance(name, str) and not JOB_NAME.fullmatch(name):
         yield f"jobName must be {JOB_NAME_RULE}"
-    if parameters.keys() >= set(CONTAINER_FORMS):
-        yield f"{' and '.join(CONTAINER_FORMS)} exclude each other; remove one of them"
+    yield from _excluded(parameters, CONTAINER_FORMS)
     yield from _refused(parameters, MORE_THAN_A_CONTAINER)
+
+
+def _excluded(parameters: Mapping[str, Any], names: tuple[str, str]) -> Iterator[str]:
+    if parameters.keys() >= set(names):
+        yield f"{names[0]} excludes {names[1]}: remove one of them"
 
 
 def _refused(parameters: Mapping[str, Any], unsettable: Mapping[str, str]) -> Iterator[str]:

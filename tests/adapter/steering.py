@@ -16,6 +16,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 
 from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor, cli
 from ecs_async_executor.adapter.commands import get_cli_commands
+from ecs_async_executor.adapter.commands.example import try_spec
 from ecs_async_executor.core.backend import Observation
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import LocalEcs
@@ -53,14 +54,16 @@ class Place:
 
     # --- containers
 
-    def launch(self, mark: str | None = None, *, command: str = "sleep 60", **parameters: Any) -> str:
+    def launch(
+        self, mark: str | None = None, *, command: str = "sleep 60", queue: str | None = None, **parameters: Any
+    ) -> str:
         """Start a container as the executor does; return its identifier."""
         launch_id = mark or str(uuid.uuid4())
         adapter = self.executor.adapter
         key = TaskInstanceKey(DAG, "task_0", self.run_id, 1, -1)
         launch = Launch(launch_id, key, None, 0, launch_id, time.time())
-        request = adapter.request(key, ["sh", "-c", command], None, parameters)
-        spec = adapter.spec(request, launch, None)
+        spec, problems = try_spec(adapter, launch, ["sh", "-c", command], queue, parameters)
+        assert spec is not None, problems
 
         async def send() -> Observation:
             backend = adapter.make_backend()
@@ -107,9 +110,9 @@ class Place:
                 setattr(ti, name, value)
             return str(ti.id)
 
-    def runs(self, number: int, *, state: str = "running", **columns: Any) -> str:
+    def runs(self, number: int, *, state: str = "running", command: str = "sleep 60", **columns: Any) -> str:
         """Start a container for a task instance, in this state; return the container's identifier."""
-        handle_id = self.launch(self.ti_id(number))
+        handle_id = self.launch(self.ti_id(number), command=command, queue=columns.get("queue"))
         self.set(number, state=state, external_executor_id=handle_id, **columns)
         return handle_id
 

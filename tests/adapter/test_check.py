@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,6 +260,70 @@ def test_a_queue_whose_request_would_be_refused_is_a_problem(
     assert code == 1
     assert bad(findings) == ["Request, queue 'odd'"]
     assert 'container "name" must be provided' in findings["Request, queue 'odd'"]["text"]
+
+
+RULES = """\
+queues:
+  small: {}
+  gpu:
+    cluster: default
+    environment: {STAGE: prod, TOKEN: hunter2}
+    placements: [big, ec2]
+    placement_patience: 5
+    retries: []
+placements:
+  big: {launchType: EC2, memory: 4 GB, tags: {team: data}}
+  other: {launchType: EC2}
+retries:
+  - {when: oom, memory: x2, up to: 30 GB}
+  - {when: spot, capacity: ec2}
+"""
+
+
+def test_the_rules_are_shown_as_they_apply(
+    local: LocalEcs,
+    check: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__EXECUTOR_RULES", str(path))
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__PLACEMENTS", "ec2")
+    _, found = check("ecs")
+    shown = {name: one["text"] for name, one in found.items() if one["verdict"] == "info"}
+    assert shown == {
+        "Rules": f"from {path}, [ecs_async_executor] placements; for all launches: placements ec2; "
+        "after oom: memory=x2, up to 30 GB; after spot: placements ec2",
+        "Rules, queue 'small'": "as all launches",
+        "Rules, queue 'gpu'": "environment STAGE, TOKEN; cluster=default; placements big, ec2; the next placement "
+        "after 5 s; no retry rules",
+        "Rules, placement 'ec2'": "launchType=EC2",
+        "Rules, placement 'big'": "memory=4 GB; launchType=EC2; tags",
+    }
+    with pytest.raises(SystemExit):
+        cli.check(arguments("ecs", strict=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert "Rules, placement 'ec2': launchType=EC2." in lines
+    other = f"{path} line 11, placements.other is in no list of placements: only tasks that name it use it"
+    assert f"Warning: Settings: {other}" in lines
+
+
+def test_without_rules_none_are_shown(local: LocalEcs, check: Callable[..., Any]) -> None:
+    assert not [name for name in check("ecs")[1] if name.startswith("Rules")]
+
+
+def test_rules_that_cannot_be_used_are_problems(
+    check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("queues:\n  gpu: {memory: big}\n  eu: {placements: [spto]}\n")
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__EXECUTOR_RULES", str(path))
+    code, found = check("ecs")
+    assert code == 1
+    assert f"{path} line 2, queues.gpu.memory = 'big' cannot be read" in found["Settings"]["text"]
+    assert f"{path} line 3, queues.eu.placements: there is no placement 'spto'" in found["Settings"]["text"]
 
 
 @pytest.mark.parametrize(("service", "first"), [("ecs", "StopTask"), ("batch", "DescribeJobs")])

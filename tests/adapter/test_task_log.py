@@ -504,6 +504,9 @@ class Backend:
         assert handle_id == ARN
         return "other"
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        return [self.scope_of(handle_id)]
+
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
         self.asked.append((scope, ids))
         if self.answer is None:
@@ -655,6 +658,20 @@ def test_show_request_blames_the_settings_for_what_they_do(monkeypatch: pytest.M
     monkeypatch.delenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION")
     with pytest.raises(SystemExit, match=r"^A task with these settings would fail: no task definition"):
         cli.show_request(with_arguments(executor_config={"group": "g"}))
+
+
+@pytest.mark.usefixtures("configured")
+def test_show_request_says_the_size_and_its_price_beside_the_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", "us-east-1")
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE", "FARGATE")
+    cli.show_request(with_arguments(executor_config={"cpu": 1, "memory": "3500 MB"}))
+    out, err = capsys.readouterr()
+    overrides = json.loads(out)["overrides"]
+    assert (overrides["cpu"], overrides["memory"]) == ("1024", "4096")
+    assert err.splitlines()[0] == "Size of the task: 1 vCPU, 4 GB."
+    assert "An hour costs $0.0583 on x86, $0.0466 on ARM: list prices of August 2026, us-east-1" in err
 
 
 def test_show_request_uses_the_hooks_of_the_configured_subclass(

@@ -92,7 +92,7 @@ class Cloud:
 
 
 def _ecs_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
-    placed: dict[str, Any] = {"overrides": {"cpu": placement}}
+    placed: dict[str, Any] = {"overrides": {"cpu": placement, "memory": str(2 * int(placement))}}
     if placement in GROUPS:
         placed = {"capacityProviderStrategy": [{"capacityProvider": placement}]}
     request = ecs.workload_request(ecs.base_request(ECS_SETTINGS), placed, None, "main", command)

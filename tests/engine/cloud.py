@@ -179,6 +179,9 @@ class FakeCloud:
     def scope_of(self, handle_id: str | None) -> str:
         return "default"
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        return [self.scope_of(handle_id)]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 

@@ -119,7 +119,9 @@ def test_parameters_take_the_place_of_their_names_in_the_command(start: Start, s
 
 def test_a_fargate_job_has_no_instance(start: Start, submit: Submit) -> None:
     aws = start(script=FOREVER)
-    aws.register_job("fargate", platformCapabilities=["FARGATE"])
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "2048"}]
+    properties = {"image": "local", "resourceRequirements": needs}
+    aws.register_job("fargate", platformCapabilities=["FARGATE"], containerProperties=properties)
     client = aws.client("batch")
     on_fargate, on_ec2 = submit(client, "one", jobDefinition="fargate"), submit(client, "two")
     assert ["containerInstanceArn" in aws.job(j)["container"] for j in (on_fargate, on_ec2)] == [False, True]

@@ -217,7 +217,7 @@ def test_a_size_that_fargate_does_not_have_is_refused(
     params = request_for()
     params["overrides"] |= override
     code, message, _ = refusal(ecs.client().run_task, **params)
-    assert code == "ClientException"
+    assert code == "InvalidParameterException"
     assert message.startswith("No Fargate configuration exists for given values: ")
     assert "99999999" in message
     assert len(ecs.ledger) == 0

@@ -12,11 +12,22 @@ from rich.console import Console
 
 from ecs_async_executor.local.demo.airflow_home import Entry, Try
 from ecs_async_executor.local.demo.cloud import Ran
+from ecs_async_executor.local.demo.journeys import journeys, misplaced
 from ecs_async_executor.local.demo.report import Report
-from ecs_async_executor.local.demo.scenario import EVENTS, LAST_WORDS, LASTING, SCENARIO, Expected
+from ecs_async_executor.local.demo.scenario import (
+    EVENTS,
+    HOME,
+    LAST_WORDS,
+    LASTING,
+    PLACEMENT,
+    SCENARIO,
+    Expected,
+    Where,
+)
 
 NOW = datetime(2025, 1, 1, tzinfo=timezone.utc)
 KEPT = (*SCENARIO, *LASTING)
+ANYWHERE = Where(f"{HOME} FARGATE", 0.25, 2048)
 LONG = "OutOfMemoryError: Container killed due to memory usage, " + "after [many] words " * 20
 
 
@@ -47,7 +58,8 @@ def report(
             stopped = None if one.lasts else NOW + timedelta(seconds=1234)
             status = "RUNNING" if one.lasts else "STOPPED"
             code = 0 if why == "exited" else None
-            ran = Ran("demo/0123456789", one.label, number, status, NOW, NOW, stopped, code, end, why)
+            where = one.places[number - 1] if one.places else ANYWHERE
+            ran = Ran("demo/0123456789", one.label, number, status, NOW, NOW, stopped, code, end, why, where)
             containers += [ran] * count
     return Report(scenario, tries, containers, entries, WORDS if ours else {}, "ECS task", ours)
 
@@ -118,3 +130,33 @@ def test_the_report_reads_at_a_hundred_columns() -> None:
     assert "1234 s  success" in text
     assert "Container killed due to memory usage, after [many] words" in text
     assert "the [end]" in text
+
+
+# --- where tries ran -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", PLACEMENT)
+def test_a_try_that_ran_elsewhere_or_with_another_size_is_a_surprise(service: str) -> None:
+    scenario = PLACEMENT[service]
+    expected = report(*entries(scenario), scenario=scenario)
+    assert [*expected.surprises(), *misplaced(expected)] == []
+    for number, ran in enumerate(expected.containers):
+        for other in (replace(ran.where, at=f"{HOME} elsewhere"), replace(ran.where, memory_mb=4096)):
+            changed = list(expected.containers)
+            changed[number] = replace(ran, where=other)
+            (surprise,) = misplaced(replace(expected, containers=changed))
+            assert surprise.startswith(f"{ran.label} try {ran.number} ran at {other.at} with ")
+
+
+@pytest.mark.parametrize("service", PLACEMENT)
+def test_the_table_of_places_reads_at_a_hundred_columns(service: str) -> None:
+    scenario = PLACEMENT[service]
+    output = io.StringIO()
+    console = Console(file=output, width=100, color_system=None)
+    console.print(journeys(report(*entries(scenario), scenario=scenario, why="OutOfMemory")))
+    text = output.getvalue()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert "eu-west-1" in text
+    assert "512 MB" in text
+    assert "elsewhere" in text

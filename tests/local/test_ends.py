@@ -56,7 +56,7 @@ def test_a_task_is_killed_above_the_memory_of_its_container(
 
 def test_the_request_can_override_the_memory_of_a_container(start: Start, request_for: Run) -> None:
     ecs = start(runner="subprocess")
-    ecs.register("limited", "main", memory=10_000)
+    ecs.register("limited", "main", size=("4096", "16384"), memory=10_000)
     request = request_for(sys.executable, "-c", ABOVE, taskDefinition="limited")
     request["overrides"]["containerOverrides"][0]["memory"] = 120
     (task,) = ecs.client().run_task(**request)["tasks"]

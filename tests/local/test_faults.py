@@ -335,6 +335,11 @@ def test_every_kind_can_be_given_as_json_and_does_something(start: Start, reques
     elif kind in ("stuck", "unplaced", "hidden", "unlisted"):
         task = client.run_task(**request_for())["tasks"][0]
         assert (task["lastStatus"] == "PROVISIONING") == (kind in ("stuck", "unplaced"))
+    elif kind == "interrupted":
+        ecs.script([{"duration": None}])
+        arn = client.run_task(**request_for())["tasks"][0]["taskArn"]
+        ecs.wait_stopped()
+        assert ecs.task(arn)["stopCode"] == "SpotInterruption"
     elif kind in ("empty", "failures", "garbage", "latency"):
         assert bool(client.run_task(**request_for()).get("tasks")) == (kind == "latency")
     else:
@@ -437,9 +442,14 @@ def test_a_known_fault_is_met_by_the_request_that_it_is_about(start: Start, requ
         assert (error["Error"]["Code"], error["Error"]["Message"]) == (fault.code, fault.message)
         assert error["ResponseMetadata"]["HTTPStatusCode"] == fault.status
     else:
-        reply = client.run_task(**request_for())
+        wanted = request_for()
+        if name.startswith("spot_"):
+            del wanted["launchType"]
+            wanted["capacityProviderStrategy"] = [{"capacityProvider": "FARGATE_SPOT"}]
+        reply = client.run_task(**wanted)
         assert reply["failures"] == [dict(f) for f in fault.failures]
-        assert [t["lastStatus"] for t in reply["tasks"]] == ["PROVISIONING"] * (fault.kind == "unplaced")
+        states = {"unplaced": ["PROVISIONING"], "interrupted": ["RUNNING"]}
+        assert [t["lastStatus"] for t in reply["tasks"]] == states.get(fault.kind, [])
     assert ecs.faults.struck(number) == 1
     assert client.run_task(**request_for())["tasks"][0]["lastStatus"] == "RUNNING"
 

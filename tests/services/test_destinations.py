@@ -14,7 +14,7 @@ from ecs_async_executor.core.backend import Handle
 from ecs_async_executor.core.destinations import HOME, sent_to
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services import batch, ecs
-from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting, scopes_of
+from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
 from ecs_async_executor.services.details import Details
 from ecs_async_executor.services.logs import LogReader, LogStream
 from ecs_async_executor.services.places import Places
@@ -172,8 +172,6 @@ def test_an_arn_tells_its_scope_where_it_tells_the_destination() -> None:
 
     use(work, rules=in_one_region)
     assert Two().backend.scope_of(US_ARN) == "us|c"
-    home_alone: Any = ecs.EcsBackend(FakeFactory(answering()), settings())  # type: ignore[arg-type]
-    assert scopes_of(home_alone, US_ARN) == ["c"]
 
 
 def test_each_destination_is_tried_where_its_own_launches_go() -> None:

@@ -60,11 +60,11 @@ def batch(**options: str) -> BatchSettings:
 
 def problems_of(ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
-        load(Conf(ours, theirs), any_parameters)
+        _ = load(Conf(ours, theirs), any_parameters).rules
     return caught.value.problems
 
 
 def problems_of_batch(ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(BatchConf(ours, theirs), any_parameters)
+        _ = load_for_batch(BatchConf(ours, theirs), any_parameters).rules
     return caught.value.problems

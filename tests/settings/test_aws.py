@@ -173,12 +173,25 @@ BOTH = '{"container_overrides": {}, "ecs_properties_override": {}}'
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [({"queues": f'{{"a": {BOTH}}}'}, {}), ({}, {"submit_job_kwargs": BOTH})],
+    ("ours", "theirs", "said"),
+    [
+        (
+            {"queues": f'{{"a": {BOTH}}}'},
+            {},
+            "queues.a.container_overrides excludes ecsPropertiesOverride: remove one of them",
+        ),
+        (
+            {},
+            {"submit_job_kwargs": BOTH},
+            "containerOverrides and ecsPropertiesOverride exclude each other; remove one of them",
+        ),
+    ],
 )
-def test_one_container_and_several_cannot_be_meant_at_once(ours: dict[str, str], theirs: dict[str, str]) -> None:
+def test_one_container_and_several_cannot_be_meant_at_once(
+    ours: dict[str, str], theirs: dict[str, str], said: str
+) -> None:
     (problem,) = problems_of_batch(ours, {**BATCH_REQUIRED, **theirs})
-    assert "containerOverrides and ecsPropertiesOverride exclude each other; remove one of them" in problem
+    assert said in problem
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,10 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
 ) -> None:
     conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})}, {"cluster": "c"})
     with pytest.raises(ConfigurationError) as caught:
-        load(conf, ecs_service.wrong_parameters)
+        _ = load(conf, ecs_service.wrong_parameters).rules
     first, second = caught.value.problems
-    assert first.startswith(f"[ecs_async_executor] queues.gpu is not valid: {said}")
+    place = "overrides" if "overrides" in overrides else next(iter(overrides))
+    assert first.startswith(f"[ecs_async_executor] queues.gpu.{place}: {said}")
     assert second.startswith("[aws_ecs_executor] container_name is not set")
 
 
@@ -68,9 +69,9 @@ def test_a_parameter_that_run_task_does_not_have_is_refused_with_the_way_out(
 def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[str, Any], said: str) -> None:
     conf = Conf({"queues": json.dumps({"fine": {"cluster": "c"}, "gpu": overrides})})
     with pytest.raises(ConfigurationError) as caught:
-        load(conf, ecs_service.wrong_parameters)
+        _ = load(conf, ecs_service.wrong_parameters).rules
     (problem,) = caught.value.problems
-    assert problem == f"[ecs_async_executor] queues.gpu is not valid: {said}"
+    assert problem == f"[ecs_async_executor] queues.gpu.{said}"
 
 
 @pytest.mark.parametrize(
@@ -93,9 +94,9 @@ def test_a_parameter_of_another_type_than_run_tasks_is_refused(overrides: dict[s
 def test_a_parameter_of_another_type_than_submit_jobs_is_refused(overrides: dict[str, Any], said: str) -> None:
     conf = BatchConf({"queues": json.dumps({"fine": {"jobQueue": "q"}, "gpu": overrides})})
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(conf, batch_service.wrong_parameters)
+        _ = load_for_batch(conf, batch_service.wrong_parameters).rules
     (problem,) = caught.value.problems
-    assert problem == f"[batch_async_executor] queues.gpu is not valid: {said}"
+    assert problem == f"[batch_async_executor] queues.gpu.{said}"
 
 
 def test_a_queue_may_give_launches_their_own_mark_back() -> None:
@@ -155,15 +156,18 @@ def test_every_parameter_that_submit_job_does_not_have_is_named() -> None:
     }
     conf = BatchConf({"queues": json.dumps(queues)})
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(conf, batch_service.wrong_parameters)
+        _ = load_for_batch(conf, batch_service.wrong_parameters).rules
     assert "hunter2" not in str(caught.value)
     assert caught.value.problems == tuple(
         f"[batch_async_executor] queues.{problem}"
         for problem in (
-            "gpu is not valid: SubmitJob has no jobQeue; did you mean jobQueue?",
-            "gpu is not valid: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
-            "night is not valid: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
-            "listed is not valid: SubmitJob has no containerOverrides.environment[0].Name; did you mean name?",
+            "gpu.jobQeue: SubmitJob has no jobQeue; did you mean jobQueue?",
+            "gpu.vcpus: SubmitJob has no vcpus; did you mean containerOverrides.vcpus?",
+            "night.containerOverrides: SubmitJob has no containerOverrides.enviroment; did you mean environment?",
+            (
+                "listed.containerOverrides: SubmitJob has no containerOverrides.environment[0].Name; did you mean "
+                "name?"
+            ),
         )
     )
 
@@ -182,14 +186,14 @@ def test_what_run_task_does_not_have_is_refused_in_the_parameters_of_all_launche
 ) -> None:
     conf = Conf(theirs={**REQUIRED, "run_task_kwargs": json.dumps(kwargs)})
     with pytest.raises(ConfigurationError) as caught:
-        load(conf, ecs_service.wrong_parameters)
+        _ = load(conf, ecs_service.wrong_parameters).rules
     assert caught.value.problems == (f"[{THEIRS}] run_task_kwargs (value not shown) is not valid: {said}",)
 
 
 def test_what_submit_job_does_not_have_is_refused_in_the_parameters_of_all_launches() -> None:
     conf = BatchConf(theirs={**BATCH_REQUIRED, "submit_job_kwargs": '{"vcpus": 2}'})
     with pytest.raises(ConfigurationError) as caught:
-        load_for_batch(conf, batch_service.wrong_parameters)
+        _ = load_for_batch(conf, batch_service.wrong_parameters).rules
     (problem,) = caught.value.problems
     assert problem == (
         "[aws_batch_executor] submit_job_kwargs (value not shown) is not valid: "

@@ -41,6 +41,8 @@ USAGE = 2
 """The exit code for arguments that make no sense together."""
 _FOR_ALL = frozenset({Kind.CREDENTIALS, Kind.UNSENT})
 """Errors that every other request would meet too."""
+_SILENCE = frozenset({"ReadTimeoutError"})
+"""Codes of errors that say that nobody answers; to wait for each other request as long would show no more."""
 
 
 @command
@@ -161,7 +163,7 @@ async def _ask_there(
                 try:
                     await trial.make()
                 except BackendError as error:  # noqa: PERF203
-                    if trial.decides or error.kind in _FOR_ALL:
+                    if trial.decides or error.kind in _FOR_ALL or error.code in _SILENCE:
                         these = trials[number : number + 1] if trial.decides else trials[number:]
                         found.append(problem(", ".join(one.name for one in these), in_words(error)))
                         return
@@ -199,6 +201,8 @@ def _print(findings: Iterable[Finding]) -> None:
             say(f"{one.name}: good{f' ({one.text})' if one.text else ''}.")
         elif one.verdict is Verdict.WARNING:
             say(f"Warning: {_line(one)}")
+        elif one.verdict is Verdict.INFO:
+            say(f"{one.name}: {one.text}.")
         elif one.verdict is Verdict.NOT_TRIED:
             say(f"Not tried: {one.text}.")
 

@@ -33,7 +33,7 @@ def executor_of(args: argparse.Namespace) -> AsyncExecutor:
     """
     executor = _class(args.service)(team_name=args.team)
     try:
-        _ = executor.adapter.tuning, executor.adapter.max_attempts
+        _ = executor.adapter.tuning, executor.adapter.rules, executor.adapter.max_attempts
     except ConfigurationError as error:
         sys.exit(str(error))
     return executor

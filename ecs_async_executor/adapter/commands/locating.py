@@ -1,7 +1,7 @@
 """
 Containers of one executor, asked for in whichever destination they can be.
 
-May import ``core``, ``services.destinations`` and the service-free adapter.
+May import ``core`` and the service-free adapter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import anyio
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Backend, Observation, Seen
 from ecs_async_executor.core.destinations import destination_of
-from ecs_async_executor.services import destinations
 
 AT_ONCE: Final = 4
 """Requests in flight: the scheduler draws on the same quota."""
@@ -41,7 +40,7 @@ def scopes_of(adapter: ServiceAdapter, backend: Backend, handle_id: str, queue: 
 
     :param queue: its task instance's, which tells where it was sent
     """
-    scopes = destinations.scopes_of(backend, handle_id)
+    scopes = backend.scopes_of(handle_id)
     of_queue = adapter.rules.queues.get(queue) if queue is not None else None
     sent_to = of_queue.destination.name if of_queue is not None and of_queue.destination is not None else ""
     return sorted(scopes, key=lambda scope: destination_of(scope) != sent_to)

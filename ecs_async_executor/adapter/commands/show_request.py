@@ -27,12 +27,16 @@ def show_request(args: argparse.Namespace) -> None:
     """
     Print a launch request as JSON, without the values of environment variables and without the workload.
 
+    What it asks for in words, and what that costs, goes to the standard error: programs read the JSON.
+
     :raises SystemExit: if the request would be refused; names the reasons and the part of it that has to change
     """
     launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
     workload = example_workload(KEY, args.queue or default_queue())
-    spec = example_spec(executor_of(args).adapter, launch, [*COMMAND, workload], args.queue, args.executor_config)
+    adapter = executor_of(args).adapter
+    spec = example_spec(adapter, launch, [*COMMAND, workload], args.queue, args.executor_config)
     sys.stdout.write(json.dumps(_without_secrets(spec.request, workload), indent=2, default=str) + "\n")
+    sys.stderr.writelines(f"{line}\n" for line in adapter.about_size(spec))
 
 
 def _without_secrets(request: Any, workload: str) -> Any:

@@ -13,6 +13,7 @@ from airflow.configuration import conf
 from airflow.models.connection import Connection
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.commands.applied import rules_in_words
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.endpoint import port_setting
 from ecs_async_executor.adapter.executor import AsyncExecutor
@@ -32,6 +33,7 @@ def look_around(executor: AsyncExecutor) -> Iterator[Finding]:
     adapter = executor.adapter
     yield from (warning("Settings", doubt) for doubt in adapter.doubts)
     yield good("Settings", adapter.destination)
+    yield from rules_in_words(adapter, source_of(executor.team_name).section(adapter.tuning.section))
     yield _configured(executor)
     yield from _connections(executor)
     yield _parallelism(adapter.tuning, _launch_rate(executor))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecs_async_executor.local.demo.processes import MARK
-from ecs_async_executor.local.demo.scenario import LASTING, LASTING_DAG, label
+from ecs_async_executor.local.demo.scenario import HOME, LASTING, LASTING_DAG, PLACEMENT_DAG, label
 
 EXECUTORS = {
     "ecs": (
@@ -98,9 +98,10 @@ class AirflowHome:
 
     :param folder: an empty folder that becomes AIRFLOW_HOME
     :param lasting: it also runs what lasts as long as the demo is kept
+    :param steered: it also runs what the rules of an executor of ours steer
     """
 
-    def __init__(self, folder: Path, *, lasting: bool = False) -> None:
+    def __init__(self, folder: Path, *, lasting: bool = False, steered: bool = True) -> None:
         self.folder = folder
         self.dags = folder / "dags"
         self.task_logs = folder / "logs"
@@ -109,9 +110,12 @@ class AirflowHome:
         self.url = f"http://127.0.0.1:{self.port}"
         # What lasts takes no place of what does not.
         self.concurrency = CONCURRENCY + (len(LASTING) if lasting else 0)
-        left_out = shutil.ignore_patterns("__pycache__", *(() if lasting else (LASTING_DAG,)))
+        left_out = shutil.ignore_patterns(
+            "__pycache__", *(() if lasting else (LASTING_DAG,)), *(() if steered else (PLACEMENT_DAG,))
+        )
         shutil.copytree(Path(__file__).parent / "dags", self.dags, ignore=left_out)
         self._status_port = str(status_port)
+        self.rules = folder / "rules.yaml"
         self._jwt_secret = secrets.token_hex(32)
         self._base = {
             MARK: secrets.token_hex(8),
@@ -152,6 +156,13 @@ class AirflowHome:
         """What a container needs to find Airflow, as a task definition would give it."""
         return dict(self._base)
 
+    def steering(self, rules: str) -> dict[str, str]:
+        """Write the rules of an executor of ours, and return the part of the environment that names them."""
+        self.rules.write_text(rules)
+        return {
+            f"AIRFLOW__{service}_ASYNC_EXECUTOR__EXECUTOR_RULES": str(self.rules) for service in ("ECS", "BATCH")
+        }
+
     @property
     def status(self) -> dict[str, str]:
         """The part of the environment that lets an executor of ours show what it does: one scheduler's."""
@@ -169,7 +180,7 @@ class AirflowHome:
             "AIRFLOW__AWS_ECS_EXECUTOR__CONN_ID": "",
             "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
             "AIRFLOW__AWS_ECS_EXECUTOR__LAUNCH_TYPE": "FARGATE",
-            "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": "us-east-1",
+            "AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME": HOME,
             "AIRFLOW__AWS_ECS_EXECUTOR__SECURITY_GROUPS": security_groups,
             "AIRFLOW__AWS_ECS_EXECUTOR__SUBNETS": subnets,
             "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "demo",
@@ -187,7 +198,7 @@ class AirflowHome:
             "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_DEFINITION": job_definition,
             "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_NAME": "demo",
             "AIRFLOW__AWS_BATCH_EXECUTOR__JOB_QUEUE": "default",
-            "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": "us-east-1",
+            "AIRFLOW__AWS_BATCH_EXECUTOR__REGION_NAME": HOME,
             "AIRFLOW__BATCH_ASYNC_EXECUTOR__SHUTDOWN_TIMEOUT": "17",
             "DEMO_DEFINITION": "jobDefinition",
             **self._aws(url),
@@ -199,7 +210,7 @@ class AirflowHome:
             # Invented credentials, and no way past the local server to a real account.
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_CONFIG_FILE": os.devnull,
-            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": HOME,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": url,
             "AWS_SECRET_ACCESS_KEY": "local",

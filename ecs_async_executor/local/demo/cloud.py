@@ -8,6 +8,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ecs_async_executor.local.demo.scenario import Where
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -35,6 +37,7 @@ class Ran:
     :param number: the try of the task instance
     :param end: how it ended, in the words of the scenario or else the service's own; empty before that
     :param why: the same, for people, in a few words
+    :param where: its Region and its capacity provider or job queue, and its size
     """
 
     id: str
@@ -47,6 +50,7 @@ class Ran:
     exit_code: int | None
     end: str
     why: str
+    where: Where
 
     @property
     def short(self) -> str:
@@ -69,11 +73,20 @@ class Cloud(Protocol):
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
         """Make what has to exist, and return the part of the environment that the executor needs."""
 
+    def rules(self) -> str:
+        """Return the executor's rules, a YAML file, once what they name exists."""
+
     def containers(self) -> Sequence[Ran]:
         """Return every container, in the order in which they were made."""
 
     def take_host_away(self, container: str) -> None:
         """Let the host under a container be reclaimed, as Spot does."""
+
+    def take_capacity_back(self, container: str) -> None:
+        """Let the cheap capacity under a container be reclaimed, with the warning that there is."""
+
+    def fill_cheap_capacity(self) -> None:
+        """Have no cheap capacity for some tasks, which have other."""
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
         """Have no capacity at first for the next container of a task, or never for any."""
@@ -84,9 +97,14 @@ def kill(url: str, kind: str, container: str) -> None:
     _post(url, f"{kind}/{container.rpartition('/')[2]}/kill", {"cause": "spot"})
 
 
-def add_fault(url: str, task_id: str, **fault: Any) -> None:
-    """Ask the local server for a fault of the next request that names a task."""
-    _post(url, "faults", {"contains": task_id, "count": 1, **fault})
+def interrupt(url: str, kind: str, container: str) -> None:
+    """Ask the local server for an interruption, as Spot does it."""
+    _post(url, f"{kind}/{container.rpartition('/')[2]}/interrupt", {})
+
+
+def add_fault(url: str, *texts: str, **fault: Any) -> None:
+    """Ask the local server for a fault of the next request with these texts, such as the name of a task."""
+    _post(url, "faults", {"contains": texts, "count": 1, **fault})
 
 
 def _post(url: str, path: str, data: dict[str, Any]) -> None:

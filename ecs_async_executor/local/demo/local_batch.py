@@ -20,19 +20,47 @@ from ecs_async_executor.local.demo.cloud import (
     Ran,
     add_fault,
     brief,
+    interrupt,
     kill,
     workload,
 )
-from ecs_async_executor.local.demo.scenario import EXITED, HOST_TAKEN, NOT_STARTED, OUT_OF_MEMORY, label
+from ecs_async_executor.local.demo.scenario import (
+    ABROAD,
+    EXITED,
+    HOME,
+    HOST_TAKEN,
+    NOT_STARTED,
+    OUT_OF_MEMORY,
+    WAITS,
+    Where,
+    label,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ecs_async_executor.local.demo.airflow_home import AirflowHome
 
 DEFINITION = "demo"
+SPOT_QUEUE = "demo-spot"
+RULES = f"""\
+placements:
+  spot: {{job_queue: {SPOT_QUEUE}}}
+  on-demand: {{job_queue: default}}
+retries:
+  - {{when: oom, memory: x2, up to: 8 GB}}
+queues:
+  cheap:
+    placements: [spot, on-demand]
+    placement_patience: 3
+    retries:
+      - {{when: host, placements: on-demand}}
+  eu:
+    region_name: {ABROAD}
+"""
 OVER = ("SUCCEEDED", "FAILED")
 WITHOUT_CAPACITY_SECONDS = 5.0
+FULL_SECONDS = 30.0
 FOR_GOOD_SECONDS = 30 * 86400.0
 
 
@@ -49,27 +77,46 @@ class Batch:
     def __init__(self, url: str) -> None:
         self.url = url
         # Nothing of whoever runs the demo may be used: neither credentials nor a profile with an endpoint.
-        session = boto3.session.Session("local", "local", region_name="us-east-1")
-        self._batch: Any = session.client("batch", endpoint_url=url)
+        session = boto3.session.Session("local", "local")
+        self._batch: dict[str, Any] = {
+            name: session.client("batch", name, endpoint_url=url) for name in (HOME, ABROAD)
+        }
 
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
         """Make the job definitions, and return the part of the environment that the executor needs."""
         environment = airflow.container_environment
-        self._register(DEFINITION, environment)
+        for region in (HOME, ABROAD):
+            self._register(DEFINITION, environment, region=region)
         self._register(SMALL, environment, memory=SMALL_MB)
         self._register(NO_IMAGE, environment, image=MISSING_IMAGE)
         self._register(HUGE, environment, cpu=HUGE_CPU, memory=HUGE_MB)
         return airflow.batch_executor(provider=provider, url=self.url, job_definition=DEFINITION)
 
+    def rules(self) -> str:
+        """Return the executor's rules, once what they name exists."""
+        order = [{"order": 1, "computeEnvironment": "default"}]
+        self._batch[HOME].create_job_queue(
+            jobQueueName=SPOT_QUEUE, state="ENABLED", priority=1, computeEnvironmentOrder=order
+        )
+        return RULES
+
     def _register(
-        self, name: str, environment: Mapping[str, str], *, image: str = IMAGE, cpu: int = 1, memory: int = 2048
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        *,
+        region: str = HOME,
+        image: str = IMAGE,
+        cpu: int = 1,
+        memory: int = 2048,
     ) -> None:
-        self._batch.register_job_definition(
+        variables = {**environment, "DEMO_REGION": region}
+        self._batch[region].register_job_definition(
             jobDefinitionName=name,
             type="container",
             containerProperties={
                 "image": image,
-                "environment": [{"name": name, "value": value} for name, value in environment.items()],
+                "environment": [{"name": name, "value": value} for name, value in variables.items()],
                 "resourceRequirements": [
                     {"type": "VCPU", "value": str(cpu)},
                     {"type": "MEMORY", "value": str(memory)},
@@ -79,19 +126,20 @@ class Batch:
 
     def containers(self) -> list[Ran]:
         """Return every job, in the order in which they were made."""
-        filters = [{"name": "JOB_NAME", "values": ["demo*"]}]
-        pages = self._batch.get_paginator("list_jobs").paginate(jobQueue="default", filters=filters)
-        ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
-        found = [
-            _read(job)
-            for start in range(0, len(ids), 100)
-            for job in self._batch.describe_jobs(jobs=ids[start : start + 100])["jobs"]
-        ]
-        return sorted(found, key=lambda job: job.created)
+        found = [ran for region, client in self._batch.items() for ran in _jobs(region, client)]
+        return sorted(found, key=lambda ran: ran.created)
 
     def take_host_away(self, container: str) -> None:
         """Let the host under a job be reclaimed, as Spot does."""
         kill(self.url, "jobs", container)
+
+    def take_capacity_back(self, container: str) -> None:
+        """Let the host under a job be reclaimed: on EC2 that is what an interruption looks like."""
+        interrupt(self.url, "jobs", container)
+
+    def fill_cheap_capacity(self) -> None:
+        """Leave the first job of a task in the cheap queue RUNNABLE for a while."""
+        add_fault(self.url, WAITS, SPOT_QUEUE, kind="stuck", operation="SubmitJob", seconds=FULL_SECONDS)
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
         """Leave the next job of a task RUNNABLE for a while, or all of them for good."""
@@ -99,10 +147,21 @@ class Batch:
         add_fault(self.url, task_id, kind="stuck", operation="SubmitJob", **how)
 
 
-def _read(job: dict[str, Any]) -> Ran:
+def _jobs(region: str, client: Any) -> Iterator[Ran]:
+    filters = [{"name": "JOB_NAME", "values": ["demo*"]}]
+    for queue in client.describe_job_queues()["jobQueues"]:
+        pages = client.get_paginator("list_jobs").paginate(jobQueue=queue["jobQueueName"], filters=filters)
+        ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
+        for start in range(0, len(ids), 100):
+            for job in client.describe_jobs(jobs=ids[start : start + 100])["jobs"]:
+                yield _read(job, f"{region} {queue['jobQueueName']}")
+
+
+def _read(job: dict[str, Any], at: str) -> Ran:
     container = job["container"]
     ran = workload(container["command"])["ti"]
     why = EXITED if "exitCode" in container else job.get("statusReason", "")
+    needs = {need["type"]: float(need["value"]) for need in container["resourceRequirements"]}
     return Ran(
         id=job["jobId"],
         label=label(ran["dag_id"], ran["task_id"], ran["map_index"]),
@@ -114,6 +173,7 @@ def _read(job: dict[str, Any]) -> Ran:
         exit_code=container.get("exitCode"),
         end=_end(job) if job["status"] in OVER else "",
         why=brief(container.get("reason", "")) or why,
+        where=Where(at, needs["VCPU"], int(needs["MEMORY"])),
     )
 
 

@@ -141,7 +141,7 @@ class Report:
             table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "its end")
         for read in self.tries:
             containers = self.of(read.label, read.number)
-            state = _coloured(read.state or "none")
+            state = coloured(read.state or "none")
             if not containers:
                 waited = _seconds(read.queued, read.started)
                 table.add_row(read.label, str(read.number), "–", "–", _clock(read.queued), waited, "–", state)
@@ -153,7 +153,7 @@ class Report:
                     read.label if first else "",
                     str(read.number) if first else "",
                     ran.short,
-                    _ending(ran),
+                    ending(ran),
                     _clock(queued),
                     _seconds(queued, ran.started),
                     _seconds(ran.started, ran.stopped),
@@ -197,7 +197,8 @@ def _readable(line: str) -> str:
         return line
 
 
-def _ending(ran: Ran) -> str:
+def ending(ran: Ran) -> str:
+    """Say in a few words how a container ended, or what it does now."""
     if not ran.stopped:
         return ran.status
     if ran.exit_code is None:
@@ -213,6 +214,7 @@ def _seconds(since: datetime | None, until: datetime | None) -> str:
     return "–" if since is None or until is None else f"{(until - since).total_seconds():.0f} s"
 
 
-def _coloured(state: str) -> str:
+def coloured(state: str) -> str:
+    """Return a state of Airflow's in its colour."""
     colour = COLOURS.get(state)
     return f"[{colour}]{state}[/]" if colour else state

@@ -13,17 +13,27 @@ from typing import TYPE_CHECKING
 from ecs_async_executor.local.demo.airflow_home import AirflowHome, executor_class
 from ecs_async_executor.local.demo.cloud import MISSING_IMAGE
 from ecs_async_executor.local.demo.interrupts import Interrupts, StoppedError
+from ecs_async_executor.local.demo.journeys import journeys, misplaced, steered
 from ecs_async_executor.local.demo.local_batch import Batch
 from ecs_async_executor.local.demo.local_ecs import Ecs
 from ecs_async_executor.local.demo.processes import DiedError, Processes
 from ecs_async_executor.local.demo.report import Report
-from ecs_async_executor.local.demo.scenario import HOST_LOST, LASTING, NO_CAPACITY, SCENARIO
+from ecs_async_executor.local.demo.scenario import (
+    ABROAD,
+    HOME,
+    HOST_LOST,
+    LASTING,
+    MOVES,
+    NO_CAPACITY,
+    PLACEMENT,
+    SCENARIO,
+)
 from ecs_async_executor.local.demo.show import Show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from ecs_async_executor.local.demo.cloud import Cloud
+    from ecs_async_executor.local.demo.cloud import Cloud, Ran
 
 CLOUDS: dict[str, Callable[[str], Cloud]] = {"ecs": Ecs, "batch": Batch}
 """The services to choose from."""
@@ -67,7 +77,7 @@ def demo(options: Options) -> int:
     with Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="ecs-async-executor-demo-"))
         try:
-            airflow = AirflowHome(folder / "airflow", lasting=options.keep)
+            airflow = AirflowHome(folder / "airflow", lasting=options.keep, steered=not options.provider)
             logs = folder / "logs"
             logs.mkdir()
             return Run(options, show, airflow, Processes(logs, airflow.environment, interrupts)).guarded()
@@ -86,7 +96,11 @@ class Run:
         self._show = show
         self._airflow = airflow
         self._processes = processes
-        self._scenario = (*SCENARIO, *(LASTING if options.keep else ()))
+        self._scenario = (
+            *SCENARIO,
+            *(() if options.provider else PLACEMENT[options.service]),
+            *(LASTING if options.keep else ()),
+        )
         self._interrupted: set[str] = set()
 
     def guarded(self) -> int:
@@ -110,6 +124,8 @@ class Run:
         with show.waiting("Starting the local server"):
             cloud = self._start_cloud()
         show.say(f"The local {cloud.name} listens on {cloud.url}")
+        if not self._options.provider:
+            show.file("The executor's rules", airflow.rules)
         with show.waiting("Making Airflow's database"):
             self._airflow_process("db-migrate", "db", "migrate", wait=True)
         with show.waiting("Starting Airflow"):
@@ -118,10 +134,12 @@ class Run:
         with show.waiting(f"Running the DAGs, at most {airflow.concurrency} task instances at a time"):
             report = self._watch(cloud)
         show.console.print(report.table())
+        if steered(report.scenario):
+            show.console.print(journeys(report))
         show.console.print(report.event_log())
         if report.last_words:
             show.console.print(report.said_last())
-        surprises = report.surprises()
+        surprises = [*report.surprises(), *misplaced(report)]
         for surprise in surprises:
             show.say(f"[red]{surprise}[/]")
         if surprises:
@@ -160,7 +178,7 @@ class Run:
                 "--log-dir",
                 str(self._processes.logs / "containers"),
             ),
-            *("--stop-timeout", "2", "--missing-image", MISSING_IMAGE),
+            *("--stop-timeout", "2", "--missing-image", MISSING_IMAGE, "--region", HOME, "--other-region", ABROAD),
         )
         self._until("the local server listens", lambda: port_file.exists() and port_file.read_text().strip())
         cloud = CLOUDS[self._options.service](f"http://127.0.0.1:{port_file.read_text().strip()}")
@@ -171,6 +189,9 @@ class Run:
             **self._airflow.status,
             **cloud.settings(self._airflow, provider=self._options.provider),
         }
+        if not self._options.provider:
+            self._processes.environment |= self._airflow.steering(cloud.rules())
+            cloud.fill_cheap_capacity()
         return cloud
 
     def _start_airflow(self) -> None:
@@ -214,6 +235,7 @@ class Run:
                 if report.told() or time.monotonic() > settled_at + TELL_SECONDS:
                     return report
             self._take_host_away(report, cloud)
+            self._take_capacity_back(report, cloud)
             if time.monotonic() > deadline:
                 self._show.console.print(report.table())
                 raise FailedError(f"The DAGs were not done after {self._options.timeout:.0f} s")
@@ -221,16 +243,29 @@ class Run:
 
     def _take_host_away(self, report: Report, cloud: Cloud) -> None:
         """Take the host of the first container away once user code runs in it; the retry finds no capacity."""
+        for ran in self._running_at_first(report, HOST_LOST.label):
+            cloud.withhold_capacity(HOST_LOST.task_id)
+            cloud.take_host_away(ran.id)
+            lost = f"the host of {cloud.noun} {ran.short} is taken away"
+            self._show.say(f"{ran.label}: {lost}, and there is no other at first")
+
+    def _take_capacity_back(self, report: Report, cloud: Cloud) -> None:
+        """Interrupt the first container on cheap capacity once user code runs in it."""
+        for one in steered(report.scenario):
+            if one.task_id == MOVES:
+                for ran in self._running_at_first(report, one.label):
+                    cloud.take_capacity_back(ran.id)
+                    self._show.say(f"{ran.label}: the cheap capacity of {cloud.noun} {ran.short} is taken back")
+
+    def _running_at_first(self, report: Report, label: str) -> Iterator[Ran]:
+        """Yield once each container in which the first try of a task instance runs."""
         for read in report.tries:
-            if (read.label, read.number, read.state) != (HOST_LOST.label, 1, "running"):
+            if (read.label, read.number, read.state) != (label, 1, "running"):
                 continue
             for ran in report.of(read.label, read.number):
                 if ran.status == "RUNNING" and ran.id not in self._interrupted:
                     self._interrupted.add(ran.id)
-                    cloud.withhold_capacity(HOST_LOST.task_id)
-                    cloud.take_host_away(ran.id)
-                    lost = f"the host of {cloud.noun} {ran.short} is taken away"
-                    self._show.say(f"{read.label}: {lost}, and there is no other at first")
+                    yield ran
 
     def _keep(self) -> None:
         self._show.say(f"Airflow's UI is at {self._airflow.url} (nobody needs to log in); Ctrl-C ends it all")

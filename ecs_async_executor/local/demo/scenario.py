@@ -8,6 +8,23 @@ EXITED = "exited"
 HOST_TAKEN = "its host was taken away"
 NOT_STARTED = "never started"
 OUT_OF_MEMORY = "out of memory"
+INTERRUPTED = "interrupted"
+
+HOME, ABROAD = "us-east-1", "eu-west-1"
+"""The Region of the executor's section, and the one of the queue ``eu``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """
+    Where a try should run, and how large its container should be.
+
+    :param at: Region and capacity provider, or job queue
+    """
+
+    at: str
+    vcpus: float
+    memory_mb: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +37,8 @@ class Expected:
         goes on in another, or when the first does not start
     :param ends: how the first container of each try ends
     :param lasts: the state of its only try is no end: it stays in it
+    :param asked: what it asks for that the executor's rules have a say in, for people
+    :param places: where each try runs, if it asks for something
     """
 
     dag_id: str
@@ -29,6 +48,8 @@ class Expected:
     ends: tuple[str, ...] = (EXITED,)
     map_index: int = -1
     lasts: bool = False
+    asked: str = ""
+    places: tuple[Where, ...] = ()
 
     @property
     def label(self) -> str:
@@ -55,6 +76,9 @@ EVENTS = {
     (KILLED.label, 1): "container failure",
     (UNPULLABLE.label, 1): "container failure",
     (NO_CAPACITY.label, 1): "container waits",
+    ("placement.grows", 1): "container failure",
+    ("placement.moves", 1): "container failure",
+    ("placement.avoids", 1): "container placed elsewhere",
 }
 """What our executor adds to Airflow's event log, by task instance and try. A service's name may precede it."""
 
@@ -80,3 +104,61 @@ SCENARIO = (
 LASTING = (RUNS_ON, NO_CAPACITY)
 """What the scenario has besides if the demo is kept: it lasts as long as that."""
 LASTING_DAG = "lasting.py"
+
+PLACEMENT_DAG = "placement.py"
+GROWS, MOVES, AVOIDS, WAITS = "grows", "moves", "avoids", "waits"
+_TWICE = ("failed", "success"), (1, 1)
+_DOUBLED, _ON_SPOT, _ELSEWHERE, _FULL = (
+    "512 MB, x2 after an out-of-memory",
+    "cheap capacity, on-demand after an interruption",
+    "another Region",
+    "cheap capacity, which is full",
+)
+
+
+def _placement(task_id: str, asked: str, *places: Where, end: str = "") -> Expected:
+    if not end:
+        return Expected("placement", task_id, asked=asked, places=places)
+    return Expected("placement", task_id, *_TWICE, (end, EXITED), asked=asked, places=places)
+
+
+PLACEMENT = {
+    "ecs": (
+        _placement(
+            GROWS,
+            _DOUBLED,
+            Where(f"{HOME} FARGATE", 0.25, 512),
+            Where(f"{HOME} FARGATE", 0.25, 1024),
+            end=OUT_OF_MEMORY,
+        ),
+        _placement(
+            MOVES,
+            _ON_SPOT,
+            Where(f"{HOME} FARGATE_SPOT", 0.25, 2048),
+            Where(f"{HOME} FARGATE", 0.25, 2048),
+            end=INTERRUPTED,
+        ),
+        _placement("abroad", _ELSEWHERE, Where(f"{ABROAD} FARGATE", 0.25, 2048)),
+        _placement(AVOIDS, _FULL, Where(f"{HOME} FARGATE", 0.25, 1024)),
+    ),
+    "batch": (
+        _placement(
+            GROWS,
+            _DOUBLED,
+            Where(f"{HOME} default", 1, 512),
+            Where(f"{HOME} default", 1, 1024),
+            end=OUT_OF_MEMORY,
+        ),
+        _placement(
+            MOVES,
+            _ON_SPOT,
+            Where(f"{HOME} demo-spot", 1, 2048),
+            Where(f"{HOME} default", 1, 2048),
+            end=HOST_TAKEN,
+        ),
+        _placement("abroad", _ELSEWHERE, Where(f"{ABROAD} default", 1, 2048)),
+        _placement(WAITS, "cheap capacity, which is full at first", Where(f"{HOME} demo-spot", 1, 1024)),
+        _placement(AVOIDS, _FULL, Where(f"{HOME} default", 1, 1024)),
+    ),
+}
+"""What the executor's rules steer, by service; the amazon provider's executors have no such rules."""

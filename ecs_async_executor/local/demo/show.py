@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,12 @@ class Show:
     def say(self, text: str) -> None:
         """Write one line, with the time since the beginning."""
         self.console.print(f"[dim]{self.elapsed:6.1f} s[/]  {text}", soft_wrap=True)
+
+    def file(self, title: str, path: Path) -> None:
+        """Write a file that people may want to read."""
+        self.say(f"{title}, {path}:")
+        text = textwrap.indent(path.read_text().rstrip(), " " * 10)
+        self.console.print(text, style="dim", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:

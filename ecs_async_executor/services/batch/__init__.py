@@ -10,4 +10,6 @@ from ecs_async_executor.services.batch.requests import base_request as base_requ
 from ecs_async_executor.services.batch.requests import launch_spec as launch_spec
 from ecs_async_executor.services.batch.requests import workload_request as workload_request
 from ecs_async_executor.services.batch.requests import wrong_parameters as wrong_parameters
+from ecs_async_executor.services.batch.sizes import about_size as about_size
 from ecs_async_executor.services.batch.sizes import size_of as size_of
+from ecs_async_executor.services.batch.sizes import wrong_sizes as wrong_sizes

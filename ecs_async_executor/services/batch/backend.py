@@ -74,6 +74,10 @@ class BatchBackend:
         """Return the job queue that jobs go to by default."""
         return self._settings.job_queue
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the one scope that a job is asked for in."""
+        return [self.scope_of(handle_id)]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         """Hold a client open; it belongs to the running loop."""
         return self._call.open()

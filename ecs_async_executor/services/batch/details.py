@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.sizes import VCPU, Size, in_words
 from ecs_async_executor.services import links
 from ecs_async_executor.services.batch.logs import stream_of
 from ecs_async_executor.services.batch.replies import observation, ran_airflow
@@ -151,8 +152,7 @@ def _size(containers: Iterable[Mapping[str, Any]]) -> str:
         own = {"VCPU": one.get("vcpus"), "MEMORY": one.get("memory")} | own
         for name in needs:
             needs[name] += float(own.get(name) or 0)
-    units = {"VCPU": "vCPU", "MEMORY": "MiB", "GPU": "GPU"}
-    return ", ".join(f"{value:g} {units[name]}" for name, value in needs.items() if value)
+    return in_words(Size(round(needs["VCPU"] * VCPU), int(needs["MEMORY"]), int(needs["GPU"])))
 
 
 # --- containers ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.batch.names import name_prefix, own_prefix
-from ecs_async_executor.services.batch.sizes import REFUSED, put_sizes
+from ecs_async_executor.services.batch.sizes import REFUSED, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
@@ -28,7 +28,7 @@ from ecs_async_executor.services.requests import (
     sealed,
     type_name,
 )
-from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes, wrong_sizes
+from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
 from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 
 ONE_ATTEMPT: Final = {"attempts": 1}
@@ -59,7 +59,7 @@ def base_request(settings: BatchSettings) -> dict[str, Any]:
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each parameter that cannot be used, or that the SDK would refuse."""
-    yield from wrong_sizes(parameters, REFUSED)
+    yield from wrong_sizes(parameters)
     yield from sdk.wrong_parameters(*_OPERATION, _with_tags(without_sizes(parameters)))
 
 

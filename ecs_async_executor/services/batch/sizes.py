@@ -1,23 +1,25 @@
 """
 Sizes on Batch: what a launch asks for, as requirements of Airflow's container. Pure functions.
 
-Imports ``core``, the settings, and ``fargate`` and ``sizes`` of the folder above. A request does not say whether
-its job queue is on Fargate: only with ``round_up`` does a size become one of Fargate's.
+Imports ``core``, the settings, and ``fargate``, ``prices`` and ``sizes`` of the folder above. A request does not
+say whether its job queue is on Fargate: only with ``round_up`` does a size become one of Fargate's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ecs_async_executor.core.sizes import VCPU, Size, WrongSize, cpu_in_words, cpu_units
+from ecs_async_executor.core.sizes import VCPU, Size, WrongSize, cpu_in_words, cpu_units, in_words
 from ecs_async_executor.services import fargate
+from ecs_async_executor.services.prices import an_hour
 from ecs_async_executor.services.sizes import (
     Layer,
     Place,
     Resolver,
     amount_of,
+    problems_in,
     put_environment,
     put_requirement,
     requirement,
@@ -36,6 +38,11 @@ LEAST_TIMEOUT: Final = 60
 _RESERVED: Final = "AWS_BATCH"
 _SINGLE, _SEVERAL = CONTAINER_FORMS
 _SMALL: Final = tuple(units for units in fargate.SIZES if units < VCPU)
+
+
+def wrong_sizes(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each key of a size whose value cannot be used, whatever the rest of a request is."""
+    yield from problems_in(parameters, REFUSED)
 
 
 def put_sizes(request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer]) -> None:
@@ -165,3 +172,15 @@ def size_of(request: Mapping[str, Any]) -> Size:
     cpu = requirement(container, "VCPU") or container.get("vcpus")
     memory = requirement(container, "MEMORY") or container.get("memory")
     return Size(None if cpu is None else _units(cpu), amount_of(memory), amount_of(requirement(container, "GPU")))
+
+
+def about_size(request: Mapping[str, Any], region: str | None) -> list[str]:
+    """Return lines for people about the size that a request asks for, and what it costs if Fargate runs it."""
+    size = size_of(request)
+    if size == Size():
+        return ["Size: that of the job definition."]
+    rest = "" if size.cpu and size.memory else "; the job definition decides the rest"
+    lines = [f"Size of the container: {in_words(size)}{rest}."]
+    if not rest and not size.gpu and fargate.is_valid(size.cpu, size.memory):
+        lines.append(f"If the job queue is on Fargate: {an_hour(size, region)}")
+    return lines

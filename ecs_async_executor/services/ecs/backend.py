@@ -19,6 +19,7 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation, sized
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
+from ecs_async_executor.services.ecs.sizes import size_refusal
 from ecs_async_executor.services.ecs.stopped import StoppedTasks
 from ecs_async_executor.services.parsing import UNREADABLE, UnreadableRecords
 from ecs_async_executor.services.requests import NO_SUCH_ID, stop_reason, tag_refusal
@@ -85,6 +86,10 @@ class EcsBackend:
         """Return the cluster of a task, or, for None, the one that tasks go to by default."""
         return cluster_of(handle_id, self._settings.cluster)
 
+    def scopes_of(self, handle_id: str) -> Sequence[str]:
+        """Return the one cluster that a task can be in."""
+        return [self.scope_of(handle_id)]
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Hold a client open; it belongs to the running loop."""
@@ -107,7 +112,8 @@ class EcsBackend:
         try:
             reply = await self._call("RunTask", **{**request, "clientToken": client_token})
         except BackendError as error:
-            raise tag_refusal(error, request.get("tags"), "ecs:TagResource") from None
+            said = size_refusal(error, request)
+            raise tag_refusal(said, request.get("tags"), "ecs:TagResource") from None
         container_name = self._settings.container_name
         return sized([launched(reply, container_name, spec.scope)], reply, container_name)[0]
 

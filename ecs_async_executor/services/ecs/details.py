@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.sizes import Size, in_words
 from ecs_async_executor.services import links
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.details import ContainerDetails, Details
@@ -41,7 +42,6 @@ _MOMENTS: Final = {
     "stoppingAt": "stopping",
     "stoppedAt": "stopped",
 }
-_CPU_UNITS: Final = 1024
 _MOST_DEFINITIONS: Final = 1000
 
 
@@ -209,14 +209,8 @@ def _instance(task: Mapping[str, Any]) -> str:
 
 def _size(task: Mapping[str, Any]) -> str:
     gpus = sum(len(one.get("gpuIds") or ()) for one in task.get("containers") or ())
-    parts = []
-    if cpu := int(task.get("cpu") or 0):
-        parts.append(f"{cpu / _CPU_UNITS:g} vCPU")
-    if memory := int(task.get("memory") or 0):
-        parts.append(f"{memory} MiB")
-    if gpus:
-        parts.append(f"{gpus} GPU")
-    return ", ".join(parts)
+    disk = (task.get("ephemeralStorage") or {}).get("sizeInGiB")
+    return in_words(Size(int(task.get("cpu") or 0), int(task.get("memory") or 0), gpus, disk))
 
 
 def _seconds(value: object) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
-from ecs_async_executor.services.ecs.sizes import REFUSED, put_sizes
+from ecs_async_executor.services.ecs.sizes import REFUSED, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
@@ -26,7 +26,7 @@ from ecs_async_executor.services.requests import (
     sealed,
     type_name,
 )
-from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes, wrong_sizes
+from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
 from ecs_async_executor.settings import EcsSettings
 from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
@@ -88,7 +88,7 @@ def _network(settings: EcsSettings) -> dict[str, Any]:
 
 def wrong_parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each parameter that cannot be used, or that the SDK or ECS would refuse."""
-    yield from wrong_sizes(parameters, REFUSED)
+    yield from wrong_sizes(parameters)
     sent = {
         key: value for key, value in without_sizes(parameters).items() if key != "startedBy" or value is not None
     }
@@ -138,6 +138,12 @@ def _takes_platform_version(request: Mapping[str, Any]) -> bool:
     if (launch_type := request.get("launchType")) is not None:
         return bool(launch_type == "FARGATE")
     return FARGATE_PROVIDERS.issuperset(providers_in(request))
+
+
+def about_size(request: Mapping[str, Any], container_name: str, region: str | None) -> list[str]:
+    """Return lines for people about the size that a request asks for, and what it costs an hour."""
+    on_fargate, spot = _takes_platform_version(request), "FARGATE_SPOT" in providers_in(request)
+    return lines_about_size(request, container_name, region, on_fargate=on_fargate, spot=spot)
 
 
 def cluster_of(task_arn: str | None, default: str) -> str:

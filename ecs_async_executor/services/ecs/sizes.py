@@ -1,22 +1,25 @@
 """
 Sizes on ECS: what a launch asks for, put where its launch type wants it. Pure functions.
 
-Imports ``core``, and ``fargate`` and ``sizes`` of the folder above. On Fargate the task has the size; elsewhere
-Airflow's container has it.
+Imports ``core``, and ``fargate``, ``prices`` and ``sizes`` of the folder above. On Fargate the task has the size;
+elsewhere Airflow's container has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ecs_async_executor.core.sizes import Size
+from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.sizes import Size, in_words
 from ecs_async_executor.services import fargate
+from ecs_async_executor.services.prices import an_hour
 from ecs_async_executor.services.sizes import (
     Layer,
     Place,
     Resolver,
     amount_of,
+    problems_in,
     put_environment,
     put_requirement,
     requirement,
@@ -28,6 +31,26 @@ REFUSED: Final = {
     "command_timeout": "RunTask has no time limit: set execution_timeout of the Airflow task",
 }
 """The keys that ECS has no place for."""
+_NO_SUCH_SIZE: Final = "No Fargate configuration exists for given values"
+
+
+def wrong_sizes(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each key of a size whose value cannot be used, whatever the rest of a request is."""
+    yield from problems_in(parameters, REFUSED)
+
+
+def size_refusal(error: BackendError, request: Mapping[str, Any]) -> BackendError:
+    """Return ECS's refusal of a request, with the way out if half of its size comes from the task definition."""
+    overrides = _overrides_in(request)
+    given = [key for key in ("cpu", "memory") if overrides.get(key) is not None]
+    if len(given) != 1 or _NO_SUCH_SIZE not in error.message:
+        return error
+    other = "memory" if given == ["cpu"] else "cpu"
+    words = (
+        f"{error.message.rstrip('.')}: the task definition's {other} does not go with {given[0]} = "
+        f"{overrides[given[0]]}; ask for {other} too"
+    )
+    return BackendError(error.kind, error.code, words, token_used=error.token_used)
 
 
 def put_sizes(
@@ -175,12 +198,30 @@ _DISK: Final = Place("overrides.ephemeralStorage", _disk_in)
 def size_of(request: Mapping[str, Any], container_name: str) -> tuple[Size, Size]:
     """Return the size that a request gives its task, and the one that it gives Airflow's container."""
     overrides, container = _overrides_in(request), _container_in(request, container_name)
-    task = Size(
-        amount_of(overrides.get("cpu")), amount_of(overrides.get("memory")), None, amount_of(_disk_in(request))
-    )
-    own = Size(
-        amount_of(container.get("cpu")),
-        amount_of(container.get("memory")),
-        amount_of(requirement(container, "GPU")),
-    )
-    return task, own
+    disk, gpu = amount_of(_disk_in(request)), amount_of(requirement(container, "GPU"))
+    task = Size(amount_of(overrides.get("cpu")), amount_of(overrides.get("memory")), None, disk)
+    return task, Size(amount_of(container.get("cpu")), amount_of(container.get("memory")), gpu)
+
+
+def lines_about_size(
+    request: Mapping[str, Any], container_name: str, region: str | None, *, on_fargate: bool, spot: bool
+) -> list[str]:
+    """
+    Return lines for people about the size that a request asks for, and what it costs.
+
+    :param on_fargate: whether the request is for Fargate, or may become so
+    :param spot: it may run on Fargate Spot
+    """
+    task, own = size_of(request, container_name)
+    lines = []
+    if task != Size():
+        rest = "" if on_fargate and task.cpu and task.memory else "; the task definition decides the rest"
+        lines.append(f"Size of the task: {in_words(task)}{rest}.")
+    if own != Size():
+        lines.append(f"Size of container {container_name!r}: {in_words(own)}.")
+    if not lines:
+        return ["Size: that of the task definition."]
+    if not on_fargate:
+        return [*lines, "A container instance runs it: it has no price of its own."]
+    price = an_hour(task, region, spot=spot) or "No price: the task definition decides a part of the size."
+    return [*lines, price]

@@ -62,7 +62,7 @@ def test_a_job_is_described_for_people() -> None:
     assert found.region == "eu-north-1"
     assert found.definition.endswith("job-definition/d:1")
     assert found.place == "job queue q, FARGATE"
-    assert found.size == "0.5 vCPU, 1024 MiB, 1 GPU"
+    assert found.size == "0.5 vCPU, 1 GB, 1 GPU"
     assert found.times == (("submitted", 1_767_323_045.25), ("started", 1_767_323_050.0))
     assert found.console_url.endswith(f"#jobs/detail/{JOB}")
     assert found.containers == (

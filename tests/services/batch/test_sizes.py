@@ -233,6 +233,22 @@ def test_the_parameters_of_a_rule_are_checked_before_any_launch() -> None:
     assert not list(batch.wrong_parameters({"cpu": 1, "memory": "4 GB", "commandTimeout": "2 h", "roundUp": True}))
 
 
+def test_what_a_request_asks_for_is_said_in_words_with_its_price_on_fargate() -> None:
+    def said(config: Any) -> list[str]:
+        return batch.about_size(request(config), "eu-central-1")
+
+    assert said({}) == ["Size: that of the job definition."]
+    assert said({"memory": "4 GB"}) == ["Size of the container: 4 GB; the job definition decides the rest."]
+    assert said({"cpu": 3, "memory": "5 GB"}) == ["Size of the container: 3 vCPU, 5 GB."]
+    assert said({"cpu": 2, "memory": "4 GB"}) == [
+        "Size of the container: 2 vCPU, 4 GB.",
+        (
+            "If the job queue is on Fargate: An hour costs $0.1136 on x86: list prices of August 2026, "
+            "eu-central-1, on demand, without tax and network."
+        ),
+    ]
+
+
 def test_nothing_that_is_given_is_changed() -> None:
     base = batch.base_request(settings(submit_job_kwargs=container(**needs(VCPU="2"))))
     queue: dict[str, Any] = {"cpu": 1, "environment": {"B": "2"}}

@@ -48,6 +48,30 @@ def test_a_launch_that_does_not_succeed_says_what_that_means(reply: Any, kind: K
     assert (caught.value.kind, caught.value.code) == (kind, code)
 
 
+@pytest.mark.parametrize(
+    ("executor_config", "said"),
+    [
+        (
+            {"memory": "8 GB"},
+            "given values: the task definition's cpu does not go with memory = 8192; ask for cpu too",
+        ),
+        (
+            {"overrides": {"cpu": "256"}},
+            "the task definition's memory does not go with cpu = 256; ask for memory too",
+        ),
+        ({"overrides": {"cpu": "256", "memory": "9999"}}, "No Fargate configuration exists for given values."),
+    ],
+)
+def test_a_size_that_the_task_definition_makes_impossible_is_refused_with_the_way_out(
+    executor_config: Any, said: str
+) -> None:
+    no = refusal("InvalidParameterException", "No Fargate configuration exists for given values.", "RunTask")
+    with pytest.raises(BackendError) as caught:
+        use(FakeClient(run_task=no), lambda backend: backend.launch(spec(executor_config), "l-1"))
+    assert caught.value.kind is Kind.INVALID
+    assert caught.value.message.endswith(said)
+
+
 def test_a_conflict_names_what_exists() -> None:
     conflict = refusal("ConflictException", "used", "RunTask", resourceIds=[ARN + "7"])
     with pytest.raises(BackendError) as caught:

@@ -91,7 +91,7 @@ def test_a_task_is_described_for_people() -> None:
     assert found.region == "eu-west-1"
     assert found.definition == DEFINITION
     assert found.place == "cluster main, FARGATE_SPOT, eu-west-1b"
-    assert found.size == "0.5 vCPU, 2048 MiB"
+    assert found.size == "0.5 vCPU, 2 GB"
     assert [(word, moment - 1764345600) for word, moment in found.times] == [
         ("created", 0),
         ("pull began", 5),

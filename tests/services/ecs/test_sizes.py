@@ -365,6 +365,61 @@ def test_each_size_has_a_gate_of_its_own() -> None:
     assert spec({"cpu": 1}).placement == spec({"overrides": {"cpu": "1024"}}).placement
 
 
+@pytest.mark.parametrize(
+    ("executor_config", "options", "lines"),
+    [
+        (
+            {"cpu": 1, "memory": "4 GB"},
+            FARGATE,
+            [
+                "Size of the task: 1 vCPU, 4 GB.",
+                (
+                    "An hour costs $0.0583 on x86, $0.0466 on ARM: list prices of August 2026, us-east-1, on "
+                    "demand, without tax and network."
+                ),
+            ],
+        ),
+        (
+            {
+                "cpu": 1,
+                "memory": "4 GB",
+                "disk": 120,
+                "capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}],
+            },
+            {},
+            [
+                "Size of the task: 1 vCPU, 4 GB, 120 GB disk.",
+                (
+                    "An hour costs $0.0694 on x86, $0.0577 on ARM: list prices of August 2026, us-east-1, on "
+                    "demand, without tax and network. On Spot it is less, and varies."
+                ),
+            ],
+        ),
+        (
+            {"memory": "4 GB"},
+            FARGATE,
+            [
+                "Size of the task: 4 GB; the task definition decides the rest.",
+                "No price: the task definition decides a part of the size.",
+            ],
+        ),
+        (
+            {"cpu": 1, "gpu": 2},
+            EC2,
+            [
+                "Size of container 'airflow': 1 vCPU, 2 GPU.",
+                "A container instance runs it: it has no price of its own.",
+            ],
+        ),
+        ({}, FARGATE, ["Size: that of the task definition."]),
+    ],
+)
+def test_what_a_request_asks_for_is_said_in_words_with_its_price(
+    executor_config: Any, options: Any, lines: list[str]
+) -> None:
+    assert ecs.about_size(request(executor_config, **options), "airflow", "us-east-1") == lines
+
+
 def test_the_size_of_a_request_is_that_of_its_task_and_that_of_its_container() -> None:
     made = request({"cpu": 1, "memory": "4 GB", "disk": 50} | container(memory=2048), **FARGATE)
     assert size_of(made, "airflow") == (Size(1024, 4096, None, 50), Size(memory=2048))

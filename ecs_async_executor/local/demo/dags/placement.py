@@ -1,0 +1,62 @@
+"""Tasks that the executor's rules steer: more memory after an end, another placement, another Region."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import dag, task
+
+PART_MB = 50
+PARTS = 10
+
+ON_BATCH = os.environ.get("DEMO_DEFINITION") == "jobDefinition"
+
+
+@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+def placement() -> None:
+    """Ask for sizes and queues; which placement and which Region that is, the rules say."""
+
+    @task(retries=1, retry_delay=timedelta(seconds=1), executor_config={"memory": "512 MB"})
+    def grows() -> None:
+        parts = []
+        for number in range(1, PARTS + 1):
+            parts.append(b"x" * (PART_MB << 20))
+            print(f"Part {number} of {PARTS} is read, {number * PART_MB} MB are in memory", flush=True)
+            time.sleep(0.2)
+
+    @task(retries=1, retry_delay=timedelta(seconds=1), queue="cheap")
+    def moves(**context: Any) -> None:
+        print("On cheap capacity, as long as it lasts", flush=True)
+        if context["ti"].try_number == 1:
+            # Far longer than the demo: its capacity is taken back before that.
+            time.sleep(600)
+
+    @task(retries=0, queue="eu")
+    def abroad() -> None:
+        print(f"In {os.environ['DEMO_REGION']}", flush=True)
+
+    # A size of its own: what is full for it is not full for the others.
+    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"})
+    def avoids() -> None:
+        print("Where there is room", flush=True)
+
+    grows()
+    moves()
+    if not ON_BATCH:
+        abroad()
+        avoids()
+        return
+
+    # Batch takes every job. That a queue is full shows on a job that waits in it, and the next ones avoid it.
+    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"})
+    def waits() -> None:
+        print("In the queue that was full for a while", flush=True)
+
+    waits()
+    abroad() >> avoids()
+
+
+placement()
