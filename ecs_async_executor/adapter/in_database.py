@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
-from ecs_async_executor.adapter.last_ends import CONTAINER_FAILURE, OUT_OF_MEMORY
+from ecs_async_executor.adapter.last_ends import ENDS
 from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.core.retries import without_line
 from ecs_async_executor.services.redaction import redacted
@@ -107,7 +107,7 @@ def latest_reasons(session: Session, limit: int = LATEST) -> list[Reason]:
     events = {"container waits", "container not followed"}
     for _, executor in compat.our_executors(AsyncExecutor):
         service = executor.adapter.service.name.lower()
-        ours = (CONTAINER_FAILURE, OUT_OF_MEMORY, executor.adapter.launch_failure)
+        ours = (*ENDS, executor.adapter.launch_failure)
         events |= {f"{service} {name}" for name in ours}
     query: Any = select(_log).where(_log.event.in_(sorted(events))).order_by(_log.id.desc()).limit(limit)
     return [

@@ -30,11 +30,15 @@ log = structlog.get_logger(__name__)
 
 CONTAINER_FAILURE: Final = "container failure"
 OUT_OF_MEMORY: Final = "container out of memory"
+INTERRUPTED: Final = "container interrupted"
 RETRY_RULE: Final = "retry rule"
 """
 The event log's names, after the service's: for a container that failed, for one that exited 0 although a process
-in it was killed for want of memory, and for a try that is launched differently from those before it.
+in it was killed for want of memory, or although its spot capacity was taken back, and for a try that is launched
+differently from those before it.
 """
+ENDS: Final = (CONTAINER_FAILURE, OUT_OF_MEMORY, INTERRUPTED)
+"""Those that tell of an end, besides those of launches that failed."""
 ENDS_KEPT: Final = 20_000
 LAUNCHES_KEPT: Final = 10_000
 """As many as can wait for a container, with some to spare."""
@@ -88,9 +92,7 @@ class LastEnds:
         service = adapter.service.name.lower()
         self._event = adapter.service.event
         self._retry_rule = f"{service} {RETRY_RULE}"
-        self._events = tuple(
-            f"{service} {name}" for name in (CONTAINER_FAILURE, OUT_OF_MEMORY, adapter.launch_failure, RETRY_RULE)
-        )
+        self._events = tuple(f"{service} {name}" for name in (*ENDS, adapter.launch_failure, RETRY_RULE))
         self._read = read_entries if read is None else read
         self._monotonic = monotonic
         self._ends: dict[Hashable, End | None] = {}

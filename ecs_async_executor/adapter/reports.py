@@ -7,12 +7,18 @@ and every statement can be followed by SystemExit, after which the same report i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, cast
 from uuid import UUID
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
-from ecs_async_executor.adapter.last_ends import CONTAINER_FAILURE, OUT_OF_MEMORY, RETRY_RULE, LastEnds
+from ecs_async_executor.adapter.last_ends import (
+    CONTAINER_FAILURE,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    RETRY_RULE,
+    LastEnds,
+)
 from ecs_async_executor.adapter.metrics import Metrics
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines, WaitLines
@@ -128,9 +134,8 @@ class Reports:
             self._last_ends.remember(report.key, end)
             if report.success:
                 if end is not None:
-                    self._write(
-                        OUT_OF_MEMORY, _with_line([report.reason, _OUTLIVED, _hint(report)], end), report.key
-                    )
+                    event, outlived = _OUTLIVED[end.ending]
+                    self._write(event, _with_line([report.reason, outlived, _hint(report)], end), report.key)
                 return
             what = "container" if report.handle_id else "launch"
             self._lines.add(
@@ -157,10 +162,20 @@ class Reports:
         )
 
 
-_OUTLIVED: Final = (
-    "A process in the container was killed for want of memory, most likely the task. Airflow's own process in it "
-    "lived on, and has told Airflow how the task ended."
-)
+_OUTLIVED: Final[Mapping[Ending, tuple[str, str]]] = {
+    Ending.OOM: (
+        OUT_OF_MEMORY,
+        (
+            "A process in the container was killed for want of memory, most likely the task. Airflow's own "
+            "process in it lived on, and has told Airflow how the task ended."
+        ),
+    ),
+    Ending.SPOT: (
+        INTERRUPTED,
+        "Airflow's process in the container has ended in order, and has told Airflow how the task ended.",
+    ),
+}
+"""What there is to say of a container that exited 0 all the same: the entry's name, and a sentence."""
 _MOST_CHARACTERS: Final = 8000
 """Of an entry, so that its last line is whole in any database."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import compat, event_log
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.messages import Launch, Notice, Unfollowed
 from tests.adapter.metadata import Metadata
-from tests.adapter.scripted import failed, queue
+from tests.adapter.scripted import failed, queue, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,28 @@ def test_each_entry_of_a_heartbeat_is_in_the_table_with_its_task_instance(schedu
         (names[two.workload.ti.id], "ecs container failure", ENTRY),
         (names[three.workload.ti.id], "container not followed", "nothing says where to look"),
     }
+
+
+@pytest.mark.parametrize(
+    ("ending", "name", "words"),
+    [
+        (Ending.OOM, "ecs container out of memory", "A process in the container was killed for want of memory"),
+        (Ending.SPOT, "ecs container interrupted", "Airflow's process in the container has ended in order"),
+    ],
+)
+def test_what_befell_a_container_that_exited_0_is_told_with_a_line_for_the_next_try(
+    scheduler: Scheduler, ending: Ending, name: str, words: str
+) -> None:
+    (launch,) = scheduler.launch(1)
+
+    scheduler.loop(replace(succeeded(launch), reason="ECS container exited 0: it was so", ending=ending))
+    scheduler.loop()
+
+    ((written, text),) = scheduler.table()
+    assert written == name
+    first, second, *_, last = text.splitlines()
+    assert (first, last) == ("ECS container exited 0: it was so", f"ending={ending.value} exit_code=0")
+    assert second.startswith(words)
 
 
 @pytest.mark.parametrize("broken", ["insert", "commit"])

@@ -154,8 +154,8 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         reason = _exit_reason(exit_code, container_reason, stopped_reason, stop_code)
     elif seen is Seen.STOPPED:
         reason = _stop_reason(container_reason, stopped_reason or stop_code or "", started=started)
-    if exit_code == 0 and is_out_of_memory(container_reason):
-        ending = Ending.OOM  # of a process in it: Airflow's own has lived on
+    if exit_code == 0:
+        ending = _ending_in_order(container_reason, stopped_reason, stop_code)
     elif exit_code or (seen is Seen.STOPPED and exit_code is None):
         if unplaced:
             ending = Ending.CAPACITY
@@ -180,6 +180,18 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
     )
 
 
+def _ending_in_order(container_reason: str, stopped_reason: str, stop_code: str | None) -> Ending | None:
+    """Return what befell a container that exited 0: Airflow's own process in it can outlive the task's."""
+    if is_out_of_memory(container_reason):
+        return Ending.OOM
+    return Ending.SPOT if _is_interruption(stopped_reason, stop_code) else None
+
+
+def _is_interruption(stopped_reason: str, stop_code: str | None) -> bool:
+    """Return whether spot capacity was taken back."""
+    return not is_host_lost(stopped_reason) and (stop_code in _SPOT_TAKEN_BACK or is_spot(stopped_reason))
+
+
 def _ending(
     exit_code: int | None, container_reason: str, stopped_reason: str, stop_code: str | None, *, started: bool
 ) -> Ending:
@@ -188,7 +200,7 @@ def _ending(
         return Ending.HOST
     if stop_code in {_STOPPED_BY_REQUEST, _STOPPED_BY_DEPLOYMENT}:
         return Ending.STOPPED
-    if stop_code in _SPOT_TAKEN_BACK or is_spot(stopped_reason):
+    if _is_interruption(stopped_reason, stop_code):
         return Ending.SPOT
     if exit_code is not None and stop_code != _FAILED_TO_START:
         return ending_in(container_reason, exit_code, started=started)
@@ -198,13 +210,13 @@ def _ending(
 
 def _exit_reason(exit_code: int, container_reason: str, stopped_reason: str, stop_code: str | None) -> str:
     """Return what there is to say about a container that has exited."""
-    if exit_code == 0 and not is_out_of_memory(container_reason):
+    if exit_code == 0 and _ending_in_order(container_reason, stopped_reason, stop_code) is None:
         return ""
     said = f"ECS container exited {exit_code}"
     if container_reason:
         said += f" ({container_reason})"
     why = stopped_reason or stop_code
-    if exit_code and stop_code not in {None, _USUAL_STOP} and why != container_reason:
+    if stop_code not in {None, _USUAL_STOP} and why != container_reason:
         said += f": {why}"
     return said
 

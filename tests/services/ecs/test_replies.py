@@ -77,6 +77,11 @@ OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"reason": "ECS container exited 143: Your Spot Task was interrupted."},
     ),
     (
+        "spot, and its process has ended in order",
+        task("STOPPED", {"exitCode": 0}, **SPOT),
+        {"exit_code": 0, "reason": "ECS container exited 0: Your Spot Task was interrupted."},
+    ),
+    (
         "stopped by a person, no words",
         task("STOPPED", {"exitCode": 143}, stopCode="UserInitiated"),
         {"reason": "ECS container exited 143: UserInitiated"},
