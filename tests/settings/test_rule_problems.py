@@ -70,14 +70,14 @@ def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     assert found == [
         f"{ours} launch_burst = '0' is not valid: it must be a whole number from 1 to 100",
         f"{ours} placement_patience = 'soon' {patience}",
-        "rules.yaml line 2, queues.gpu is there a second time in line 5: remove one of them",
         f"{ours} queues.x.memory = 'a' {unreadable}",
+        "rules.yaml line 2, queues.gpu is there a second time in line 5: remove one of them",
         f"rules.yaml line 3, queues.gpu.memory = 'lots' {unreadable}",
         "rules.yaml line 4, queues.gpu.cluster must be a string, not list",
         f"rules.yaml line 7, queues.eu {elsewhere}, {ours} queues.eu: remove one of them",
+        "rules.yaml line 8, queues.eu.placements: there is no placement 'resrved'; did you mean reserved?",
         "rules.yaml line 10, placements[0].reserved.cluste: RunTask has no cluste; did you mean cluster?",
         "rules.yaml line 12, retries[0] changes nothing: give it memory, placements or another key",
-        "rules.yaml line 8, queues.eu.placements: there is no placement 'resrved'; did you mean reserved?",
     ]  # fmt: skip
 
 
