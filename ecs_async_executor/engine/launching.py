@@ -360,6 +360,8 @@ class Launching:
             # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
             self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
         now = anyio.current_time()
+        if spec.choice is not None:
+            self._meters.chosen[spec.choice] += 1
         if not tracked.past:
             self._meters.time(LAUNCH_DURATION, now - tracked.since)
         self._dispatcher.dispatch(tracked, Replied(observation), now)

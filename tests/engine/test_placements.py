@@ -65,6 +65,7 @@ async def test_launches_leave_a_full_placement_after_their_patience_and_the_even
         assert all(len(harness.notices(f"w{n}")) == 1 for n in range(100)), "that they wait"
         await harness.until(lambda: len(harness.finished()) == 100)
         assert anyio.current_time() < 75
+        assert harness.snapshots[-1].chosen == {"on-demand": 100}
     assert placements(cloud) == {"on-demand": 100}
     for n in range(100):
         [text] = elsewhere(harness, f"w{n}")
