@@ -191,6 +191,30 @@ def test_orphans_are_found_and_stopped_everywhere_but_where_nobody_answers(
     at.until(lost, "STOPPED", "FAILED")
 
 
+def test_places_are_those_that_queues_and_placements_lead_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = {
+        "eu": {"region_name": THERE, "cluster": "eu"},
+        "gpu": {"cluster": "gpu", "placements": ["here", "far"]},
+    }
+    placements = {
+        "here": {"cluster": "other"},
+        "far": {"role_arn": ROLE},
+        "alone": {"region_name": "sa-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__PLACEMENTS", json.dumps(placements))
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", HERE)
+    adapter = AsyncEcsExecutor().adapter
+    assert adapter.make_console().scopes == [
+        *("main", "other", "gpu"),
+        f"{THERE}|eu",
+        *(f"{ROLE}|main", f"{ROLE}|gpu"),
+        "sa-east-1|main",
+    ]
+    unknown = f"arn:aws:ecs:{THERE}:{OTHER}:task/eu/1"
+    assert adapter.make_backend().scopes_of(unknown) == [f"{THERE}|eu"]
+
+
 @both
 def test_a_page_shows_a_container_elsewhere_while_a_destination_hangs(at: Place) -> None:
     there = at.runs(0, queue="eu")
