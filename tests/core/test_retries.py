@@ -276,7 +276,7 @@ def test_people_read_what_a_try_gets_and_why() -> None:
     rules = [DOUBLE, {**ON_DEMAND, "environment": {"TOKEN": "secret"}, "image": "x"}]
     assert told(after(OOM_AT_4, SPOT, rules=rules), 3) == (
         "Try 3 is launched with 8 GB of memory instead of 4 GB: try 1 ended by running out of memory; "
-        "at on-demand: try 2 ended by a spot interruption; "
+        "with placement on-demand: try 2 ended by a spot interruption; "
         "with environment, image from a retry rule: try 2 ended by a spot interruption."
     )
     reached = End(1, Ending.OOM, size=Size(memory=10 * GB))

@@ -20,6 +20,7 @@ from ecs_async_executor.settings import (
     BatchSettings,
     EcsSettings,
     ExecutorRules,
+    Source,
     load,
     load_for_batch,
 )
@@ -274,8 +275,16 @@ RULES = {
 @settings(deadline=None, max_examples=300)
 @given(values=st.fixed_dictionaries({}, optional={**RULES, "placement_patience": ANYTHING, "other": ANYTHING}))
 def test_no_rules_whatever_make_the_reader_fail(service: type[AwsSettings], values: dict[str, Any]) -> None:
-    wrong = {EcsSettings: ecs_service, BatchSettings: batch_service}[service].wrong_parameters  # type: ignore[index]
+    wrong = {EcsSettings: ecs_service, BatchSettings: batch_service}[service].wrong_parameters
     given_rules = Given(values, lambda _: "rules.yaml line 1, ")
     rules, problems = read_rules([given_rules, given_rules], Service(service, wrong))
-    assert all(isinstance(problem, str) and problem for problem in problems)
+    assert all(problems)
     assert rules.destinations is not None
+
+
+def test_problems_of_a_teams_rules_name_its_section() -> None:
+    conf = Conf({"queues": '{"q": {"cpu": 64}}'})
+    with pytest.raises(ConfigurationError) as caught:
+        _ = load(conf, ecs_service.wrong_parameters, Source("red")).rules
+    (problem,) = caught.value.problems
+    assert problem.startswith("[red=ecs_async_executor] queues.q.cpu = 64 could mean")
