@@ -23,6 +23,7 @@ from ecs_async_executor.settings import (
     Source,
     load,
     load_for_batch,
+    reading,
 )
 from ecs_async_executor.settings.rule_files import ALLOWED
 from ecs_async_executor.settings.rule_keys import QueueKeys, RetryKeys
@@ -158,6 +159,7 @@ def test_no_problem_shows_what_may_be_secret(tmp_path: Path) -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> None:
     queues = {f"q{n}": {"region_name": "eu-west-1", "conn_id": f"c{n}"} for n in range(20)}
     path = tmp_path / "rules.json"
@@ -169,6 +171,15 @@ def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> 
         rules_of(path)
     assert caught.value.problems == (
         "The rules name 21 destinations, and an executor has at most 20: leave some to another executor",
+    )
+
+
+def test_a_connection_of_a_queue_needs_the_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_amazon_provider_is_installed", lambda: False)
+    (problem,) = problems_of(tmp_path, "queues: {eu: {conn_id: aws_eu}}")
+    assert problem == (
+        "rules.yaml line 1, queues.eu.conn_id = 'aws_eu' is a connection, which needs the amazon provider: "
+        "install it (pip install 'ecs-async-executor[amazon]'), or remove it"
     )
 
 
