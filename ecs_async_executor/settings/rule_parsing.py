@@ -200,7 +200,12 @@ class RuleParser:
         placements = {"placements": there.pop("placements")} if "placements" in there else {}
         if placements:
             self._use((*path, names["placements"]), placements["placements"])
-        return Retry(keys.when, {**amounts, **placements, **self._parameters(path, keys, there)})
+        parameters = self._parameters(path, keys, there)
+        if (scope := self._service.aws.scope_parameter) in parameters:
+            # A launch is searched for by its placements: what may have been sent there has to be found again.
+            written = next(key for key in raw if scope in (key, *camelize({key: None})))
+            self.say((*path, written), "cannot be set by a retry rule: define a placement with it, and name that")
+        return Retry(keys.when, {**amounts, **placements, **parameters})
 
     def _check_amounts(
         self, path: Path, names: Mapping[str, str], amounts: Mapping[str, Any], asked: Mapping[str, Any]
