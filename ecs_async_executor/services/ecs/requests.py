@@ -14,7 +14,7 @@ from typing import Any, Final
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
-from ecs_async_executor.services.ecs.sizes import REFUSED, Kind, lines_about_size, put_sizes, wrong_sizes
+from ecs_async_executor.services.ecs.sizes import REFUSED, Part, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
@@ -147,19 +147,19 @@ def about_size(request: Mapping[str, Any], container_name: str, region: str | No
     return lines_about_size(request, container_name, region, on_fargate=on_fargate, spot=spot)
 
 
-def _kind(request: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]) -> Kind:
+def _sized_part(request: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]) -> Part:
     """Return what has the size of a launch, by its request and the layers that it is made of."""
     if _takes_platform_version(request):
-        return Kind.FARGATE
-    kind, made = Kind.CONTAINER, dict[str, Any]()
+        return Part.FARGATE
+    part, made = Part.CONTAINER, dict[str, Any]()
     for one in layers:
         made = _overlay(made, {key: one[key] for key in _WHAT_RUNS_WHERE if key in one})
         if made.get("taskDefinition") == request.get("taskDefinition") and _takes_platform_version(made):
             # Tasks of this definition run on Fargate, or perhaps do.
             if made.keys() & {"launchType", "capacityProviderStrategy"}:
-                return Kind.TASK
-            kind = Kind.BOTH
-    return kind
+                return Part.TASK
+            part = Part.BOTH
+    return part
 
 
 def cluster_of(task_arn: str | None, default: str) -> str:
@@ -230,7 +230,7 @@ def workload_request(
     _check_count(request)
     container = container_for(request, container_name)
     if sized:
-        put_sizes(request, container, sized, _kind(request, (one.parameters for one in sized)))
+        put_sizes(request, container, sized, _sized_part(request, (one.parameters for one in sized)))
     put_command(container, command, f"container {container_name!r}")
     return request
 

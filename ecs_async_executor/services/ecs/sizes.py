@@ -33,7 +33,7 @@ REFUSED: Final = {
 """The keys that ECS has no place for."""
 
 
-class Kind(enum.Enum):
+class Part(enum.Enum):
     """What has the size of a launch."""
 
     FARGATE = "the task, on Fargate, or where that is not known: a size of Fargate's"
@@ -64,21 +64,21 @@ def size_refusal(error: BackendError, request: Mapping[str, Any]) -> BackendErro
     return BackendError(error.kind, error.code, words, token_used=error.token_used)
 
 
-def put_sizes(request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer], kind: Kind) -> None:
+def put_sizes(request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer], part: Part) -> None:
     """
     Put what the layers of a request ask for into it.
 
     :param request: the merged request
     :param container: in it, the override of Airflow's container
-    :param kind: what has the size
+    :param part: what has the size
     :raises Rejected: if the launch type has no such size, or a layer contradicts itself
     """
     resolver = Resolver(layers)
     name = container["name"]
-    if kind is Kind.FARGATE:
+    if part is Part.FARGATE:
         _on_fargate(request, container, resolver)
     else:
-        _on_instances(request, container, resolver, kind)
+        _on_instances(request, container, resolver, part)
     variables = resolver.environment(lambda one: _container_in(one, name).get("environment"))
     resolver.finish()
     put_environment(container, variables)
@@ -142,18 +142,18 @@ def _put_disk(overrides: dict[str, Any], disk: int, resolver: Resolver) -> None:
         overrides["ephemeralStorage"] = {"sizeInGiB": max(least, disk)}
 
 
-def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: Resolver, kind: Kind) -> None:
+def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: Resolver, part: Part) -> None:
     name, overrides = container["name"], request["overrides"]
     for key in ("cpu", "memory"):
         of_task, of_container = _of_task(key), _of_container(name, key)
-        has_it, limits_it = (of_task, of_container) if kind is Kind.TASK else (of_container, of_task)
+        has_it, limits_it = (of_task, of_container) if part is Part.TASK else (of_container, of_task)
         amount, layer = resolver.amount(key, has_it)
         if amount is None:
             continue
         too_small = resolver.is_below(limits_it, amount, layer)
-        if kind is not Kind.CONTAINER or too_small:
+        if part is not Part.CONTAINER or too_small:
             overrides[key] = str(amount)
-        if kind is not Kind.TASK or (too_small and key == "memory"):
+        if part is not Part.TASK or (too_small and key == "memory"):
             container[key] = amount
             if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
                 del container["memoryReservation"]  # ECS wants less to be reserved than there is
