@@ -132,7 +132,8 @@ def test_a_task_killed_for_want_of_memory_beside_its_supervisor_counts(scheduler
     launch = scheduler.launch(1)
     outlived = OOM.replace("137", "0")
     scheduler.report(replace(succeeded(launch), reason=outlived, ending=Ending.OOM, size=AT_4_GB))
-    (state, _) = scheduler.executor.event_buffer[launch.key]
+    key: Any = launch.key
+    (state, _) = scheduler.executor.event_buffer[key]
     assert str(state) == "success"
     ((event, number, text),) = scheduler.entries()
     assert (event, number) == ("ecs container out of memory", 1)
@@ -218,9 +219,13 @@ def test_a_task_that_resumes_does_not_count_the_container_before_its_deferral(
 
 
 def test_task_instances_are_told_apart(scheduler: Scheduler) -> None:
-    for number, of_ti in enumerate(
-        ({"map_index": 1}, {"task_id": "other"}, {"run_id": "other"}, {"dag_id": "other"}), 1
-    ):
+    others: list[dict[str, Any]] = [
+        {"map_index": 1},
+        {"task_id": "other"},
+        {"run_id": "other"},
+        {"dag_id": "other"},
+    ]
+    for number, of_ti in enumerate(others, 1):
         scheduler.fails(scheduler.launch(1, **of_ti), size=Size(memory=1024 * number))
     other = another(scheduler)
     assert other.memory(other.launch(2, map_index=1)) == "2048"
