@@ -8,11 +8,12 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
+from ecs_async_executor.adapter.aws import AwsAdapter
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
@@ -24,10 +25,10 @@ from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
-from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
-from ecs_async_executor.services.logs import LogReader, clients_by_region
-from ecs_async_executor.settings import ConfReader, SettingsForBatch, Tuning, load_for_batch
+from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.settings import BatchSettings, ConfReader, SettingsForBatch, load_for_batch
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
@@ -84,7 +85,7 @@ class AsyncBatchExecutor(AsyncExecutor):
         return batch.workload_request(self.submit_job_kwargs, overrides, exec_config, cmd)
 
 
-class BatchAdapter:
+class BatchAdapter(AwsAdapter):
     """
     Batch, as the service-free adapter knows it (:class:`~ecs_async_executor.adapter.service.ServiceAdapter`).
 
@@ -107,28 +108,24 @@ class BatchAdapter:
         "sync_running_jobs": "nothing: the engine polls, in its own thread",
     }
 
-    def __init__(self, executor: AsyncBatchExecutor) -> None:
-        self._executor = executor
+    scope_parameter = "jobQueue"
+
+    _executor: AsyncBatchExecutor
 
     @cached_property
     def settings(self) -> SettingsForBatch:
-        """
-        Both sections of the configuration.
-
-        :raises ConfigurationError: if anything in them cannot be used; names every problem
-        """
         executor = self._executor
         return load_for_batch(
             cast("ConfReader", executor.conf), batch.wrong_parameters, source_of(executor.team_name)
         )
 
     @property
-    def tuning(self) -> Tuning:
-        return self.settings.tuning
+    def aws(self) -> BatchSettings:
+        return self.settings.batch
 
     @property
-    def doubts(self) -> Sequence[str]:
-        return self.settings.doubts
+    def base_request(self) -> Mapping[str, Any]:
+        return self._executor.submit_job_kwargs
 
     @property
     def max_attempts(self) -> int:
@@ -142,33 +139,8 @@ class BatchAdapter:
 
     @property
     def destination(self) -> str:
-        options = self.settings.batch
+        options = self.aws
         return f"job queue {options.job_queue!r}, job definition {options.job_definition!r}"
-
-    @property
-    def aws_section(self) -> str:
-        return self.settings.batch.section
-
-    @property
-    def conn_id(self) -> str | None:
-        return self.settings.batch.conn_id
-
-    @property
-    def check_health_on_startup(self) -> bool:
-        return self.settings.batch.check_health_on_startup
-
-    def prepare(self) -> None:
-        _ = self._executor.submit_job_kwargs
-
-    def make_backend(self) -> Backend:
-        settings = self.settings.batch
-        return batch.BatchBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)
-
-    def make_console(self) -> Console:
-        queues = self.settings.tuning.queues.values()
-        job_queues = [self._executor.submit_job_kwargs["jobQueue"], *(one.get("jobQueue") for one in queues)]
-        scopes = list(dict.fromkeys(one for one in job_queues if one))
-        return batch.BatchConsole(ClientFactory.from_settings(self.settings.batch, self.settings.tuning), scopes)
 
     def handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if _JOB_ID.fullmatch(external_executor_id) else None
@@ -177,11 +149,8 @@ class BatchAdapter:
         hooks = ("_submit_job_kwargs", "_serialize_workload_to_command")
         return is_overridden(self._executor, AsyncBatchExecutor, *hooks)
 
-    def command(self, workload: Any) -> list[str]:
-        return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
-
     def request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
-        return self._executor._submit_job_kwargs(key, command, queue, config)  # noqa: SLF001 - likewise
+        return self._executor._submit_job_kwargs(key, command, queue, config)  # noqa: SLF001 - the provider's name
 
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
@@ -197,32 +166,21 @@ class BatchAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return batch.wrong_parameters(request)
 
-    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
-        return batch.inspecting(self._clients, self.settings.batch.job_queue)
-
     def console_url(self, handle_id: str) -> str | None:
         # A job's identifier does not name its region, and that of the connection is not known here.
-        region = self.settings.batch.region_name
+        region = self.aws.region_name
         return None if region is None else links.batch_job(region, handle_id)
 
-    async def details(self, handle_id: str) -> Details | None:
-        async with self.inspector() as inspector:
-            return await inspector.details(handle_id)
+    def _backend(self, clients: ClientFactory) -> Backend:
+        return batch.BatchBackend(clients, self.aws)
 
-    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        async with self.inspector() as inspector:
-            return await inspector.log_streams(handle_id)
+    def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
+        return batch.BatchConsole(clients, scopes)
 
-    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
-        return batch.look_at_definitions(self._clients, reader, specs)
+    def _inspecting(self, clients: ClientFactory) -> AbstractAsyncContextManager[Inspector]:
+        return batch.inspecting(clients, self.aws.job_queue)
 
-    def log_reader(self) -> LogReader:
-        return LogReader(self._log_clients)
-
-    @cached_property
-    def _clients(self) -> ClientFactory:
-        return ClientFactory.from_settings(self.settings.batch, self.settings.tuning)
-
-    @cached_property
-    def _log_clients(self) -> Callable[[str], ClientFactory]:
-        return clients_by_region(self.settings.batch, self.settings.tuning)
+    def _look_at_definitions(
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+    ) -> AsyncIterator[Finding]:
+        return batch.look_at_definitions(clients, reader, specs)

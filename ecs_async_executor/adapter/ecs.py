@@ -7,11 +7,12 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
 
+from ecs_async_executor.adapter.aws import AwsAdapter
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
@@ -23,10 +24,10 @@ from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
-from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
-from ecs_async_executor.services.logs import LogReader, clients_by_region
-from ecs_async_executor.settings import ConfReader, Settings, Tuning, load
+from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.settings import ConfReader, EcsSettings, Settings, load
 
 
 class AsyncEcsExecutor(AsyncExecutor):
@@ -87,7 +88,7 @@ class AsyncEcsExecutor(AsyncExecutor):
         return ecs.workload_request(self.run_task_kwargs, overrides, exec_config, self.container_name, cmd)
 
 
-class EcsAdapter:
+class EcsAdapter(AwsAdapter):
     """
     ECS, as the service-free adapter knows it (:class:`~ecs_async_executor.adapter.service.ServiceAdapter`).
 
@@ -110,60 +111,34 @@ class EcsAdapter:
         "sync_running_workloads": "nothing: the engine polls, in its own thread",
     }
 
+    scope_parameter = "cluster"
+
+    _executor: AsyncEcsExecutor
+
     def __init__(self, executor: AsyncEcsExecutor) -> None:
-        self._executor = executor
+        super().__init__(executor)
         self._definitions: dict[str, Mapping[str, Any]] = {}
 
     @cached_property
     def settings(self) -> Settings:
-        """
-        Both sections of the configuration.
-
-        :raises ConfigurationError: if anything in them cannot be used; names every problem
-        """
         executor = self._executor
         return load(cast("ConfReader", executor.conf), ecs.wrong_parameters, source_of(executor.team_name))
 
     @property
-    def tuning(self) -> Tuning:
-        return self.settings.tuning
+    def aws(self) -> EcsSettings:
+        return self.settings.ecs
 
     @property
-    def doubts(self) -> Sequence[str]:
-        return self.settings.doubts
+    def base_request(self) -> Mapping[str, Any]:
+        return self._executor.run_task_kwargs
 
     @property
     def max_attempts(self) -> int:
-        return self.settings.ecs.max_run_task_attempts
+        return self.aws.max_run_task_attempts
 
     @property
     def destination(self) -> str:
         return f"cluster {self._executor.cluster!r}, container {self._executor.container_name!r}"
-
-    @property
-    def aws_section(self) -> str:
-        return self.settings.ecs.section
-
-    @property
-    def conn_id(self) -> str | None:
-        return self.settings.ecs.conn_id
-
-    @property
-    def check_health_on_startup(self) -> bool:
-        return self.settings.ecs.check_health_on_startup
-
-    def prepare(self) -> None:
-        _ = self._executor.run_task_kwargs
-
-    def make_backend(self) -> Backend:
-        settings = self.settings.ecs
-        return ecs.EcsBackend(ClientFactory.from_settings(settings, self.settings.tuning), settings)
-
-    def make_console(self) -> Console:
-        queues = self.settings.tuning.queues.values()
-        clusters = [self._executor.run_task_kwargs["cluster"], *(one.get("cluster") for one in queues)]
-        scopes = list(dict.fromkeys(one for one in clusters if one))
-        return ecs.EcsConsole(ClientFactory.from_settings(self.settings.ecs, self.settings.tuning), scopes)
 
     def handle_id(self, external_executor_id: str) -> str | None:
         return external_executor_id if external_executor_id.startswith("arn:") else None
@@ -172,11 +147,8 @@ class EcsAdapter:
         hooks = ("_run_task_kwargs", "get_container", "_serialize_workload_to_command")
         return is_overridden(self._executor, AsyncEcsExecutor, *hooks)
 
-    def command(self, workload: Any) -> list[str]:
-        return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
-
     def request(self, key: Key, command: list[str], queue: str | None, config: Any) -> Any:
-        return self._executor._run_task_kwargs(key, command, queue, config)  # noqa: SLF001 - likewise
+        return self._executor._run_task_kwargs(key, command, queue, config)  # noqa: SLF001 - the provider's name
 
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
@@ -188,37 +160,24 @@ class EcsAdapter:
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         return ecs.wrong_parameters(request)
 
-    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+    def console_url(self, handle_id: str) -> str | None:
+        return ecs.console_url(handle_id, self._executor.cluster)
+
+    def _backend(self, clients: ClientFactory) -> Backend:
+        return ecs.EcsBackend(clients, self.aws)
+
+    def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
+        return ecs.EcsConsole(clients, scopes)
+
+    def _inspecting(self, clients: ClientFactory) -> AbstractAsyncContextManager[Inspector]:
         executor = self._executor
 
         def configured() -> str:
             return str(executor.run_task_kwargs.get("taskDefinition") or "")
 
-        return ecs.inspecting(
-            self._clients, executor.cluster, executor.container_name, configured, self._definitions
-        )
+        return ecs.inspecting(clients, executor.cluster, executor.container_name, configured, self._definitions)
 
-    def console_url(self, handle_id: str) -> str | None:
-        return ecs.console_url(handle_id, self._executor.cluster)
-
-    async def details(self, handle_id: str) -> Details | None:
-        async with self.inspector() as inspector:
-            return await inspector.details(handle_id)
-
-    async def log_streams(self, handle_id: str) -> Sequence[ContainerDetails]:
-        async with self.inspector() as inspector:
-            return await inspector.log_streams(handle_id)
-
-    def look_at_definitions(self, reader: LogReader, specs: Sequence[LaunchSpec]) -> AsyncIterator[Finding]:
-        return ecs.look_at_definitions(self._clients, reader, self._executor.container_name, specs)
-
-    def log_reader(self) -> LogReader:
-        return LogReader(self._log_clients)
-
-    @cached_property
-    def _clients(self) -> ClientFactory:
-        return ClientFactory.from_settings(self.settings.ecs, self.settings.tuning)
-
-    @cached_property
-    def _log_clients(self) -> Callable[[str], ClientFactory]:
-        return clients_by_region(self.settings.ecs, self.settings.tuning)
+    def _look_at_definitions(
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+    ) -> AsyncIterator[Finding]:
+        return ecs.look_at_definitions(clients, reader, self._executor.container_name, specs)

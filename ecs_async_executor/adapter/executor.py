@@ -151,10 +151,11 @@ class AsyncExecutor(compat.VersionedExecutor):
             service=self.adapter.service,
             backend=self.adapter.make_backend,
             render=self.workloads.render,
+            choices=self.workloads.choices,
+            blocks=self.workloads.blocks,
             tuning=tuning,
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
-            render_in_thread=self.workloads.overridden,
             endpoint=endpoint_of(self),
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)

@@ -20,6 +20,7 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Tuning
+from ecs_async_executor.settings.rules import ExecutorRules
 
 
 class ServiceAdapter(Protocol):
@@ -48,6 +49,11 @@ class ServiceAdapter(Protocol):
     @property
     def tuning(self) -> Tuning:
         """The settings of the engine."""
+        ...
+
+    @property
+    def rules(self) -> ExecutorRules:
+        """Which queue goes where, which placements there are, and what the next try gets."""
         ...
 
     @property

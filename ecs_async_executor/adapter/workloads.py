@@ -12,6 +12,7 @@ import copy
 import json
 import uuid
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -20,11 +21,15 @@ from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.steering import Steering, asked_for
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.choices import Choices
+from ecs_async_executor.core.destinations import sent_to
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.identity import is_uuid
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.settings.rules import NO_RULES
 
 COMMAND = ("python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string")
 """Runs the workload that follows as JSON."""
@@ -62,11 +67,13 @@ class Workloads:
         self._assigned = assigned
         self.jwt_generator: Any = None
         self.overridden = False
+        self._steering = Steering(NO_RULES)
 
     def prepare(self, jwt_generator: Any) -> None:
         """Take what ``start()`` knows; needed before anything is launched or rendered."""
         self.jwt_generator = jwt_generator
         self.overridden = self._adapter.has_overridden_hooks()
+        self._steering = Steering(self._adapter.rules, self._adapter.service.exclusive)
 
     # --- on the main thread ----------------------------------------------------------------------------------
 
@@ -119,25 +126,29 @@ class Workloads:
 
     # --- not on the main thread ------------------------------------------------------------------------------
 
-    def render(self, launch: Launch) -> LaunchSpec:
+    def choices(self, launch: Launch) -> Choices:
+        """
+        Return the placements that a launch may choose from.
+
+        :raises Rejected: if it asks for what no rule defines
+        """
+        return self._steering.choices(launch)
+
+    def blocks(self, launch: Launch) -> bool:
+        """Return whether :meth:`render` or :meth:`choices` may block for a launch."""
+        return self.overridden or self._steering.blocks(launch)
+
+    def render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
         """
         Make the request of a launch.
 
+        :param choice: one of :meth:`choices`; None if there are none
         :raises Rejected: if there can be none; the reason shows neither command nor JWT
         """
-        workload = launch.workload
         try:
-            if isinstance(workload, AdoptedWorkload):
-                return self._render_adopted(launch, workload)
-            workload = compat.with_fresh_jwt(workload, self.jwt_generator)
-            ti = getattr(workload, "ti", None)
-            request = self._adapter.request(
-                launch.key,
-                self._adapter.command(workload),
-                _queue_of_callback(workload) if ti is None else ti.queue,
-                {} if ti is None else self._config_for_hook(ti.executor_config),
-            )
-            return self._adapter.spec(request, launch, compat.jwt_expiry(workload.token))
+            course = self._steering.course(launch, choice)
+            spec = self._render(launch, self._config_for_hook(course.config))
+            return sent_to(course.destination, spec if choice is None else replace(spec, choice=choice))
         except Rejected:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is about this workload alone
@@ -145,11 +156,15 @@ class Workloads:
             reason = f"The container request could not be built: {in_words(error)}"
             raise Rejected(reason) from None
 
-    def _render_adopted(self, launch: Launch, adopted: AdoptedWorkload) -> LaunchSpec:
-        config = self._config_for_hook(adopted.executor_config)
-        command = self._command_for_hook(launch, adopted) if self.overridden else []
-        request = self._adapter.request(launch.key, command, adopted.queue, config)
-        return self._adapter.spec(request, launch, None)
+    def _render(self, launch: Launch, config: Any) -> LaunchSpec:
+        workload = launch.workload
+        queue, _ = asked_for(workload)
+        if isinstance(workload, AdoptedWorkload):
+            command, expires_at = self._command_for_hook(launch, workload) if self.overridden else [], None
+        else:
+            workload = compat.with_fresh_jwt(workload, self.jwt_generator)
+            command, expires_at = self._adapter.command(workload), compat.jwt_expiry(workload.token)
+        return self._adapter.spec(self._adapter.request(launch.key, command, queue, config), launch, expires_at)
 
     def _config_for_hook(self, config: Any) -> Any:
         """
@@ -186,12 +201,6 @@ def _launch_of_callback(key: Key, workload: Any, queued_at: float) -> tuple[Laun
         started_by=subject,
         queued_at=queued_at,
         label=f"callback {subject}",
-        route=_queue_of_callback(workload),
+        route=asked_for(workload)[0],
     )
     return launch, subject
-
-
-def _queue_of_callback(workload: Any) -> str | None:
-    """Return the queue in a callback's data, as the provider's executor for Batch does; Airflow sets none."""
-    queue = workload.callback.data.get("queue")
-    return queue if isinstance(queue, str) else None

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ecs_async_executor.core.backend import Handle
 from ecs_async_executor.core.containers import claim
 from ecs_async_executor.core.endings import Ending
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import (
     Barred,
     Doubted,
@@ -52,6 +52,8 @@ from ecs_async_executor.core.settling import end, enter, fail, look_instead
 def request(tracked: Tracked, phase: Unlaunched, event: Requested, now: float, _: Rules) -> list[Effect]:
     """Record that a request leaves."""
     doubt = phase.doubt if isinstance(phase, InDoubt) else None
+    if doubt is None or not doubt.ours:  # else it is the same request again
+        tracked.choice, tracked.instead = event.spec.choice, event.instead
     return enter(tracked, Sending(event.spec, doubt, phase.patience), now)
 
 
@@ -109,6 +111,9 @@ def is_news_at_gate(tracked: Tracked, event: Barred, now: float, rules: Rules) -
 def bar(tracked: Tracked, phase: Unlaunched, event: Barred, now: float, rules: Rules) -> list[Effect]:
     """Count the time at a closed gate, say why once, and give up when it has been too long."""
     notices = request_waits(tracked, rules.service, event.kind, event.reason, event.placement)
+    if event.elsewhere:
+        tracked.phase = replace(phase, patience=_heard_at_closed_gate(phase.patience, event))
+        return notices
     patience = _at_closed_gate(phase.patience, event, max(event.since, tracked.since))
     tracked.phase = phase = replace(phase, patience=patience)
     if isinstance(phase, InDoubt):
@@ -145,6 +150,14 @@ def _at_closed_gate(patience: Patience, event: Barred, begun: float) -> Patience
     return replace(patience, short=Grace(short.counted, begun).answered(event.refused_at, event.pause))
 
 
+def _heard_at_closed_gate(patience: Patience, event: Barred) -> Patience:
+    """Take note of the answers to a closed gate's probes, and count no time: there is room elsewhere."""
+    heard_at = max(event.refused_at, event.since)
+    if event.kind is Kind.REFUSED:
+        return replace(patience, barred=Grace(0.0, heard_at))
+    return replace(patience, short=Grace(patience.short.counted, heard_at))
+
+
 def is_too_old(doubt: Doubt, now: float, rules: Rules) -> bool:
     """
     Return whether the client token may be too old to send again.
@@ -168,7 +181,7 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     """Decide what a request without a container means."""
     error, doubt = event.error, phase.doubt
     notices: list[Effect] = []
-    if error.kind in (Kind.CAPACITY, Kind.REFUSED):
+    if error.kind in (Kind.CAPACITY, Kind.REFUSED) and not event.elsewhere:
         notices = request_waits(tracked, rules.service, error.kind, str(error))
     elif event.unanswered:
         notices = request_waits(tracked, rules.service, Kind.AMBIGUOUS, str(error))
@@ -180,7 +193,7 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     )
     tracked.phase = phase = replace(phase, patience=_tried(phase.patience, event))
     if decision is Verdict.CLAIM:
-        return [*notices, *_claim_named(tracked, phase, error, now)]
+        return [*notices, *_claim_named(tracked, phase, event, now)]
     if decision is Verdict.SEARCH:
         tracked.used += 1
         return [*notices, *look_instead(tracked, now, onward=_without_ours(phase, now))]
@@ -200,9 +213,9 @@ def _tried(patience: Patience, event: Refused) -> Patience:
     return replace(patience, errors=patience.errors + 1, probes=patience.probes + (event.probe and held_back))
 
 
-def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: float) -> list[Effect]:
+def _claim_named(tracked: Tracked, phase: Sending, event: Refused, now: float) -> list[Effect]:
     """The client token has a container already."""
-    container, doubt = error.resource_ids[0], phase.doubt
+    container, doubt = event.error.resource_ids[0], phase.doubt
     if container in tracked.past:
         return _next_number(tracked, phase, now)
     if doubt is None or doubt.inherited:
@@ -210,7 +223,7 @@ def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: flo
         adopted = AirflowState.QUEUED if _inherited(doubt) else None
         patience = replace(phase.patience, errors=0)
         return enter(tracked, Checking(container, Why.TOKEN, adopted, now, patience=patience), now)
-    return claim(tracked, Handle(phase.spec.scope, container), now, sent=phase)
+    return claim(tracked, Handle(event.named_in or phase.spec.scope, container), now, sent=phase)
 
 
 def _next_number(tracked: Tracked, phase: Sending, now: float) -> list[Effect]:

@@ -74,6 +74,7 @@ class Service:
         definite answer is sent again only after a search has found no container for ``absent_grace``
     :param absent_grace: seconds for which that search has to find none
     :param stop_permission: the permission that stopping a container takes, for people
+    :param exclusive: parameters of which a request has one at most: the one of a later layer replaces the others
     """
 
     name: str
@@ -85,6 +86,7 @@ class Service:
     repeatable: bool = True
     absent_grace: float = 20.0
     stop_permission: str = ""
+    exclusive: frozenset[str] = frozenset()
 
     @property
     def executor(self) -> str:

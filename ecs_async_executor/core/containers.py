@@ -16,7 +16,7 @@ from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Effect, Emit, Observed, SendStop, StopTargetMissing
 from ecs_async_executor.core.grace import NOT_YET, Grace
 from ecs_async_executor.core.messages import Finished, HeldUp, Launched
-from ecs_async_executor.core.notices import container_waits, request_waits
+from ecs_async_executor.core.notices import container_waits, placed_elsewhere, request_waits
 from ecs_async_executor.core.phases import (
     LOCATED,
     Doubt,
@@ -67,6 +67,7 @@ def claim(
     if tracked.wanted:
         launch = tracked.launch
         effects.append(Emit(Launched(launch.launch_id, launch.key, handle.id)))
+        effects += placed_elsewhere(tracked)
     return effects
 
 
@@ -135,6 +136,7 @@ def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
         handle_id=observation.handle.id,
         exit_code=0,
         stop_code=observation.stop_code,
+        choice=tracked.choice,
     )
     return end(tracked, report)
 

@@ -21,9 +21,14 @@ from ecs_async_executor.core.phases import Demand
 
 
 class Requested(msgspec.Struct, frozen=True, gc=False):
-    """The request is about to be sent."""
+    """
+    The request is about to be sent.
+
+    :param instead: why it is not made for the best placement of the launch, as a sentence for people
+    """
 
     spec: LaunchSpec
+    instead: str = ""
 
 
 class Unrenderable(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +50,9 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     :param jitter: 0 to 1
     :param pause: seconds for which requests like it were held back before it
     :param probe: it was the probe of a closed gate
+    :param elsewhere: the launch goes to another placement at once: nobody need read of this one
+    :param named_in: the scope of the container that the error names, as far as its identifier tells; a scheduler
+        that had the launch meanwhile can have sent it to another place than this request
     :param unanswered: no launch has had a definite answer for so long that Airflow's event log should say so
     """
 
@@ -52,6 +60,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     jitter: float = 0.5
     pause: float = 0.0
     probe: bool = False
+    elsewhere: bool = False
+    named_in: str | None = None
     unanswered: bool = False
 
 
@@ -69,6 +79,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     :param refused_at: when a probe was last refused
     :param pause: seconds for which the gate held that probe back
     :param placement: whose gate it is
+    :param elsewhere: the launch goes to another placement soon: the time at this one does not count
     """
 
     kind: Kind
@@ -77,6 +88,7 @@ class Barred(msgspec.Struct, frozen=True, gc=False):
     refused_at: float
     pause: float
     placement: str | None = None
+    elsewhere: bool = False
 
 
 class Because(enum.Enum):
@@ -141,10 +153,12 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
     :param observation: None: the service lists no container of this launch
     :param took: seconds from the start of the search to this answer
+    :param places: in how many it was looked for
     """
 
     observation: Observation | None
     took: float = 0.0
+    places: int = 1
 
 
 class SearchRefused(msgspec.Struct, frozen=True, gc=False):

@@ -76,11 +76,15 @@ class Gate:
     def succeeded(self) -> None:
         """Note that a request succeeded: the gate opens if a probe is out; an older request proves nothing."""
         if self._probe_sent_at is not None:
-            self.closed_since = None
-            self.reason = ""
-            self._delay = self._first_delay
-            self._probe_sent_at = None
-            self._notify()
+            self.open()
+
+    def open(self) -> None:
+        """Open the gate, whatever shows that requests are accepted."""
+        self.closed_since = None
+        self.reason = ""
+        self._delay = self._first_delay
+        self._probe_sent_at = None
+        self._notify()
 
     def close(self, now: float, reason: str) -> None:
         """Close the gate if it is open; in either case keep the latest reason."""
@@ -137,6 +141,10 @@ class Gates:
             gate = Gate(*self._settings, changed=lambda changed: self._keep(name, changed))
             self._gates[name] = gate
         return gate
+
+    def closed(self, name: str) -> Gate | None:
+        """Return a gate if it is closed, else None."""
+        return self._closed.get(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._closed))

@@ -223,7 +223,7 @@ class Ledger:
                 return destination_of(spec.scope)
             case Searching(place=SearchPlace(scope)):
                 return destination_of(scope)
-        bucket = self.queues.bucket_of(tracked)
+        bucket = self.queues.ways_of(tracked)[0].bucket
         return None if bucket is None else destination_of(bucket)
 
     # --- outcomes --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ecs_async_executor.core.events import Effect, Emit
 from ecs_async_executor.core.messages import Notice
 from ecs_async_executor.core.phases import Sending, Starting, Tracked
 
+ELSEWHERE = "container placed elsewhere"
 NOTICES_PER_CONTAINER = 8
 """A service whose reasons have no code could word each of them differently."""
 
@@ -52,6 +53,17 @@ def request_waits(
 def container_waits(tracked: Tracked, service: str, reason: str) -> list[Effect]:
     """Say once what a container waits for that the service has taken and does not start."""
     return _tell(tracked, topic("waits", reason), f"The container waits: {service}: {reason}", unlaunched=False)
+
+
+def placed_elsewhere(tracked: Tracked) -> list[Effect]:
+    """Say once why a launch has its container at another placement than its best one."""
+    text, tracked.instead = tracked.instead, ""
+    if not text or not tracked.wanted:
+        return []
+    launch, phase = tracked.launch, tracked.phase
+    placement = phase.placement if isinstance(phase, Starting) else None
+    about = f"at {tracked.choice}"
+    return [Emit(Notice(launch.launch_id, launch.key, ELSEWHERE, text, about=about, placement=placement))]
 
 
 def _tell(

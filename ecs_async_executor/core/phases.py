@@ -296,6 +296,8 @@ class Tracked:
         are those of an earlier queueing, or the service has answered that there is no room
     :param past: identifiers of its containers that never started
     :param told: what Airflow's event log has been told that this attempt waits for
+    :param choice: the placement that its latest request was made for, see :mod:`.choices`; None if it has none
+    :param instead: why that was not its best one, until Airflow's event log is told
     :param continued: the mark is the identity that the client tokens are made of: Airflow's own knowledge of it
         was overwritten with the identifier of a container
     """
@@ -309,6 +311,8 @@ class Tracked:
     used: int = 0
     past: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    choice: str | None = None
+    instead: str = ""
     continued: bool = False
 
     @property

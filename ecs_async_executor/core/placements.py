@@ -3,12 +3,17 @@ Placements whose launches are refused: the gate of each, why it is closed, and w
 
 May import ``errors``, ``events`` and ``gates``. ``now`` is in seconds of one monotonic clock. A placement is
 what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.LaunchSpec`.
+
+A service can accept a request although there is no room: its container then waits for a place, and ends without
+one. Launches that have nowhere else to go are sent all the same, as what waits is what a group of hosts grows by.
+For launches that can go elsewhere, a placement has a second gate, its *room*: it is closed when a container found
+no room, and only a container that gets its place opens it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator
 
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
@@ -16,17 +21,26 @@ from ecs_async_executor.core.gates import Gate, Gates
 
 FORGOTTEN_AFTER = 60.0
 """Seconds without a launch at a closed gate after which the gate is forgotten: no probe would ever open it."""
+LEFT_FOR = 3600.0
+"""The same for a placement that launches leave: the next one is the probe, and need not be patient again."""
 NEWS_FOR = 60.0
 """Seconds for which it counts that a launch without a known placement has found no room."""
 REVIEW_INTERVAL = 1.0
 FORGET_INTERVAL = FORGOTTEN_AFTER / 4.0
+ROOM_PROBE_TIMEOUT = 600.0
+"""Seconds after which a container that waits for a place is no probe any more."""
+CHOSEN_KEPT = 1024
 
 
 class Placements:
-    """The gates of all placements; ``len()`` is the number of closed ones."""
+    """The gates of all placements; ``len()`` is the number of closed placements."""
 
     def __init__(self) -> None:
         self._gates = Gates()
+        self._rooms = Gates(probe_timeout=ROOM_PROBE_TIMEOUT)
+        self._room_probes: dict[str, int] = {}
+        self._placed_at: dict[str, float] = {}
+        self._choices: dict[str, str] = {}
         self._refusals: dict[str, tuple[Kind, float]] = {}
         self._reviewed_at = -math.inf
         self._needed_at: dict[str, float] = {}
@@ -34,36 +48,60 @@ class Placements:
         self._full: dict[Hashable, tuple[str, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._gates)
+        return len(self._closed())
+
+    def _closed(self) -> dict[str, None]:
+        return dict.fromkeys((*self._gates, *self._rooms))
 
     def gate(self, placement: str) -> Gate:
         """Return the gate of a placement; hold it while a request is in flight."""
         return self._gates[placement]
 
-    def barred(self, placement: str) -> Barred | None:
-        """Return why the launches of a placement wait, or None if its gate is open."""
-        gate = self._gates[placement]
-        if gate.closed_since is None:
+    def may_pass(self, placement: str, now: float, *, room: bool = False) -> bool:
+        """
+        Return whether a request may be sent: any to an open placement, else the next probe.
+
+        :param room: the launch can go elsewhere, so that the placement's room counts too
+        """
+        return all(gate.may_pass(now) for gate in self._closed_gates(placement, room=room))
+
+    def next_probe_at(self, placement: str, *, room: bool = False) -> float:
+        """Return when the next probe may pass if no answer comes before; minus infinity if it is open."""
+        times = [gate.next_probe_at or -math.inf for gate in self._closed_gates(placement, room=room)]
+        return max(times, default=-math.inf)
+
+    def closed_since(self, placement: str, *, room: bool = False) -> float | None:
+        """Return since when a placement is closed, whatever for; None if it is open."""
+        gates = self._closed_gates(placement, room=room)
+        return min((gate.closed_since for gate in gates if gate.closed_since is not None), default=None)
+
+    def barred(self, placement: str, *, room: bool = False) -> Barred | None:
+        """Return why the launches of a placement wait, or None if it is open."""
+        gates = self._closed_gates(placement, room=room)
+        if not gates:
             return None
+        gate = gates[0]
+        assert gate.closed_since is not None
         kind, since = self._refusals.get(placement, (Kind.CAPACITY, gate.closed_since))
         return Barred(kind, gate.reason, since, gate.refused_at, gate.pause, placement)
 
-    def longest_waits(self, now: float) -> Mapping[Kind, float]:
-        """Return for how many seconds a gate has been closed, by the kind of its refusal: the longest of each."""
-        longest: dict[Kind, float] = {}
-        for _, barred in self.closed():
-            longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
-        return longest
+    def _closed_gates(self, placement: str, *, room: bool) -> list[Gate]:
+        gates = [self._gates.closed(placement), self._rooms.closed(placement) if room else None]
+        return [gate for gate in gates if gate is not None]
+
+    def choice_of(self, placement: str) -> str | None:
+        """Return the choice that a placement was last sent a launch by, None if by none."""
+        return self._choices.get(placement)
 
     def closed(self) -> Iterator[tuple[str, Barred]]:
-        """Yield each placement whose gate is closed, with the reason."""
-        for placement in self._gates:
-            barred = self.barred(placement)
+        """Yield each placement that is closed, with the reason."""
+        for placement in self._closed():
+            barred = self.barred(placement, room=True)
             if barred is not None:
                 yield placement, barred
 
     def succeeded(self, placement: str, gate: Gate) -> None:
-        """Note that a probe got its container."""
+        """Note that a probe was accepted."""
         gate.succeeded()
         self._refusals.pop(placement, None)
 
@@ -73,6 +111,56 @@ class Placements:
         if gate.is_open or known is not kind:
             self._refusals[placement] = (kind, now)
         gate.refused(now, reason)
+
+    # --- room ------------------------------------------------------------------------------------------------
+
+    def chosen(self, placement: str, choice: str, number: int, now: float) -> None:
+        """
+        Note that the request of a launch with a choice is sent; its container is the probe of a closed room.
+
+        :param number: of the launch
+        """
+        if len(self._choices) >= CHOSEN_KEPT:
+            self._choices.clear()
+        self._choices[placement] = choice
+        room = self._rooms.closed(placement)
+        if room is not None and room.may_pass(now):
+            room.probe_started(now)
+            self._room_probes[placement] = number
+
+    def not_accepted(self, placement: str, number: int, now: float) -> None:
+        """Note that the request of a launch brought no container: if that was a room's probe, the next one is."""
+        room = self._rooms.closed(placement)
+        if room is not None and self._room_probes.get(placement) == number:
+            del self._room_probes[placement]
+            room.void(now)
+
+    def had_no_place(self, placement: str, number: int, reason: str, *, since: float, now: float) -> None:
+        """
+        Note that the container of a launch with a choice has ended without a place.
+
+        :param since: since when it looked for one
+        """
+        room = self._rooms[placement]
+        if room.is_open:
+            room.refused(now, reason)
+            # Its own wait counts, but for the time in which others have got their places.
+            room.closed_since = min(now, max(since, self._placed_at.get(placement, since)))
+        elif self._room_probes.get(placement) == number:
+            del self._room_probes[placement]
+            room.refused(now, reason)
+
+    def has_placed(self, placement: str, now: float) -> None:
+        """Note that the container of a launch with a choice runs."""
+        if len(self._placed_at) >= CHOSEN_KEPT:
+            self._placed_at.clear()
+        self._placed_at[placement] = now
+        room = self._rooms.closed(placement)
+        if room is not None:
+            self._room_probes.pop(placement, None)
+            room.open()
+
+    # --- news, reviews, forgetting ---------------------------------------------------------------------------
 
     def found_no_room(self, route: Hashable, reason: str, now: float) -> None:
         """Note that a container found no room whose placement is not known: only a new request tells it."""
@@ -86,30 +174,33 @@ class Placements:
 
     def begins_review(self, now: float) -> bool:
         """Return whether to review the launches at closed gates now: once a second, while any gate is closed."""
-        if not len(self._gates) or now < self._reviewed_at + REVIEW_INTERVAL:
+        if not (len(self._gates) or len(self._rooms)) or now < self._reviewed_at + REVIEW_INTERVAL:
             return False
         self._reviewed_at = now
         return True
 
     def forget(self, needed: Callable[[], Collection[str | None]], now: float) -> list[str]:
         """
-        Forget the closed gates at which no launch has waited for a minute.
+        Forget the closed gates at which no launch has waited for a minute, or for an hour if launches leave there.
 
         :param needed: returns the placements of all launches that want a container; called four times a minute
         :returns: the placements whose gates are forgotten
         """
-        if not len(self._gates) or now < self._forgot_at + FORGET_INTERVAL:
+        if not (len(self._gates) or len(self._rooms)) or now < self._forgot_at + FORGET_INTERVAL:
             return []
         self._forgot_at = now
         placements = needed()
         forgotten = []
-        for placement in self._gates:
+        for placement in self._closed():
+            kept = LEFT_FOR if placement in self._choices else FORGOTTEN_AFTER
             if placement in placements:
                 self._needed_at[placement] = now
-            elif now >= self._needed_at.setdefault(placement, now) + FORGOTTEN_AFTER:
+            elif now >= self._needed_at.setdefault(placement, now) + kept:
                 self._gates.forget(placement)
+                self._rooms.forget(placement)
                 self._refusals.pop(placement, None)
+                self._room_probes.pop(placement, None)
                 forgotten.append(placement)
-        closed = set(self._gates)
+        closed = self._closed()
         self._needed_at = {name: at for name, at in self._needed_at.items() if name in closed}
         return forgotten

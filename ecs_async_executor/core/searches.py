@@ -77,7 +77,7 @@ def found(tracked: Tracked, phase: Searching, event: Found, now: float, rules: R
     observation = event.observation
     launchable = phase.onward is not None or is_launchable(phase, rules)
     # A launch with no listed container is made after a second search, but failed only after the grace.
-    patience = _search_patience(tracked, phase, rules) if launchable else rules.missing_grace
+    patience = _search_patience(tracked, phase, event, rules) if launchable else rules.missing_grace
     pause = rules.search_interval + event.took
     absent = phase.absent.answered(now, pause)
     unknown = observation is not None and observation.seen is Seen.MISSING
@@ -134,13 +134,14 @@ def is_launchable(phase: Searching, rules: Rules) -> bool:
     return phase.adopted not in RUNS and (not phase.sent or not rules.repeatable)
 
 
-def _search_patience(tracked: Tracked, phase: Searching, rules: Rules) -> float:
+def _search_patience(tracked: Tracked, phase: Searching, event: Found, rules: Rules) -> float:
     """
     Return for how many seconds a search has to find nothing before a launch is made.
 
-    A listing lags. Where the client token is the one that was sent, if any was, the request tells what it missed.
+    A listing lags. Where the client token is the one that was sent, if any was, the request tells what it missed;
+    but a client token holds at one place, and the launch could have been sent to any of several.
     """
-    asks = rules.repeatable and tracked.launch.tokened and not phase.sent
+    asks = rules.repeatable and tracked.launch.tokened and not phase.sent and event.places == 1
     return rules.search_interval if asks else rules.absent_grace
 
 

@@ -89,6 +89,7 @@ def fail(
             exit_code=exit_code,
             stop_code=stop_code,
             ending=ending,
+            choice=tracked.choice if handle_id is not None else None,
         ),
         stop,
     )

@@ -18,6 +18,7 @@ from dataclasses import replace
 import structlog
 
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
@@ -28,7 +29,7 @@ from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.postmortems import Reading, unread
-from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.rendering import Rendering, never_blocks, no_choices
 from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
@@ -51,11 +52,13 @@ class Bridge:
 
     :param service: what is known of the service without asking it
     :param backend: makes the backend, on the loop thread, once per loop
-    :param render: makes the request of a launch, on the loop thread (see ``render_in_thread``); raises
-        :class:`~ecs_async_executor.core.errors.Rejected` if this launch cannot become one
+    :param render: makes the request of a launch, on the loop thread (see ``blocks``); called with the launch, and
+        with its choice if it has one; raises :class:`~ecs_async_executor.core.errors.Rejected` if this launch
+        cannot become one
+    :param choices: returns the placements that a launch may choose from; raises likewise
+    :param blocks: returns whether the other two may block for a launch: they are then called in a worker thread
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
-    :param render_in_thread: ``render`` runs user code, which may block: call it in a worker thread
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
     :param destinations: the names of those that launches can go to besides home
@@ -67,11 +70,12 @@ class Bridge:
         *,
         service: Service,
         backend: Callable[[], Backend],
-        render: Callable[[Launch], LaunchSpec],
+        render: Callable[..., LaunchSpec],
+        choices: Callable[[Launch], Choices] = no_choices,
+        blocks: Callable[[Launch], bool] = never_blocks,
         tuning: Tuning,
         max_attempts: int,
         stall_timeout: float | None = None,
-        render_in_thread: bool = False,
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
         destinations: Iterable[str] = (),
@@ -79,7 +83,8 @@ class Bridge:
     ) -> None:
         self._event = service.event
         self._render = render
-        self._render_in_thread = render_in_thread
+        self._choices = choices
+        self._blocks = blocks
         self._endpoint = endpoint
         self._last_words = last_words
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
@@ -245,7 +250,7 @@ class Bridge:
             backend=backend,
             ledger=self.ledger,
             inbox=self._inbox,
-            rendering=Rendering(self._render, in_thread=self._render_in_thread),
+            rendering=Rendering(self._render, choices=self._choices, blocks=self._blocks),
             options=self._options,
             meters=self.meters,
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
 from ecs_async_executor.core.backend import LaunchSpec, Observation
+from ecs_async_executor.core.choosing import Choosing
 from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
@@ -36,7 +37,7 @@ from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.metrics import LAUNCH_DURATION
 from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
 from ecs_async_executor.core.placements import Placements
-from ecs_async_executor.core.queue import LaunchQueue
+from ecs_async_executor.core.queue import LaunchQueue, Way
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.core.stops import StopRequest
 from ecs_async_executor.engine.destinations import Destination, Destinations
@@ -91,6 +92,7 @@ class Launching:
         self._ledger = ledger
         self._destinations = destinations
         self._placements = placements
+        self._choosing = Choosing(placements, ledger.rules)
         self._silence = silence
         self._intake = intake
         self._rendering = rendering
@@ -122,21 +124,30 @@ class Launching:
         """Return the launches per second that rates and rendering allow at present."""
         return min(self._destinations.launch_rate(), self._rendering.rate)
 
+    def longest_waits(self, now: float) -> Mapping[Kind, float]:
+        """Return for how many seconds launches have been refused: the longest of each kind."""
+        return self._choosing.longest_waits(list(self._ledger.queues.queues.values()), now)
+
     async def run(self) -> None:
         """Launch until :meth:`drain` is called."""
         rendered = 0
         while not self._draining:
             now = anyio.current_time()
             self._ledger.advance(now)
-            queue, wake_at = self.choose(now)
-            if queue is None:
+            chosen, wake_at = self.choose(now)
+            if chosen is None:
                 await self._wakeup.wait_until(wake_at)
                 continue
-            tracked = self._ledger.queues.head(queue)
+            queue, way = chosen
+            queues = self._ledger.queues
+            tracked = queues.head(queue)
             assert tracked is not None
-            self._ledger.queues.pop(queue)
+            queues.pop(queue)
             try:
-                await self._launch(tracked)
+                if queues.queue_of(tracked) is not queue:
+                    queues.add(tracked, now)  # others of its route have told meanwhile where it goes
+                else:
+                    await self._launch(tracked, queue, way)
             except Exception as error:
                 log.exception(self._event("launch.failed"), workload=str(tracked))
                 self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
@@ -146,8 +157,8 @@ class Launching:
 
     # --- which launch is next --------------------------------------------------------------------------------
 
-    def choose(self, now: float) -> tuple[LaunchQueue | None, float]:
-        """Return the queue with the most urgent launch that may be sent now, or when to look again."""
+    def choose(self, now: float) -> tuple[tuple[LaunchQueue, Way] | None, float]:
+        """Return the queue with the most urgent launch that may be sent now, and how, or when to look again."""
         ledger = self._ledger
         wake_at = min(ledger.next_delayed() or math.inf, now + IDLE)
         if self._silence.notices():
@@ -160,56 +171,41 @@ class Launching:
             self._doubt(now)
             self._silence.looked_after()
         destinations = self._destinations
-        if not destinations.is_home_alone:
-            self._sort_unrendered(now)
-        elif (at := destinations.home.may_launch_at(now)) > now:
+        if destinations.is_home_alone and (at := destinations.home.may_launch_at(now)) > now:
             return None, min(at, wake_at)
         self._review_closed_placements(now)
         queues = list(ledger.queues.queues.values())
         self._count_waiting(queues)
-        best: LaunchQueue | None = None
+        best: tuple[LaunchQueue, Way] | None = None
         for queue in queues:
             if ledger.queues.head(queue) is None:
                 ledger.queues.drop(queue)
                 continue
-            # An unrendered launch may be for any destination: rendering it tells.
-            if queue.placement is not None and queue.bucket is not None:
-                ready_at = self._ready_at(queue.placement, queue.bucket, now)
-                if ready_at > now:
-                    wake_at = min(wake_at, ready_at)
-                    continue
-            if best is None or queue.heap[0] < best.heap[0]:
-                best = queue
+            way, at = self._choosing.way(queue, now, self._ready_at)
+            if way is not None and way is not queue.ways[0]:
+                ledger.queues.forgive(queue)
+            if way is None:
+                wake_at = min(wake_at, at, now + LOOK_AGAIN_SECONDS)
+            elif best is None or queue.heap[0] < best[0].heap[0]:
+                best = queue, way
         return best, wake_at
 
-    def _ready_at(self, placement: str, bucket: str, now: float) -> float:
-        """Return when the launches of a placement are worth another look; ``now`` if one of them may be sent."""
-        destination = self._destinations.of(bucket)
+    def _ready_at(self, way: Way, now: float) -> float:
+        """Return when rates and the destination allow a request; ``now`` if they do."""
+        if way.bucket is None:
+            return now
+        destination = self._destinations.of(way.bucket)
         at = destination.may_launch_at(now)
-        if at > now:
-            return at
-        gate = self._placements.gate(placement)
-        if not gate.may_pass(now):
-            return min(gate.next_probe_at or math.inf, now + LOOK_AGAIN_SECONDS)
-        return destination.limiter.launch_ready_at(bucket, now)
+        return at if at > now else destination.limiter.launch_ready_at(way.bucket, now)
 
     def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
         """Tell the limiter of each destination how many launches wait for it."""
         waiting: Counter[str] = Counter()
         for queue in queues:
-            waiting[destination_of(queue.bucket or HOME)] += len(queue.heap)
+            for name in {destination_of(way.bucket or HOME) for way in queue.ways}:
+                waiting[name] += len(queue.heap)
         for destination in self._destinations:
             destination.limiter.launches_waiting(waiting[destination.name])
-
-    def _sort_unrendered(self, now: float) -> None:
-        """Queue unrendered launches where others of their route were sent: each waits for its destination only."""
-        queues = self._ledger.queues
-        unrendered = queues.queues[None]
-        while (head := queues.head(unrendered)) is not None and queues.placement_of(
-            head
-        ) in queues.queues.keys() - {None}:
-            queues.pop(unrendered)
-            queues.add(head, now)
 
     def _doubt(self, now: float) -> None:
         """Search for the launches that another scheduler may have launched, where a client token cannot tell."""
@@ -225,7 +221,7 @@ class Launching:
             return
         queues = self._ledger.queues
         for queue in list(queues.queues.values()):
-            if queue.placement is None or (barred := self._placements.barred(queue.placement)) is None:
+            if (barred := self._choosing.barred(queue, now)) is None:
                 continue
             for tracked in queues.members(queue):
                 if is_news_at_gate(tracked, barred, now, self._ledger.rules):
@@ -242,7 +238,7 @@ class Launching:
 
     # --- one launch ------------------------------------------------------------------------------------------
 
-    async def _launch(self, tracked: Tracked) -> None:
+    async def _launch(self, tracked: Tracked, queue: LaunchQueue, way: Way) -> None:
         now = anyio.current_time()
         spec = None
         if isinstance(tracked.phase, InDoubt):
@@ -252,44 +248,54 @@ class Launching:
             spec = tracked.phase.doubt.spec
         if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + FRESH_SECONDS):
             try:
-                spec = await self._rendered(tracked)
+                spec = await self._rendered(tracked, way)
             except _NotToBeSent:
                 return
             now = anyio.current_time()
         queues, destination = self._ledger.queues, self._destinations.of(spec.bucket)
-        queues.learn_route(tracked, spec.placement, spec.bucket)
+        queues.learn_way(tracked, spec)
         destination.buckets.add(spec.bucket)
-        gate = self._placements.gate(spec.placement)
-        full = self._placements.take_news(tracked.launch.route, now)
+        placement = spec.placement
+        gate = self._placements.gate(placement)
+        full = self._placements.take_news(tracked.launch.route, now) if spec.choice is None else None
         if full is not None and gate.is_open:
-            log.warning(self._event("gate.closed"), placement=spec.placement, reason=full)
-            self._placements.refused(spec.placement, gate, Kind.CAPACITY, full, now)
+            log.warning(self._event("gate.closed"), placement=placement, reason=full)
+            self._placements.refused(placement, gate, Kind.CAPACITY, full, now)
+        # Where this way was chosen, its room was looked at.
+        room = placement != way.placement and len(queues.ways_of(tracked)) > 1
         if (
             self._draining
             or self._silence.notices()
-            or self._ready_at(spec.placement, spec.bucket, now) > now
+            or not self._placements.may_pass(placement, now, room=room)
+            or self._ready_at(Way(spec.choice, placement, spec.bucket), now) > now
             or not destination.session.begins_call(now)
         ):
             queues.add(tracked, now)
             return
         destination.limiter.take_launch(spec.bucket, now)
         gate.probe_started(now)
-        self._dispatcher.apply(tracked, Requested(spec), now)
+        if spec.choice is not None:
+            self._placements.chosen(placement, spec.choice, tracked.number, now)
+        self._dispatcher.apply(tracked, Requested(spec, self._choosing.instead(queue, way, now)), now)
         if not isinstance(tracked.phase, Sending):
             return  # a bug has ended it
         destination.launching += 1
         self._tasks.start_soon(self._send, tracked, spec, destination, gate, not gate.is_open)
 
-    async def _rendered(self, tracked: Tracked) -> LaunchSpec:
+    async def _rendered(self, tracked: Tracked, way: Way) -> LaunchSpec:
         """
         Render a launch.
 
-        :raises _NotToBeSent: if the request must not be sent; the launch has had the event for it
+        :param way: whose choice it is rendered for
+        :raises _NotToBeSent: if the request must not be sent now; the launch has had the event for it
         """
-        queues = self._ledger.queues
+        queues, launch = self._ledger.queues, tracked.launch
         ticket = queues.ticket(tracked)
         try:
-            spec = await self._rendering.render(tracked.launch)
+            if queues.choices_of(tracked) is None:
+                queues.learn_choices(tracked, await self._rendering.choices(launch))
+            choice = way.choice if way.placement is not None or way.choice else queues.ways_of(tracked)[0].choice
+            spec = await self._rendering.render(launch, choice)
         except Rejected as rejected:
             self._not_rendered(tracked, ticket, rejected.reason)
             raise _NotToBeSent from None
@@ -354,9 +360,26 @@ class Launching:
             # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
             self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
         now = anyio.current_time()
+        if spec.choice is not None:
+            self._meters.chosen[spec.choice] += 1
         if not tracked.past:
             self._meters.time(LAUNCH_DURATION, now - tracked.since)
         self._dispatcher.dispatch(tracked, Replied(observation), now)
+
+    def _scope_of(self, resource_ids: Sequence[str]) -> str | None:
+        """Return where a container is that an error names, if its identifier tells."""
+        scopes = self._destinations.scopes_of(resource_ids[0]) if resource_ids else ()
+        return scopes[0] if len(scopes) == 1 else None
+
+    def _goes_elsewhere(self, tracked: Tracked, now: float) -> bool:
+        """Return whether a launch that is refused goes to another of its placements at once."""
+        queues, phase = self._ledger.queues, tracked.phase
+        in_doubt = isinstance(phase, Sending) and phase.doubt is not None and phase.doubt.ours
+        return (
+            not in_doubt
+            and len(queues.ways_of(tracked)) > 1
+            and self._choosing.barred(queues.queue_of(tracked), now) is None
+        )
 
     def _refused(
         self,
@@ -369,6 +392,8 @@ class Launching:
         probes: bool,
     ) -> None:
         now = anyio.current_time()
+        if spec.choice is not None:
+            self._placements.not_accepted(spec.placement, tracked.number, now)
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
                 log.warning(
@@ -394,6 +419,8 @@ class Launching:
             # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
+            elsewhere=self._goes_elsewhere(tracked, now),
+            named_in=self._scope_of(error.resource_ids) if spec.choice is not None else None,
             unanswered=destination.session.is_unanswered(now),
         )
         self._dispatcher.dispatch(tracked, refused, now)

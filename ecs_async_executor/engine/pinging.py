@@ -152,7 +152,7 @@ class Pinging:
         if paused is None and self._silence.is_silent():
             paused = SILENT
         p50, p95 = percentiles([seconds for one in destinations for seconds in one.session.latencies])
-        meters, waits = self._meters, self._placements.longest_waits(now)
+        meters, waits = self._meters, self._launching.longest_waits(now)
         return Statistics(
             pending=backlog.waiting + backlog.in_doubt,
             launching=backlog.sending,
@@ -177,6 +177,7 @@ class Pinging:
             outbox=len(ledger.outbox),
             destinations=each,
             stranded=stranded,
+            chosen=dict(meters.chosen),
             counts=meters.counts(),
         )
 

@@ -185,6 +185,8 @@ class Polling:
             # The placement is that of a request: the time of an adopted container began before this scheduler's.
             if isinstance(before, Starting) and before.placement is not None:
                 self._meters.time(START_DURATION, now - before.since)
+                if tracked.choice is not None:
+                    self._placements.has_placed(before.placement, now)
         elif isinstance(tracked.phase, Ended) and tracked.wanted and observation.stopped_at is not None:
             self._meters.time(DETECTION_DURATION, max(0.0, self._wall() - observation.stopped_at))
 
@@ -202,7 +204,12 @@ class Polling:
         """Close the gate of a placement whose container the service has given up for want of room."""
         placement = phase.placement if isinstance(phase, Starting) else None
         if placement is None:  # this scheduler has not sent its request: those like it tell, or its next one
-            placement = self._ledger.queues.placement_of(tracked)
+            ways = self._ledger.queues.ways_of(tracked)
+            if len(ways) > 1:
+                return  # it can have been any of these
+            placement = ways[0].placement
+        elif tracked.choice is not None:
+            self._placements.had_no_place(placement, tracked.number, reason, since=phase.since, now=now)
         if placement is None:
             self._placements.found_no_room(tracked.launch.route, reason, now)
             return

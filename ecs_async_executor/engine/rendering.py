@@ -1,5 +1,5 @@
 """
-Rendering: a launch becomes a request, in a worker thread where user code takes part in it.
+Rendering: a launch becomes a request, in a worker thread where user code or a database takes part in it.
 
 May import ``core`` and anyio.
 """
@@ -9,12 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
 from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.messages import Launch
+
+T = TypeVar("T")
 
 SHARE_OF_LATEST = 0.1
 """Weight of the latest rendering in the average of their durations."""
@@ -35,17 +39,37 @@ class UserCode:
     thread: int | None = None
 
 
+def no_choices(_: Launch) -> Choices:
+    """Return that a launch has no choice."""
+    return NO_CHOICES
+
+
+def never_blocks(_: Launch) -> bool:
+    """Return False: only code of this package takes part in the requests of launches."""
+    return False
+
+
 class Rendering:
     """
     Make the requests of launches.
 
-    :param render: makes the request of one launch; raises :class:`~ecs_async_executor.core.errors.Rejected`
-    :param in_thread: ``render`` runs user code, which may block: call it in a worker thread, one at a time
+    :param render: makes the request of a launch; called with the launch, and with its choice if it has one; raises
+        :class:`~ecs_async_executor.core.errors.Rejected`
+    :param choices: returns the placements that a launch may choose from; raises likewise
+    :param blocks: returns whether the other two may block for a launch: they are then called in a worker thread,
+        one at a time
     """
 
-    def __init__(self, render: Callable[[Launch], LaunchSpec], *, in_thread: bool = False) -> None:
+    def __init__(
+        self,
+        render: Callable[..., LaunchSpec],
+        *,
+        choices: Callable[[Launch], Choices] = no_choices,
+        blocks: Callable[[Launch], bool] = never_blocks,
+    ) -> None:
         self._render = render
-        self._in_thread = in_thread
+        self._choices = choices
+        self._blocks = blocks
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._seconds = 0.0
         self._user_code: UserCode | None = None
@@ -60,22 +84,40 @@ class Rendering:
         """Renderings per second that the worker thread has time for; user code can be slower than any limit."""
         return 1.0 / max(self._seconds, 1e-6)
 
-    async def render(self, launch: Launch) -> LaunchSpec:
+    async def choices(self, launch: Launch) -> Choices:
+        """
+        Return the placements that a launch may choose from.
+
+        :raises Rejected: if the launch asks for what there is not
+        """
+        if not self._blocks(launch):
+            return self._choices(launch)
+        return await self._in_thread(launch, self._choices, launch)
+
+    async def render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
         """
         Make the request of a launch.
 
+        :param choice: one of :meth:`choices`; None if there are none
         :raises Rejected: if the launch cannot become a request; user code can raise anything else
         """
-        if not self._in_thread:
-            return self._render(launch)
+        arguments = (launch,) if choice is None else (launch, choice)
+        if not self._blocks(launch):
+            return self._render(*arguments)
+        return await self._in_thread(launch, self._render, *arguments)
+
+    async def _in_thread(self, launch: Launch, function: Callable[..., T], *arguments: object) -> T:
         async with self._one_at_a_time:
             call = self._user_code = UserCode(launch, anyio.current_time())
             try:
-                return await anyio.to_thread.run_sync(self._call, call, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(
+                    self._call, call, function, arguments, abandon_on_cancel=True
+                )
             finally:
                 self._user_code = None
                 self._seconds += SHARE_OF_LATEST * (anyio.current_time() - call.since - self._seconds)
 
-    def _call(self, call: UserCode) -> LaunchSpec:
+    @staticmethod
+    def _call(call: UserCode, function: Callable[..., T], arguments: tuple[object, ...]) -> T:
         call.thread = threading.get_ident()
-        return self._render(call.launch)
+        return function(*arguments)

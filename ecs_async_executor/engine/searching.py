@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -240,7 +241,7 @@ class SearchLane:
             self._not_answered(tracked, refusal, begun)
             return
         now = anyio.current_time()
-        event: Found | SearchRefused = Found(chosen, now - begun)
+        event: Found | SearchRefused = Found(chosen, now - begun, len(places))
         if chosen is None and guessed_because is not None:
             # At a guessed place, no container proves nothing.
             event = SearchRefused(guessed_because, place_unknown=True, took=now - begun)
@@ -254,19 +255,25 @@ class SearchLane:
 
         :returns: the places, and why they are a guess if they are one
         """
-        launch = tracked.launch
+        launch, rendering = tracked.launch, self._rendering
+        places: dict[SearchPlace, None] = {}
+        reason = None
         try:
-            spec = await self._rendering.render(launch)
+            names: Sequence[str | None] = (await rendering.choices(launch)).names or (None,)
         except Exception as error:  # noqa: BLE001 - user code can be involved
-            reason = (
-                error.reason
-                if isinstance(error, Rejected)
-                else f"The request could not be built: {type(error).__name__}"
-            )
+            names, reason = (), _why_not_rendered(error)
+        for name in names:
+            try:
+                spec = await rendering.render(launch, name)
+            except Exception as error:  # noqa: BLE001, PERF203 - likewise
+                reason = _why_not_rendered(error)
+            else:
+                places[SearchPlace(spec.scope, spec.started_by)] = None
+        if reason is not None:
             if self._begins_to_miss_its_place(tracked):
                 log.warning(self._event("search.place_unknown"), workload=str(launch), reason=reason)
-            return [SearchPlace(self._destinations.default_scope, launch.started_by)], reason
-        return [SearchPlace(spec.scope, spec.started_by)], None
+            places[SearchPlace(self._destinations.default_scope, launch.started_by)] = None
+        return list(places), reason
 
     def _likely_scopes_of(
         self, phase: Checking, places: Sequence[SearchPlace], guessed_because: str | None
@@ -289,8 +296,10 @@ class SearchLane:
         found: list[Observation] = []
         silent: list[SearchPlace] = []
 
-        async def list_at(place: SearchPlace) -> None:
+        async def list_at(place: SearchPlace, *, paid: bool) -> None:
             destination = self._destinations.of(place.scope)
+            if not paid:
+                await destination.describing.wait_for_read()
             async with destination.searches:
                 listed = await self._list(destination, place, over, refusal)
             if listed is None:
@@ -299,8 +308,11 @@ class SearchLane:
                 found.extend(listed)
 
         async with anyio.create_task_group() as lists:
+            first = {destination_of(place.scope): place for place in reversed(places)}
             for place in places:
-                lists.start_soon(list_at, place)
+                # Of each destination's budget one call has been taken.
+                paid = first[destination_of(place.scope)] is place
+                lists.start_soon(partial(list_at, place, paid=paid))
         return found, not silent
 
     async def _list(
@@ -345,6 +357,12 @@ class SearchLane:
         self._unplaced &= self._ledger.launches.keys()
         self._unplaced.add(tracked.number)
         return True
+
+
+def _why_not_rendered(error: Exception) -> str:
+    if isinstance(error, Rejected):
+        return error.reason
+    return f"The request could not be built: {type(error).__name__}"
 
 
 async def _wait_for_reads(destinations: Iterable[Destination]) -> None:

@@ -148,9 +148,9 @@ class Status:
         closed = dict(self._placements.closed())
         if not closed:
             return [], {}
-        placement_of = self._ledger.queues.placement_of
+        ways_of = self._ledger.queues.ways_of
         waiting = Counter(
-            placement_of(tracked)
+            ways_of(tracked)[0].placement
             for tracked in self._ledger.unsettled.values()
             if isinstance(tracked.phase, Waiting | InDoubt)
         )
@@ -158,6 +158,7 @@ class Status:
         gates: list[dict[str, object]] = [
             {
                 "placement": placement,
+                "choice": self._placements.choice_of(placement),
                 "kind": barred.kind.value,
                 "reason": reasons[placement],
                 "since": self._moment(barred.since, now),
@@ -192,7 +193,7 @@ class Status:
 
     def _record(self, tracked: Tracked, now: float, reasons: Mapping[str, str]) -> dict[str, object]:
         phase = tracked.phase
-        placement = getattr(phase, "placement", None) or self._ledger.queues.placement_of(tracked)
+        placement = getattr(phase, "placement", None) or self._ledger.queues.ways_of(tracked)[0].placement
         waits = isinstance(phase, Waiting | InDoubt)
         return {
             **self._endpoint.fields(tracked.launch),

@@ -196,7 +196,7 @@ def test_a_subclass_changes_requests_where_the_providers_could(make_executor: Ca
         "queue": "night",
         "base": "airflow",
     }
-    assert executor.scripted.arguments["render_in_thread"]
+    assert executor.scripted.arguments["blocks"](executor.scripted.launches[-1])
 
 
 class Popping(AsyncBatchExecutor):

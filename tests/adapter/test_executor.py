@@ -883,8 +883,8 @@ def test_a_subclass_can_change_the_request_and_call_super(make_executor: Callabl
         return str(key)
 
     executor = make_executor(Tagging)
-    assert executor.scripted.arguments["render_in_thread"] is True
     launch = launch_one(executor)
+    assert executor.scripted.arguments["blocks"](launch)
     spec = executor.workloads.render(launch)
     assert spec.request["tags"] == [{"key": "task", "value": str(launch.key)}]
     assert spec.request["overrides"]["containerOverrides"][0]["memory"] == 512
@@ -907,8 +907,8 @@ def test_workloads_that_a_hook_may_place_differently_are_not_taken_to_share_limi
         assert len({launch.route for launch in launches}) == number
 
 
-def test_without_overrides_requests_are_built_on_the_loop(bridge: ScriptedBridge) -> None:
-    assert bridge.arguments["render_in_thread"] is False
+def test_without_overrides_requests_are_built_on_the_loop(executor: Any, bridge: ScriptedBridge) -> None:
+    assert not bridge.arguments["blocks"](launch_one(executor))
 
 
 def test_what_subclasses_of_the_provider_use_can_be_read_and_set(make_executor: Callable[..., Any]) -> None:

@@ -77,3 +77,69 @@ def test_who_needs_the_gates_is_asked_only_while_one_is_closed() -> None:
         raise AssertionError("asked")
 
     assert Placements().forget(needed, 100.0) == []
+
+
+# --- room --------------------------------------------------------------------------------------------------------
+
+
+def without_place(placements: Placements, now: float, number: int = 1, since: float = 0.0) -> None:
+    placements.had_no_place("main", number, "RESOURCE:CPU", since=since, now=now)
+
+
+def test_a_container_without_a_place_closes_the_room_since_it_began_to_look_and_not_the_gate() -> None:
+    placements = Placements()
+    without_place(placements, 600.0, since=20.0)
+    assert placements.closed_since("main") is None
+    assert placements.closed_since("main", room=True) == 20.0
+    assert placements.may_pass("main", 600.0)
+    assert not placements.may_pass("main", 600.0, room=True)
+    assert placements.next_probe_at("main", room=True) == 605.0
+    assert placements.barred("main") is None
+    assert placements.barred("main", room=True) == Barred(Kind.CAPACITY, "RESOURCE:CPU", 20.0, 600.0, 0.0, "main")
+    assert [placement for placement, _ in placements.closed()] == ["main"]
+    assert len(placements) == 1
+
+
+def test_the_time_in_which_others_have_got_their_places_does_not_count() -> None:
+    placements = Placements()
+    placements.has_placed("main", 400.0)
+    without_place(placements, 600.0, since=20.0)
+    assert placements.closed_since("main", room=True) == 400.0
+
+
+def test_one_container_at_a_time_finds_out_whether_there_is_room() -> None:
+    placements = Placements()
+    without_place(placements, 10.0)
+    placements.chosen("main", "spot", 7, 14.0)  # sent for another reason: no probe is due
+    without_place(placements, 14.5, number=7)
+    placements.chosen("main", "spot", 8, 15.0)
+    assert not placements.may_pass("main", 100.0, room=True)
+    without_place(placements, 100.0, number=9)  # an older one
+    assert not placements.may_pass("main", 110.0, room=True)
+    without_place(placements, 110.0, number=8)
+    assert placements.next_probe_at("main", room=True) == 120.0, "twice as long after it"
+    placements.chosen("main", "spot", 10, 120.0)
+    placements.not_accepted("main", 11, 121.0)
+    assert not placements.may_pass("main", 121.0, room=True)
+    placements.not_accepted("main", 10, 121.0)
+    assert placements.may_pass("main", 121.0, room=True), "its answer was not about the room"
+    assert placements.choice_of("main") == "spot"
+    assert placements.choice_of("other") is None
+
+
+def test_a_container_that_runs_opens_the_room_whoever_sent_it() -> None:
+    placements = Placements()
+    without_place(placements, 10.0)
+    placements.has_placed("main", 11.0)
+    assert placements.closed_since("main", room=True) is None
+    assert len(placements) == 0
+
+
+def test_a_placement_that_launches_choose_is_remembered_for_an_hour() -> None:
+    placements = Placements()
+    refused(placements, 0.0)
+    without_place(placements, 0.0)
+    placements.chosen("main", "spot", 1, 0.0)
+    gone = [now for now in range(0, 4000, 20) if placements.forget(set, float(now))]
+    assert gone == [3600]
+    assert placements.closed_since("main", room=True) is None

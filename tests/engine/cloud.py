@@ -52,6 +52,7 @@ class Container:
     stop_reasons: list[str] = field(default_factory=list)
     by_hand: bool = False
     forgotten_until: float = 0.0
+    placement: str = ""
 
     @property
     def starts_at(self) -> float:
@@ -185,8 +186,9 @@ class FakeCloud:
     :param failure_memory: what a token remembers of an answer that used it up: the switch of that name in
         :class:`~ecs_async_executor.local.behaviour.Behaviour`
 
-    ``unreadable`` says of which containers a description comes without sense, so that none of it is left;
-    ``unlisted`` which ones a listing leaves out.
+    ``full`` has the answer to requests for a placement without room; ``no_place`` the plan of the containers of
+    one that accepts them all the same. ``unreadable`` says of which containers a description comes without sense,
+    so that none of it is left; ``unlisted`` which ones a listing leaves out.
     """
 
     describe_batch = 100
@@ -216,6 +218,8 @@ class FakeCloud:
         self.by_token: dict[str, Container] = {}
         self.by_label: defaultdict[str, list[Container]] = defaultdict(list)
         self.parameters: dict[str, object] = {}
+        self.full: dict[str, BackendError] = {}
+        self.no_place: dict[str, Plan] = {}
         self.unreadable: Callable[[Container], bool] = lambda container: False
         self.unlisted: Callable[[Container], bool] = lambda container: False
         self.asked_to_stop: set[str] = set()
@@ -281,14 +285,16 @@ class FakeCloud:
                     )
                 return known.observe(now)
             self._recall(client_token, spec.request)
-            if failure is not None:
-                if self.failure_memory != "forget" and failure.kind is not Kind.CONFLICT:
-                    self.failures[client_token] = (failure, spec.request)
-                raise failure
+            no = failure or self.full.get(spec.placement)
+            if no is not None:
+                if self.failure_memory != "forget" and no.token_used and no.kind is not Kind.CONFLICT:
+                    self.failures[client_token] = (no, spec.request)
+                raise no
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
-            plan = self.plan(label, len(self.of(label)) + 1)
+            plan = self.no_place.get(spec.placement) or self.plan(label, len(self.of(label)) + 1)
             container = Container(handle, label, sent, spec.started_by, spec.own_mark, now, plan)
+            container.placement = spec.placement
             self.containers[handle.id] = self.by_token[client_token] = container
             self.by_label[label].append(container)
             self.parameters[client_token] = spec.request

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 
 from ecs_async_executor.core.backend import LaunchSpec, Service
+from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import (
@@ -34,7 +35,7 @@ from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
-from ecs_async_executor.engine.rendering import Rendering
+from ecs_async_executor.engine.rendering import Rendering, no_choices
 from ecs_async_executor.engine.statistics import PHASE_NAMES, Statistics
 from tests.engine.cloud import FakeCloud
 from tests.engine.virtual_time import EPOCH, VirtualTimeLoop, wall
@@ -70,8 +71,8 @@ class _Rendering(Rendering):
 
     instead: Callable[[Launch], Coroutine[Any, Any, LaunchSpec]] | None = None
 
-    async def render(self, launch: Launch) -> LaunchSpec:
-        return await (super().render(launch) if self.instead is None else self.instead(launch))
+    async def render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
+        return await (super().render(launch, choice) if self.instead is None else self.instead(launch))
 
 
 class Harness:
@@ -84,6 +85,7 @@ class Harness:
         options: Options = OPTIONS,
         rules: Rules = RULES,
         render: Callable[[Launch], LaunchSpec] | None = None,
+        choices: Callable[[Launch], Choices] = no_choices,
         rendering: Rendering | None = None,
         seed: int = 1,
     ) -> None:
@@ -92,7 +94,7 @@ class Harness:
         self.ledger = Ledger(rules)
         self.inbox: deque[Command | Check] = deque()
         self.render = render or self.default_render
-        self.rendering = rendering or _Rendering(self._render)
+        self.rendering = rendering or _Rendering(self._render, choices=choices)
         self.rendered: list[str] = []
         self.reports: list[Report] = []
         self.ends: list[Finished] = []
@@ -129,9 +131,15 @@ class Harness:
         """Do what the bridge does when the loop thread has died: a new engine over the same ledger."""
         self.engine = self._make_engine()
 
-    def _render(self, launch: Launch) -> LaunchSpec:
+    def _render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
         self.rendered.append(launch.label)
-        return self.render(launch)
+        spec = self.render(launch)
+        return spec if choice is None else self.chosen(spec, choice)
+
+    def chosen(self, spec: LaunchSpec, choice: str) -> LaunchSpec:
+        """Return a request as one for a choice, which names its placement, too."""
+        request = {**spec.request, "choice": choice}
+        return replace(spec, request=request, placement=choice, choice=choice)
 
     def default_render(self, launch: Launch) -> LaunchSpec:
         # The token of Airflow's own differs with every rendering of any scheduler, as a real one does.

@@ -35,7 +35,9 @@ async def test_a_hook_that_hangs_is_told_of_after_a_minute_until_it_returns(
         return harness.snapshots[-1].paused, harness.snapshots[-1].hook_hangs
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
-    harness = Harness(FakeCloud(plan=lambda label, nth: Plan()), rendering=Rendering(render, in_thread=True))
+    harness = Harness(
+        FakeCloud(plan=lambda label, nth: Plan()), rendering=Rendering(render, blocks=lambda _: True)
+    )
     with capture_logs() as logs:
         async with harness.running():
             harness.launch("slow")

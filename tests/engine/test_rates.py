@@ -111,12 +111,12 @@ async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
     harness = Harness(
         FakeCloud(plan=lambda label, nth: Plan(duration=10_000)),
         options=QUOTA,
-        rendering=Rendering(slowly, in_thread=True),
+        rendering=Rendering(slowly, blocks=lambda _: True),
     )
 
-    async def in_thread(render: Callable[[Launch], LaunchSpec], launch: Launch, **_: Any) -> LaunchSpec:
+    async def in_thread(call: Callable[..., LaunchSpec], *arguments: Any, **_: Any) -> LaunchSpec:
         await anyio.sleep(1.0)
-        return render(launch)
+        return call(*arguments)
 
     async with harness.running():
         with pytest.MonkeyPatch.context() as patch:

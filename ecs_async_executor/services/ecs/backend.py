@@ -34,6 +34,7 @@ SERVICE: Final = Service(
     change_rate=40.0,
     change_burst=20.0,
     stop_permission="ecs:StopTask",
+    exclusive=frozenset({"launchType", "capacityProviderStrategy"}),
 )
 """
 AWS's default quotas, per account and Region; all of them can be raised.

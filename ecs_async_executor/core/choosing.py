@@ -1,0 +1,141 @@
+"""
+Which placement a launch is sent to: its best one, or the next one once that has been closed for long enough. Pure.
+
+May import ``errors``, ``events``, ``phases``, ``placements``, ``policy`` and ``queue``.
+
+A lack of room sends a launch elsewhere after its own patience. A refusal that a person may be mending does so
+only after ``permanent_error_grace``, when the launch would fail if it had nowhere else to go. Either counts from
+the time at which the placement closed, so that a launch which comes later need not wait as long again. From then
+on every other placement of the launch will do, the best open one first; but each time that a probe of a better
+one is due, the next launch is that probe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from msgspec.structs import replace
+
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.events import Barred
+from ecs_async_executor.core.placements import Placements
+from ecs_async_executor.core.policy import Rules
+from ecs_async_executor.core.queue import LaunchQueue, Way
+
+_WHAT = {Kind.CAPACITY: "has been full for", Kind.REFUSED: "has refused launches for"}
+
+
+class Choosing:
+    """
+    Chooses among the ways of launches.
+
+    :param placements: the gates
+    :param rules: the limits of decisions
+    """
+
+    def __init__(self, placements: Placements, rules: Rules) -> None:
+        self._placements = placements
+        self._rules = rules
+
+    def way(
+        self, queue: LaunchQueue, now: float, ready_at: Callable[[Way, float], float]
+    ) -> tuple[Way | None, float]:
+        """
+        Return how the next launch of a queue may be sent now, or None and when to look again.
+
+        :param ready_at: returns when rates and credentials allow a request, ``now`` if they do; it is asked only
+            of the way that nothing else keeps from being used
+        """
+        placements, ways = self._placements, queue.ways
+        room = len(ways) > 1
+        wake_at = math.inf
+        for nth, way in enumerate(ways):
+            placement = way.placement
+            if placement is None:
+                return way, now  # the request tells where it goes
+            since = placements.closed_since(placement, room=room)
+            if since is None or placements.may_pass(placement, now, room=room):
+                at = ready_at(way, now)
+                if at <= now:
+                    return way, now
+                wake_at = min(wake_at, at)
+                if since is None:
+                    return None, wake_at  # to wait for a rate is no reason to go elsewhere
+            else:
+                wake_at = min(wake_at, placements.next_probe_at(placement, room=room))
+            if nth == 0 and room and now < (leaves_at := self._leaves_at(queue, placement, since)):
+                return None, min(wake_at, leaves_at)
+        return self._anywhere(ways, now, ready_at, wake_at) if room else (None, wake_at)
+
+    def _anywhere(
+        self, ways: Iterable[Way], now: float, ready_at: Callable[[Way, float], float], wake_at: float
+    ) -> tuple[Way | None, float]:
+        """Return the best way whose requests are accepted, when none of them is known to have room."""
+        for way in ways:
+            if way.placement is not None and self._placements.closed_since(way.placement) is None:
+                at = ready_at(way, now)
+                return (way, now) if at <= now else (None, min(wake_at, at))
+        return None, wake_at
+
+    def _leaves_at(self, queue: LaunchQueue, placement: str, since: float) -> float:
+        barred = self._placements.barred(placement, room=True)
+        refused = barred is not None and barred.kind is Kind.REFUSED
+        return since + (self._rules.permanent_error_grace if refused else queue.patience)
+
+    def instead(self, queue: LaunchQueue, way: Way, now: float) -> str:
+        """Return in words why a launch is sent this way and not its best one; empty if it is that one."""
+        best = queue.ways[0]
+        if way.choice == best.choice or best.placement is None:
+            return ""
+        barred = self._placements.barred(best.placement, room=True)
+        since = self._placements.closed_since(best.placement, room=True)
+        if barred is None or since is None:
+            return ""
+        what = f"{best.choice!r} {_WHAT[barred.kind]} {now - since:.0f} s"
+        return f"Launched at placement {way.choice!r}: {what}: {barred.reason}"
+
+    def barred(self, queue: LaunchQueue, now: float) -> Barred | None:
+        """
+        Return why the launches of a queue wait, or None if one of them could be sent but for rates.
+
+        The time counts only while all their placements are closed.
+        """
+        placements, ways = self._placements, queue.ways
+        best = ways[0].placement
+        if best is None:
+            return None
+        if len(ways) == 1:
+            return placements.barred(best)
+        barred = placements.barred(best, room=True)
+        since = placements.closed_since(best, room=True)
+        if barred is None or since is None:
+            return None
+        elsewhere = [
+            placements.closed_since(way.placement, room=True) if way.placement is not None else None
+            for way in ways[1:]
+        ]
+        closed = [at for at in elsewhere if at is not None]
+        if len(closed) == len(elsewhere):
+            accepts = any(placements.closed_since(way.placement) is None for way in ways if way.placement)
+            return None if accepts else replace(barred, since=max(barred.since, *closed))
+        if now < self._leaves_at(queue, best, since):
+            return replace(barred, elsewhere=True)
+        return None
+
+    def longest_waits(self, queues: Iterable[LaunchQueue], now: float) -> Mapping[Kind, float]:
+        """
+        Return for how many seconds launches have been refused, by the kind of the refusal: the longest of each.
+
+        A placement that launches choose counts only while launches that can go nowhere else wait there.
+        """
+        closed = self._placements.closed()
+        waits = [barred for placement, barred in closed if self._placements.choice_of(placement) is None]
+        for queue in queues:
+            barred = self.barred(queue, now) if queue.heap else None
+            if barred is not None and not barred.elsewhere:
+                waits.append(barred)
+        longest: dict[Kind, float] = {}
+        for barred in waits:
+            longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
+        return longest
