@@ -254,7 +254,7 @@ class AsyncExecutor(compat.VersionedExecutor):
         statistics = bridge.statistics()
         if statistics.paused not in {None, SILENT}:
             return min(free, 0)
-        room = self.tracking.room(statistics.launch_rate) - len(compat.queued_keys(self))
+        room = self.tracking.room(statistics.launch_rate, statistics.stranded) - len(compat.queued_keys(self))
         return min(free, max(0, room))
 
     def get_event_buffer(self, dag_ids: list[str] | None = None) -> dict[Any, Any]:
@@ -307,13 +307,14 @@ class AsyncExecutor(compat.VersionedExecutor):
         """
         Forget a task instance and stop its container, wherever that is on its way; emit no event.
 
-        :raises NotImplementedError: while the launch, or its container, waits for capacity, and until its
-            container has then had ``task_queued_timeout`` to start. The scheduler leaves the task instance queued
-            and asks again later; a revoke that succeeded for the third time would fail it, its retries unused. The
-            scheduler also postpones all other revokes of that round.
+        :raises NotImplementedError: while the launch waits for a destination in trouble; while the launch, or its
+            container, waits for capacity, and until its container has then had ``task_queued_timeout`` to start.
+            The scheduler leaves the task instance queued and asks again later; a revoke that succeeded for the
+            third time would fail it, its retries unused. The scheduler also postpones all other revokes of that
+            round.
         """
         if self._is_held_up(ti):
-            raise NotImplementedError("The launch waits for capacity, or did until a moment ago")
+            raise NotImplementedError("The launch waits for AWS, or did until a moment ago")
         try:
             key = compat.task_key(self, ti)
             compat.forget_queued(self, key)
@@ -335,6 +336,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             return False
         statistics = bridge.statistics()
         paused = statistics.paused not in {None, SILENT} and tracked.launch_id in tracking.unlaunched
+        paused = paused or tracked.launch_id in statistics.stranded
         return (paused or tracking.is_held_up(tracked.launch_id)) and statistics.loop_lag < HUNG_SECONDS
 
     def _abandon(self, key: Key, reason: str) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Container
+from collections.abc import Set as AbstractSet
 from typing import Any
 from uuid import UUID
 
@@ -126,13 +127,15 @@ class Tracking:
             if tracked.launch_id in launch_ids and isinstance(tracked.subject, UUID)
         }
 
-    def room(self, launch_rate: float) -> int:
+    def room(self, launch_rate: float, stranded: AbstractSet[str] = frozenset()) -> int:
         """
         Return how many more launches can be tracked and still launch well before they time out.
 
         :param launch_rate: launches per second
+        :param stranded: ids of launches that wait for a destination in trouble: they delay no other
         """
-        return max(1, int(launch_rate * self.queued_timeout * BACKLOG_SHARE)) - len(self.unlaunched)
+        waiting = len(self.unlaunched - stranded) if stranded else len(self.unlaunched)
+        return max(1, int(launch_rate * self.queued_timeout * BACKLOG_SHARE)) - waiting
 
     def spend(self, identity: str) -> bool:
         """Mark an identity that Airflow assigned as used; return False if it was already."""

@@ -123,6 +123,13 @@ REFUSED_WAIT = Metric(
 PAUSED = Metric(
     "paused", Measure.GAUGE, "0 or 1", "1 while nothing at all can be launched; the log and `status` say why."
 )
+DESTINATIONS_DOWN = Metric(
+    "destinations_down",
+    Measure.GAUGE,
+    "destinations",
+    "Regions or accounts, home among them, where nothing can be launched, or at less than half of the usual rate; "
+    "0 if there is only home, which `paused` is about. The log and `status` name them.",
+)
 LOOP_LAG = Metric("loop_lag", Measure.GAUGE, "s", "How late the loop's thread serves its timers.")
 HOOK_HANGS = Metric(
     "hook_hangs", Measure.GAUGE, "s", "How long a hook has not returned, once that is more than a minute; else 0."
@@ -141,6 +148,7 @@ GAUGES = (
     CAPACITY_WAIT,
     REFUSED_WAIT,
     PAUSED,
+    DESTINATIONS_DOWN,
     LOOP_LAG,
     HOOK_HANGS,
     OUTBOX,

@@ -279,18 +279,30 @@ class Engine:
             self._quiet.set()
 
     async def _drained(self) -> None:
-        while not self._draining or self.launching.in_flight or self._inbox:
+        while not self._draining or self._inbox:
             await self._quiet.wait_until(anyio.current_time() + (DRAIN_INTERVAL if self._draining else IDLE))
+        # Containers are stopped while requests are in flight: those to a destination that hangs can take long.
+        self._revoke_all()
+        while self.launching.in_flight or self._inbox:
+            await self._quiet.wait_until(anyio.current_time() + DRAIN_INTERVAL)
+        self._revoke_all()
         now = anyio.current_time()
-        for tracked in list(self._ledger.launches.values()):
-            if self._stop_all is not None and not isinstance(tracked.demand, Revoked):
-                self._dispatcher.dispatch(tracked, Demanded(Revoked(self._stop_all, now)), now)
+        for tracked in list(self._ledger.unsettled.values()):
             if isinstance(tracked.phase, InDoubt) and isinstance(tracked.demand, Revoked):
                 # Nothing is sent again from here on: search for it.
                 self._dispatcher.dispatch(tracked, LookInstead(Because.DRAINING), now)
         # The caller bounds it. A refusal that a person may mend is not worth waiting for here.
         while self._ledger.stops.hopeful() or self._searches_for_what_to_stop():
             await self._quiet.wait_until(anyio.current_time() + DRAIN_INTERVAL)
+
+    def _revoke_all(self) -> None:
+        """Have every container stopped, if that was asked for."""
+        if self._stop_all is None:
+            return
+        now = anyio.current_time()
+        for tracked in list(self._ledger.launches.values()):
+            if not isinstance(tracked.demand, Revoked):
+                self._dispatcher.dispatch(tracked, Demanded(Revoked(self._stop_all, now)), now)
 
     def _searches_for_what_to_stop(self) -> bool:
         return any(

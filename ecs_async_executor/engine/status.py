@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -129,8 +129,15 @@ class Status:
         return msgspec.json.encode(document, enc_hook=str)
 
     def _destination(self, figures: AtDestination) -> dict[str, object]:
-        down = None if figures.down is None else self._endpoint.redacted(figures.down)
-        return {**asdict(figures), "down": down}
+        trouble = None if figures.trouble is None else self._endpoint.redacted(figures.trouble)
+        return {
+            "name": figures.name,
+            "trouble": trouble,
+            "launch_rate": figures.launch_rate,
+            "pending": figures.pending,
+            "launching": figures.launching,
+            "active": figures.active,
+        }
 
     def _moment(self, at: float, now: float) -> str:
         """Return a time of the loop's clock as one of the wall clock."""

@@ -742,6 +742,29 @@ def test_slots_are_never_more_than_parallelism_leaves(make_executor: Callable[..
     assert executor.slots_available == 2
 
 
+def test_launches_that_wait_for_a_destination_in_trouble_take_no_slots_and_are_not_revoked(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "30")
+    executor = make_executor(parallelism=1000)
+    executor.scripted.say(launch_rate=2.0)
+    workloads = [make_workload(f"task-{n}") for n in range(20)]
+    queue(executor, *workloads)
+    executor.heartbeat()
+    assert executor.slots_available == 0
+
+    far, home = executor.scripted.launches[0], executor.scripted.launches[1]
+    stranded = {launch.launch_id for launch in executor.scripted.launches} - {home.launch_id}
+    executor.scripted.say(stranded=stranded)
+    assert executor.slots_available == 19
+    executor.revoke_task(ti=home.workload.ti)
+    with pytest.raises(NotImplementedError):
+        executor.revoke_task(ti=far.workload.ti)
+
+    executor.scripted.say(stranded=frozenset())
+    executor.revoke_task(ti=far.workload.ti)
+
+
 def test_there_is_no_slot_while_nothing_can_be_launched(executor: Any, bridge: ScriptedBridge) -> None:
     assert executor.slots_available > 0
     bridge.say(paused="ExpiredTokenException")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slow
 JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 SCRIPT = f"echo 'Executing workload {JWT}'; for n in 1 2 3; do echo line $n; done; echo the last words; exit 3"
 LOGGED = {"logDriver": "awslogs", "options": {"awslogs-group": "/airflow", "awslogs-stream-prefix": "a"}}
+ELSEWHERE = "eu-west-1"
 NO_LOGS = Fault(kind="error", operation="GetLogEvents", code="AccessDeniedException", message="not authorized")
 
 
@@ -115,9 +117,11 @@ def airflow(
     keep_remotely(monkeypatch, None)
 
     def start(service: str, *faults: Fault) -> Airflow:
-        local = local_ecs(runner="subprocess", stop_timeout=1.0)
-        local.register("family", "airflow", logConfiguration=LOGGED)
-        local.register_job("airflow")
+        local = local_ecs(runner="subprocess", stop_timeout=1.0, regions=[ELSEWHERE])
+        local.register("family", "airflow", place=local.place(ELSEWHERE))
+        for place in (local.place(), local.place(ELSEWHERE)):
+            local.register("family", "airflow", logConfiguration=LOGGED, place=place)
+            local.register_job("airflow", place=place)
         for fault in faults:
             local.faults.add(fault)
         monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION", "family:2")
@@ -146,6 +150,17 @@ def test_the_last_words_of_a_container_are_in_the_event_log_and_in_the_logs_tab_
     assert "exited 3" in shown
     assert not re.search(r"eyJ[\w-]+\.", shown + text)
     assert "Could not read served logs" not in shown
+
+
+@pytest.mark.parametrize("service", EXECUTORS)
+def test_the_last_words_of_a_container_in_another_region_are_read_there(
+    airflow: Callable[..., Airflow], service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = json.dumps({"queue": {"region_name": ELSEWHERE}})
+    monkeypatch.setenv(f"AIRFLOW__{service.upper()}_ASYNC_EXECUTOR__QUEUES", queues)
+    scene = airflow(service)
+    text = scene.until(lambda: scene.entries().get(f"{service} container output"))
+    assert text.split("\n")[-1] == "the last words"
 
 
 def test_with_remote_logs_they_are_in_the_logs_tab_from_s3(

@@ -76,6 +76,7 @@ def table(result: Run) -> Table:
         ("containers", seen.containers, f"{seen.ran} launches ran; {seen.never_started} never started"),
         ("outcomes", seen.successes + seen.failures, _parts(seen.why)),
         ("in groups", seen.grouped, f"{seen.without_room} found no room"),
+        ("abroad", seen.abroad, _abroad(result)),
         ("lost", len(seen.lost), ""),
         ("twice", len(seen.twice), ""),
         ("wrong", len(seen.wrong), "outcomes that no container bears out"),
@@ -101,6 +102,14 @@ def table(result: Run) -> Table:
         shown = f"{number:,}" if isinstance(number, int) else str(number)
         summary.add_row(name, shown, parts, style="bold red" if bad else None)
     return summary
+
+
+def _abroad(result: Run) -> str:
+    delays = result.audit.delays
+    return (
+        f"{len(result.outages)} outages there; {delays.launches:,} launches at home then took "
+        f"{delays.during:.1f} s, others {delays.otherwise:.1f} s (medians)"
+    )
 
 
 def _parts(counts: Counter[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tests.chaos.groups import group_of
+from tests.chaos.regions import Course
 from tests.chaos.weather import LIVES, PLACEMENTS
 
 _SCHEMA = """
@@ -33,6 +34,7 @@ CREATE TABLE queueing (
     key TEXT NOT NULL,
     number INTEGER NOT NULL,
     revoked INTEGER NOT NULL DEFAULT 0,
+    queued_at REAL NOT NULL,
     PRIMARY KEY (key, number)
 );
 CREATE TABLE outcome (
@@ -106,15 +108,26 @@ class Database:
         self._db.close()
 
     @classmethod
-    def create(cls, path: Path, workloads: int, seed: int, *, assigns: bool = True, groups: bool = False) -> None:
+    def create(
+        cls,
+        path: Path,
+        workloads: int,
+        seed: int,
+        *,
+        assigns: bool = True,
+        groups: bool = False,
+        regions: bool = False,
+    ) -> None:
         """
         Make the task instances, all due at once.
 
         :param assigns: for most of them Airflow assigns an identity with the queueing
         :param groups: some run in Auto Scaling groups
+        :param regions: some go to another Region, and some choose between placements
         """
         draw = random.Random(f"{seed}:workloads")
         grouped = random.Random(f"{seed}:groups")
+        sent = random.Random(f"{seed}:regions") if regions else None
         lives, weights = zip(*((life.name, life.weight) for life in LIVES), strict=True)
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("PRAGMA journal_mode = WAL")
@@ -126,7 +139,7 @@ class Database:
                         f"w{number}",
                         str(uuid.UUID(int=draw.getrandbits(128), version=4)),
                         life := draw.choices(lives, weights)[0],
-                        _placement(draw, grouped, life, number / workloads if groups else None),
+                        _placement(draw, grouped, sent, life, number / workloads if groups else None),
                         draw.choice((1, 1, 1, 10)),
                         draw.random() < 0.8 and assigns,
                     )
@@ -177,7 +190,8 @@ class Database:
                 [(now, scheduler, str(uuid.uuid4()), ti.key) for ti in due],
             )
             self._db.executemany(
-                "INSERT INTO queueing (key, number) VALUES (?, ?)", [(ti.key, ti.queueing + 1) for ti in due]
+                "INSERT INTO queueing (key, number, queued_at) VALUES (?, ?, ?)",
+                [(ti.key, ti.queueing + 1, now) for ti in due],
             )
             return [row for ti in due for row in self._select("WHERE key = ?", ti.key)]
 
@@ -227,6 +241,11 @@ class Database:
         rows = self._db.execute("SELECT key, number, revoked FROM queueing")
         return {(key, number): bool(revoked) for key, number, revoked in rows}
 
+    def queued_at(self) -> dict[tuple[str, int], float]:
+        """Return when each launch was queued, in wall-clock seconds."""
+        rows = self._db.execute("SELECT key, number, queued_at FROM queueing")
+        return {(key, number): at for key, number, at in rows}
+
     def outcomes(self) -> list[Outcome]:
         return [
             Outcome(key, queueing, scheduler, bool(success), reason, handle_id)
@@ -249,9 +268,13 @@ class Database:
         return _Transaction(self._db)
 
 
-def _placement(draw: random.Random, grouped: random.Random, life: str, run: float | None) -> str:
+def _placement(
+    draw: random.Random, grouped: random.Random, sent: random.Random | None, life: str, run: float | None
+) -> str:
     """Return a placement on Fargate, or the group that a workload runs in."""
     place = draw.choice(PLACEMENTS)
+    if sent is not None:
+        return Course.drawn(sent, place)
     # What is stuck until it is revoked would keep its place in a group for ever: there a revoke is refused.
     return place if run is None or life == "stuck" else group_of(grouped, run) or place
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
 from tests.chaos.airflow_db import Outcome
+from tests.chaos.regions import HOME, Delays, Outage, delays
 from tests.chaos.scheduler import launch_of
 
 MAX_ATTEMPTS = 3
@@ -30,6 +31,8 @@ class Audit:
     :param withdrawn: containers that were stopped although Airflow wanted them
     :param grouped: containers in Auto Scaling groups
     :param without_room: of those, the ones that the service gave up for want of room
+    :param abroad: containers in the other Region
+    :param delays: how long launches at home took while the other Region was down
     """
 
     launches: int = 0
@@ -48,6 +51,8 @@ class Audit:
     withdrawn: list[str] = field(default_factory=list)
     grouped: int = 0
     without_room: int = 0
+    abroad: int = 0
+    delays: Delays = field(default_factory=Delays)
 
     @property
     def problems(self) -> list[str]:
@@ -60,9 +65,20 @@ class Audit:
                 ("wrong", self.wrong),
                 ("stray", self.stray),
                 ("withdrawn", self.withdrawn),
+                ("held up", [self.delays.problem] if self.delays.problem else []),
             )
             for text in texts
         ]
+
+    def compare(
+        self, queued_at: Mapping[tuple[str, int], float], entries: Iterable[Entry], outages: Sequence[Outage]
+    ) -> None:
+        """Look whether outages of the other Region held up launches at home."""
+        containers: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+        for entry in entries:
+            containers[launch_of(dict(entry))].append(entry)
+            self.abroad += entry["region"] != HOME
+        self.delays = delays(queued_at, containers, outages)
 
 
 def audit(

@@ -5,16 +5,22 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
+from ecs_async_executor.core.choices import NO_CHOICES, Choices
+from ecs_async_executor.core.destinations import HOME, sent_to
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import AWS_RATES, Rate
 from ecs_async_executor.services import batch, ecs
 from ecs_async_executor.services.clients import ClientFactory
+from ecs_async_executor.services.destinations import Destinations
+from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
+from ecs_async_executor.settings.rules import Destination
 from tests.chaos.groups import GROUPS
+from tests.chaos.regions import ABROAD, CHOICES, PROVIDERS, Course
 
 TUNING = Tuning(
     poll_interval=0.5,
@@ -27,14 +33,20 @@ TUNING = Tuning(
     read_timeout=2.0,
     shutdown_timeout=8.0,
 )
-ECS_SETTINGS = EcsSettings(
-    region_name="us-east-1",
-    cluster="default",
-    container_name="main",
-    task_definition="airflow",
-    launch_type="FARGATE",
-    subnets=("subnet-1",),
-)
+
+
+def _ecs_settings(region: str) -> EcsSettings:
+    return EcsSettings(
+        region_name=region,
+        cluster="default",
+        container_name="main",
+        task_definition="airflow",
+        launch_type="FARGATE",
+        subnets=("subnet-1",),
+    )
+
+
+ECS_SETTINGS = _ecs_settings("us-east-1")
 BATCH_SETTINGS = BatchSettings(
     region_name="us-east-1", job_name="airflow", job_queue="default", job_definition="airflow"
 )
@@ -45,7 +57,8 @@ class Cloud:
     """
     One service.
 
-    :param spec: makes the request of a launch from a command and a placement
+    :param spec: makes the request of a launch from a command, a placement and a choice
+    :param choices: returns what a launch with a placement may choose from
     :param assigns: Airflow assigns an identity with the queueing, if its version does so
     :param launch: the operation that starts a container
     :param describe: the operation that describes containers
@@ -56,12 +69,13 @@ class Cloud:
     :param no_capacity: lacks of capacity, as faults of the operation that starts a container
     :param concurrent: the service refuses when too many containers are started at once
     :param groups: placements that are capacity providers with an Auto Scaling group each
+    :param abroad: a second destination, which some of the workloads go to; its Region's name
     :param failure_memories: what client tokens may remember of a request that started nothing
     """
 
     service: Service
     backend: Callable[[], Backend]
-    spec: Callable[[Launch, list[str], str], LaunchSpec]
+    spec: Callable[[Launch, list[str], str, str | None], LaunchSpec]
     assigns: bool
     launch: str
     describe: str
@@ -73,6 +87,8 @@ class Cloud:
     concurrent: bool
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failure_memories: tuple[str, ...] = ()
+    choices: Callable[[str], Choices] = lambda _: NO_CHOICES
+    abroad: str = ""
 
     def behaviour(self, seed: int) -> dict[str, str]:
         """Return what the service does in a run where it can do it in more than one way."""
@@ -91,15 +107,35 @@ class Cloud:
         return external_id if external_id and self.identity(external_id) is None else None
 
 
-def _ecs_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
-    placed: dict[str, Any] = {"overrides": {"cpu": placement, "memory": str(2 * int(placement))}}
-    if placement in GROUPS:
-        placed = {"capacityProviderStrategy": [{"capacityProvider": placement}]}
+def _ecs_spec(launch: Launch, command: list[str], placement: str, choice: str | None = None) -> LaunchSpec:
+    placed: dict[str, Any] = {}
+    if placement not in GROUPS:
+        placed["overrides"] = {"cpu": placement, "memory": str(2 * int(placement))}
+    provider = placement if placement in GROUPS else PROVIDERS.get(choice or "")
+    if provider is not None:
+        placed["capacityProviderStrategy"] = [{"capacityProvider": provider}]
     request = ecs.workload_request(ecs.base_request(ECS_SETTINGS), placed, None, "main", command)
     return ecs.launch_spec(request, started_by=launch.started_by, expires_at=time.time() + 600.0)
 
 
-def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpec:
+def _spec_somewhere(launch: Launch, command: list[str], placement: str, choice: str | None) -> LaunchSpec:
+    course = Course.read(placement)
+    spec = replace(_ecs_spec(launch, command, course.size, choice), choice=choice)
+    return sent_to(ABROAD, spec) if course.abroad else spec
+
+
+def _ecs_backend() -> Backend:
+    return ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS)
+
+
+def _two_backends() -> Backend:
+    there = _ecs_settings(ABROAD)
+    backends = {HOME: _ecs_backend(), ABROAD: ecs.EcsBackend(ClientFactory.from_settings(there, TUNING), there)}
+    regions = {HOME: Destination(region_name=ECS_SETTINGS.region_name), ABROAD: Destination(region_name=ABROAD)}
+    return Destinations(backends, Places(regions))
+
+
+def _batch_spec(launch: Launch, command: list[str], placement: str, choice: str | None = None) -> LaunchSpec:
     placed = {"containerOverrides": {"resourceRequirements": [{"type": "MEMORY", "value": placement}]}}
     request = batch.workload_request(batch.base_request(BATCH_SETTINGS), placed, None, command)
     return batch.launch_spec(
@@ -107,39 +143,50 @@ def _batch_spec(launch: Launch, command: list[str], placement: str) -> LaunchSpe
     )
 
 
-CLOUDS: Mapping[str, Cloud] = {
-    "ecs": Cloud(
-        service=ecs.SERVICE,
-        backend=lambda: ecs.EcsBackend(ClientFactory.from_settings(ECS_SETTINGS, TUNING), ECS_SETTINGS),
-        spec=_ecs_spec,
-        assigns=True,
-        launch="RunTask",
-        describe="DescribeTasks",
-        every="*Task*",
-        placed='"cpu": "{}"',
-        stuck="PROVISIONING",
-        limits={
-            **AWS_RATES,
-            "modify": Rate(400, 400),
-            "read": Rate(300, 300),
-            "FARGATE": Rate(150, 100),
-            "EC2": Rate(150, 100),
+_ECS = Cloud(
+    service=ecs.SERVICE,
+    backend=_ecs_backend,
+    spec=_ecs_spec,
+    assigns=True,
+    launch="RunTask",
+    describe="DescribeTasks",
+    every="*Task*",
+    placed='"cpu": "{}"',
+    stuck="PROVISIONING",
+    limits={
+        **AWS_RATES,
+        "modify": Rate(400, 400),
+        "read": Rate(300, 300),
+        "FARGATE": Rate(150, 100),
+        "EC2": Rate(150, 100),
+    },
+    no_capacity=(
+        {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
+        {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
+        {"kind": "failures", "failures": ({"reason": "AGENT"},)},
+        {"kind": "failures", "failures": ({"reason": "Capacity is unavailable at this time."},)},
+        {
+            "kind": "error",
+            "code": "ClientException",
+            "message": "You've reached the limit on the number of vCPUs you can run concurrently",
         },
-        no_capacity=(
-            {"kind": "failures", "failures": ({"reason": "RESOURCE:MEMORY"},)},
-            {"kind": "failures", "failures": ({"reason": "RESOURCE:CPU"},)},
-            {"kind": "failures", "failures": ({"reason": "AGENT"},)},
-            {"kind": "failures", "failures": ({"reason": "Capacity is unavailable at this time."},)},
-            {
-                "kind": "error",
-                "code": "ClientException",
-                "message": "You've reached the limit on the number of vCPUs you can run concurrently",
-            },
-        ),
-        concurrent=True,
-        groups=GROUPS,
-        failure_memories=("forget", "conflict", "replay"),
     ),
+    concurrent=True,
+    groups=GROUPS,
+    failure_memories=("forget", "conflict", "replay"),
+)
+_REGIONS = replace(
+    _ECS,
+    backend=_two_backends,
+    spec=_spec_somewhere,
+    choices=lambda placement: CHOICES if Course.read(placement).chooses else NO_CHOICES,
+    groups={},
+    abroad=ABROAD,
+)
+
+CLOUDS: Mapping[str, Cloud] = {
+    "ecs": _ECS,
+    "ecs-regions": _REGIONS,
     "batch": Cloud(
         service=batch.SERVICE,
         backend=lambda: batch.BatchBackend(ClientFactory.from_settings(BATCH_SETTINGS, TUNING), BATCH_SETTINGS),

@@ -113,6 +113,8 @@ class Scheduler:
             service=cloud.service,
             backend=cloud.backend,
             render=self._render,
+            choices=lambda launch: cloud.choices(str(launch.route)),
+            destinations=(cloud.abroad,) if cloud.abroad else (),
             tuning=TUNING,
             max_attempts=3,
             stall_timeout=STALL_TIMEOUT,
@@ -161,11 +163,11 @@ class Scheduler:
             slowest_beat=self.slowest_beat,
         )
 
-    def _render(self, launch: Launch) -> LaunchSpec:
+    def _render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
         """Return a request that differs each time, as the JWT makes real ones differ."""
         ti: TaskInstance = launch.workload
         command = [ti.life, ti.key, str(ti.queueing), uuid.uuid4().hex]
-        return self.cloud.spec(launch, command, ti.placement)
+        return self.cloud.spec(launch, command, ti.placement, choice)
 
     # --- launching -------------------------------------------------------------------------------------------
 

@@ -26,11 +26,13 @@ def main(ready: Path, ledger: Path, seed: int, name: str) -> None:
         groups=cloud.groups,
         behaviour=cloud.behaviour(seed),
         visible_after=VISIBLE_AFTER,
+        regions=[cloud.abroad] if cloud.abroad else [],
         realistic=False,
         ledger_path=ledger,
         seed=seed,
     ) as ecs:
-        ecs.register("airflow", "main", command=["quick"])
+        for region in filter(None, (ecs.region, cloud.abroad)):
+            ecs.register("airflow", "main", command=["quick"], place=ecs.place(region))
         for fault in climate(cloud):
             ecs.faults.add(fault)
         partial = ready.with_suffix(".partial")

@@ -22,6 +22,7 @@ from typing import IO, Any
 from tests.chaos.airflow_db import Database
 from tests.chaos.audit import Audit, audit
 from tests.chaos.cloud import CLOUDS, Cloud
+from tests.chaos.regions import Outage
 from tests.chaos.scheduler import Plan, ledger
 from tests.chaos.weather import Storm, storms
 
@@ -62,6 +63,7 @@ class Run:
     finished: bool = False
     crashes: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
@@ -135,7 +137,9 @@ def _run(
     result = Run(seed, workloads, service)
     path = directory / "airflow.db"
     cloud = CLOUDS[service]
-    Database.create(path, workloads, seed, assigns=cloud.assigns, groups=bool(cloud.groups))
+    Database.create(
+        path, workloads, seed, assigns=cloud.assigns, groups=bool(cloud.groups), regions=bool(cloud.abroad)
+    )
     database = Database(path)
     began = time.monotonic()
     try:
@@ -164,6 +168,8 @@ def _run(
             _read_figures(control, result)
             result.adopted, result.loops_replaced, result.slowest_beat = database.figures()
             result.audit = audit(database.queueings(), database.outcomes(), entries)
+            if cloud.abroad:
+                result.audit.compare(database.queued_at(), entries, result.outages)
     finally:
         database.close()
     return result
@@ -272,6 +278,9 @@ class _Weather:
             self._result.storms[storm.name] += 1
             for fault in storm.faults:
                 self._control.post("faults", asdict(fault))
+            if storm.lasting:
+                began = time.time()
+                self._result.outages.append(Outage(began, began + storm.lasting))
             self._lose(storm.hosts)
             self._next = None
         if self._next is None:

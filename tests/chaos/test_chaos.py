@@ -11,6 +11,7 @@ from ecs_async_executor.local.behaviour import CHOICES
 from tests.chaos.airflow_db import Outcome
 from tests.chaos.audit import Audit, audit
 from tests.chaos.cloud import CLOUDS
+from tests.chaos.regions import ABROAD, FACTOR, FEWEST, HOME, MARGIN_SECONDS, Course, Outage, delays
 from tests.chaos.storm import run
 
 LAUNCH = ("w1", 1)
@@ -67,6 +68,10 @@ def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(se
     assert result.adopted > 0
     if CLOUDS[service].groups:
         assert result.audit.grouped > 0
+    if CLOUDS[service].abroad:
+        assert 0 < result.audit.abroad < result.audit.containers
+        assert result.storms["abroad down"] > 0
+        assert result.storms["spot full"] > 0
 
 
 @pytest.mark.parametrize(
@@ -135,3 +140,42 @@ def test_ten_runs_meet_every_memory_of_client_tokens() -> None:
 def test_a_revoked_launch_needs_no_outcome_but_may_run_once_only() -> None:
     assert audited([], container(), revoked=True).problems == []
     assert audited([], container(1), container(2), revoked=True).twice
+
+
+# --- two Regions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("placement", "course"),
+    [
+        ("512", Course(abroad=False, chooses=False, size="512")),
+        ("abroad/512", Course(abroad=True, chooses=False, size="512")),
+        ("abroad/spot/1024", Course(abroad=True, chooses=True, size="1024")),
+    ],
+)
+def test_a_placement_says_where_a_workload_goes(placement: str, course: Course) -> None:
+    assert Course.read(placement) == course
+
+
+@pytest.mark.parametrize(
+    ("during", "launches", "held_up"),
+    [
+        (1.0, FEWEST, False),
+        (FACTOR + MARGIN_SECONDS, FEWEST, False),
+        (FACTOR + MARGIN_SECONDS + 0.1, FEWEST, True),
+        (60.0, FEWEST - 1, False),
+    ],
+)
+def test_the_audit_sees_that_an_outage_abroad_held_up_launches_at_home(
+    during: float, launches: int, held_up: bool
+) -> None:
+    queued_at = {(f"w{n}", 1): 100.0 for n in range(launches)} | {("before", 1): 10.0, ("abroad", 1): 100.0}
+    containers = {key: [container(created_at=at + during, region=HOME)] for key, at in queued_at.items()}
+    containers["before", 1] = [container(created_at=11.0, region=HOME), container(created_at=90.0, region=HOME)]
+    containers["abroad", 1] = [container(created_at=900.0, region=ABROAD)]
+    found = delays(queued_at, containers, [Outage(50.0, 60.0), Outage(95.0, 105.0)])
+    assert (found.launches, found.otherwise, round(found.during, 6)) == (launches, 1.0, during)
+    assert (found.problem is not None) == held_up
+    seen = audited([])
+    seen.delays = found
+    assert ("held up" in " ".join(seen.problems)) == held_up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ecs_async_executor.local import Fault, Rule
@@ -115,18 +115,32 @@ class Storm:
     :param after: seconds after the storm before
     :param faults: faults that it puts in force
     :param hosts: number of the latest containers that lose their hosts
+    :param lasting: seconds for which the other Region is down
     """
 
     after: float
     name: str
     faults: tuple[Fault, ...] = ()
     hosts: int = 0
+    lasting: float = 0.0
+
+
+DOWN: tuple[dict[str, Any], ...] = (
+    {"kind": "hang", "seconds": 10.0},
+    {"kind": "expired_token"},
+    {"kind": "throttle"},
+    {"kind": "status", "status": 503},
+    DENIED,
+)
+"""Ways in which a Region can be down for everything that goes there."""
 
 
 def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
     """Yield storms without end."""
     draw = random.Random(f"{seed}:storms")
     kinds = {"throttles": 5, "no capacity": 3, "denied": 2, "credentials": 1, "outage": 1, "hosts lost": 5}
+    if cloud.abroad:
+        kinds |= {"abroad down": 6, "spot full": 6}
     while True:
         (name,) = draw.choices(list(kinds), list(kinds.values()))
         after, lasting = draw.uniform(0.5, 5.0), draw.uniform(0.5, 4.0)
@@ -141,6 +155,14 @@ def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
             fault = Fault(operation=cloud.launch, contains=here, lasting=lasting, **DENIED)
         elif name == "credentials":
             fault = Fault(kind="expired_token", operation=cloud.every, lasting=lasting / 2)
+        elif name == "abroad down":
+            lasting = draw.uniform(3.0, 9.0)
+            down = Fault(operation=cloud.every, region=cloud.abroad, lasting=lasting, **draw.choice(DOWN))
+            yield Storm(after, name, (down,), lasting=lasting)
+            continue
+        elif name == "spot full":
+            full = Fault.from_json({"known": "spot_full"})
+            fault = replace(full, lasting=lasting)
         elif name == "outage":
             fault = Fault(kind="status", operation=cloud.every, status=503, lasting=lasting / 2)
         else:

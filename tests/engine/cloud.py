@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Seen, Trial, unpaced
+from ecs_async_executor.core.destinations import HOME, destination_of, scoped
 from ecs_async_executor.core.errors import BackendError, Kind
 from tests.engine.virtual_time import EPOCH
 
@@ -123,15 +124,65 @@ class Container:
 
 Fault = Callable[[str, "FakeCloud"], "BackendError | None"]
 """Asked before a call is carried out, with the operation, and after it with ``<operation>:after``."""
+THROTTLED = BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded")
+NO_ANSWER = BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout")
+
+
+@dataclass
+class There:
+    """
+    One destination of a cloud: its own weather, and the calls that it got.
+
+    :param fault: asked after that of the whole cloud
+    :param hangs_for: calls get no answer, and their callers give up after so many seconds; they change nothing
+    :param hangs_until: seconds of virtual time
+    :param quota: launches per second, and at once after a rest, of which more are throttled; None: any number
+    """
+
+    fault: Fault = lambda operation, cloud: None
+    hangs_for: float = 0.0
+    hangs_until: float = float("inf")
+    quota: float | None = None
+    calls: Counter[str] = field(default_factory=Counter)
+    call_times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    in_flight: Counter[str] = field(default_factory=Counter)
+    peak: Counter[str] = field(default_factory=Counter)
+    permits: float = 0.0
+    permits_at: float = -1e9
+
+    def begins(self, operation: str, now: float) -> None:
+        self.calls[operation] += 1
+        self.call_times[operation].append(now)
+        self.in_flight[operation] += 1
+        self.peak[operation] = max(self.peak[operation], self.in_flight[operation])
+
+    def ends(self, operation: str) -> None:
+        self.in_flight[operation] -= 1
+
+    def is_hanging(self, now: float) -> bool:
+        return self.hangs_for > 0.0 and now < self.hangs_until
+
+    def is_over_quota(self, now: float) -> bool:
+        """Take a launch from the quota; return whether there was none left."""
+        if self.quota is None:
+            return False
+        self.permits = min(self.quota, self.permits + (now - self.permits_at) * self.quota)
+        self.permits_at = now
+        if self.permits < 1.0:
+            return True
+        self.permits -= 1.0
+        return False
 
 
 class FakeCloud:
     """
-    A cloud of one account.
+    A cloud, of one account and Region unless scopes name other destinations.
 
     :param latency: of every call, in seconds
     :param plan: how the n-th container of a workload goes
     :param repeatable: a token makes one container, however often it is sent
+    :param elsewhere: the other destinations that there are
+    :param arns: an identifier tells where its container is
     :param failure_memory: what a token remembers of an answer that used it up: the switch of that name in
         :class:`~ecs_async_executor.local.behaviour.Behaviour`
 
@@ -150,12 +201,18 @@ class FakeCloud:
         fault: Fault = lambda operation, cloud: None,
         repeatable: bool = True,
         failure_memory: str = "forget",
+        elsewhere: Sequence[str] = (),
+        arns: bool = True,
     ) -> None:
         self.latency = latency
         self.plan = plan
         self.fault = fault
         self.repeatable = repeatable
         self.failure_memory = failure_memory
+        self.elsewhere = tuple(elsewhere)
+        self.arns = arns
+        self.there: defaultdict[str, There] = defaultdict(There)
+        """By the names of the destinations; ``""`` is home."""
         self.failures: dict[str, tuple[BackendError, object]] = {}
         self.containers: dict[str, Container] = {}
         self.by_token: dict[str, Container] = {}
@@ -177,36 +234,49 @@ class FakeCloud:
         return list(self.by_label[label])
 
     def scope_of(self, handle_id: str | None) -> str:
-        return "default"
+        container = self.containers.get(handle_id or "")
+        return "default" if container is None else container.handle.scope
 
     def scopes_of(self, handle_id: str) -> Sequence[str]:
-        return [self.scope_of(handle_id)]
+        if self.arns or not self.elsewhere:
+            return [self.scope_of(handle_id)]
+        return [scoped(name, "default") for name in (HOME, *self.elsewhere)]
 
     def open(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
     @asynccontextmanager
-    async def _call(self, operation: str) -> AsyncIterator[BackendError | None]:
+    async def _call(self, operation: str, scope: str = "") -> AsyncIterator[BackendError | None]:
         """Give the answer that is made only after the token was looked at; raise any other error."""
+        there = self.there[destination_of(scope)]
+        there.begins(operation, anyio.current_time())
         self.calls[operation] += 1
         self.call_times[operation].append(anyio.current_time())
         self.in_flight[operation] += 1
         self.peak[operation] = max(self.peak[operation], self.in_flight[operation])
         try:
             await anyio.sleep(self.latency / 2)
-            error = self.fault(operation, self)
+            if there.is_hanging(anyio.current_time()):
+                await anyio.sleep(there.hangs_for)
+                raise NO_ANSWER
+            if operation == "launch" and there.is_over_quota(anyio.current_time()):
+                raise THROTTLED
+            error = self.fault(operation, self) or there.fault(operation, self)
             if error is not None and not error.token_used:
                 raise error
             yield error
             await anyio.sleep(self.latency / 2)
-            if error := self.fault(f"{operation}:after", self):
+            if error := self.fault(f"{operation}:after", self) or there.fault(f"{operation}:after", self):
                 raise error
         finally:
+            there.ends(operation)
             self.in_flight[operation] -= 1
 
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
-        async with self._call("launch") as failure:
+        async with self._call("launch", spec.scope) as failure:
             now = anyio.current_time()
+            sent = client_token
+            client_token = scoped(destination_of(spec.scope), client_token)
             known = self.by_token.get(client_token)
             if known is not None and self.repeatable:
                 if self.parameters[client_token] != spec.request:
@@ -223,7 +293,7 @@ class FakeCloud:
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
             plan = self.no_place.get(spec.placement) or self.plan(label, len(self.of(label)) + 1)
-            container = Container(handle, label, client_token, spec.started_by, spec.own_mark, now, plan)
+            container = Container(handle, label, sent, spec.started_by, spec.own_mark, now, plan)
             container.placement = spec.placement
             self.containers[handle.id] = self.by_token[client_token] = container
             self.by_label[label].append(container)
@@ -242,7 +312,7 @@ class FakeCloud:
 
     async def describe(self, scope: str, ids: Sequence[str]) -> Sequence[Observation]:
         assert 0 < len(ids) <= self.describe_batch
-        async with self._call("describe"):
+        async with self._call("describe", scope):
             now = anyio.current_time()
             return [
                 self.containers[i].observe(now)
@@ -253,7 +323,7 @@ class FakeCloud:
             ]
 
     async def search(self, scope: str, started_by: str, paced: Paced = unpaced) -> Sequence[Handle]:
-        async with self._call("search"):
+        async with self._call("search", scope):
             return [
                 c.handle
                 for c in self.containers.values()
@@ -262,7 +332,8 @@ class FakeCloud:
 
     async def stop(self, handle: Handle, reason: str) -> None:
         self.asked_to_stop.add(handle.id)
-        async with self._call("stop"):
+        assert handle.id not in self.containers or self.containers[handle.id].handle.scope == handle.scope
+        async with self._call("stop", handle.scope):
             container = self.containers.get(handle.id)
             if container is None or anyio.current_time() < container.forgotten_until:
                 raise BackendError(Kind.NOT_FOUND, "InvalidParameterException", "The task was not found.")

@@ -44,6 +44,10 @@ class WatchfulCloud(FakeCloud):
         self.taken: dict[tuple[str, int], str] = {}
         self.moved: list[str] = []
 
+    def scope_of(self, handle_id: str | None) -> str:
+        known = self.containers.get(handle_id or "")
+        return "default" if known is None else known.handle.scope
+
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         key = client_token, spec.request["by"]
         known = self.taken.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -38,10 +39,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return moment
 
     def _run_once(self) -> None:
+        if not self._ready:  # type: ignore[attr-defined]
+            self._drop_cancelled_timers()
         if not self._ready and not self._wake_observers() and self._scheduled:  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
             self._moment += 1
         super()._run_once()  # type: ignore[misc]
+
+    def _drop_cancelled_timers(self) -> None:
+        """Drop them before the clock jumps to one: the base class would then really sleep until the next."""
+        timers = self._scheduled  # type: ignore[attr-defined]
+        while timers and timers[0].cancelled():
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
+            heapq.heappop(timers)._scheduled = False
 
     def _wake_observers(self) -> bool:
         """Tell those that have not seen this moment yet; return whether there were any."""

@@ -20,8 +20,10 @@ from ecs_async_executor.settings import (
     BatchSettings,
     EcsSettings,
     ExecutorRules,
+    Source,
     load,
     load_for_batch,
+    reading,
 )
 from ecs_async_executor.settings.rule_files import ALLOWED
 from ecs_async_executor.settings.rule_keys import QueueKeys, RetryKeys
@@ -157,6 +159,7 @@ def test_no_problem_shows_what_may_be_secret(tmp_path: Path) -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> None:
     queues = {f"q{n}": {"region_name": "eu-west-1", "conn_id": f"c{n}"} for n in range(20)}
     path = tmp_path / "rules.json"
@@ -168,6 +171,15 @@ def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> 
         rules_of(path)
     assert caught.value.problems == (
         "The rules name 21 destinations, and an executor has at most 20: leave some to another executor",
+    )
+
+
+def test_a_connection_of_a_queue_needs_the_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_amazon_provider_is_installed", lambda: False)
+    (problem,) = problems_of(tmp_path, "queues: {eu: {conn_id: aws_eu}}")
+    assert problem == (
+        "rules.yaml line 1, queues.eu.conn_id = 'aws_eu' is a connection, which needs the amazon provider: "
+        "install it (pip install 'ecs-async-executor[amazon]'), or remove it"
     )
 
 
@@ -274,8 +286,16 @@ RULES = {
 @settings(deadline=None, max_examples=300)
 @given(values=st.fixed_dictionaries({}, optional={**RULES, "placement_patience": ANYTHING, "other": ANYTHING}))
 def test_no_rules_whatever_make_the_reader_fail(service: type[AwsSettings], values: dict[str, Any]) -> None:
-    wrong = {EcsSettings: ecs_service, BatchSettings: batch_service}[service].wrong_parameters  # type: ignore[index]
+    wrong = {EcsSettings: ecs_service, BatchSettings: batch_service}[service].wrong_parameters
     given_rules = Given(values, lambda _: "rules.yaml line 1, ")
     rules, problems = read_rules([given_rules, given_rules], Service(service, wrong))
-    assert all(isinstance(problem, str) and problem for problem in problems)
+    assert all(problems)
     assert rules.destinations is not None
+
+
+def test_problems_of_a_teams_rules_name_its_section() -> None:
+    conf = Conf({"queues": '{"q": {"cpu": 64}}'})
+    with pytest.raises(ConfigurationError) as caught:
+        _ = load(conf, ecs_service.wrong_parameters, Source("red")).rules
+    (problem,) = caught.value.problems
+    assert problem.startswith("[red=ecs_async_executor] queues.q.cpu = 64 could mean")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from ecs_async_executor.settings import Destination, EcsSettings, Placement, Queue, Retry
 from ecs_async_executor.settings.rule_parsing import Service
 from ecs_async_executor.settings.rule_reading import read_retries
 from tests.settings.conf import any_parameters, rules
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_the_options_are_read_into_rules() -> None:
     found = rules(
         queues=json.dumps(

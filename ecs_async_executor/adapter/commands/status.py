@@ -41,7 +41,7 @@ def status(args: argparse.Namespace) -> None:
         return
     show(map(_row, seen), args.output)
     if args.output == "table":
-        for line in (*_problems(seen), *_gates(seen), *_in_database(works, reasons)):
+        for line in (*_problems(seen), *_destinations(seen), *_gates(seen), *_in_database(works, reasons)):
             say(line)
 
 
@@ -97,6 +97,7 @@ def _whole(seen: ExecutorStatus, works: Sequence[Work], reasons: Sequence[Reason
         **{name: shown.get(name) for name in ("version", "pid", "started_at", "paused")},
         "statistics": shown.get("statistics", {}),
         "gates": shown.get("gates", []),
+        "destinations": shown.get("destinations", []),
         "rates": shown.get("rates", []),
         "in_database": of_executor,
         "reasons": [{**asdict(reason), "at": reason.at.isoformat()} for reason in reasons],
@@ -114,6 +115,16 @@ def _problems(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
             of_problem.setdefault(one.problem, []).append(where)
     for problem, places in of_problem.items():
         yield f"{', '.join(places)}: {problem}."
+
+
+def _destinations(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
+    for one in seen:
+        for there in one.status.get("destinations", ()) if one.status is not None else ():
+            if there["trouble"] is not None:
+                yield (
+                    f"{_name(one)} on {one.hostname}: {there['pending']} wait for destination "
+                    f"{there['name'] or 'home'}: {there['trouble']}"
+                )
 
 
 def _gates(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
