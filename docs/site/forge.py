@@ -48,9 +48,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         paths = [path for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
         for path in [ROOT / folder, *paths]:
             name = path.relative_to(ROOT).as_posix()
-            if name not in PAGES:
+            if name not in PAGES and (uri := _uri(name)) not in files.src_uris:
                 content = _listing(path, name) if path.is_dir() else _shown(path, name)
-                files.append(File.generated(config, _uri(name), content=content))
+                files.append(File.generated(config, uri, content=content))
     return files
 
 
