@@ -42,8 +42,8 @@ _TABS: Final = 4
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages whose sources stand outside of ``docs``."""
-    for path, uri in PAGES.items():
-        files.append(File.generated(config, uri, content=(ROOT / path).read_text()))
+    for source, uri in PAGES.items():
+        files.append(File.generated(config, uri, content=(ROOT / source).read_text()))
     for folder in FOLDERS:
         paths = [path for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
         for path in [ROOT / folder, *paths]:
