@@ -26,8 +26,8 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/README.md"])
-def test_the_settings_of_a_page_can_be_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "count"), [("README.md", 1), ("docs/README.md", 2)])
+def test_the_settings_of_a_page_can_be_used(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     executors = []
     for block in blocks((ROOT / name).read_text(), "ini"):
         parser = configparser.ConfigParser(interpolation=None)
@@ -38,7 +38,7 @@ def test_the_settings_of_a_page_can_be_used(name: str, monkeypatch: pytest.Monke
                     executors.append(value)
                 else:
                     monkeypatch.setenv(f"AIRFLOW__{section.upper()}__{option.upper()}", value)
-    assert len(executors) == 2
+    assert len(executors) == count
     for path in executors:
         module, _, made = path.rpartition(".")
         assert module == "ecs_async_executor"
@@ -88,8 +88,7 @@ def test_the_page_of_hooks_leaves_none_out(name: str) -> None:
 def test_the_page_names_every_method_that_is_never_called(name: str) -> None:
     table = HOOKS[HOOKS.index("| Method of the provider's executor |") :]
     named = {one for line in table.splitlines() for one in re.findall(r"`(\w+)`", line.split("|")[1])}
-    never_called = CLASSES[name]().adapter.never_called
-    assert never_called.keys() - named == set()
+    assert CLASSES[name]().adapter.never_called.keys() - named == set()
 
 
 def test_the_subclass_of_the_page_names_the_dag_in_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
