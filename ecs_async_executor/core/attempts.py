@@ -264,7 +264,7 @@ def _definitely_not(tracked: Tracked, phase: Sending, event: Refused, now: float
     """
     error, patience, doubt = event.error, phase.patience, phase.doubt
     tracked.used += error.token_used
-    if error.kind is Kind.REFUSED:
+    if error.kind is Kind.REFUSED and event.everywhere:
         patience = replace(patience, refused=patience.refused.answered(now, event.pause))
         waited = patience.refused.counted
         # Others of its placement may pass, so that the gate does not stay closed for that long.

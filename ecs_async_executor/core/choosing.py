@@ -26,6 +26,11 @@ from ecs_async_executor.core.queue import LaunchQueue, Way
 _WHAT = {Kind.CAPACITY: "has been full for", Kind.REFUSED: "has refused launches for"}
 
 
+def never(_: Way, __: float) -> bool:
+    """Return False: whatever is sent gets an answer."""
+    return False
+
+
 class Choosing:
     """
     Chooses among the ways of launches.
@@ -39,13 +44,19 @@ class Choosing:
         self._rules = rules
 
     def way(
-        self, queue: LaunchQueue, now: float, ready_at: Callable[[Way, float], float]
+        self,
+        queue: LaunchQueue,
+        now: float,
+        ready_at: Callable[[Way, float], float],
+        is_stuck: Callable[[Way, float], bool] = never,
     ) -> tuple[Way | None, float]:
         """
         Return how the next launch of a queue may be sent now, or None and when to look again.
 
         :param ready_at: returns when rates and credentials allow a request, ``now`` if they do; it is asked only
             of the way that nothing else keeps from being used
+        :param is_stuck: returns whether no request can leave, and perhaps not for long: a launch that has left its
+            best placement passes this one over
         """
         placements, ways = self._placements, queue.ways
         room = len(ways) > 1
@@ -60,13 +71,15 @@ class Choosing:
                 if at <= now:
                     return way, now
                 wake_at = min(wake_at, at)
-                if since is None:
+                if since is None and not (nth and is_stuck(way, now)):
                     return None, wake_at  # to wait for a rate is no reason to go elsewhere
             else:
                 wake_at = min(wake_at, placements.next_probe_at(placement, room=room))
             if nth == 0 and room and now < (leaves_at := self._leaves_at(queue, placement, since)):
                 return None, min(wake_at, leaves_at)
-        return self._anywhere(ways, now, ready_at, wake_at) if room else (None, wake_at)
+        if not room:
+            return None, wake_at
+        return self._anywhere([way for way in ways if not is_stuck(way, now)], now, ready_at, wake_at)
 
     def _anywhere(
         self, ways: Iterable[Way], now: float, ready_at: Callable[[Way, float], float], wake_at: float
@@ -118,10 +131,17 @@ class Choosing:
         closed = [at for at in elsewhere if at is not None]
         if len(closed) == len(elsewhere):
             accepts = any(placements.closed_since(way.placement) is None for way in ways if way.placement)
-            return None if accepts else replace(barred, since=max(barred.since, *closed))
+            return None if accepts else replace(self._mildest(ways, barred), since=max(barred.since, *closed))
         if now < self._leaves_at(queue, best, since):
             return replace(barred, elsewhere=True)
         return None
+
+    def _mildest(self, ways: Iterable[Way], barred: Barred) -> Barred:
+        """Return why a placement is full, if one is: there can be room again although nobody mends anything."""
+        if barred.kind is not Kind.REFUSED:
+            return barred
+        each = [self._placements.barred(way.placement, room=True) for way in ways if way.placement is not None]
+        return next((one for one in each if one is not None and one.kind is Kind.CAPACITY), barred)
 
     def longest_waits(self, queues: Iterable[LaunchQueue], now: float) -> Mapping[Kind, float]:
         """

@@ -128,8 +128,18 @@ class Placements:
             room.probe_started(now)
             self._room_probes[placement] = number
 
-    def not_accepted(self, placement: str, number: int, now: float) -> None:
-        """Note that the request of a launch brought no container: if that was a room's probe, the next one is."""
+    def give_up_probes(self, is_out: Callable[[str, int], bool], now: float) -> None:
+        """
+        Let the next probes of closed rooms pass whose containers find out nothing any more.
+
+        :param is_out: returns whether the launch with a number waits for its place at a placement
+        """
+        for placement, number in list(self._room_probes.items()):
+            if not is_out(placement, number):
+                self.found_out_nothing(placement, number, now)
+
+    def found_out_nothing(self, placement: str, number: int, now: float) -> None:
+        """Note that a launch tells nothing of the room of a placement: if it was the probe, let the next one pass."""
         room = self._rooms.closed(placement)
         if room is not None and self._room_probes.get(placement) == number:
             del self._room_probes[placement]

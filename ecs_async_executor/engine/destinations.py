@@ -68,6 +68,11 @@ class Destination:
             return self.session.next_probe_at or math.inf
         return now if self.launching < self._most_launches else math.inf
 
+    def is_stuck(self, now: float) -> bool:
+        """Return whether no launch can be sent: credentials are refused, or no request in flight has an answer."""
+        unanswered = self.launching >= self._most_launches and self.session.is_unanswered(now)
+        return unanswered or not self.session.may_call(now)
+
     def down(self, now: float, *, asks: bool) -> str | None:
         """
         Return why no launch gets through, or None.

@@ -35,7 +35,7 @@ from ecs_async_executor.core.events import (
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.metrics import LAUNCH_DURATION
-from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Tracked
+from ecs_async_executor.core.phases import Ended, InDoubt, Sending, Starting, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.queue import LaunchQueue, Way
 from ecs_async_executor.core.silence import SilenceWatch
@@ -181,7 +181,7 @@ class Launching:
             if ledger.queues.head(queue) is None:
                 ledger.queues.drop(queue)
                 continue
-            way, at = self._choosing.way(queue, now, self._ready_at)
+            way, at = self._choosing.way(queue, now, self._ready_at, self._is_stuck)
             if way is not None and way is not queue.ways[0]:
                 ledger.queues.forgive(queue)
             if way is None:
@@ -197,6 +197,9 @@ class Launching:
         destination = self._destinations.of(way.bucket)
         at = destination.may_launch_at(now)
         return at if at > now else destination.limiter.launch_ready_at(way.bucket, now)
+
+    def _is_stuck(self, way: Way, now: float) -> bool:
+        return way.bucket is not None and self._destinations.of(way.bucket).is_stuck(now)
 
     def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
         """Tell the limiter of each destination how many launches wait for it."""
@@ -219,6 +222,7 @@ class Launching:
         """Tell the launches at closed gates why they wait, and end the waits that have been long enough."""
         if not self._placements.begins_review(now):
             return
+        self._placements.give_up_probes(self._waits_for_its_place, now)
         queues = self._ledger.queues
         for queue in list(queues.queues.values()):
             if (barred := self._choosing.barred(queue, now)) is None:
@@ -227,6 +231,15 @@ class Launching:
                 if is_news_at_gate(tracked, barred, now, self._ledger.rules):
                     self._dispatcher.apply(tracked, barred, now)
         self._dispatcher.wake_lanes()
+
+    def _waits_for_its_place(self, placement: str, number: int) -> bool:
+        """Return whether a launch's container will tell whether there is room at a placement."""
+        tracked = self._ledger.launches.get(number)
+        if tracked is None or not tracked.wanted:
+            return False
+        phase = tracked.phase
+        where = phase.spec.placement if isinstance(phase, Sending) else None
+        return placement == (phase.placement if isinstance(phase, Starting) else where)
 
     def forget_gates(self, now: float) -> None:
         """Forget the closed gates at which no launch waits any more."""
@@ -293,12 +306,14 @@ class Launching:
         ticket = queues.ticket(tracked)
         try:
             if queues.choices_of(tracked) is None:
-                queues.learn_choices(tracked, await self._rendering.choices(launch))
+                await self._learn_choices(tracked, ticket)
             choice = way.choice if way.placement is not None or way.choice else queues.ways_of(tracked)[0].choice
             spec = await self._rendering.render(launch, choice)
         except Rejected as rejected:
             self._not_rendered(tracked, ticket, rejected.reason)
             raise _NotToBeSent from None
+        except _NotToBeSent:
+            raise
         except Exception as error:
             log.exception(self._event("launch.render_failed"), workload=str(tracked))
             self._not_rendered(tracked, ticket, f"The request could not be built: {type(error).__name__}")
@@ -312,6 +327,12 @@ class Launching:
             self._look_instead(tracked, Because.ELSEWHERE, anyio.current_time())
             raise _NotToBeSent
         return spec
+
+    async def _learn_choices(self, tracked: Tracked, ticket: int | None) -> None:
+        choices = await self._rendering.choices(tracked.launch)
+        if not self._ledger.queues.is_current(tracked, ticket):
+            raise _NotToBeSent  # what is learnt of a launch that is over would never be forgotten
+        self._ledger.queues.learn_choices(tracked, choices)
 
     def _look_instead(self, tracked: Tracked, because: Because, now: float) -> None:
         log.info(self._event("launch.searched_for"), workload=str(tracked), because=because.value)
@@ -371,15 +392,14 @@ class Launching:
         scopes = self._destinations.scopes_of(resource_ids[0]) if resource_ids else ()
         return scopes[0] if len(scopes) == 1 else None
 
-    def _goes_elsewhere(self, tracked: Tracked, now: float) -> bool:
-        """Return whether a launch that is refused goes to another of its placements at once."""
+    def _other_placements(self, tracked: Tracked, now: float) -> tuple[bool, bool]:
+        """Return whether a launch that is refused goes elsewhere at once, and whether all else refuses it, too."""
         queues, phase = self._ledger.queues, tracked.phase
         in_doubt = isinstance(phase, Sending) and phase.doubt is not None and phase.doubt.ours
-        return (
-            not in_doubt
-            and len(queues.ways_of(tracked)) > 1
-            and self._choosing.barred(queues.queue_of(tracked), now) is None
-        )
+        if in_doubt or len(queues.ways_of(tracked)) < 2:  # noqa: PLR2004 - there is no other
+            return False, True
+        barred = self._choosing.barred(queues.queue_of(tracked), now)
+        return barred is None, barred is not None and barred.kind is Kind.REFUSED and not barred.elsewhere
 
     def _refused(
         self,
@@ -393,7 +413,7 @@ class Launching:
     ) -> None:
         now = anyio.current_time()
         if spec.choice is not None:
-            self._placements.not_accepted(spec.placement, tracked.number, now)
+            self._placements.found_out_nothing(spec.placement, tracked.number, now)
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):
             if gate.is_open:
                 log.warning(
@@ -413,13 +433,15 @@ class Launching:
             if error.kind is Kind.THROTTLED:
                 destination.limiter.launch_throttled(spec.bucket, now)
             log.debug(self._event("launch.no_container"), kind=error.kind.value, code=error.code)
+        elsewhere, everywhere = self._other_placements(tracked, now)
         refused = Refused(
             error,
             self._random.random(),
             # A launch that was no probe may wait for its turn while others pass, but for no longer than a probe.
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
-            elsewhere=self._goes_elsewhere(tracked, now),
+            elsewhere=elsewhere,
+            everywhere=everywhere,
             named_in=self._scope_of(error.resource_ids) if spec.choice is not None else None,
             unanswered=destination.session.is_unanswered(now),
         )

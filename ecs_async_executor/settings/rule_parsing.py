@@ -200,12 +200,7 @@ class RuleParser:
         placements = {"placements": there.pop("placements")} if "placements" in there else {}
         if placements:
             self._use((*path, names["placements"]), placements["placements"])
-        parameters = self._parameters(path, keys, there)
-        if (scope := self._service.aws.scope_parameter) in parameters:
-            # A launch is searched for by its placements: what may have been sent there has to be found again.
-            written = next(key for key in raw if scope in (key, *camelize({key: None})))
-            self.say((*path, written), "cannot be set by a retry rule: define a placement with it, and name that")
-        return Retry(keys.when, {**amounts, **placements, **parameters})
+        return Retry(keys.when, {**amounts, **placements, **self._parameters(path, keys, there)})
 
     def _check_amounts(
         self, path: Path, names: Mapping[str, str], amounts: Mapping[str, Any], asked: Mapping[str, Any]
@@ -289,6 +284,10 @@ class RuleParser:
             ((name, one),) = camelize({key: value}).items()
             if key in KEYS_ELSEWHERE:
                 self.say((*path, key), f"is a key of {KEYS_ELSEWHERE[key]}, not of {_WHAT[type(keys)]}: remove it")
+            elif name == self._service.aws.place_parameter and isinstance(keys, RetryKeys):
+                self.say(
+                    (*path, key), "cannot be a retry rule's: define a placement with it, and name that instead"
+                )
             elif name in written:
                 self.say((*path, key), f"means the same as {written[name]}: remove one of them")
             else:

@@ -15,7 +15,9 @@ from tests.adapter.test_retrying import Tried
 
 OOM = End(1, Ending.OOM, 137, Size(512, 2048))
 RULES = {"placements": "spot", "retries": [{"when": "oom", "memory": "x2"}]}
-TEAMS = {"data": {"tags": {"team": "data"}, "overrides": {"taskRoleArn": "arn:aws:iam::111122223333:role/data"}}}
+TEAMS: dict[str, dict[str, dict[str, str]]] = {
+    "data": {"tags": {"team": "data"}, "overrides": {"taskRoleArn": "arn:aws:iam::111122223333:role/data"}}
+}
 
 
 class Hooked(ScriptedExecutor):
@@ -35,7 +37,10 @@ def test_what_a_hook_changes_in_place_is_sent_with_rules_as_without(
 ) -> None:
     monkeypatch.setitem(test_retrying.KINDS, "ecs", Hooked)
     tried = Tried("ecs", monkeypatch, **RULES)
-    config = {"team": "data", "overrides": {"executionRoleArn": "arn:aws:iam::111122223333:role/pull"}}
+    config: dict[str, Any] = {
+        "team": "data",
+        "overrides": {"executionRoleArn": "arn:aws:iam::111122223333:role/pull"},
+    }
     request = tried.request(tried.launch(*ends, executor_config=config), choice)
     assert request["tags"] == [{"key": "team", "value": "data"}]
     assert "team" not in request

@@ -178,7 +178,8 @@ def test_people_read_why_a_launch_is_not_at_its_best_placement(
         ((LONG_FULL, OPEN), None, 0.0, False),
         ((LONG_FULL, FULL), Kind.CAPACITY, 30.0, False),
         ((LONG_FULL, LONG_REFUSES), Kind.CAPACITY, 90.0, False),
-        ((LONG_REFUSES, FULL), Kind.REFUSED, 30.0, False),
+        ((LONG_REFUSES, FULL), Kind.CAPACITY, 30.0, False),
+        ((LONG_REFUSES, REFUSES), Kind.REFUSED, 90.0, False),
         ((LONG_FULL, FULL, OPEN), None, 0.0, False),
         ((LONG_NO_ROOM, LONG_FULL), None, 0.0, False),
     ],
@@ -193,7 +194,7 @@ def test_the_wait_counts_only_while_every_placement_is_closed(
         return
     assert isinstance(barred, Barred)
     assert (barred.kind, barred.since, barred.elsewhere) == (kind, NOW - ago, elsewhere)
-    assert barred.placement == WAYS[0].placement
+    assert barred.placement == WAYS[states == (LONG_REFUSES, FULL)].placement
 
 
 @pytest.mark.parametrize(

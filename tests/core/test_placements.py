@@ -119,9 +119,11 @@ def test_one_container_at_a_time_finds_out_whether_there_is_room() -> None:
     without_place(placements, 110.0, number=8)
     assert placements.next_probe_at("main", room=True) == 120.0, "twice as long after it"
     placements.chosen("main", "spot", 10, 120.0)
-    placements.not_accepted("main", 11, 121.0)
+    placements.found_out_nothing("main", 11, 121.0)
     assert not placements.may_pass("main", 121.0, room=True)
-    placements.not_accepted("main", 10, 121.0)
+    placements.give_up_probes(lambda placement, number: (placement, number) == ("main", 10), 121.0)
+    assert not placements.may_pass("main", 121.0, room=True)
+    placements.give_up_probes(lambda placement, number: False, 121.0)
     assert placements.may_pass("main", 121.0, room=True), "its answer was not about the room"
     assert placements.choice_of("main") == "spot"
     assert placements.choice_of("other") is None

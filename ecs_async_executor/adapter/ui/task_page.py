@@ -94,7 +94,8 @@ class TaskPage:
         if self.look.details is None:
             return None
         seen = self.look.details.observation
-        if seen.exit_code == 0 and self.one is not None and self.one.state in _FAILED:
+        in_order = seen.exit_code == 0 and seen.ending is None
+        if in_order and self.one is not None and self.one.state in _FAILED:
             return "The container did its work, and the task in it failed. The tab Logs says why."
         lines = [line for output in self.look.outputs if output.container.runs_airflow for line in output.lines]
         return hint(seen.ending, seen.exit_code, seen.reason, lines)
