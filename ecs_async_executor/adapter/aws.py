@@ -188,11 +188,16 @@ class AwsAdapter:
 
     def _values_of(self, destination: str, parameter: str) -> Sequence[str]:
         """Return the values that a request parameter has in a destination by the rules, the most general first."""
-        base = self.base_request.get(parameter)
+        rules, base = self.rules, self.base_request.get(parameter)
         found = [base] if destination == HOME else []
-        for queue in (Queue(), *self.rules.queues.values()):
-            names = self.rules.order if queue.placements is None else queue.placements
-            for placement in (None, *(self.rules.placements[name] for name in names)):
+        # A task of its own can choose any placement, a queue has its own or those of all launches.
+        choices: list[tuple[Queue, Iterable[str]]] = [(Queue(), rules.placements)]
+        choices += [
+            (queue, rules.order if queue.placements is None else queue.placements)
+            for queue in rules.queues.values()
+        ]
+        for queue, names in choices:
+            for placement in (None, *(rules.placements[name] for name in names)):
                 goes_to, parameters = queue.destination, queue.parameters
                 if placement is not None:
                     goes_to = placement.destination or goes_to

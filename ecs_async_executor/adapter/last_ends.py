@@ -34,8 +34,8 @@ INTERRUPTED: Final = "container interrupted"
 RETRY_RULE: Final = "retry rule"
 """
 The event log's names, after the service's: for a container that failed, for one that exited 0 although a process
-in it was killed for want of memory, or although its spot capacity was taken back, and for a try that is launched
-differently from those before it.
+in it was killed for want of memory, or although its spot capacity or its host was taken away, and for a try that
+is launched differently from those before it.
 """
 ENDS: Final = (CONTAINER_FAILURE, OUT_OF_MEMORY, INTERRUPTED)
 """Those that tell of an end, besides those of launches that failed."""

@@ -16,7 +16,7 @@ from typing import Any
 from ecs_async_executor.adapter.compat import stats
 from ecs_async_executor.core import metrics
 from ecs_async_executor.core.endings import Ending
-from ecs_async_executor.core.metrics import COUNTERS, ENGINE_RESTARTS, FAILURES, Measure, Metric
+from ecs_async_executor.core.metrics import COUNTERS, ENGINE_RESTARTS, FAILURES, Measure, Metric, launches_at
 from ecs_async_executor.engine.statistics import SILENT, Statistics
 
 METRICS_INTERVAL = 5.0
@@ -57,7 +57,7 @@ class Metrics:
     def __init__(
         self, prefix: str, team_name: str | None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._names = {metric: f"{prefix}.{metric.name}" for metric in metrics.METRICS}
+        self._prefix = prefix
         self._tags = {"team_name": team_name} if team_name else None
         self._monotonic = monotonic
         self._due = 0.0
@@ -67,7 +67,7 @@ class Metrics:
 
     def timer(self, metric: Metric) -> Any:
         """Return a context manager that times its block."""
-        return stats.timer(self._names[metric], tags=self._tags)
+        return stats.timer(f"{self._prefix}.{metric.name}", tags=self._tags)
 
     def failed(self, ending: Ending) -> None:
         """Count a launch that has failed."""
@@ -97,7 +97,8 @@ class Metrics:
             yield gauge, value(current)
         totals = {ENGINE_RESTARTS: current.restarts}
         totals.update((FAILURES[ending], count) for ending, count in self._failures.items())
-        for counter in COUNTERS:
+        totals.update((launches_at(choice), count) for choice, count in current.chosen.items())
+        for counter in (*COUNTERS, *map(launches_at, current.chosen)):
             total = totals[counter] if counter in totals else current.counts.get(counter.name, 0)
             sent = self._sent.get(counter)
             # Each begins with what it is, 0 too: else a first rise from nothing would be no rise to Prometheus.
@@ -106,7 +107,7 @@ class Metrics:
                 yield counter, total - (sent or 0)
 
     def _send(self, metric: Metric, value: float) -> None:
-        name = self._names[metric]
+        name = f"{self._prefix}.{metric.name}"
         if metric.measure is Measure.GAUGE:
             stats.gauge(name, value, tags=self._tags)
         elif metric.measure is Measure.COUNTER:

@@ -162,6 +162,10 @@ class Reports:
         )
 
 
+_IN_ORDER: Final = (
+    INTERRUPTED,
+    "Airflow's process in the container has ended in order, and has told Airflow how the task ended.",
+)
 _OUTLIVED: Final[Mapping[Ending, tuple[str, str]]] = {
     Ending.OOM: (
         OUT_OF_MEMORY,
@@ -170,10 +174,8 @@ _OUTLIVED: Final[Mapping[Ending, tuple[str, str]]] = {
             "process in it lived on, and has told Airflow how the task ended."
         ),
     ),
-    Ending.SPOT: (
-        INTERRUPTED,
-        "Airflow's process in the container has ended in order, and has told Airflow how the task ended.",
-    ),
+    Ending.SPOT: _IN_ORDER,
+    Ending.HOST: _IN_ORDER,
 }
 """What there is to say of a container that exited 0 all the same: the entry's name, and a sentence."""
 _MOST_CHARACTERS: Final = 8000

@@ -34,7 +34,6 @@ class Retrying:
         rules = adapter.rules
         self._adapter = adapter
         self._ends = ends
-        self._placements = rules.placements
         of_queues = {name: queue.retries for name, queue in rules.queues.items()}
         try:
             self._for_all = self._compiled(rules.retries)
@@ -118,18 +117,9 @@ class Retrying:
 
     def _own(self, raw: Any) -> tuple[Rule, ...]:
         try:
-            rules = self._compiled(self._adapter.retries_of(raw))
+            return self._compiled(self._adapter.retries_of(raw))
         except ValueError as error:
             raise Rejected(f"executor_config: {RETRIES}: {error}") from None
-        for rule in rules:
-            for name in rule.placements or ():
-                if name not in self._placements:
-                    allowed = ", ".join(sorted(self._placements)) or "none"
-                    raise Rejected(
-                        f"executor_config: {RETRIES}: there is no placement {name[:64]!r}. "
-                        f"The rules of this executor define: {allowed}"
-                    )
-        return rules
 
     def _compiled(self, rules: Sequence[Retry]) -> tuple[Rule, ...]:
         """

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ecs_async_executor.core.backend import Handle
 from ecs_async_executor.core.containers import claim
 from ecs_async_executor.core.endings import Ending
-from ecs_async_executor.core.errors import BackendError, Kind
+from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import (
     Barred,
     Doubted,
@@ -193,7 +193,7 @@ def refused(tracked: Tracked, phase: Sending, event: Refused, now: float, rules:
     )
     tracked.phase = phase = replace(phase, patience=_tried(phase.patience, event))
     if decision is Verdict.CLAIM:
-        return [*notices, *_claim_named(tracked, phase, error, now)]
+        return [*notices, *_claim_named(tracked, phase, event, now)]
     if decision is Verdict.SEARCH:
         tracked.used += 1
         return [*notices, *look_instead(tracked, now, onward=_without_ours(phase, now))]
@@ -213,9 +213,9 @@ def _tried(patience: Patience, event: Refused) -> Patience:
     return replace(patience, errors=patience.errors + 1, probes=patience.probes + (event.probe and held_back))
 
 
-def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: float) -> list[Effect]:
+def _claim_named(tracked: Tracked, phase: Sending, event: Refused, now: float) -> list[Effect]:
     """The client token has a container already."""
-    container, doubt = error.resource_ids[0], phase.doubt
+    container, doubt = event.error.resource_ids[0], phase.doubt
     if container in tracked.past:
         return _next_number(tracked, phase, now)
     if doubt is None or doubt.inherited:
@@ -223,7 +223,7 @@ def _claim_named(tracked: Tracked, phase: Sending, error: BackendError, now: flo
         adopted = AirflowState.QUEUED if _inherited(doubt) else None
         patience = replace(phase.patience, errors=0)
         return enter(tracked, Checking(container, Why.TOKEN, adopted, now, patience=patience), now)
-    return claim(tracked, Handle(phase.spec.scope, container), now, sent=phase)
+    return claim(tracked, Handle(event.named_in or phase.spec.scope, container), now, sent=phase)
 
 
 def _next_number(tracked: Tracked, phase: Sending, now: float) -> list[Effect]:

@@ -51,6 +51,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     :param pause: seconds for which requests like it were held back before it
     :param probe: it was the probe of a closed gate
     :param elsewhere: the launch goes to another placement at once: nobody need read of this one
+    :param named_in: the scope of the container that the error names, as far as its identifier tells; a scheduler
+        that had the launch meanwhile can have sent it to another place than this request
     :param unanswered: no launch has had a definite answer for so long that Airflow's event log should say so
     """
 
@@ -59,6 +61,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     pause: float = 0.0
     probe: bool = False
     elsewhere: bool = False
+    named_in: str | None = None
     unanswered: bool = False
 
 

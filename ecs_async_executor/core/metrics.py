@@ -8,10 +8,17 @@ of the executor. StatsD drops tags, so the dimension that matters is in the name
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final
 
 from ecs_async_executor.core.endings import Ending
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
+"""What a name of a metric cannot have everywhere; a dot would make two names of one."""
+_NAME_LIMIT: Final = 64
 
 
 class Measure(enum.Enum):
@@ -152,6 +159,13 @@ LOG_READS_DROPPED = Metric(
     "containers",
     "Containers whose last lines were not read after a failure: too many failed at once.",
 )
+LAUNCHES_AT = Metric(
+    "launches.<placement>",
+    Measure.COUNTER,
+    "launches",
+    "Of these, those of launches that have chosen the placement; its name in `placements`, with `_` for all but "
+    "letters, digits, `-` and `_`.",
+)
 FAILURES: Mapping[Ending, Metric] = {
     ending: Metric(f"failures.{ending.value}", Measure.COUNTER, "launches", meaning)
     for ending, meaning in _ENDINGS.items()
@@ -208,7 +222,16 @@ TIMERS = (LAUNCH_DURATION, START_DURATION, DETECTION_DURATION, *CALL_DURATION.va
 METRICS = (*GAUGES, *COUNTERS, *TIMERS)
 
 
+@cache
+def launches_at(choice: str) -> Metric:
+    """Return the counter of the launches that have chosen a placement."""
+    return replace(LAUNCHES_AT, name=f"launches.{_UNSAFE.sub('_', choice)[:_NAME_LIMIT]}")
+
+
 def metrics_table(measure: Measure) -> str:
     """Return the metrics of one kind as a Markdown table."""
-    rows = [f"| `{one.name}` | {one.unit} | {one.meaning} |" for one in METRICS if one.measure is measure]
+    metrics = [one for one in METRICS if one.measure is measure]
+    if measure is Measure.COUNTER:
+        metrics.insert(metrics.index(LAUNCHES) + 1, LAUNCHES_AT)
+    rows = [f"| `{one.name}` | {one.unit} | {one.meaning} |" for one in metrics]
     return "\n".join(["| Name | Unit | Meaning |", "| --- | --- | --- |", *rows, ""])

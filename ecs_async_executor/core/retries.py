@@ -224,7 +224,7 @@ def changes_after(
         cpu.grow(rule.cpu, rule.up_to if rule.memory is None else None, end, size.cpu, asked.cpu)
         if rule.placements is not None:
             placements = rule.placements
-            why_placements = f"at {' or '.join(placements)}: {_ended(end)}"
+            why_placements = f"with placement {' or '.join(placements)}: {_ended(end)}"
         if rule.parameters:
             parameters = merge(parameters, rule.parameters)
             why_parameters |= dict.fromkeys(rule.parameters, end)

@@ -2,7 +2,7 @@
 How big a container is: sizes as people write them, and as people read them. Imports nothing of ours.
 
 Inside, CPU is counted in CPU units, of which a vCPU has 1024, memory in MiB, disk in GiB and time in seconds, as
-ECS counts them. GB means GiB, as it does for ECS. A fraction of a unit is rounded up, so nobody gets less than
+AWS counts them. GB means GiB, as it does for AWS. A fraction of a unit is rounded up, so nobody gets less than
 they ask for.
 """
 
@@ -20,9 +20,9 @@ import msgspec
 VCPU: Final = 1024
 """CPU units."""
 MOST_VCPUS: Final = 32
-"""Up to here a bare number of CPUs means vCPUs. Fargate has no larger size."""
+"""Up to here a bare number of CPUs means vCPUs. Serverless containers have no more."""
 LEAST_UNITS: Final = 128
-"""From here on a bare number of CPUs means CPU units: ECS takes no fewer for a task."""
+"""From here on a bare number of CPUs means CPU units: AWS takes no fewer for a task."""
 LEAST_BARE_MIB: Final = 128
 """Below this a bare number of MiB is taken for a slip: Python alone needs more."""
 
@@ -79,7 +79,7 @@ def cpu_units(value: object, key: str = "cpu") -> int:
     """
     Return how many CPU units are meant.
 
-    A bare number up to 32 counts vCPUs; a bare whole number from 128 on counts CPU units, as the API of ECS does.
+    A bare number up to 32 counts vCPUs; a bare whole number from 128 on counts CPU units, as AWS does.
     Between the two, a number needs its unit.
 
     :raises WrongSize: if it is no amount of CPU, or could mean either
@@ -121,7 +121,7 @@ def memory_mib(value: object, key: str = "memory") -> int:
 
 def disk_gib(value: object, key: str = "disk") -> int:
     """
-    Return how many GiB of disk are meant; a bare number counts GiB, as the API of ECS does.
+    Return how many GiB of disk are meant; a bare number counts GiB, as AWS does.
 
     :raises WrongSize: if it is no amount of disk
     """
@@ -240,7 +240,7 @@ def cpu_in_words(units: int) -> str:
 
 
 def memory_in_words(mib: int) -> str:
-    """Return an amount of memory, such as ``4 GB`` or ``512 MB``; GB means GiB, as it does for ECS."""
+    """Return an amount of memory, such as ``4 GB`` or ``512 MB``; GB means GiB, as it does for AWS."""
     if mib < _GIB or mib * 100 % _GIB:
         return f"{mib} MB"
     return f"{mib / _GIB:.10g} GB"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -360,9 +360,16 @@ class Launching:
             # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
             self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
         now = anyio.current_time()
+        if spec.choice is not None:
+            self._meters.chosen[spec.choice] += 1
         if not tracked.past:
             self._meters.time(LAUNCH_DURATION, now - tracked.since)
         self._dispatcher.dispatch(tracked, Replied(observation), now)
+
+    def _scope_of(self, resource_ids: Sequence[str]) -> str | None:
+        """Return where a container is that an error names, if its identifier tells."""
+        scopes = self._destinations.scopes_of(resource_ids[0]) if resource_ids else ()
+        return scopes[0] if len(scopes) == 1 else None
 
     def _goes_elsewhere(self, tracked: Tracked, now: float) -> bool:
         """Return whether a launch that is refused goes to another of its placements at once."""
@@ -413,6 +420,7 @@ class Launching:
             pause=gate.pause if probes else gate.most_delay,
             probe=probes,
             elsewhere=self._goes_elsewhere(tracked, now),
+            named_in=self._scope_of(error.resource_ids) if spec.choice is not None else None,
             unanswered=destination.session.is_unanswered(now),
         )
         self._dispatcher.dispatch(tracked, refused, now)

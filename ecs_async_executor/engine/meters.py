@@ -8,7 +8,7 @@ are totals. Durations are samples: the scheduler's thread sends each on its own,
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 
 from ecs_async_executor.core.metrics import (
     CALL_DURATION,
@@ -39,10 +39,12 @@ class Meters:
 
     Up to :data:`SAMPLES_PER_WINDOW` durations of a window are all kept. Of more, each has the same chance.
 
+    :ivar chosen: launches that the service has accepted, by the placement that they have chosen
     :ivar samples: of the windows that are over, as metric and seconds; other threads take them from the left
     """
 
     def __init__(self, random_source: random.Random | None = None) -> None:
+        self.chosen: Counter[str] = Counter()
         self.samples: deque[tuple[Metric, float]] = deque(maxlen=SAMPLES_KEPT)
         self._random = random_source or random.Random()  # noqa: S311 - a choice of samples, no secret
         self._counts = {metric: 0 for metric in COUNTERS if metric not in (*_DERIVED, *_ELSEWHERE)}

@@ -177,6 +177,7 @@ class Pinging:
             outbox=len(ledger.outbox),
             destinations=each,
             stranded=stranded,
+            chosen=dict(meters.chosen),
             counts=meters.counts(),
         )
 

@@ -103,6 +103,7 @@ class Rendering:
         """
         arguments = (launch,) if choice is None else (launch, choice)
         if not self._blocks(launch):
+            self._seconds -= SHARE_OF_LATEST * self._seconds  # it took the worker thread no time
             return self._render(*arguments)
         return await self._in_thread(launch, self._render, *arguments)
 

@@ -70,6 +70,7 @@ class Statistics:
     :param outbox: reports that the executor has not taken yet
     :param destinations: those in use, if there is more than home
     :param stranded: the ids of the launches without a container that wait for a destination in trouble
+    :param chosen: of the launches, those that have chosen a placement, by its name
     :param counts: the totals of the engine's metrics, by their names (``core/metrics.py``)
     """
 
@@ -97,6 +98,7 @@ class Statistics:
     outbox: int = 0
     destinations: tuple[AtDestination, ...] = ()
     stranded: AbstractSet[str] = frozenset()
+    chosen: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -90,8 +90,11 @@ class Destinations:
 
     def scopes_of(self, handle_id: str) -> Sequence[str]:
         """Return every scope that a container can be in, the likeliest first, and never none."""
-        found = ((name, self._backends[name].scope_of(handle_id)) for name in self._places.of(handle_id))
-        return [scoped(name, scope) for name, scope in found if scope is not None]
+        return [
+            scoped(name, scope)
+            for name in self._places.of(handle_id)
+            for scope in self._backends[name].scopes_of(handle_id)
+        ]
 
     @overload
     def scope_of(self, handle_id: None) -> str: ...

@@ -164,6 +164,14 @@ def _as_text(value: object) -> str | None:
     return None
 
 
+_IN_WORDS: Final[Mapping[str, Callable[[int], str]]] = {
+    "cpu": sizes.cpu_in_words,
+    "memory": sizes.memory_in_words,
+    "gpu": str,
+    "disk": lambda gib: f"{gib} GB",
+    "timeout": lambda seconds: f"{seconds} s",
+}
+
 # --- which layer decides ------------------------------------------------------------------------------------
 
 
@@ -190,10 +198,11 @@ class Resolver:
             explicit = place.read(layer.parameters)
             if asked is not None:
                 decided = asked, number
-                if explicit is not None and amount_of(explicit) != asked:
+                if explicit is not None and (other := amount_of(explicit)) != asked:
+                    name = "command_timeout" if key == "timeout" else key
+                    said = type_name(explicit) if other is None else _IN_WORDS[key](other)
                     self.problems.append(
-                        f"{key if key != 'timeout' else 'command_timeout'} and {place.name} say different things: "
-                        "remove one of them"
+                        f"{name} = {_IN_WORDS[key](asked)}, but {place.name} = {said}: remove one of them"
                     )
             elif explicit is not None:
                 decided = None, number

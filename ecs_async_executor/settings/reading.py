@@ -180,6 +180,7 @@ def _rules(tuning: Tuning, source: Source, service: Service) -> tuple[ExecutorRu
     values = {name: getattr(tuning, name) for name in RULE_OPTIONS}
     sources = [Given({name: value for name, value in values.items() if value is not None}, lambda _: section)]
     problems: list[str] = []
+    in_order: Callable[[list[str]], list[str]] = list
     if tuning.executor_rules is not None:
         from ecs_async_executor.settings.rule_files import UnusableFile, read_rule_file
 
@@ -190,8 +191,9 @@ def _rules(tuning: Tuning, source: Source, service: Service) -> tuple[ExecutorRu
         else:
             sources.append(Given(file.values, file.where))
             problems += file.problems
+            in_order = file.in_order
     rules, more = read_rules(sources, service)
-    return rules, problems + more
+    return rules, in_order(problems + more)
 
 
 def _unknown(model: type[Section], source: Source) -> list[str]:

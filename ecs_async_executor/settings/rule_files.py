@@ -13,7 +13,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar, Final
@@ -25,7 +25,7 @@ from ecs_async_executor.settings.rule_words import Path, dotted, kind_of, shown
 ENDINGS: Final = (".yaml", ".yml", ".json")
 ALLOWED: Final = f"the absolute path of a {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} file"
 LARGEST: Final = 256 * 1024
-"""Bytes. A queue takes about 200; PyYAML reads this much in about three seconds."""
+"""Bytes. A queue takes about 200; PyYAML reads this much in one or two seconds."""
 
 
 class UnusableFile(Exception):
@@ -52,6 +52,11 @@ class RuleFile:
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name} line {self.lines[path]}, " if path else f"{self.name}, "
+
+    def in_order(self, problems: Iterable[str]) -> list[str]:
+        """Return problems in the order of the file's lines, after those that are about none."""
+        line = re.compile(rf"{re.escape(self.name)} line (\d+)")
+        return sorted(problems, key=lambda one: int(found[1]) if (found := line.match(one)) else 0)
 
 
 def read_rule_file(name: str) -> RuleFile:

@@ -109,8 +109,13 @@ _MOST_EXIT_CODE: Final = 255
 WHEN: Final = f"one of {', '.join((*ENDS, ANY))}, or `exit N` with N from 1 to {_MOST_EXIT_CODE}"
 
 
+def plain_words(value: Any) -> str:
+    """Return text with single spaces, in lower case; anything else is none."""
+    return " ".join(value.split()).lower() if isinstance(value, str) else ""
+
+
 def _check_when(value: Any) -> str:
-    words = " ".join(value.split()).lower() if isinstance(value, str) else ""
+    words = plain_words(value)
     code = _EXIT.fullmatch(words)
     if words not in {*ENDS, ANY} and not (code and int(code[1]) <= _MOST_EXIT_CODE):
         raise _refusal()

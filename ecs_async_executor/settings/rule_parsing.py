@@ -34,6 +34,7 @@ from ecs_async_executor.settings.rule_keys import (
     QueueKeys,
     RetryKeys,
     attribute,
+    plain_words,
 )
 from ecs_async_executor.settings.rule_words import Path, dotted, kind_of, meant, shown
 from ecs_async_executor.settings.rules import AT_HOME, Destination, Placement, Queue, Retry
@@ -170,8 +171,8 @@ class RuleParser:
         for number, one in enumerate(raw):
             at = (*path, number)
             retry = self._retry(at, one, asked or {})
-            if retry is None:
-                continue
+            if retry is None or plain_words(one.get("when")) != retry.when:
+                continue  # its end is wrong
             if (before := first.get(ANY) or first.get(retry.when)) is not None:
                 about = "every end" if ANY in first else repr(retry.when)
                 words = f"{dotted(before)} is about {about} and comes first"
@@ -244,7 +245,9 @@ class RuleParser:
         self, model: type[_Keys], path: Path, raw: Any, names: Mapping[str, str] | None = None
     ) -> _Keys | None:
         """
-        Return the keys of a rule; None if one of them cannot be used.
+        Return the keys of a rule, without those that cannot be used; None if it has none at all.
+
+        What a rule needs and has not right, its end, is :data:`ANY`.
 
         :param names: the keys as they are written, by the names that the model has for them
         """
@@ -256,19 +259,22 @@ class RuleParser:
             return None
         names = dict(zip(raw, raw, strict=True)) if names is None else names
         values = {name: raw[key] for name, key in names.items()}
+        needed = {name: ANY for name, field in model.model_fields.items() if field.is_required()}
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            for details in error.errors(include_url=False):
-                name = str(details["loc"][0])
+            wrong = {str(details["loc"][0]): details["type"] for details in error.errors(include_url=False)}
+            for name, kind in wrong.items():
                 allowed = attribute(model, name, "allowed")
-                if details["type"] == "missing":
+                if kind == "missing":
                     self.say(path, f"has no {name}: it must be {allowed}")
-                elif details["type"] == STRUCTURE:
+                elif kind == STRUCTURE:
                     self.must_be((*path, names[name]), values[name], allowed)
                 else:
                     self.say((*path, names[name]), f"= {shown(values[name])} is not valid: it must be {allowed}")
-            return None
+            return model.model_validate(
+                needed | {name: value for name, value in values.items() if name not in wrong}
+            )
 
     def _parameters(self, path: Path, keys: Keys, there: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the request parameters, in the API's spelling, and the size keys as they are written."""
@@ -278,6 +284,10 @@ class RuleParser:
             ((name, one),) = camelize({key: value}).items()
             if key in KEYS_ELSEWHERE:
                 self.say((*path, key), f"is a key of {KEYS_ELSEWHERE[key]}, not of {_WHAT[type(keys)]}: remove it")
+            elif name == self._service.aws.place_parameter and isinstance(keys, RetryKeys):
+                self.say(
+                    (*path, key), "cannot be a retry rule's: define a placement with it, and name that instead"
+                )
             elif name in written:
                 self.say((*path, key), f"means the same as {written[name]}: remove one of them")
             else:

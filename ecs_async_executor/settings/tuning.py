@@ -40,8 +40,8 @@ def _container_tags(container: str, permission: str, more: str = "") -> Any:
 
 def _queues(operation: str, parameters: str, *, example: str) -> Any:
     return option(
-        f"{operation} parameters for each Airflow queue. They win over `{parameters}`, and a task's "
-        "`executor_config` wins over them. Airflow's callbacks have no queue.",
+        f"{operation} parameters for each Airflow queue, its size, destination, placements and retries. They win "
+        f"over `{parameters}`, and a task's `executor_config` wins over them. Airflow's callbacks have no queue.",
         example=example,
         allowed="a JSON object that gives each queue an object of request parameters and other keys of a queue",
     )
@@ -260,8 +260,7 @@ class Tuning(Section):
         str | None,
         option(
             "A file with rules: `queues`, `placements`, `placement_patience` and `retries`, as in the options of "
-            "these names. What is in one place cannot be in the other. It is read when the scheduler starts; "
-            "[docs/placement.md](docs/placement.md) describes it.",
+            "these names. What is in one place cannot be in the other. It is read when the scheduler starts.",
             example="/opt/airflow/config/rules.yaml",
             allowed="the absolute path of a .yaml, .yml or .json file",
         ),

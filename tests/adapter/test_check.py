@@ -161,6 +161,20 @@ def test_a_container_that_the_definition_lacks_is_a_problem_with_the_names_that_
     assert finding["hint"] == "set [aws_ecs_executor] container_name to one of its containers: 'airflow'"
 
 
+def test_a_limit_in_the_definition_that_keeps_a_container_below_its_task_is_a_warning(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.register("limited", "airflow", memory=512)
+    big = {"taskDefinition": "limited", "cpu": 1, "memory": "4 GB"}
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps({"big": big}))
+    finding = check("ecs")[1]["Memory, task definition 'limited'"]
+    assert finding["verdict"] == "warning"
+    assert finding["text"] == "it limits the container to 512 MB, and a task of 4 GB uses no more"
+    raised = {"overrides": {"containerOverrides": [{"name": "airflow", "memory": 4096}]}}
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps({"big": big | raised}))
+    assert "Memory, task definition 'limited'" not in check("ecs")[1]
+
+
 def test_a_job_definition_without_a_revision_is_the_newest_active_one(
     local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

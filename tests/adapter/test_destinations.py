@@ -33,7 +33,9 @@ QUEUES = {
     "other": {"role_arn": ROLE},
     "refused": {"conn_id": "aws_refused"},
     "hanging": {"conn_id": "aws_hanging"},
+    "untrusted": {"conn_id": "aws_untrusted"},
 }
+DOWN = ("refused", "hanging", "untrusted")
 FOREVER: dict[str, Any] = {"runner": "scripted", "script": [{"duration": None}]}
 Open = Callable[..., Place]
 Shown = pytest.CaptureFixture[str]
@@ -53,6 +55,8 @@ def rules(settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             extra = {"region_name": "sa-east-1", "endpoint_url": f"http://127.0.0.1:{port}"}
             connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
             monkeypatch.setenv(f"AIRFLOW_CONN_AWS_{name.upper()}", json.dumps(connection))
+        untrusted = {"conn_type": "aws", "extra": {"region_name": "sa-east-1", "verify": "/no/such/ca.pem"}}
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_UNTRUSTED", json.dumps(untrusted))
         yield
 
 
@@ -81,7 +85,7 @@ def test_queues_run_in_their_own_region_and_account_while_others_are_down(
     begun = time.monotonic()
     queue(
         executor,
-        *(make_workload(f"stays-{name}", queue=name) for name in ("refused", "hanging") for _ in range(3)),
+        *(make_workload(f"stays-{name}-{n}", queue=name) for name in DOWN for n in range(3)),
     )
     queue(
         executor,
@@ -123,7 +127,7 @@ def at(place: Open, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     furnish(found.local, monkeypatch)
     if request.param == "batch":
         # Another account's job queues are not there, and no Batch of its own is needed for these tests.
-        queues = {name: QUEUES[name] for name in ("eu", "refused", "hanging")}
+        queues = {name: QUEUES[name] for name in ("eu", *DOWN)}
         monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
     return found
 
@@ -182,9 +186,33 @@ def test_orphans_are_found_and_stopped_everywhere_but_where_nobody_answers(
     shown = capsys.readouterr()
     assert f"{lost}: told to stop." in shown.out
     assert f" in {THERE}" in shown.out
-    for name in ("aws_refused", "aws_hanging"):
-        assert f" in {name} could not be read" in shown.err
+    for name in DOWN:
+        assert f" in aws_{name} could not be read" in shown.err
     at.until(lost, "STOPPED", "FAILED")
+
+
+def test_places_are_those_that_queues_and_placements_lead_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = {
+        "eu": {"region_name": THERE, "cluster": "eu"},
+        "gpu": {"cluster": "gpu", "placements": ["here", "far"]},
+    }
+    placements = {
+        "here": {"cluster": "other"},
+        "far": {"role_arn": ROLE},
+        "alone": {"region_name": "sa-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__PLACEMENTS", json.dumps(placements))
+    monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__REGION_NAME", HERE)
+    adapter = AsyncEcsExecutor().adapter
+    assert adapter.make_console().scopes == [
+        *("main", "other", "gpu"),
+        f"{THERE}|eu",
+        *(f"{ROLE}|main", f"{ROLE}|gpu"),
+        "sa-east-1|main",
+    ]
+    unknown = f"arn:aws:ecs:{THERE}:{OTHER}:task/eu/1"
+    assert adapter.make_backend().scopes_of(unknown) == [f"{THERE}|eu"]
 
 
 @both
@@ -219,6 +247,14 @@ def test_the_log_of_a_container_in_another_account_is_read_with_its_role(
         at.call("exec", *at.target(0))
 
 
+def test_the_request_of_a_queue_is_shown_with_its_destination(capsys: Shown) -> None:
+    of = {"team": None, "service": "ecs", "executor_config": None}
+    cli.show_request(Namespace(**of, queue="eu"))
+    assert f"It goes to destination {THERE}." in capsys.readouterr().err
+    cli.show_request(Namespace(**of, queue=None))
+    assert "destination" not in capsys.readouterr().err
+
+
 # --- check -------------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +274,8 @@ def test_check_tries_each_destination_and_has_one_line_for_each_that_is_down(
     tried = "ListTasks, cluster 'main'" if service == "ecs" else "ListJobs, job queue 'default'"
     assert findings[tried]["verdict"] == "good"
     assert findings[f"{tried}, destination {THERE}"]["verdict"] == "good"
-    for name in ("aws_refused", "aws_hanging"):
-        assert len([one for one in bad if f"destination {name}" in one]) == 1
-        assert len([text for text in bad.values() if f"destination {name}" in text]) == 1
+    for name in DOWN:
+        assert len([one for one in bad if f"destination aws_{name}" in one]) == 1
+        assert len([text for text in bad.values() if f"destination aws_{name}" in text]) == 1
+    assert "verify of the connection = '/no/such/ca.pem'" in bad["Client, destination aws_untrusted"]
     assert findings["Connection 'aws_refused'"]["verdict"] == "good"

@@ -127,6 +127,7 @@ def test_each_entry_of_a_heartbeat_is_in_the_table_with_its_task_instance(schedu
     [
         (Ending.OOM, "ecs container out of memory", "A process in the container was killed for want of memory"),
         (Ending.SPOT, "ecs container interrupted", "Airflow's process in the container has ended in order"),
+        (Ending.HOST, "ecs container interrupted", "Airflow's process in the container has ended in order"),
     ],
 )
 def test_what_befell_a_container_that_exited_0_is_told_with_a_line_for_the_next_try(

@@ -816,6 +816,21 @@ def test_a_bad_executor_config_fails_that_workload_alone(executor: Any, bridge: 
     assert executor.workloads.render(rendered["good"]).scope == "main"
 
 
+def test_a_size_that_cannot_be_had_fails_that_workload_alone(executor: Any, bridge: ScriptedBridge) -> None:
+    queue(
+        executor,
+        make_workload("large", executor_config={"memory": "300 GB"}),
+        make_workload("good", executor_config={"cpu": 1, "memory": "3 GB", "environment": {"STAGE": "prod"}}),
+    )
+    executor.heartbeat()
+    rendered = {launch.workload.ti.task_id: launch for launch in bridge.launches}
+    with pytest.raises(Rejected, match="memory = 300 GB: Fargate has at most 32 vCPU and 244 GB"):
+        executor.workloads.render(rendered["large"])
+    overrides = executor.workloads.render(rendered["good"]).request["overrides"]
+    assert (overrides["cpu"], overrides["memory"]) == ("1024", "3072")
+    assert overrides["containerOverrides"][0]["environment"][0] == {"name": "STAGE", "value": "prod"}
+
+
 def test_an_executor_config_that_cannot_be_shown_is_launched_like_any_other(executor: Any) -> None:
     class Unspeakable(dict[str, Any]):
         def __repr__(self) -> str:

@@ -123,6 +123,19 @@ def test_every_gauge_and_counter_is_sent_at_first_and_every_few_seconds_what_has
     }
 
 
+def test_launches_are_counted_by_the_placement_that_they_have_chosen(metrics: Metrics, recorder: Recorder) -> None:
+    emit(metrics, Statistics(chosen={"spot": 3, "a.b c": 1}))
+    recorder.now += METRICS_INTERVAL
+    emit(metrics, Statistics(chosen={"spot": 5, "a.b c": 1, "a/b c": 1}))
+    counted = [(name, value) for how, name, value in recorder.sent if ".launches." in name]
+    assert counted == [
+        ("ecs_executor.launches.spot", 3),
+        ("ecs_executor.launches.a_b_c", 1),
+        ("ecs_executor.launches.spot", 2),
+        ("ecs_executor.launches.a_b_c", 1),
+    ]
+
+
 def test_each_gauge_of_the_table_has_a_value() -> None:
     assert tuple(GAUGES) == GAUGES_THERE_ARE
 

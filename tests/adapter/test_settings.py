@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,37 @@ def test_a_command_says_in_a_line_that_the_executor_cannot_be_imported(
     [line] = str(ended.value).splitlines()
     assert line.startswith(f"Settings: [core] executor = {configured!r} cannot be used: ")
     assert (f"did you mean ecs_async_executor.{meant}?" in line) is (meant is not None)
+
+
+def test_a_scheduler_with_wrong_rules_does_not_start_and_says_everything(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("queues:\n  large: {memroy: 1 GB}\nplacements: [spto]\n")
+    monkeypatch.setenv(f"AIRFLOW__{OURS}__EXECUTOR_RULES", str(path))
+    monkeypatch.setenv(f"AIRFLOW__{OURS}__RETRIES", '[{"when": "oom", "memory": "x1"}]')
+    assert [problem.partition(": ")[0] for problem in problems_of(make_executor)] == [
+        "[ecs_async_executor] retries[0].memory = 'x1' makes nothing larger",
+        f"{path} line 2, queues.large.memroy is no key of a queue, nor a parameter of the request",
+        f"{path} line 3, placements[0]",
+    ]
+
+
+def test_a_doubtful_rule_is_named_at_start(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__{OURS}__PLACEMENTS", '{"big": {"launchType": "EC2"}}')
+    doubt = "[ecs_async_executor] placements.big is in no list of placements: only tasks that name it use it"
+    with capture_logs() as logs:
+        make_executor()
+    assert [line["doubt"] for line in logs if line["event"] == "ecs_executor.settings.doubtful"] == [doubt]
+
+
+def test_an_api_server_without_the_file_of_rules_knows_all_other_settings(
+    make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__{OURS}__EXECUTOR_RULES", str(tmp_path / "rules.yaml"))
+    adapter = make_executor(start=False).adapter
+    assert adapter.tuning.task_log_lines == 1000
+    with pytest.raises(ConfigurationError, match="does not exist: the scheduler and the commands read it"):
+        _ = adapter.rules

@@ -8,18 +8,23 @@ import uuid
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Finished, Launch, Report
 from ecs_async_executor.engine.bridge import Bridge
-from tests.contract.services import TUNING, Local
+from tests.contract.services import TUNING, Elsewhere, Local
 
 
 class Scheduler:
     """A scheduler's main thread."""
 
-    def __init__(self, service: Local, life: str = "quick") -> None:
+    def __init__(self, service: Local | Elsewhere, life: str = "quick") -> None:
         self.service = service
         self.life = life
         self.reports: list[Report] = []
         self.bridge = Bridge(
-            service=service.facts, backend=service.backend, render=self.render, tuning=TUNING, max_attempts=3
+            service=service.facts,
+            backend=service.backend,
+            render=self.render,
+            tuning=TUNING,
+            max_attempts=3,
+            destinations=service.destinations,
         )
         self.bridge.start()
 

@@ -58,6 +58,7 @@ class Service(Protocol):
 
     name: str
     facts: backend.Service
+    default_scope: str
 
     def backend(self) -> Backend: ...
 
@@ -80,6 +81,7 @@ class Fake:
 
     name = "fake"
     facts = backend.Service("fake", {}, 20.0, 40.0, 20.0)
+    default_scope = "default"
 
     def __init__(self) -> None:
         self.cloud = FakeCloud(latency=0.005, plan=lambda label, nth: LIVES[label], fault=self._fault)
@@ -114,6 +116,8 @@ class Local:
     """A backend of ours against a local server, through aiobotocore and real sockets."""
 
     server: LocalEcs
+    destinations: ClassVar[tuple[str, ...]] = ()
+    default_scope: ClassVar[str] = "default"
     name: ClassVar[str]
     facts: ClassVar[backend.Service]
     operations: ClassVar[Mapping[str, str]]
@@ -204,6 +208,9 @@ class Broken:
     def scope_of(self, handle_id: str | None) -> str:
         return "home"
 
+    def scopes_of(self, handle_id: str) -> list[str]:
+        return ["home"]
+
     def open(self) -> AbstractAsyncContextManager[None]:
         raise BackendError(Kind.CREDENTIALS, "NoCredentials", "there are none")
 
@@ -213,6 +220,9 @@ class Broken:
 
 class Elsewhere:
     """A local service as another destination, beside a home without credentials."""
+
+    destinations = ("there",)
+    default_scope = "there|default"
 
     def __init__(self, service: Local) -> None:
         self._service = service

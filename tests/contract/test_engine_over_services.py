@@ -13,7 +13,7 @@ import pytest
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.messages import Adopt, AirflowState, Launched
 from tests.contract.scheduler import Scheduler
-from tests.contract.services import LOCAL, Local, local
+from tests.contract.services import LOCAL, Elsewhere, Local, local
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +88,36 @@ def test_a_killed_schedulers_burst_is_adopted_and_each_runs_once(service: Local)
     assert successor.stop(containers=True)
     assert service.containers() == 200
     assert {r.key for r in successor.reports if isinstance(r, Launched)} == {la.launch_id for la in launches}
+
+
+@pytest.mark.parametrize("service", LOCAL, indirect=True)
+def test_containers_elsewhere_are_adopted_by_identifier_and_by_mark_while_home_is_down(
+    service: Local,
+) -> None:
+    there = Elsewhere(service)
+    first = Scheduler(there, life="long")
+    launches = first.launches(20)
+    first.heartbeat(*launches)
+    deadline = time.monotonic() + 60
+    while sum(isinstance(r, Launched) for r in first.reports) < 20:
+        assert time.monotonic() < deadline, first.bridge.statistics()
+        first.heartbeat()
+        time.sleep(0.02)
+    assert first.stop()
+    handles = {r.launch_id: r.handle_id for r in first.reports if isinstance(r, Launched)}
+
+    second = Scheduler(there, life="long")
+    for number, launch in enumerate(launches):
+        known = handles[launch.launch_id] if number % 2 else None
+        second.bridge.submit(Adopt(launch, AirflowState.QUEUED, known))
+    while second.bridge.statistics().active < 20:
+        assert time.monotonic() < deadline, second.bridge.statistics()
+        second.heartbeat()
+        time.sleep(0.02)
+    assert second.stop(containers=True)
+    assert service.containers() == 20
+    assert {r.handle_id for r in second.reports if isinstance(r, Launched)} <= set(handles.values())
+    assert second.outcomes() == []
 
 
 def test_expired_credentials_resume_by_themselves(service: Local) -> None:

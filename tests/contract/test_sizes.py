@@ -14,6 +14,12 @@ from ecs_async_executor.services.details import Details
 from tests.contract.services import BATCH_SETTINGS, SETTINGS, TUNING, local
 
 COMMAND = ["long", "jwt"]
+ON_INSTANCES = {
+    "family": "on-instances",
+    "networkMode": "awsvpc",
+    "requiresCompatibilities": ["EC2"],
+    "containerDefinitions": [{"name": "main", "image": "local", "memory": 512}],
+}
 
 
 def on_ecs(executor_config: dict[str, Any]) -> Details | None:
@@ -45,14 +51,25 @@ def test_ecs_gives_a_task_the_size_that_it_asks_for(executor_config: dict[str, A
     assert details.size == size
 
 
-def test_ecs_gives_a_container_on_an_instance_what_it_asks_for() -> None:
+@pytest.mark.parametrize(
+    ("definition", "size", "own_size"),
+    [
+        ("airflow", ("2048", "3072"), (None, None)),  # one for Fargate too
+        ("on-instances", ("2048", "3072"), (2048, 3072)),
+    ],
+)
+def test_ecs_gives_a_container_on_an_instance_what_it_asks_for(
+    definition: str, size: tuple[str, str], own_size: tuple[int | None, int | None]
+) -> None:
     own = {"launchType": "EC2", "cpu": 2, "memory": "3 GB", "gpu": 1, "environment": {"STAGE": "prod"}}
     with local("ecs") as service:
-        details = on_ecs(own)
+        service.server.register_task_definition(ON_INSTANCES)
+        details = on_ecs({**own, "taskDefinition": definition})
         assert details is not None
         [task] = service.server.client("ecs").describe_tasks(tasks=[details.observation.handle.id])["tasks"]
     [override] = task["overrides"]["containerOverrides"]
-    assert (override["cpu"], override["memory"]) == (2048, 3072)
+    assert (override.get("cpu"), override.get("memory")) == own_size
+    assert (task["cpu"], task["memory"]) == size
     assert override["resourceRequirements"] == [{"type": "GPU", "value": "1"}]
     assert override["environment"][0] == {"name": "STAGE", "value": "prod"}
 
@@ -61,7 +78,8 @@ def test_ecs_gives_a_container_on_an_instance_what_it_asks_for() -> None:
     ("executor_config", "size"),
     [
         ({"cpu": 2, "memory": "3 GB", "gpu": 1, "command_timeout": "2 h"}, "2 vCPU, 3 GB, 1 GPU"),
-        ({"cpu": 0.25, "memory": "2 GB", "command_timeout": 60}, "0.25 vCPU, 2 GB"),
+        ({"jobDefinition": "on-fargate", "cpu": 0.25, "memory": "1.5 GB"}, "0.25 vCPU, 2 GB"),
+        ({"jobDefinition": "on-fargate", "cpu": 3, "memory": "5 GB", "round_up": True}, "4 vCPU, 8 GB"),
     ],
 )
 def test_batch_gives_a_job_the_size_that_it_asks_for(executor_config: dict[str, Any], size: str) -> None:
@@ -77,7 +95,8 @@ def test_batch_gives_a_job_the_size_that_it_asks_for(executor_config: dict[str, 
 
         return anyio.run(run)
 
-    with local("batch"):
+    with local("batch") as service:
+        service.server.register_job("on-fargate", platformCapabilities=["FARGATE"])
         details = made()
     assert details is not None
     assert details.size == size

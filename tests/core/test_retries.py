@@ -118,7 +118,7 @@ def test_a_rule_about_an_exit_code_is_about_that_code_alone(ending: Ending) -> N
 
 
 def test_the_first_rule_about_an_end_decides() -> None:
-    rules = [{"when": "oom", "memory": "8 GB"}, {"when": "any", "memory": "16 GB", "cpu": 2}]
+    rules: list[dict[str, Any]] = [{"when": "oom", "memory": "8 GB"}, {"when": "any", "memory": "16 GB", "cpu": 2}]
     assert after(OOM_AT_4, rules=rules) == Changes(
         memory=8 * GB, reasons=("with 8 GB of memory instead of 4 GB: try 1 ended by running out of memory",)
     )
@@ -156,8 +156,8 @@ TABLE: dict[str, tuple[list[End], list[dict[str, Any]], Size, Changes]] = {
     "it had more than the most": ([End(1, Ending.OOM, size=Size(memory=12 * GB))], [CAPPED], Size(),
                                   Changes(memory=12 * GB)),
     "CPU": ([OOM_AT_4], [{"when": "any", "cpu": "x2", "up_to": "1.5 vCPU"}], Size(), Changes(cpu=1536)),
-    "up to is about memory": ([OOM_AT_4], [{"when": "any", "cpu": "x2", "memory": "x4", "up_to": "5 GB"}], Size(),
-                              Changes(cpu=2048, memory=5 * GB)),
+    "up to is about memory": ([OOM_AT_4], [{"when": "any", "cpu": "x8", "memory": "x4", "up_to": "5 GB"}], Size(),
+                              Changes(cpu=8192, memory=5 * GB)),
     "elsewhere": ([SPOT], [ON_DEMAND], Size(), Changes(placements=("on-demand",))),
     "elsewhere with more": ([OOM_AT_4, SPOT], [DOUBLE, ON_DEMAND], Size(),
                             Changes(memory=8 * GB, placements=("on-demand",))),
@@ -256,7 +256,13 @@ def test_a_factor_of_nothing_known_changes_nothing_and_says_so() -> None:
 
 
 def test_a_wrong_size_is_named() -> None:
-    for changes in ({"memory": "x1"}, {"memory": "lots"}, {"cpu": []}, {"memory": "x2", "up_to": "x3"}):
+    wrong: list[dict[str, Any]] = [
+        {"memory": "x1"},
+        {"memory": "lots"},
+        {"cpu": []},
+        {"memory": "x2", "up_to": "x3"},
+    ]
+    for changes in wrong:
         with pytest.raises(WrongSize, match=next(reversed(changes))):
             rule_of("oom", changes)
 
@@ -273,10 +279,10 @@ def test_people_read_what_a_try_gets_and_why() -> None:
     assert told(after(OOM_AT_4, rules=[DOUBLE]), 2) == (
         "Try 2 is launched with 8 GB of memory instead of 4 GB: try 1 ended by running out of memory."
     )
-    rules = [DOUBLE, {**ON_DEMAND, "environment": {"TOKEN": "secret"}, "image": "x"}]
+    rules: list[dict[str, Any]] = [DOUBLE, {**ON_DEMAND, "environment": {"TOKEN": "secret"}, "image": "x"}]
     assert told(after(OOM_AT_4, SPOT, rules=rules), 3) == (
         "Try 3 is launched with 8 GB of memory instead of 4 GB: try 1 ended by running out of memory; "
-        "at on-demand: try 2 ended by a spot interruption; "
+        "with placement on-demand: try 2 ended by a spot interruption; "
         "with environment, image from a retry rule: try 2 ended by a spot interruption."
     )
     reached = End(1, Ending.OOM, size=Size(memory=10 * GB))

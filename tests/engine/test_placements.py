@@ -65,6 +65,7 @@ async def test_launches_leave_a_full_placement_after_their_patience_and_the_even
         assert all(len(harness.notices(f"w{n}")) == 1 for n in range(100)), "that they wait"
         await harness.until(lambda: len(harness.finished()) == 100)
         assert anyio.current_time() < 75
+        assert harness.snapshots[-1].chosen == {"on-demand": 100}
     assert placements(cloud) == {"on-demand": 100}
     for n in range(100):
         [text] = elsewhere(harness, f"w{n}")
@@ -427,9 +428,12 @@ async def test_what_never_started_is_launched_again_wherever_there_is_room_by_th
     assert finished.choice == "on-demand"
 
 
+@pytest.mark.parametrize("second_choices", [THREE, Choices(("ec2",), elsewhere=TWO.names)], ids=["same", "other"])
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_an_adopted_launch_is_searched_for_wherever_it_can_have_gone(repeatable: bool, told: bool) -> None:
+async def test_an_adopted_launch_is_searched_for_wherever_it_can_have_gone(
+    repeatable: bool, told: bool, second_choices: Choices
+) -> None:
     """Each placement is a cluster of its own, and the scheduler that died had left the full one."""
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=500.0), repeatable=repeatable)
     cloud.full["spot"] = NOTHING
@@ -446,7 +450,7 @@ async def test_an_adopted_launch_is_searched_for_wherever_it_can_have_gone(repea
         first.submit(*launches)
         await first.until(lambda: len(cloud.containers) == 10)
     del cloud.full["spot"]
-    second = clusters(Harness(cloud, choices=having(THREE), rules=rules))
+    second = clusters(Harness(cloud, choices=having(second_choices), rules=rules))
     async with second.running():
         for launch in launches:
             again = launch if repeatable else under_a_new_id(launch)

@@ -130,6 +130,30 @@ async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
     assert promised <= 1.5 * launched
 
 
+async def test_one_rendering_that_waited_does_not_limit_what_is_taken_for_long() -> None:
+    """Retry rules ask the database for few launches, and it can take its time over one of them."""
+
+    def render(launch: Launch) -> LaunchSpec:
+        return harness.default_render(launch)
+
+    async def in_thread(call: Callable[..., LaunchSpec], *arguments: Any, **_: Any) -> LaunchSpec:
+        await anyio.sleep(5.0)
+        return call(*arguments)
+
+    rendering = Rendering(render, blocks=lambda launch: launch.label == "asks")
+    harness = Harness(FakeCloud(), options=QUOTA, rendering=rendering)
+    async with harness.running():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(anyio.to_thread, "run_sync", in_thread)
+            harness.launch("asks")
+            await harness.until_finished("asks")
+            assert rendering.rate < 5.0
+            for n in range(50):
+                harness.launch(f"w{n}")
+            await harness.until(lambda: len(harness.finished()) == 51)
+    assert rendering.rate > 100.0
+
+
 async def test_revoked_and_requeued_over_and_over_during_an_outage_leaves_nothing_behind() -> None:
     cloud = FakeCloud(fault=failing("launch", NO_MEMORY))
     async with Harness(cloud).running() as harness:

@@ -18,6 +18,7 @@ from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch
 from tests.engine.cloud import Container
 from tests.engine.harness import RULES
+from tests.engine.placed import Placed
 from tests.engine.walk import Instance, Walk
 
 
@@ -187,6 +188,7 @@ TestExactlyOnceWithoutTokens = pytest.mark.slow(ExactlyOnceWithoutTokens.TestCas
 TestForgottenFailures = pytest.mark.slow(ForgottenFailures.TestCase)
 TestReplayedFailures = pytest.mark.slow(ReplayedFailures.TestCase)
 TestShortGraces = pytest.mark.slow(ShortGraces.TestCase)
+TestPlaced = pytest.mark.slow(Placed.TestCase)
 TestSharedMark = pytest.mark.slow(SharedMark.TestCase)
 TestSharedMarkWithoutTokens = pytest.mark.slow(SharedMarkWithoutTokens.TestCase)
 for machine, examples in (
@@ -195,6 +197,7 @@ for machine, examples in (
     (ForgottenFailures, 10),
     (ReplayedFailures, 10),
     (ShortGraces, 10),
+    (Placed, 20),
     (SharedMark, 10),
     (SharedMarkWithoutTokens, 8),
 ):

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched, Stop
+from ecs_async_executor.core.policy import Rules
 from tests.engine.cloud import Container, FakeCloud, Plan
 from tests.engine.harness import OPTIONS, RULES, Harness, make_launch
 from tests.engine.virtual_time import VirtualTimeLoop, wall
@@ -102,6 +103,7 @@ class Straggler:
 class Walk(RuleBasedStateMachine):
     """Any number of schedulers in a row, and at most one more that stalled until another had adopted."""
 
+    CLOUD = FakeCloud
     REPEATABLE = True
     RULES = PATIENT
     PEERS = True
@@ -114,7 +116,7 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualTimeLoop()
-        self.cloud = FakeCloud(fault=self.fault, repeatable=self.REPEATABLE, failure_memory=self.FAILURE_MEMORY)
+        self.cloud = self.CLOUD(fault=self.fault, repeatable=self.REPEATABLE, failure_memory=self.FAILURE_MEMORY)
         self.faults: dict[str, tuple[BackendError, float, float]] = {}
         self.random = random.Random(0)
         self.instances: dict[str, Instance] = {}
@@ -137,10 +139,12 @@ class Walk(RuleBasedStateMachine):
         return None
 
     def start_scheduler(self) -> None:
-        rules = replace(self.RULES, repeatable=self.REPEATABLE)
-        self.harness = Harness(self.cloud, options=WALK_OPTIONS, rules=rules, render=self.render)
+        self.harness = self.make_harness(replace(self.RULES, repeatable=self.REPEATABLE))
         self.harness.clock_error = self.clock_error
         self.start_loop()
+
+    def make_harness(self, rules: Rules) -> Harness:
+        return Harness(self.cloud, options=WALK_OPTIONS, rules=rules, render=self.render)
 
     def start_loop(self) -> None:
         self.began.append(self.loop.time())

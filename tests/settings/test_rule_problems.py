@@ -9,12 +9,26 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services import batch as batch_service
 from ecs_async_executor.services import ecs as ecs_service
-from ecs_async_executor.settings import ExecutorRules, load, load_for_batch
+from ecs_async_executor.settings import (
+    AwsSettings,
+    BatchSettings,
+    EcsSettings,
+    ExecutorRules,
+    Source,
+    load,
+    load_for_batch,
+    reading,
+)
 from ecs_async_executor.settings.rule_files import ALLOWED
+from ecs_async_executor.settings.rule_keys import QueueKeys, RetryKeys
+from ecs_async_executor.settings.rule_parsing import Given, Service
+from ecs_async_executor.settings.rule_reading import read_rules
 from tests.settings.conf import REQUIRED, BatchConf, Conf
 
 
@@ -70,14 +84,14 @@ def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     assert found == [
         f"{ours} launch_burst = '0' is not valid: it must be a whole number from 1 to 100",
         f"{ours} placement_patience = 'soon' {patience}",
-        "rules.yaml line 2, queues.gpu is there a second time in line 5: remove one of them",
         f"{ours} queues.x.memory = 'a' {unreadable}",
+        "rules.yaml line 2, queues.gpu is there a second time in line 5: remove one of them",
         f"rules.yaml line 3, queues.gpu.memory = 'lots' {unreadable}",
         "rules.yaml line 4, queues.gpu.cluster must be a string, not list",
         f"rules.yaml line 7, queues.eu {elsewhere}, {ours} queues.eu: remove one of them",
+        "rules.yaml line 8, queues.eu.placements: there is no placement 'resrved'; did you mean reserved?",
         "rules.yaml line 10, placements[0].reserved.cluste: RunTask has no cluste; did you mean cluster?",
         "rules.yaml line 12, retries[0] changes nothing: give it memory, placements or another key",
-        "rules.yaml line 8, queues.eu.placements: there is no placement 'resrved'; did you mean reserved?",
     ]  # fmt: skip
 
 
@@ -145,6 +159,7 @@ def test_no_problem_shows_what_may_be_secret(tmp_path: Path) -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> None:
     queues = {f"q{n}": {"region_name": "eu-west-1", "conn_id": f"c{n}"} for n in range(20)}
     path = tmp_path / "rules.json"
@@ -159,6 +174,15 @@ def test_more_destinations_than_one_executor_has_are_refused(tmp_path: Path) -> 
     )
 
 
+def test_a_connection_of_a_queue_needs_the_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_amazon_provider_is_installed", lambda: False)
+    (problem,) = problems_of(tmp_path, "queues: {eu: {conn_id: aws_eu}}")
+    assert problem == (
+        "rules.yaml line 1, queues.eu.conn_id = 'aws_eu' is a connection, which needs the amazon provider: "
+        "install it (pip install 'ecs-async-executor[amazon]'), or remove it"
+    )
+
+
 def test_a_placement_that_no_list_has_is_doubted(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(
@@ -167,6 +191,28 @@ def test_a_placement_that_no_list_has_is_doubted(tmp_path: Path) -> None:
     assert rules_of(path).doubts == (
         f"{path} line 2, placements.gpu is in no list of placements: only tasks that name it use it",
     )
+
+
+def test_a_key_that_is_wrong_hides_no_other_problem_of_its_rule(tmp_path: Path) -> None:
+    text = """\
+        queues:
+          eu:
+            region_name: Ireland
+            placements: {spot: {}}
+            cpu: 64
+            cluster: [a]
+            retries: [{when: never, memory: x1, overrides: {cpuu: 1}}, {when: oom, memory: x2}]
+    """
+    found = [problem.split(": ")[0].split(" ", 3)[3] for problem in problems_of(tmp_path, text)]
+    assert found == [
+        "queues.eu.region_name = 'Ireland' is not valid",
+        "queues.eu.placements must be the name of a placement, or a list of different names, not an object",
+        "queues.eu.cpu = 64 could mean vCPUs or CPU units",
+        "queues.eu.cluster must be a string, not list",
+        "queues.eu.retries[0].when = 'never' is not valid",
+        "queues.eu.retries[0].memory = 'x1' makes nothing larger",
+        "queues.eu.retries[0].overrides",
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_reported_beside_everything_else(tmp_path: Path) -> None:
@@ -184,12 +230,12 @@ def test_a_file_that_cannot_be_read_is_reported_beside_everything_else(tmp_path:
 
 def test_a_file_is_read_when_its_rules_are_needed_and_once(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
-    settings = load(Conf({"executor_rules": str(path)}), ecs_service.wrong_parameters)
-    assert settings.tuning.executor_rules == str(path)
+    found = load(Conf({"executor_rules": str(path)}), ecs_service.wrong_parameters)
+    assert found.tuning.executor_rules == str(path)
     path.write_text("queues: {a: {cluster: one}}")
-    assert settings.rules.parameters_of("a") == {"cluster": "one"}
+    assert found.rules.parameters_of("a") == {"cluster": "one"}
     path.write_text("queues: {a: {cluster: two}}")
-    assert settings.rules.parameters_of("a") == {"cluster": "one"}
+    assert found.rules.parameters_of("a") == {"cluster": "one"}
 
 
 def test_rules_that_are_nested_too_deeply_are_refused() -> None:
@@ -200,3 +246,56 @@ def test_rules_that_are_nested_too_deeply_are_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
         _ = load(Conf({"queues": queues}), ecs_service.wrong_parameters).rules
     assert caught.value.problems == ("[ecs_async_executor] the rules are nested too deeply",)
+
+
+OWN_KEYS = [
+    *QueueKeys.model_fields,
+    *RetryKeys.model_fields,
+    "up to",
+    "capacity",
+    "cluster",
+    "overrides",
+    "tags",
+    "x",
+]
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5000),
+    st.floats(),
+    st.text(max_size=4),
+    st.sampled_from(["oom", "any", "exit 3", "x2", "4 GB", "spot", "eu-west-1", b"b", 1j, frozenset({1})]),
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner),
+        st.dictionaries(st.sampled_from(OWN_KEYS) | st.integers(0, 2), inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+RULES = {
+    "queues": ANYTHING | st.dictionaries(st.text(max_size=3), ANYTHING, max_size=2),
+    "placements": ANYTHING | st.lists(ANYTHING | st.dictionaries(st.just("p"), ANYTHING, max_size=1), max_size=3),
+    "retries": ANYTHING | st.lists(st.dictionaries(st.sampled_from(OWN_KEYS), ANYTHING, max_size=4), max_size=3),
+}
+
+
+@pytest.mark.parametrize("service", [EcsSettings, BatchSettings])
+@settings(deadline=None, max_examples=300)
+@given(values=st.fixed_dictionaries({}, optional={**RULES, "placement_patience": ANYTHING, "other": ANYTHING}))
+def test_no_rules_whatever_make_the_reader_fail(service: type[AwsSettings], values: dict[str, Any]) -> None:
+    wrong = {EcsSettings: ecs_service, BatchSettings: batch_service}[service].wrong_parameters
+    given_rules = Given(values, lambda _: "rules.yaml line 1, ")
+    rules, problems = read_rules([given_rules, given_rules], Service(service, wrong))
+    assert all(problems)
+    assert rules.destinations is not None
+
+
+def test_problems_of_a_teams_rules_name_its_section() -> None:
+    conf = Conf({"queues": '{"q": {"cpu": 64}}'})
+    with pytest.raises(ConfigurationError) as caught:
+        _ = load(conf, ecs_service.wrong_parameters, Source("red")).rules
+    (problem,) = caught.value.problems
+    assert problem.startswith("[red=ecs_async_executor] queues.q.cpu = 64 could mean")

@@ -66,6 +66,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_an_editor_accepts_what_the_reader_accepts(tmp_path: Path) -> None:
     from tests.settings.test_rule_problems import rules_of
 

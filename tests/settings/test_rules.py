@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import json
 
-from ecs_async_executor.settings import Destination, Placement, Queue, Retry
-from tests.settings.conf import rules
+import pytest
+
+from ecs_async_executor.settings import Destination, EcsSettings, Placement, Queue, Retry
+from ecs_async_executor.settings.rule_parsing import Service
+from ecs_async_executor.settings.rule_reading import read_retries
+from tests.settings.conf import any_parameters, rules
 
 
+@pytest.mark.usefixtures("with_connections")
 def test_the_options_are_read_into_rules() -> None:
     found = rules(
         queues=json.dumps(
@@ -54,3 +59,21 @@ def test_without_options_there_are_only_the_placements_that_every_executor_has()
     found = rules()
     assert (found.queues, found.order, found.placement_patience, found.retries) == ({}, (), 60.0, ())
     assert found.placements.keys() == {"spot", "on-demand", "ec2"}
+
+
+def test_a_task_can_have_retry_rules_of_its_own() -> None:
+    service = Service(EcsSettings, any_parameters)
+    placements = {"big": Placement("big", {})}
+    right = [{"when": "oom", "memory": "x2", "up to": "8 GB"}, {"when": "spot", "capacity": "big"}]
+    assert read_retries(right, "executor_config: ", service, placements) == (
+        (Retry("oom", {"memory": "x2", "up_to": "8 GB"}), Retry("spot", {"placements": ("big",)})),
+        [],
+    )
+    wrong = [{"when": "oom", "memory": "x1"}, {"when": "spot", "capacity": "bgi"}]
+    assert read_retries(wrong, "executor_config: ", service, placements)[1] == [
+        "executor_config: retries[0].memory = 'x1' makes nothing larger: write a factor above 1, such as \"x2\"",
+        "executor_config: retries[1].capacity: there is no placement 'bgi'; did you mean big?",
+    ]
+    assert read_retries("oom", "executor_config: ", service, {})[1] == [
+        "executor_config: retries must be a list of retry rules, not text"
+    ]

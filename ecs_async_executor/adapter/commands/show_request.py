@@ -14,6 +14,7 @@ from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.example import KEY, default_queue, example_spec, example_workload
 from ecs_async_executor.adapter.workloads import COMMAND
+from ecs_async_executor.core.destinations import destination_of
 from ecs_async_executor.core.messages import Launch
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def show_request(args: argparse.Namespace) -> None:
     adapter = executor_of(args).adapter
     spec = example_spec(adapter, launch, [*COMMAND, workload], args.queue, args.executor_config)
     sys.stdout.write(json.dumps(_without_secrets(spec.request, workload), indent=2, default=str) + "\n")
+    if destination := destination_of(spec.scope):
+        sys.stderr.write(f"It goes to destination {destination}.\n")
     sys.stderr.writelines(f"{line}\n" for line in adapter.about_size(spec))
 
 

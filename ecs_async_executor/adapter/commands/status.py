@@ -119,9 +119,10 @@ def _problems(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
 def _gates(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
     for one in seen:
         for gate in one.status["gates"] if one.status is not None else ():
+            choice = f"{gate['choice']}: " if gate.get("choice") else ""
             yield (
                 f"{_name(one)} on {one.hostname}: {gate['waiting']} wait ({gate['kind']}) since {gate['since']}, "
-                f"{gate['placement']}: {gate['reason']}"
+                f"{choice}{gate['placement']}: {gate['reason']}"
             )
 
 

@@ -6,7 +6,7 @@ Imports ``core``, ``logs`` beside it, and what the folder above has for checks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
@@ -14,6 +14,7 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.definitions import NO_SUCH_STREAM, log_finding, unreadable
 from ecs_async_executor.services.ecs.logs import stream_of
+from ecs_async_executor.services.ecs.sizes import limit_in_the_way
 from ecs_async_executor.services.findings import Finding, good, problem, warning
 from ecs_async_executor.services.logs import LogReader, NoLog, awslogs_options
 
@@ -26,7 +27,7 @@ _OPERATIONS: Final = {
 
 
 async def look_at_definitions(
-    clients: ClientFactory, reader: LogReader, container_name: str, specs: Iterable[LaunchSpec]
+    clients: ClientFactory, reader: LogReader, container_name: str, specs: Sequence[LaunchSpec]
 ) -> AsyncIterator[Finding]:
     """
     Yield what is found of each task definition that the requests name.
@@ -59,6 +60,9 @@ async def look_at_definitions(
                 continue
             yield good(name)
             container = containers[container_name]
+            of_it = (one.request for one in specs if one.request["taskDefinition"] == definition)
+            if words := limit_in_the_way(container, of_it):
+                yield warning(f"Memory, task definition {definition!r}", *words)
             try:
                 stream = stream_of(container, NO_SUCH_STREAM, calls.region_name, NO_SUCH_STREAM)
                 options = awslogs_options(container.get("logConfiguration") or {}, repr(container_name))

@@ -184,6 +184,8 @@ def _ending_in_order(container_reason: str, stopped_reason: str, stop_code: str 
     """Return what befell a container that exited 0: Airflow's own process in it can outlive the task's."""
     if is_out_of_memory(container_reason):
         return Ending.OOM
+    if is_host_lost(stopped_reason) or stop_code == _HOST_UNWELL:
+        return Ending.HOST
     return Ending.SPOT if _is_interruption(stopped_reason, stop_code) else None
 
 

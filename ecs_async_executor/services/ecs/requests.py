@@ -8,13 +8,13 @@ above.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.services import parameters as sdk
-from ecs_async_executor.services.ecs.sizes import REFUSED, lines_about_size, put_sizes, wrong_sizes
+from ecs_async_executor.services.ecs.sizes import REFUSED, Part, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
     TAGS_LIMIT,
     checked_parameters,
@@ -38,6 +38,7 @@ _REPEATABLE: Final = (
     "clientToken must not be set: the executor sets it, to repeat a launch without starting a second container"
 )
 _LONG_ARN_PARTS: Final = 3
+_WHAT_RUNS_WHERE: Final = ("taskDefinition", "launchType", "capacityProviderStrategy")
 _EXCLUSIVE: Final = "launchType and capacityProviderStrategy are mutually exclusive"
 _STARTED_BY = re.compile(r"[A-Za-z0-9_/-]{1,128}")
 
@@ -146,6 +147,21 @@ def about_size(request: Mapping[str, Any], container_name: str, region: str | No
     return lines_about_size(request, container_name, region, on_fargate=on_fargate, spot=spot)
 
 
+def _sized_part(request: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]) -> Part:
+    """Return what has the size of a launch, by its request and the layers that it is made of."""
+    if _takes_platform_version(request):
+        return Part.FARGATE
+    part, made = Part.CONTAINER, dict[str, Any]()
+    for one in layers:
+        made = _overlay(made, {key: one[key] for key in _WHAT_RUNS_WHERE if key in one})
+        if made.get("taskDefinition") == request.get("taskDefinition") and _takes_platform_version(made):
+            # Tasks of this definition run on Fargate, or perhaps do.
+            if made.keys() & {"launchType", "capacityProviderStrategy"}:
+                return Part.TASK
+            part = Part.BOTH
+    return part
+
+
 def cluster_of(task_arn: str | None, default: str) -> str:
     """
     Return the cluster of a task, or, for None, the default.
@@ -198,7 +214,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the Airflow container's
-    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
+    :raises Rejected: if the executor_config cannot be used; the reason holds none of its values but sizes
     """
     changes = checked_parameters(executor_config, "RunTask")
     if "name" in changes or "command" in changes:
@@ -214,7 +230,7 @@ def workload_request(
     _check_count(request)
     container = container_for(request, container_name)
     if sized:
-        put_sizes(request, container, sized, on_fargate=_takes_platform_version(request))
+        put_sizes(request, container, sized, _sized_part(request, (one.parameters for one in sized)))
     put_command(container, command, f"container {container_name!r}")
     return request
 

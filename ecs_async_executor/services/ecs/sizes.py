@@ -1,17 +1,17 @@
 """
 Sizes on ECS: what a launch asks for, put where its launch type wants it. Pure functions.
 
-Imports ``core``, and ``fargate``, ``prices`` and ``sizes`` of the folder above. On Fargate the task has the size;
-elsewhere Airflow's container has it.
+Imports ``core``, and ``fargate``, ``prices`` and ``sizes`` of the folder above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.sizes import Size, in_words
+from ecs_async_executor.core.sizes import Size, in_words, memory_in_words
 from ecs_async_executor.services import fargate
 from ecs_async_executor.services.prices import an_hour
 from ecs_async_executor.services.sizes import (
@@ -31,6 +31,17 @@ REFUSED: Final = {
     "command_timeout": "RunTask has no time limit: set execution_timeout of the Airflow task",
 }
 """The keys that ECS has no place for."""
+
+
+class Part(enum.Enum):
+    """What has the size of a launch."""
+
+    FARGATE = "the task, on Fargate, or where that is not known: a size of Fargate's"
+    TASK = "the task, on instances: its definition has a size, which no container may exceed"
+    CONTAINER = "Airflow's container, on instances"
+    BOTH = "both, on instances: whether the definition has a size for the task is not known"
+
+
 _NO_SUCH_SIZE: Final = "No Fargate configuration exists for given values"
 
 
@@ -53,23 +64,21 @@ def size_refusal(error: BackendError, request: Mapping[str, Any]) -> BackendErro
     return BackendError(error.kind, error.code, words, token_used=error.token_used)
 
 
-def put_sizes(
-    request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer], *, on_fargate: bool
-) -> None:
+def put_sizes(request: dict[str, Any], container: dict[str, Any], layers: Sequence[Layer], part: Part) -> None:
     """
     Put what the layers of a request ask for into it.
 
     :param request: the merged request
     :param container: in it, the override of Airflow's container
-    :param on_fargate: whether it is for Fargate, or may become so
+    :param part: what has the size
     :raises Rejected: if the launch type has no such size, or a layer contradicts itself
     """
     resolver = Resolver(layers)
     name = container["name"]
-    if on_fargate:
+    if part is Part.FARGATE:
         _on_fargate(request, container, resolver)
     else:
-        _on_instances(request, container, resolver)
+        _on_instances(request, container, resolver, part)
     variables = resolver.environment(lambda one: _container_in(one, name).get("environment"))
     resolver.finish()
     put_environment(container, variables)
@@ -133,17 +142,21 @@ def _put_disk(overrides: dict[str, Any], disk: int, resolver: Resolver) -> None:
         overrides["ephemeralStorage"] = {"sizeInGiB": max(least, disk)}
 
 
-def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: Resolver) -> None:
+def _on_instances(request: dict[str, Any], container: dict[str, Any], resolver: Resolver, part: Part) -> None:
     name, overrides = container["name"], request["overrides"]
     for key in ("cpu", "memory"):
-        amount, layer = resolver.amount(key, _of_container(name, key))
+        of_task, of_container = _of_task(key), _of_container(name, key)
+        has_it, limits_it = (of_task, of_container) if part is Part.TASK else (of_container, of_task)
+        amount, layer = resolver.amount(key, has_it)
         if amount is None:
             continue
-        container[key] = amount
-        if resolver.is_below(_of_task(key), amount, layer):
+        too_small = resolver.is_below(limits_it, amount, layer)
+        if part is not Part.CONTAINER or too_small:
             overrides[key] = str(amount)
-        if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
-            del container["memoryReservation"]  # ECS wants less to be reserved than there is
+        if part is not Part.TASK or (too_small and key == "memory"):
+            container[key] = amount
+            if key == "memory" and (amount_of(container.get("memoryReservation")) or 0) >= amount:
+                del container["memoryReservation"]  # ECS wants less to be reserved than there is
     gpu, _ = resolver.amount("gpu", _requirement_of(name, "GPU"))
     if gpu is not None:
         put_requirement(container, "GPU", str(gpu) if gpu else None)
@@ -203,6 +216,27 @@ def size_of(request: Mapping[str, Any], container_name: str) -> tuple[Size, Size
     return task, Size(amount_of(container.get("cpu")), amount_of(container.get("memory")), gpu)
 
 
+def limit_in_the_way(
+    definition: Mapping[str, Any], requests: Iterable[Mapping[str, Any]]
+) -> tuple[str, str] | None:
+    """
+    Return what a limit in a container's definition does to requests that give their task more, and the way out.
+
+    :param definition: of Airflow's container
+    """
+    limit = amount_of(definition.get("memory"))
+    if limit is None:
+        return None
+    sizes = (size_of(one, str(definition.get("name"))) for one in requests)
+    most = max((task.memory or 0 for task, own in sizes if own.memory is None), default=0)
+    if most <= limit:
+        return None
+    words = (
+        f"it limits the container to {memory_in_words(limit)}, and a task of {memory_in_words(most)} uses no more"
+    )
+    return words, "remove memory from the container's definition: the size of the task is limit enough"
+
+
 def lines_about_size(
     request: Mapping[str, Any], container_name: str, region: str | None, *, on_fargate: bool, spot: bool
 ) -> list[str]:
@@ -215,7 +249,7 @@ def lines_about_size(
     task, own = size_of(request, container_name)
     lines = []
     if task != Size():
-        rest = "" if on_fargate and task.cpu and task.memory else "; the task definition decides the rest"
+        rest = "" if task.cpu and task.memory else "; the task definition decides the rest"
         lines.append(f"Size of the task: {in_words(task)}{rest}.")
     if own != Size():
         lines.append(f"Size of container {container_name!r}: {in_words(own)}.")

@@ -157,14 +157,17 @@ def test_a_size_for_all_tasks_can_stand_in_the_section_itself() -> None:
     [
         (
             {"cpu": 1} | container(**needs(VCPU="2")),
-            "cpu and the VCPU in resourceRequirements say different things",
+            "cpu = 1 vCPU, but the VCPU in resourceRequirements = 2 vCPU: remove one of them",
         ),
-        ({"cpu": 1} | container(vcpus=2), "cpu and the VCPU in resourceRequirements say different things"),
-        ({"memory": "1 GB"} | container(memory=2), "memory and the MEMORY in resourceRequirements say"),
-        ({"gpu": 1} | container(**needs(GPU="2")), "gpu and the GPU in resourceRequirements say different things"),
+        ({"cpu": 1} | container(vcpus=2), "cpu = 1 vCPU, but the VCPU in resourceRequirements = 2 vCPU: remove"),
+        (
+            {"memory": "1 GB"} | container(memory=2),
+            "memory = 1 GB, but the MEMORY in resourceRequirements = 2 MB: ",
+        ),
+        ({"gpu": 1} | container(**needs(GPU="2")), "gpu = 1, but the GPU in resourceRequirements = 2: remove one"),
         (
             {"command_timeout": 60, "timeout": {"attemptDurationSeconds": 61}},
-            "command_timeout and timeout.attemptDurationSeconds say different things: remove one of them",
+            "command_timeout = 60 s, but timeout.attemptDurationSeconds = 61 s: remove one of them",
         ),
     ],
 )

@@ -98,10 +98,34 @@ def test_elsewhere_the_container_has_it(executor_config: Any, own: Any, options:
 
 def test_the_launch_type_that_counts_is_that_of_the_last_layer() -> None:
     sized = {"cpu": 1, "memory": "4 GB"}
-    assert sent({**sized, "launchType": "EC2"}, **FARGATE) == ({}, {"cpu": 1024, "memory": 4096})
+    assert sent({**sized, "launchType": "EC2", "taskDefinition": "other"}, **FARGATE) == (
+        {},
+        {"cpu": 1024, "memory": 4096},
+    )
     assert sent(sized, {"launchType": "FARGATE"}, **EC2) == ({"cpu": "1024", "memory": "4096"}, {})
     spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
     assert sent(spot, sized, **EC2) == ({"cpu": "1024", "memory": "4096"}, {})
+
+
+@pytest.mark.parametrize(
+    "launch", [{"launchType": "EC2"}, {"capacityProviderStrategy": [{"capacityProvider": "m"}]}]
+)
+def test_on_an_instance_the_task_has_the_size_if_its_definition_is_one_for_fargate(launch: dict[str, Any]) -> None:
+    """Such a definition has a size for the whole task, which no container may exceed."""
+    config = {"cpu": 3, "memory": "2500 MB", "gpu": 1, **launch}
+    gpu = {"resourceRequirements": [{"type": "GPU", "value": "1"}]}
+    assert sent(config, **FARGATE) == ({"cpu": "3072", "memory": "2500"}, gpu)
+    spot = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}
+    assert sent(config, spot, **EC2) == ({"cpu": "3072", "memory": "2500"}, gpu)
+    assert sent({"memory": "4 GB", **launch}, container(memory=2048), **FARGATE) == (
+        {"memory": "4096"},
+        {"memory": 4096},
+    )
+    # Nothing says that this definition is for Fargate too.
+    assert sent(config, **EC2) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
+    # Here the cluster's default may be Fargate.
+    assert sent(config) == ({"cpu": "3072", "memory": "2500"}, {"cpu": 3072, "memory": 2500, **gpu})
+    assert sent({**config, "taskDefinition": "other"}, **FARGATE) == ({}, {"cpu": 3072, "memory": 2500, **gpu})
 
 
 cpus = st.one_of(st.integers(1, 32), st.decimals("0.01", "32", places=2).map(lambda one: f"{one} vCPU"))
@@ -164,23 +188,32 @@ def test_the_layers_of_placements_and_retries_are_layers_too() -> None:
 @pytest.mark.parametrize(
     ("executor_config", "options", "place"),
     [
-        ({"cpu": 1, "overrides": {"cpu": "512"}}, FARGATE, "cpu and overrides.cpu"),
-        ({"memory": "1 GB", "overrides": {"memory": "512"}}, FARGATE, "memory and overrides.memory"),
+        ({"cpu": 1, "overrides": {"cpu": "512"}}, FARGATE, "cpu = 1 vCPU, but overrides.cpu = 0.5 vCPU"),
+        (
+            {"memory": "1 GB", "overrides": {"memory": "512"}},
+            FARGATE,
+            "memory = 1 GB, but overrides.memory = 512 MB",
+        ),
         (
             {"disk": 30, "overrides": {"ephemeralStorage": {"sizeInGiB": 40}}},
             FARGATE,
-            "disk and overrides.ephemeralStorage",
+            "disk = 30 GB, but overrides.ephemeralStorage = 40 GB",
         ),
-        ({"cpu": 1} | container(cpu=512), EC2, "cpu and cpu of container 'airflow'"),
+        (
+            {"memory": "1 GB", "overrides": {"memory": ["hunter2"]}},
+            FARGATE,
+            "memory = 1 GB, but overrides.memory = list",
+        ),
+        ({"cpu": 1} | container(cpu=512), EC2, "cpu = 1 vCPU, but cpu of container 'airflow' = 0.5 vCPU"),
         (
             {"gpu": 1} | container(resourceRequirements=[{"type": "GPU", "value": "2"}]),
             EC2,
-            "gpu and resourceRequirements of container 'airflow'",
+            "gpu = 1, but resourceRequirements of container 'airflow' = 2",
         ),
     ],
 )
 def test_a_layer_that_contradicts_itself_is_rejected(executor_config: Any, options: Any, place: str) -> None:
-    assert reason(executor_config, **options) == f"{place} say different things: remove one of them"
+    assert reason(executor_config, **options) == f"{place}: remove one of them"
 
 
 def test_a_layer_may_say_the_same_twice() -> None:
