@@ -283,13 +283,15 @@ def test_a_retry_rule_whose_request_would_be_refused_is_a_problem(
     rules = [big, {"when": "host", "memory": "x2", "up to": "30 GB"}]
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__RETRIES", json.dumps(rules))
     own = {"when": "exit 75", "cpu": "64 vCPU", "launchType": "FARGATE"}
-    queues = {"own": {"retries": [own]}, "none": {"retries": []}}
+    wrong = {"overrides": {"containerOverrides": [{"cpu": 1}]}, "retries": [{"when": "oom", "memory": "x2"}]}
+    queues = {"own": {"retries": [own]}, "none": {"retries": []}, "wrong": wrong}
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
     code, findings = check("ecs")
     assert code == 1
     assert bad(findings) == [
         "Request, placement on-demand, after oom",
         "Request, queue 'own', after exit 75",
+        "Request, queue 'wrong'",
     ]
     assert "Fargate has at most" in findings["Request, queue 'own', after exit 75"]["text"]
 

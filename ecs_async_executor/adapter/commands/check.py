@@ -122,6 +122,7 @@ def _look_at_requests(
         for rule in _retries(adapter.rules, queue):
             placements = names if rule.placements is None else rule.placements
             tries += [(rule.when, _asked_by(rule), choice) for choice in placements or (None,)]
+        known: set[str] = set()  # what fails a first try is not the rule's fault
         for when, config, choice in tries:
             words = [
                 "Request",
@@ -131,10 +132,12 @@ def _look_at_requests(
             ]
             name = ", ".join(word for word in words if word)
             spec, problems = try_spec(adapter, launch, command, queue, config, choice)
-            if problems:
-                yield problem(name, "; ".join(problems))
-            elif not when:
+            text = "; ".join(problems)
+            if not problems and not when:
                 yield good(name)
+            elif problems and not (when and text in known):
+                yield problem(name, text)
+            known.add(text)
             if spec is not None:
                 specs.append(spec)
     if not usable:
