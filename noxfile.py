@@ -219,6 +219,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into the folder site, and check its links and that it asks no other server."""
+    session.install(*constraints(), *group("docs", "test"))
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    pytest(session, "tests/site")
+
+
+@nox.session
 def security(session: nox.Session) -> None:
     """Look for secrets in the files, and for known weaknesses of dependencies; `-- --offline`: only the first."""
     session.install(*constraints(), *group("security"))
@@ -300,15 +308,22 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables in README.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
+    """Rewrite the tables in docs/settings.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
     session.install(*constraints(), "msgspec", "pydantic")
     settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
     table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
     schema = "from ecs_async_executor.settings.rule_schema"
     keys_of = "import keys_table; print(keys_table('{}'))"
     for path, name, script in (
-        (ROOT / "README.md", "settings", f"{settings} import settings_table; print(settings_table())"),
-        (ROOT / "README.md", "batch settings", f"{settings} import batch_differences; print(batch_differences())"),
+        *(
+            (ROOT / "docs" / "settings.md", name, f"{settings} import {table}; print({table}())")
+            for name, table in (
+                ("settings", "settings_table"),
+                ("batch settings", "batch_differences"),
+                ("aws ecs settings", "aws_ecs_table"),
+                ("aws batch settings", "aws_batch_table"),
+            )
+        ),
         (ROOT / "docs" / "metrics.md", "gauges", f"{metrics} {table_of.format('GAUGE')}"),
         (ROOT / "docs" / "metrics.md", "counters", f"{metrics} {table_of.format('COUNTER')}"),
         (ROOT / "docs" / "metrics.md", "timers", f"{metrics} {table_of.format('TIMER')}"),

@@ -19,10 +19,12 @@ from typing import Any
 
 from aiohttp import web
 
+from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.rates import MODIFY, READ, Buckets, Rate
 
 REGION = "us-east-1"
-ARN = f"arn:aws:ecs:{REGION}:123456789012"
+ACCOUNT = "123456789012"
+ARN = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
 _ID = "0" * 32
 _OVERRIDES = '"@overrides"'
 _BUCKETS = {"RunTask": ("FARGATE", MODIFY), "StopTask": (MODIFY,), "DescribeTasks": (READ,)}
@@ -188,7 +190,7 @@ class Stub:
             return _reply(json.dumps(self._controlled(request.path, parameters)))
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self._calls[operation] = self._calls.get(operation, 0) + 1
-        refused = not self._quotas.take(REGION, _BUCKETS.get(operation, ()), time.monotonic())
+        refused = not self._quotas.take(Place(ACCOUNT, REGION), _BUCKETS.get(operation, ()), time.monotonic())
         if refused:
             self._throttled.append((time.time(), operation))
         elif operation == "RunTask":

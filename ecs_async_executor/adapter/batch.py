@@ -109,7 +109,7 @@ class BatchAdapter(AwsAdapter):
         "sync_running_jobs": "nothing: the engine polls, in its own thread",
     }
 
-    scope_parameter = "jobQueue"
+    scope_parameter = BatchSettings.place_parameter
     definition_parameter = "jobDefinition"
 
     _executor: AsyncBatchExecutor

@@ -112,7 +112,7 @@ class EcsAdapter(AwsAdapter):
         "sync_running_workloads": "nothing: the engine polls, in its own thread",
     }
 
-    scope_parameter = "cluster"
+    scope_parameter = EcsSettings.place_parameter
     definition_parameter = "taskDefinition"
 
     _executor: AsyncEcsExecutor

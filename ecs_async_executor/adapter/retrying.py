@@ -127,9 +127,4 @@ class Retrying:
 
         :raises ValueError: if one cannot be used, as a sentence
         """
-        where = self._adapter.scope_parameter
-        for one in rules:
-            if where in one.changes:
-                # What may have been sent there under another name has to be found again.
-                raise ValueError(f"{where} must be that of a placement: define one, and name it in the rule")
         return tuple(rule_of(one.when, one.changes) for one in rules)

@@ -58,11 +58,6 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
-    def scope_parameter(self) -> str:
-        """The request parameter that says where a container goes."""
-        ...
-
-    @property
     def doubts(self) -> Sequence[str]:
         """Sentences about settings that can be used, though hardly as they are meant."""
         ...

@@ -208,12 +208,14 @@ class Steering:
 
 def asked_for(workload: Any) -> tuple[str | None, Any]:
     """Return the queue and the ``executor_config`` of a workload; Airflow sets none for a callback."""
+    ti = getattr(workload, "ti", None)  # first: of most it is there, and a model's lack of a field takes long
+    if ti is not None:
+        return ti.queue, ti.executor_config
     callback = getattr(workload, "callback", None)
     if callback is not None:
         queue = callback.data.get("queue")  # as the provider's executor for Batch does
         return (queue if isinstance(queue, str) else None), None
-    ti = getattr(workload, "ti", workload)  # an adopted workload has both itself
-    return ti.queue, ti.executor_config
+    return workload.queue, workload.executor_config  # of an adopted one
 
 
 def _names_given(destination: Destination) -> int:

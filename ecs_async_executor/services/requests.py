@@ -86,8 +86,41 @@ class Layered(dict[str, Any]):
 
 
 def layers_in(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the layers of a workload's parameters; those that a hook has made anew are one."""
-    return parameters.layers if isinstance(parameters, Layered) else (parameters,)
+    """
+    Return the layers of a workload's parameters; those that a hook has made anew are one.
+
+    What a hook has changed in place is one more layer, on top of the others.
+    """
+    if not isinstance(parameters, Layered):
+        return (parameters,)
+    layers = parameters.layers
+    made = Layered(*layers)
+    if parameters == made:
+        return layers
+    return (*(_without_gone(one, parameters) for one in layers), _changes(made, parameters))
+
+
+def _without_gone(layer: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer without the keys that are not there any more."""
+    found: dict[str, Any] = {}
+    for key, value in layer.items():
+        if key in after:
+            deeper = isinstance(value, Mapping) and isinstance(after[key], Mapping)
+            found[key] = _without_gone(value, after[key]) if deeper else value
+    return found
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes one of the other, with what is gone left out."""
+    found: dict[str, Any] = {}
+    for key, value in after.items():
+        was = before.get(key)
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            if inner := _changes(was, value):
+                found[key] = inner
+        elif key not in before or was != value:
+            found[key] = value
+    return found
 
 
 def checked_parameters(executor_config: Any, operation: str) -> Mapping[str, Any]:

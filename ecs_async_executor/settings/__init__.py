@@ -13,6 +13,8 @@ from ecs_async_executor.settings.aws import AwsSettings as AwsSettings
 from ecs_async_executor.settings.aws import BatchSettings as BatchSettings
 from ecs_async_executor.settings.aws import EcsSettings as EcsSettings
 from ecs_async_executor.settings.describing import Option as Option
+from ecs_async_executor.settings.describing import aws_batch_table as aws_batch_table
+from ecs_async_executor.settings.describing import aws_ecs_table as aws_ecs_table
 from ecs_async_executor.settings.describing import batch_differences as batch_differences
 from ecs_async_executor.settings.describing import describe as describe
 from ecs_async_executor.settings.describing import settings_table as settings_table

@@ -52,6 +52,8 @@ class AwsSettings(Section):
     """The option that holds request parameters."""
     options_of_parameters: ClassVar[Mapping[str, str]]
     """The request parameters that have an option, with its name."""
+    place_parameter: ClassVar[str]
+    """The request parameter that says where a container is, and where it has to be searched for."""
     built_in_placements: ClassVar[Mapping[str, Placement]] = {}
     """The placements that every executor of the service has."""
     unset_words = {"conn_id": ()}  # an empty conn_id means: no connection
@@ -110,6 +112,7 @@ class EcsSettings(AwsSettings):
 
     section = ECS_SECTION
     parameters_option = "run_task_kwargs"
+    place_parameter = "cluster"
     built_in_placements = {
         "spot": Placement(
             "spot", {"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]}
@@ -230,6 +233,7 @@ class BatchSettings(AwsSettings):
 
     section = "aws_batch_executor"
     parameters_option = "submit_job_kwargs"
+    place_parameter = "jobQueue"
     options_of_parameters = {"jobDefinition": "job_definition", "jobName": "job_name", "jobQueue": "job_queue"}
 
     job_name: Annotated[JobName, option("Beginning of the names of jobs. Required.", allowed=JOB_NAME_RULE)]

@@ -1,13 +1,14 @@
 """
-The options in words: for Airflow's provider info, for error messages, and for the README's tables.
+The options in words: for Airflow's provider info, for error messages, and for the tables of ``docs/settings.md``.
 
-May import :mod:`.options` and :mod:`.tuning`.
+May import :mod:`.options`, :mod:`.tuning` and :mod:`.aws`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ecs_async_executor.settings.aws import BatchSettings, EcsSettings
 from ecs_async_executor.settings.options import Section
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
 
@@ -69,11 +70,26 @@ def batch_differences() -> str:
     return _table(tuple(option for option in describe(BatchTuning) if option not in same))
 
 
+def aws_ecs_table() -> str:
+    """Return the options of ``[aws_ecs_executor]`` as a Markdown table."""
+    return _table(describe(EcsSettings))
+
+
+def aws_batch_table() -> str:
+    """Return the options of ``[aws_batch_executor]`` as a Markdown table."""
+    return _table(describe(BatchSettings))
+
+
 def _table(rows: tuple[Option, ...]) -> str:
-    lines = ["| Option | Default | Allowed | What it does | Example |", "| --- | --- | --- | --- | --- |"]
+    with_examples = any(option.example for option in rows)
+    titles = ["Option", "Default", "Allowed", "What it does", *(["Example"] if with_examples else [])]
+    lines = [_line(titles), _line(["---"] * len(titles))]
     for option in rows:
         default = "unset" if option.default is None else f"`{option.default}`"
-        lines.append(
-            f"| `{option.name}` | {default} | {option.allowed} | {option.description} | `{option.example}` |"
-        )
+        cells = [f"`{option.name}`", default, option.allowed, option.description]
+        lines.append(_line([*cells, *([f"`{option.example}`"] if with_examples else [])]))
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -284,6 +284,10 @@ class RuleParser:
             ((name, one),) = camelize({key: value}).items()
             if key in KEYS_ELSEWHERE:
                 self.say((*path, key), f"is a key of {KEYS_ELSEWHERE[key]}, not of {_WHAT[type(keys)]}: remove it")
+            elif name == self._service.aws.place_parameter and isinstance(keys, RetryKeys):
+                self.say(
+                    (*path, key), "cannot be a retry rule's: define a placement with it, and name that instead"
+                )
             elif name in written:
                 self.say((*path, key), f"means the same as {written[name]}: remove one of them")
             else:

@@ -141,6 +141,7 @@ def _rule(model: type[Keys], service: str) -> dict[str, Any]:
     own = {name: _of_key(model, name) for name in model.model_fields if _has(model, name, service)}
     if model is RetryKeys:
         own |= {other: own[name] for other, name in OTHER_NAMES.items()}
+        parameters = {name: one for name, one in parameters.items() if name != _SECTIONS[service].place_parameter}
     snake = "|".join(one for name in parameters if (one := _snake(name)) != name)
     return {
         "type": "object",

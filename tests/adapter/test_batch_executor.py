@@ -476,6 +476,16 @@ def test_show_request_says_in_a_line_what_is_to_blame_for_a_request_that_cannot_
         cli.show_request(arguments)
 
 
+def test_show_request_refuses_retry_rules_of_a_task_that_would_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "configured_executors", list)
+    arguments: Any = type("Arguments", (), {})()
+    arguments.team, arguments.service, arguments.queue = None, "batch", "default"
+    arguments.executor_config = {"retries": [{"when": "oom", "memroy": "x2"}]}
+    reason = r"A task with this executor_config would fail: executor_config: retries\[0\].memroy is no key"
+    with pytest.raises(SystemExit, match=f"^{reason}"):
+        cli.show_request(arguments)
+
+
 def test_the_check_finds_settings_wrong_that_the_start_finds_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     class Texty(AsyncBatchExecutor):
         max_submit_job_attempts = "many"  # type: ignore[assignment]

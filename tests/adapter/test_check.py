@@ -276,6 +276,24 @@ def test_a_queue_whose_request_would_be_refused_is_a_problem(
     assert 'container "name" must be provided' in findings["Request, queue 'odd'"]["text"]
 
 
+def test_a_retry_rule_whose_request_would_be_refused_is_a_problem(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = {"when": "oom", "memory": "300 GB", "capacity": ["on-demand", "ec2"]}
+    rules = [big, {"when": "host", "memory": "x2", "up to": "30 GB"}]
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__RETRIES", json.dumps(rules))
+    own = {"when": "exit 75", "cpu": "64 vCPU", "launchType": "FARGATE"}
+    queues = {"own": {"retries": [own]}, "none": {"retries": []}}
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", json.dumps(queues))
+    code, findings = check("ecs")
+    assert code == 1
+    assert bad(findings) == [
+        "Request, placement on-demand, after oom",
+        "Request, queue 'own', after exit 75",
+    ]
+    assert "Fargate has at most" in findings["Request, queue 'own', after exit 75"]["text"]
+
+
 RULES = """\
 queues:
   small: {}

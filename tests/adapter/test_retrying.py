@@ -258,7 +258,7 @@ def test_without_rules_every_try_shares_its_route(monkeypatch: pytest.MonkeyPatc
         ([{"when": "oom", "memory": "lots"}], "memory = 'lots'"),
         ([{"when": "oom", "memory": "x1"}], "makes nothing larger"),
         ([{"when": "spot", "capacity": "moon"}], "there is no placement 'moon'; there are spot, on-demand, ec2"),
-        ([{"when": "spot", "cluster": "other"}], "cluster must be that of a placement"),
+        ([{"when": "spot", "cluster": "other"}], "retries\\[0\\].cluster cannot be a retry rule's"),
         ([{"when": "spot", "clustr": "other"}], "clustr"),
     ],
     ids=str,
@@ -277,5 +277,7 @@ def test_wrong_rules_of_a_task_fail_that_task_instance_alone(
 
 
 def test_an_executors_rule_cannot_name_where_its_placement_should_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="cluster must be that of a placement: define one"):
+    with pytest.raises(
+        ConfigurationError, match=r"retries\[0\].cluster cannot be a retry rule's: define a placement"
+    ):
         Tried("ecs", monkeypatch, retries=[{"when": "spot", "cluster": "other"}])

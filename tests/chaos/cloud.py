@@ -70,6 +70,7 @@ class Cloud:
     :param concurrent: the service refuses when too many containers are started at once
     :param groups: placements that are capacity providers with an Auto Scaling group each
     :param abroad: a second destination, which some of the workloads go to; its Region's name
+    :param calm: nothing goes wrong but abroad
     :param failure_memories: what client tokens may remember of a request that started nothing
     """
 
@@ -89,6 +90,7 @@ class Cloud:
     failure_memories: tuple[str, ...] = ()
     choices: Callable[[str], Choices] = lambda _: NO_CHOICES
     abroad: str = ""
+    calm: bool = False
 
     def behaviour(self, seed: int) -> dict[str, str]:
         """Return what the service does in a run where it can do it in more than one way."""
@@ -187,6 +189,7 @@ _REGIONS = replace(
 CLOUDS: Mapping[str, Cloud] = {
     "ecs": _ECS,
     "ecs-regions": _REGIONS,
+    "ecs-regions-calm": replace(_REGIONS, calm=True),
     "batch": Cloud(
         service=batch.SERVICE,
         backend=lambda: batch.BatchBackend(ClientFactory.from_settings(BATCH_SETTINGS, TUNING), BATCH_SETTINGS),

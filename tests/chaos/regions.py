@@ -17,8 +17,11 @@ GO_ABROAD, CHOOSE = 0.4, 0.4
 """Shares of the workloads."""
 FEWEST = 20
 """Launches during outages below which nothing is said about their delay."""
-FACTOR, MARGIN_SECONDS = 2.0, 4.0
-"""How much longer launches at home may take while the other Region is down: the median, with a margin."""
+FACTOR, MARGIN_SECONDS = 2.0, 6.0
+"""
+How much longer launches at home may take while the other Region is down: the median, with a margin. It is wide, as
+launches come in bursts whenever a scheduler begins; where nothing else goes wrong a test holds a narrow one.
+"""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Scheduler:
             if started - self.noted > LOOK_AROUND:
                 self.noted = started
                 self._revoke_stuck()
-                if self.loop_deaths < LOOP_DEATHS and self.draw.random() < LOOP_DIES:
+                if not self.cloud.calm and self.loop_deaths < LOOP_DEATHS and self.draw.random() < LOOP_DIES:
                     self.loop_deaths += 1
                     self.bridge.loop_thread.tell(die)
                 self._note()

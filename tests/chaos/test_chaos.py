@@ -56,7 +56,7 @@ def audited(outcomes: list[Outcome], *containers: dict[str, Any], revoked: bool 
 
 @pytest.mark.e2e  # nox -s chaos runs larger ones
 @pytest.mark.slow
-@pytest.mark.parametrize("service", sorted(CLOUDS))
+@pytest.mark.parametrize("service", sorted(name for name, cloud in CLOUDS.items() if not cloud.calm))
 def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(service: str) -> None:
     result = run(200, seed=1, timeout=300, incarnations=4, queued_timeout=30, service=service)
     assert result.crashes == []
@@ -140,6 +140,21 @@ def test_ten_runs_meet_every_memory_of_client_tokens() -> None:
 def test_a_revoked_launch_needs_no_outcome_but_may_run_once_only() -> None:
     assert audited([], container(), revoked=True).problems == []
     assert audited([], container(1), container(2), revoked=True).twice
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_launches_at_home_take_no_longer_while_another_region_is_down() -> None:
+    result = run(
+        300, seed=1, timeout=300, incarnations=1, parallelism=30, queued_timeout=30, service="ecs-regions-calm"
+    )
+    assert result.crashes == []
+    assert result.audit.problems == []
+    assert result.finished
+    took = result.audit.delays
+    assert len(result.outages) > 3
+    assert took.launches > FEWEST
+    assert took.during < took.otherwise + 1.0
 
 
 # --- two Regions ---------------------------------------------------------------------------------------------

@@ -22,11 +22,25 @@ def demos() -> Iterator[list[Demo]]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "executor", "containers", "host_lost", "entry"),
+    ("arguments", "executor", "containers", "entry", "ends", "places"),
     [
-        pytest.param((), "AsyncEcsExecutor", "ECS tasks", "SpotInterruption", "ecs container failure", id="ECS"),
         pytest.param(
-            ON_BATCH, "AsyncBatchExecutor", "Batch jobs", "Host EC2", "batch container failure", id="Batch"
+            (),
+            "AsyncEcsExecutor",
+            "ECS tasks",
+            "ecs container failure",
+            ("SpotInterruption", "exit 0: interrupted"),
+            ("us-east-1 FARGATE_SPOT", "eu-west-1 FARGATE", "512 MB", "1 GB", "placed elsewhere"),
+            id="ECS",
+        ),
+        pytest.param(
+            ON_BATCH,
+            "AsyncBatchExecutor",
+            "Batch jobs",
+            "batch container failure",
+            ("Host EC2 terminated",),
+            ("us-east-1 demo-spot", "eu-west-1 default", "512 MB", "1 GB", "no capacity"),
+            id="Batch",
         ),
     ],
 )
@@ -36,19 +50,24 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
     arguments: tuple[str, ...],
     executor: str,
     containers: str,
-    host_lost: str,
     entry: str,
+    ends: tuple[str, ...],
+    places: tuple[str, ...],
 ) -> None:
     demo = Demo(tmp_path, *arguments)
     demos.append(demo)
     assert demo.finish() == 0, demo.output
     assert f"Airflow with ecs_async_executor.{executor}," in demo.output
+    assert "when: oom, memory: x2" in demo.output
     assert f"{containers}, all as expected" in demo.output
-    for end in (host_lost, "CannotPullContainer", "exit 137: OutOfMemory"):
+    for end in (*ends, "CannotPullContainer", "exit 137: OutOfMemory"):
         assert end in demo.output
-    event_log = demo.output.partition("event log (Audit Log)")[2]
-    assert entry in event_log
-    assert "container waits" in event_log
+    table, _, event_log = demo.output.partition("Where the executor's rules have sent")[2].partition("(Audit Log)")
+    for place in places:
+        assert place in table
+    assert "…" not in table
+    for event in (entry, "container waits", "retry rule"):
+        assert event in event_log
     assert demo.left_processes() == []
     assert demo.left_files() == []
 

@@ -113,10 +113,21 @@ class Walk(RuleBasedStateMachine):
     FORGETS = False
     """The service may not know a container for longer than its grace."""
 
+    ELSEWHERE: tuple[str, ...] = ()
+    """The destinations that there are besides home."""
+    ARNS = True
+    """The identifier of a container tells where it is."""
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualTimeLoop()
-        self.cloud = self.CLOUD(fault=self.fault, repeatable=self.REPEATABLE, failure_memory=self.FAILURE_MEMORY)
+        self.cloud = self.CLOUD(
+            fault=self.fault,
+            repeatable=self.REPEATABLE,
+            failure_memory=self.FAILURE_MEMORY,
+            elsewhere=self.ELSEWHERE,
+            arns=self.ARNS,
+        )
         self.faults: dict[str, tuple[BackendError, float, float]] = {}
         self.random = random.Random(0)
         self.instances: dict[str, Instance] = {}
@@ -144,7 +155,8 @@ class Walk(RuleBasedStateMachine):
         self.start_loop()
 
     def make_harness(self, rules: Rules) -> Harness:
-        return Harness(self.cloud, options=WALK_OPTIONS, rules=rules, render=self.render)
+        options = replace(WALK_OPTIONS, destinations=self.ELSEWHERE)
+        return Harness(self.cloud, options=options, rules=rules, render=self.render)
 
     def start_loop(self) -> None:
         self.began.append(self.loop.time())
@@ -459,13 +471,17 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def limits_are_kept(self) -> None:
         schedulers = 1 + len(self.stragglers)
-        assert self.cloud.peak["launch"] <= MAX_LAUNCHES * schedulers
-        times = self.cloud.call_times["launch"]
-        if len(times) > 60:
-            window = times[-1] - times[-60]
-            engines = schedulers + sum(began >= times[-60] for began in self.began)
-            assert 10 * engines + RATE * schedulers * window + 10 >= 60, "a burst of every engine, and the rate"
-        del times[:-200]
+        for there in self.cloud.there.values():
+            assert there.peak["launch"] <= MAX_LAUNCHES * schedulers
+            times = there.call_times["launch"]
+            if len(times) > 60:
+                window = times[-1] - times[-60]
+                engines = schedulers + sum(began >= times[-60] for began in self.began)
+                assert 10 * engines + RATE * schedulers * window + 10 >= 60, (
+                    "a burst of every engine, and the rate"
+                )
+            del times[:-200]
+        del self.cloud.call_times["launch"][:-200]
 
     def teardown(self) -> None:
         STEPS[type(self).__name__] -= 1  # the beginning is none

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 import ecs_async_executor
 from ecs_async_executor.core.metrics import Measure, metrics_table
-from ecs_async_executor.settings import batch_differences, settings_table
+from ecs_async_executor.settings import aws_batch_table, aws_ecs_table, batch_differences, settings_table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,12 +33,20 @@ def pins(path: Path) -> dict[str, list[Requirement]]:
     return found
 
 
-def test_readme_has_the_settings_as_they_are() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for name, table in (("settings", settings_table()), ("batch settings", batch_differences())):
-        shown = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", readme, re.DOTALL)
-        assert shown is not None
-        assert shown[1].strip() == table.strip(), "write the tables anew: nox -s readme"
+SETTINGS = {
+    "settings": settings_table,
+    "batch settings": batch_differences,
+    "aws ecs settings": aws_ecs_table,
+    "aws batch settings": aws_batch_table,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_page_of_settings_has_them_as_they_are(name: str) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    shown = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- /{name} -->", page, re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == SETTINGS[name]().strip(), "write the tables anew: nox -s readme"
 
 
 @pytest.mark.parametrize("measure", Measure)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -28,8 +28,10 @@ from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.core.retries import Rule, rule_of
 from ecs_async_executor.services.findings import Finding, Verdict, good, problem
 from ecs_async_executor.services.logs import LogReader
+from ecs_async_executor.settings import ExecutorRules
 
 if TYPE_CHECKING:
     import argparse
@@ -106,6 +108,8 @@ def _look_at_requests(
     """
     Yield what is found of the requests for every queue and placement, and of all that start no container.
 
+    Of the requests after an end only those are named that would be refused.
+
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
@@ -113,11 +117,24 @@ def _look_at_requests(
     launch = Launch("launch-id", KEY, None, 0, "launch-id", 0.0)
     for queue in (None, *adapter.rules.queues):
         command = [*COMMAND, example_workload(KEY, queue or default_queue())]
-        for choice in steering.choices_of(queue, None).names or (None,):
-            words = ["Request", f"queue {queue!r}" if queue else "", f"placement {choice}" if choice else ""]
+        names = steering.choices_of(queue, None).names
+        tries: list[tuple[str, Any, str | None]] = [("", None, choice) for choice in names or (None,)]
+        for rule in _retries(adapter.rules, queue):
+            placements = names if rule.placements is None else rule.placements
+            tries += [(rule.when, _asked_by(rule), choice) for choice in placements or (None,)]
+        for when, config, choice in tries:
+            words = [
+                "Request",
+                f"queue {queue!r}" if queue else "",
+                f"placement {choice}" if choice else "",
+                f"after {when}" if when else "",
+            ]
             name = ", ".join(word for word in words if word)
-            spec, problems = try_spec(adapter, launch, command, queue, None, choice)
-            yield problem(name, "; ".join(problems)) if problems else good(name)
+            spec, problems = try_spec(adapter, launch, command, queue, config, choice)
+            if problems:
+                yield problem(name, "; ".join(problems))
+            elif not when:
+                yield good(name)
             if spec is not None:
                 specs.append(spec)
     if not usable:
@@ -131,6 +148,22 @@ def _look_at_requests(
         return
     if not launching:
         yield Finding("Requests", Verdict.NOT_TRIED, backend.untried)
+
+
+def _retries(rules: ExecutorRules, queue: str | None) -> list[Rule]:
+    """Return the retry rules of a queue's launches."""
+    own = rules.queues[queue].retries if queue is not None else None
+    return [rule_of(one.when, one.changes) for one in (rules.retries if own is None else own)]
+
+
+def _asked_by(rule: Rule) -> dict[str, Any]:
+    """Return what a retry rule asks for, whatever a container had before."""
+    asked = dict(rule.parameters)
+    if isinstance(rule.cpu, int):
+        asked["cpu"] = f"{rule.cpu} units"
+    if isinstance(rule.memory, int):
+        asked["memory"] = f"{rule.memory} MB"
+    return asked
 
 
 async def _ask(

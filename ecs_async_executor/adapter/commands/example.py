@@ -7,13 +7,14 @@ May import Airflow, ``core`` and the service-free adapter.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.configuration import conf
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 from ecs_async_executor.adapter.reports import in_words
+from ecs_async_executor.adapter.retrying import RETRIES
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.steering import Steering
 from ecs_async_executor.core.backend import LaunchSpec
@@ -73,6 +74,8 @@ def try_spec(
         steering = Steering(adapter.rules)
         if choice is None:
             choice = next(iter(steering.choices_of(queue, config).names), None)
+        if isinstance(config, Mapping) and RETRIES in config:
+            adapter.retries_of(config[RETRIES])
         course = steering.course_of(queue, config, choice)
         request = adapter.request(launch.key, list(command), queue, course.config or {})
         spec = sent_to(course.destination, adapter.spec(request, launch, None))

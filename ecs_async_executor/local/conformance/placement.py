@@ -32,6 +32,38 @@ def impossible_size(bench: Bench) -> Answer:
     return _refused(bench, params, None)
 
 
+def _of_size(bench: Bench, **size: Any) -> dict[str, Any]:
+    params = bench.request(LONG)
+    params["overrides"] |= size
+    return params
+
+
+def no_configuration(bench: Bench) -> Answer:
+    """Ask for CPU and memory that Fargate does not have together."""
+    params = _of_size(bench, cpu="1024", memory="512")
+    return _refused(bench, params, "InvalidParameterException", "no fargate configuration exists for given values")
+
+
+def small_disk(bench: Bench) -> Answer:
+    """Ask for as much ephemeral storage as there is without asking."""
+    params = _of_size(bench, ephemeralStorage={"sizeInGiB": 20})
+    return _refused(bench, params, "InvalidParameterException", "at least 21")
+
+
+def large_container(bench: Bench) -> Answer:
+    """Ask for more memory for a container than for its task."""
+    params = _of_size(bench, cpu="256", memory="512")
+    params["overrides"]["containerOverrides"][0] |= {"memory": 1024}
+    return _refused(bench, params, "InvalidParameterException", "greater than for")
+
+
+def size_shown(bench: Bench) -> Answer:
+    """Ask for a size, and look which one the task shows."""
+    (task,) = bench.run_task(**_of_size(bench, cpu="512", memory="1024"))["tasks"]
+    shown = task.get("cpu"), task.get("memory")
+    return Answer(f"cpu {shown[0]}, memory {shown[1]}", holds=shown == ("512", "1024"))
+
+
 def overrides_limit(bench: Bench) -> Answer:
     """Override with more than 8,192 characters."""
     return _refused(bench, bench.request("x" * 8192), "InvalidParameterException", "at most 8192")
@@ -99,6 +131,15 @@ def each_instance(bench: Bench) -> Answer:
 
 _CHECKS: tuple[tuple[str, str, Known, Callable[[Bench], Answer]], ...] = (
     ("size-impossible", "A size that does not exist is refused, not a failure.", Known.OPEN, impossible_size),
+    (
+        "size-combination",
+        "CPU and memory that Fargate does not have together are refused, in these words.",
+        Known.REPORTED,
+        no_configuration,
+    ),
+    ("size-disk", "Ephemeral storage below 21 GiB is refused, in these words.", Known.REPORTED, small_disk),
+    ("size-container", "A container with more memory than its task is refused.", Known.REPORTED, large_container),
+    ("size-shown", "A task shows the size that its override asks for.", Known.OPEN, size_shown),
     ("overrides-limit", "Overrides of more than 8,192 characters are refused.", Known.DOCUMENTED, overrides_limit),
     ("count-limit", "A count above 10 is refused.", Known.DOCUMENTED, count_limit),
     (

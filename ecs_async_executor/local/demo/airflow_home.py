@@ -248,8 +248,8 @@ class AirflowHome:
         """Read what an executor for ECS or Batch added to the event log, the oldest entry first."""
         rows = self._read(
             "SELECT dttm, dag_id, task_id, map_index, try_number, event, extra FROM log "
-            "WHERE event LIKE 'container %' OR event LIKE '% container failure' OR event LIKE '% submit failure' "
-            "ORDER BY id"
+            "WHERE event LIKE 'container %' OR (event LIKE 'ecs %' OR event LIKE 'batch %') "
+            "AND event NOT LIKE '% container output' ORDER BY id"
         )
         return [Entry(_time(row[0]), *row[1:]) for row in rows]
 

@@ -9,15 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ecs_async_executor.local.demo.report import coloured, ending
+from ecs_async_executor.local.demo.scenario import ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ecs_async_executor.local.demo.cloud import Ran
     from ecs_async_executor.local.demo.report import Report
     from ecs_async_executor.local.demo.scenario import Expected, Where
-
-ELSEWHERE = "container placed elsewhere"
 
 
 def journeys(report: Report) -> Table:
@@ -25,20 +23,9 @@ def journeys(report: Report) -> Table:
     title = "Where the executor's rules have sent each try, and with what size"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("what was asked for", "try", "ran at", "size", "its end", "state"):
-        table.add_column(heading, no_wrap=heading not in ("what was asked for", "its end"))
+        table.add_column(heading, no_wrap=heading != "what was asked for")
     for one in steered(report.scenario):
-        tries = [read for read in report.tries if read.label == one.label]
-        lines = [
-            (
-                str(read.number),
-                ran.where.at,
-                size(ran.where),
-                _outcome(report, ran),
-                coloured(read.state or "none"),
-            )
-            for read in tries
-            for ran in report.of(read.label, read.number)
-        ]
+        lines = [line for number in range(1, len(one.states) + 1) for line in _lines(report, one.label, number)]
         asked = Text(one.label).append(f"\n{one.asked}", style="dim")
         table.add_row(asked, *("\n".join(cells) for cells in zip(*lines, strict=True)))
     return table
@@ -52,11 +39,11 @@ def steered(scenario: Sequence[Expected]) -> list[Expected]:
 def misplaced(report: Report) -> Iterator[str]:
     """Say which tries ran elsewhere than expected, or with another size, a sentence each."""
     for one in steered(report.scenario):
-        for number, wanted in enumerate(one.places, 1):
-            for ran in report.of(one.label, number):
-                if ran.where != wanted:
-                    found = f"{ran.where.at} with {size(ran.where)}"
-                    yield f"{one.label} try {number} ran at {found}, not at {wanted.at} with {size(wanted)}"
+        containers = (ran for ran in report.containers if ran.label == one.label)
+        for wanted, ran in zip(one.places, containers, strict=False):
+            if ran.where != wanted:
+                found = f"{ran.where.at} with {size(ran.where)}"
+                yield f"{one.label} try {ran.number} ran at {found}, not at {wanted.at} with {size(wanted)}"
 
 
 def size(where: Where) -> str:
@@ -65,8 +52,15 @@ def size(where: Where) -> str:
     return f"{where.vcpus:g} vCPU " + (f"{memory / 1024:g} GB" if memory >= 1024 else f"{memory} MB")  # noqa: PLR2004
 
 
-def _outcome(report: Report, ran: Ran) -> str:
-    """Say how a container ended, and what else the executor had to say of its placement."""
-    told = {entry.event for entry in report.entries if (entry.label, entry.number) == (ran.label, ran.number)}
-    elsewhere = any(event.endswith(ELSEWHERE) for event in told)
-    return f"{ending(ran)}\nplaced elsewhere" if elsewhere else ending(ran)
+def _lines(report: Report, label: str, number: int) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each container of a try; the last says whether a full placement was left for it."""
+    containers = report.of(label, number)
+    told = {entry.event for entry in report.entries if (entry.label, entry.number) == (label, number)}
+    states = [read.state or "none" for read in report.tries if (read.label, read.number) == (label, number)]
+    for ran in containers:
+        end, state = ending(ran), "never ran"
+        if ran is containers[-1]:
+            # Airflow keeps no row of a try that failed before it ran.
+            state = coloured(states[0]) if states else "not kept"
+            end += "\nplaced elsewhere" if any(event.endswith(ELSEWHERE) for event in told) else ""
+        yield str(number), ran.where.at, size(ran.where), end, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,12 @@ from ecs_async_executor.local.demo.cloud import (
 )
 from ecs_async_executor.local.demo.scenario import (
     ABROAD,
+    AVOIDS,
     EXITED,
     HOME,
     HOST_TAKEN,
     NOT_STARTED,
     OUT_OF_MEMORY,
-    WAITS,
     Where,
     label,
 )
@@ -51,16 +52,16 @@ retries:
   - {{when: oom, memory: x2, up to: 8 GB}}
 queues:
   cheap:
-    placements: [spot, on-demand]
-    placement_patience: 3
+    placements: spot
     retries:
-      - {{when: host, placements: on-demand}}
+      - {{when: any, placements: on-demand}}
   eu:
     region_name: {ABROAD}
 """
 OVER = ("SUCCEEDED", "FAILED")
+_INSTANCE = re.compile(r" \(instance [^)]*\)")
 WITHOUT_CAPACITY_SECONDS = 5.0
-FULL_SECONDS = 30.0
+TIME_LIMIT_SECONDS = 4.0
 FOR_GOOD_SECONDS = 30 * 86400.0
 
 
@@ -138,8 +139,9 @@ class Batch:
         interrupt(self.url, "jobs", container)
 
     def fill_cheap_capacity(self) -> None:
-        """Leave the first job of a task in the cheap queue RUNNABLE for a while."""
-        add_fault(self.url, WAITS, SPOT_QUEUE, kind="stuck", operation="SubmitJob", seconds=FULL_SECONDS)
+        """Have the queue's time limit cancel each job of one task that is there, for want of capacity."""
+        fault = {"kind": "unplaced", "operation": "SubmitJob", "seconds": TIME_LIMIT_SECONDS, "count": None}
+        add_fault(self.url, AVOIDS, SPOT_QUEUE, **fault)
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
         """Leave the next job of a task RUNNABLE for a while, or all of them for good."""
@@ -160,7 +162,7 @@ def _jobs(region: str, client: Any) -> Iterator[Ran]:
 def _read(job: dict[str, Any], at: str) -> Ran:
     container = job["container"]
     ran = workload(container["command"])["ti"]
-    why = EXITED if "exitCode" in container else job.get("statusReason", "")
+    why = EXITED if "exitCode" in container else _in_short(job.get("statusReason", ""))
     needs = {need["type"]: float(need["value"]) for need in container["resourceRequirements"]}
     return Ran(
         id=job["jobId"],
@@ -175,6 +177,10 @@ def _read(job: dict[str, Any], at: str) -> Ran:
         why=brief(container.get("reason", "")) or why,
         where=Where(at, needs["VCPU"], int(needs["MEMORY"])),
     )
+
+
+def _in_short(reason: str) -> str:
+    return "no capacity" if "CAPACITY:" in reason else _INSTANCE.sub("", reason)
 
 
 def _end(job: dict[str, Any]) -> str:

@@ -132,7 +132,8 @@ class Ecs:
             "essential": True,
             "environment": [{"name": name, "value": value} for name, value in variables.items()],
             "logConfiguration": {"logDriver": "awslogs", "options": log_options},
-            "stopTimeout": 2,
+            # Enough for Airflow's process in it to end in order when Spot takes the capacity back.
+            "stopTimeout": 30,
             **container,
         }
         self._ecs[region].register_task_definition(
@@ -210,7 +211,7 @@ def _read(task: TaskTypeDef) -> Ran:
         stopped=_utc(task.get("stoppedAt")),
         exit_code=container.get("exitCode"),
         end=end,
-        why=brief(reason) or (EXITED if end == EXITED else stop_code),
+        why=brief(reason) or (end if end in (EXITED, INTERRUPTED) else stop_code),
         where=Where(f"{task['taskArn'].split(':')[3]} {provider}", int(task["cpu"]) / 1024, int(task["memory"])),
     )
 

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ecs_async_executor.local.demo.scenario import EVENTS, EXITED, LAST_WORDS
+from ecs_async_executor.local.demo.scenario import EXITED, LAST_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -107,20 +107,20 @@ class Report:
         if not self.ours:
             return []
         there = {(entry.label, entry.number, entry.event) for entry in self.entries}
-        labels = {one.label for one in self.scenario}
         return [
-            (label, number, event)
-            for (label, number), event in EVENTS.items()
-            if label in labels
-            and not any((label, number) == (of, nth) and said.endswith(event) for of, nth, said in there)
+            (one.label, number, event)
+            for one in self.scenario
+            for number, event in enumerate(one.events, 1)
+            if not any((one.label, number) == (of, nth) and said.endswith(event) for of, nth, said in there)
         ]
 
     def _differences(self, expected: Expected, tries: Sequence[Try]) -> list[str]:
         found = []
         states = tuple(read.state or "no state" for read in tries)
-        if states != expected.states:
+        wanted_states = expected.states[expected.not_kept :]
+        if states != wanted_states:
             found.append(
-                f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(expected.states)}"
+                f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(wanted_states)}"
             )
         if expected.lasts:
             return found

@@ -37,8 +37,10 @@ class Expected:
         goes on in another, or when the first does not start
     :param ends: how the first container of each try ends
     :param lasts: the state of its only try is no end: it stays in it
+    :param events: what our executor has to add to Airflow's event log about each try, by the end of its name
+    :param not_kept: how many of its first tries Airflow forgets, because they failed before they ran
     :param asked: what it asks for that the executor's rules have a say in, for people
-    :param places: where each try runs, if it asks for something
+    :param places: where each of its containers goes, if it asks for something
     """
 
     dag_id: str
@@ -48,6 +50,8 @@ class Expected:
     ends: tuple[str, ...] = (EXITED,)
     map_index: int = -1
     lasts: bool = False
+    events: tuple[str, ...] = ()
+    not_kept: int = 0
     asked: str = ""
     places: tuple[Where, ...] = ()
 
@@ -62,25 +66,28 @@ def label(dag_id: str, task_id: str, map_index: int) -> str:
     return f"{dag_id}.{task_id}" + (f"[{map_index}]" if map_index >= 0 else "")
 
 
-HOST_LOST = Expected("host_lost", "long_haul", ("failed", "success"), (1, 1), (HOST_TAKEN, EXITED))
+FAILURE, WAITED, ELSEWHERE, RETRY = (
+    "container failure",
+    "container waits",
+    "container placed elsewhere",
+    "retry rule",
+)
+"""What our executor adds to Airflow's event log. A service's name may precede it."""
+
+HOST_LOST = Expected(
+    "host_lost",
+    "long_haul",
+    ("failed", "success"),
+    (1, 1),
+    (HOST_TAKEN, EXITED),
+    events=(FAILURE, WAITED),
+)
 """Its first container is taken away as soon as its task runs; for the second there is no capacity at first."""
 
-KILLED = Expected("broken", "out_of_memory", ("failed",), ends=(OUT_OF_MEMORY,))
-UNPULLABLE = Expected("broken", "no_image", ("failed",), (3,), (NOT_STARTED,))
+KILLED = Expected("broken", "out_of_memory", ("failed",), ends=(OUT_OF_MEMORY,), events=(FAILURE,))
+UNPULLABLE = Expected("broken", "no_image", ("failed",), (3,), (NOT_STARTED,), events=(FAILURE,))
 RUNS_ON = Expected("lasting", "runs_on", ("running",), lasts=True)
-NO_CAPACITY = Expected("lasting", "no_capacity", ("queued",), lasts=True)
-
-EVENTS = {
-    (HOST_LOST.label, 1): "container failure",
-    (HOST_LOST.label, 2): "container waits",
-    (KILLED.label, 1): "container failure",
-    (UNPULLABLE.label, 1): "container failure",
-    (NO_CAPACITY.label, 1): "container waits",
-    ("placement.grows", 1): "container failure",
-    ("placement.moves", 1): "container failure",
-    ("placement.avoids", 1): "container placed elsewhere",
-}
-"""What our executor adds to Airflow's event log, by task instance and try. A service's name may precede it."""
+NO_CAPACITY = Expected("lasting", "no_capacity", ("queued",), lasts=True, events=(WAITED,))
 
 LAST_WORDS = {
     (HOST_LOST.label, 1): "",
@@ -106,9 +113,8 @@ LASTING = (RUNS_ON, NO_CAPACITY)
 LASTING_DAG = "lasting.py"
 
 PLACEMENT_DAG = "placement.py"
-GROWS, MOVES, AVOIDS, WAITS = "grows", "moves", "avoids", "waits"
-_TWICE = ("failed", "success"), (1, 1)
-_DOUBLED, _ON_SPOT, _ELSEWHERE, _FULL = (
+GROWS, MOVES, AVOIDS = "grows", "moves", "avoids"
+_DOUBLED, _ON_SPOT, _ABROAD, _FULL = (
     "512 MB, x2 after an out-of-memory",
     "cheap capacity, on-demand after an interruption",
     "another Region",
@@ -116,49 +122,63 @@ _DOUBLED, _ON_SPOT, _ELSEWHERE, _FULL = (
 )
 
 
-def _placement(task_id: str, asked: str, *places: Where, end: str = "") -> Expected:
-    if not end:
-        return Expected("placement", task_id, asked=asked, places=places)
-    return Expected("placement", task_id, *_TWICE, (end, EXITED), asked=asked, places=places)
+def _steered(task_id: str, asked: str, where: Where, *events: str) -> Expected:
+    return Expected("placement", task_id, events=events, asked=asked, places=(where,))
+
+
+def _changed(
+    task_id: str, asked: str, end: str, first: Where, second: Where, event: str = FAILURE, *, not_kept: int = 0
+) -> Expected:
+    """Return what a task instance does whose second try succeeds because a rule changes it."""
+    return Expected(
+        "placement",
+        task_id,
+        ("failed", "success"),
+        (1, 1),
+        (end, EXITED),
+        events=(event, RETRY),
+        not_kept=not_kept,
+        asked=asked,
+        places=(first, second),
+    )
 
 
 PLACEMENT = {
     "ecs": (
-        _placement(
+        _changed(
             GROWS,
             _DOUBLED,
+            OUT_OF_MEMORY,
             Where(f"{HOME} FARGATE", 0.25, 512),
             Where(f"{HOME} FARGATE", 0.25, 1024),
-            end=OUT_OF_MEMORY,
         ),
-        _placement(
+        _changed(
             MOVES,
             _ON_SPOT,
+            INTERRUPTED,
             Where(f"{HOME} FARGATE_SPOT", 0.25, 2048),
             Where(f"{HOME} FARGATE", 0.25, 2048),
-            end=INTERRUPTED,
+            "container interrupted",
         ),
-        _placement("abroad", _ELSEWHERE, Where(f"{ABROAD} FARGATE", 0.25, 2048)),
-        _placement(AVOIDS, _FULL, Where(f"{HOME} FARGATE", 0.25, 1024)),
+        _steered("abroad", _ABROAD, Where(f"{ABROAD} FARGATE", 0.25, 2048)),
+        _steered(AVOIDS, _FULL, Where(f"{HOME} FARGATE", 0.25, 1024), ELSEWHERE),
     ),
     "batch": (
-        _placement(
-            GROWS,
-            _DOUBLED,
-            Where(f"{HOME} default", 1, 512),
+        _changed(
+            GROWS, _DOUBLED, OUT_OF_MEMORY, Where(f"{HOME} default", 1, 512), Where(f"{HOME} default", 1, 1024)
+        ),
+        _changed(
+            MOVES, _ON_SPOT, HOST_TAKEN, Where(f"{HOME} demo-spot", 1, 2048), Where(f"{HOME} default", 1, 2048)
+        ),
+        _steered("abroad", _ABROAD, Where(f"{ABROAD} default", 1, 2048)),
+        _changed(
+            AVOIDS,
+            _FULL,
+            NOT_STARTED,
+            Where(f"{HOME} demo-spot", 1, 1024),
             Where(f"{HOME} default", 1, 1024),
-            end=OUT_OF_MEMORY,
+            not_kept=1,
         ),
-        _placement(
-            MOVES,
-            _ON_SPOT,
-            Where(f"{HOME} demo-spot", 1, 2048),
-            Where(f"{HOME} default", 1, 2048),
-            end=HOST_TAKEN,
-        ),
-        _placement("abroad", _ELSEWHERE, Where(f"{ABROAD} default", 1, 2048)),
-        _placement(WAITS, "cheap capacity, which is full at first", Where(f"{HOME} demo-spot", 1, 1024)),
-        _placement(AVOIDS, _FULL, Where(f"{HOME} default", 1, 1024)),
     ),
 }
 """What the executor's rules steer, by service; the amazon provider's executors have no such rules."""

@@ -12,8 +12,6 @@ from airflow.sdk import dag, task
 PART_MB = 50
 PARTS = 10
 
-ON_BATCH = os.environ.get("DEMO_DEFINITION") == "jobDefinition"
-
 
 @dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
 def placement() -> None:
@@ -38,25 +36,16 @@ def placement() -> None:
     def abroad() -> None:
         print(f"In {os.environ['DEMO_REGION']}", flush=True)
 
-    # A size of its own: what is full for it is not full for the others.
-    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"})
+    # A size of its own: what is full for it is not full for the others. The retry is for Batch, where a job waits
+    # in a full queue until the queue's time limit ends it.
+    @task(retries=1, retry_delay=timedelta(seconds=1), queue="cheap", executor_config={"memory": "1 GB"})
     def avoids() -> None:
         print("Where there is room", flush=True)
 
     grows()
     moves()
-    if not ON_BATCH:
-        abroad()
-        avoids()
-        return
-
-    # Batch takes every job. That a queue is full shows on a job that waits in it, and the next ones avoid it.
-    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"})
-    def waits() -> None:
-        print("In the queue that was full for a while", flush=True)
-
-    waits()
-    abroad() >> avoids()
+    abroad()
+    avoids()
 
 
 placement()
