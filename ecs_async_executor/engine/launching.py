@@ -235,7 +235,7 @@ class Launching:
     def _waits_for_its_place(self, placement: str, number: int) -> bool:
         """Return whether a launch's container will tell whether there is room at a placement."""
         tracked = self._ledger.launches.get(number)
-        if tracked is None or not tracked.wanted:
+        if tracked is None:
             return False
         phase = tracked.phase
         where = phase.spec.placement if isinstance(phase, Sending) else None

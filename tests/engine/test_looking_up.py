@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.messages import AirflowState, Launch
@@ -81,12 +82,14 @@ async def test_nobody_waits_for_what_is_looked_up_about_another(database: Databa
 
 async def test_a_launch_that_is_revoked_while_it_is_looked_up_is_not_launched(database: Database) -> None:
     cloud = FakeCloud()
-    async with database.harness(cloud).running() as harness:
-        revoked = harness.launch("again")
-        harness.launch("again, too")
-        await anyio.sleep(1)
-        harness.stop(revoked)
-        await harness.until_idle()
+    with capture_logs() as logs:
+        async with database.harness(cloud).running() as harness:
+            revoked = harness.launch("again")
+            harness.launch("again, too")
+            await anyio.sleep(1)
+            harness.stop(revoked)
+            await harness.until_idle()
+    assert not [entry for entry in logs if entry["log_level"] == "error"]
     assert [container.label for container in cloud.containers.values()] == ["again, too"]
     assert not harness.ledger.queues._own
 
