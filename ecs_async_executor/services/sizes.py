@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -258,14 +259,22 @@ class Resolver:
 
 
 def amount_of(value: object) -> int | None:
-    """Return the whole number that a parameter of the API stands for; None if it is none."""
+    """Return the whole number that a parameter of the API stands for; None if it is none, whatever it is."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)
-    except ValueError:
-        return None
+    except (ValueError, OverflowError):
+        return _with_unit(value) if isinstance(value, str) else None
     return int(number) if number.is_integer() else None
+
+
+def _with_unit(text: str) -> int | None:
+    """Return what ECS takes for a task beside bare numbers: ``1 vCPU`` and ``4 GB``."""
+    for read in (sizes.cpu_units, sizes.memory_mib):
+        with suppress(WrongSize):
+            return read(text, "")
+    return None
 
 
 # --- where the API wants it ---------------------------------------------------------------------------------

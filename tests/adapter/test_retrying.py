@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
@@ -202,6 +203,7 @@ def test_a_search_looks_wherever_a_scheduler_with_other_knowledge_would_have_gon
     assert (unknown.names, unknown.everywhere) == ((), (None, "on-demand"))
 
 
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 3), reason="cannot run callbacks")
 def test_a_callback_has_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = Tried("ecs", monkeypatch, retries=[DOUBLE, ELSEWHERE])
     queue(tried.executor, make_callback())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.aws import AwsAdapter
 from ecs_async_executor.adapter.steering import Course, Steering, asked_for
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
@@ -166,6 +167,7 @@ def test_without_rules_a_task_can_choose_nothing() -> None:
         steering.course_of(None, {"destination": "eu"}, None)
 
 
+@pytest.mark.skipif(compat.AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 has no callbacks")
 def test_a_callback_has_the_queue_of_its_data_and_no_config() -> None:
     assert asked_for(make_callback(queue="eu")) == ("eu", None)
     assert asked_for(make_callback()) == (None, None)

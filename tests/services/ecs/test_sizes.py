@@ -168,6 +168,16 @@ def test_a_size_for_all_tasks_can_stand_in_the_section_itself() -> None:
     )
 
 
+def test_units_that_ecs_takes_in_overrides_are_read() -> None:
+    by_api = {"overrides": {"cpu": "1 vCPU", "memory": "4 GB"}}
+    assert sent(by_api, **FARGATE)[0] == by_api["overrides"]
+    assert sent({"cpu": 1, "memory": "4 GB", **by_api}, **FARGATE)[0] == {"cpu": "1024", "memory": "4096"}
+    assert sent({"memory": "8 GB"}, **FARGATE, run_task_kwargs={"overrides": {"cpu": "0.25 vCPU"}})[0] == {
+        "cpu": "1024",
+        "memory": "8192",
+    }
+
+
 def test_what_the_request_already_says_of_the_rest_counts_for_the_size() -> None:
     assert sent({"memory": "8 GB"}, **FARGATE, run_task_kwargs={"overrides": {"cpu": "256"}})[0] == {
         "cpu": "1024",
@@ -199,6 +209,13 @@ def test_the_layers_of_placements_and_retries_are_layers_too() -> None:
             FARGATE,
             "disk = 30 GB, but overrides.ephemeralStorage = 40 GB",
         ),
+        (
+            {"memory": "1 GB", "overrides": {"memory": "2GB"}},
+            FARGATE,
+            "memory = 1 GB, but overrides.memory = 2 GB",
+        ),
+        ({"cpu": 1, "overrides": {"cpu": ".5 vCPU"}}, FARGATE, "cpu = 1 vCPU, but overrides.cpu = 0.5 vCPU"),
+        ({"cpu": 1, "overrides": {"cpu": "hunter2"}}, FARGATE, "cpu = 1 vCPU, but overrides.cpu = str"),
         (
             {"memory": "1 GB", "overrides": {"memory": ["hunter2"]}},
             FARGATE,
