@@ -172,7 +172,9 @@ class Polling:
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
                         self._time(tracked, phase, observation, now)
-                        if observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
+                        if observation.started:
+                            self._has_place(tracked, phase, now)
+                        elif observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
                             self._had_no_place(tracked, phase, observation.reason, now)
             if news:
                 self._dispatcher.wake_lanes()
@@ -185,8 +187,6 @@ class Polling:
             # The placement is that of a request: the time of an adopted container began before this scheduler's.
             if isinstance(before, Starting) and before.placement is not None:
                 self._meters.time(START_DURATION, now - before.since)
-                if tracked.choice is not None:
-                    self._placements.has_placed(before.placement, now)
         elif isinstance(tracked.phase, Ended) and tracked.wanted and observation.stopped_at is not None:
             self._meters.time(DETECTION_DURATION, max(0.0, self._wall() - observation.stopped_at))
 
@@ -199,6 +199,11 @@ class Polling:
                 handle_id=phase.handle.id,
                 lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
             )
+
+    def _has_place(self, tracked: Tracked, phase: Located, now: float) -> None:
+        """Open the room of a placement whose container runs, or has run since the sweep before."""
+        if isinstance(phase, Starting) and phase.placement is not None and tracked.choice is not None:
+            self._placements.has_placed(phase.placement, now)
 
     def _had_no_place(self, tracked: Tracked, phase: Located, reason: str, now: float) -> None:
         """Close the gate of a placement whose container the service has given up for want of room."""
