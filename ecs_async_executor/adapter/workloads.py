@@ -21,7 +21,7 @@ from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.last_ends import LastEnds
 from ecs_async_executor.adapter.reports import in_words
-from ecs_async_executor.adapter.retrying import Retrying
+from ecs_async_executor.adapter.retrying import RETRIES, Retrying
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.steering import Steering, asked_for
 from ecs_async_executor.adapter.tracking import Tracking
@@ -121,8 +121,9 @@ class Workloads:
     def route(self, ti: Any) -> Hashable:
         """Return what decides where a workload's container goes, as far as that is known before rendering."""
         config = ti.executor_config
-        # A later try can be launched differently from a first one.
-        again = ti.try_number if self._last_ends.wanted and ti.try_number > 1 else None
+        # A later try goes where the ends before it send it, and no other has the same.
+        ruled = self._last_ends.wanted or (isinstance(config, dict) and RETRIES in config)
+        again = ti.id if ruled and ti.try_number > 1 else None
         try:
             if not config and not self.overridden and again is None:
                 return cast("str", ti.queue)

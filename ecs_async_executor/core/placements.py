@@ -139,7 +139,7 @@ class Placements:
                 self.found_out_nothing(placement, number, now)
 
     def found_out_nothing(self, placement: str, number: int, now: float) -> None:
-        """Note that a launch tells nothing of the room of a placement: if it was the probe, let the next one pass."""
+        """Note that a launch tells nothing of the room of a placement; if it was the probe, let the next pass."""
         room = self._rooms.closed(placement)
         if room is not None and self._room_probes.get(placement) == number:
             del self._room_probes[placement]

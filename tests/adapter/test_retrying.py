@@ -219,6 +219,26 @@ def test_a_later_try_does_not_share_the_route_of_a_first_one(monkeypatch: pytest
     assert len(set(routes)) == 3
 
 
+def test_later_tries_share_no_route_as_each_has_other_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried("ecs", monkeypatch, retries=[ELSEWHERE])
+    stays, moves = tried.launch(oom()), tried.launch(SPOT, task_id="other")
+    assert [tried.executor.workloads.choices(one).names for one in (stays, moves)] == [(), ("on-demand",)]
+    assert stays.route != moves.route
+
+
+def test_a_later_try_with_rules_of_its_own_shares_no_route_even_if_it_is_the_first_to_have_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = Tried("ecs", monkeypatch)
+    config = {"retries": [ELSEWHERE]}
+    launches = []
+    for name in ("a", "b"):
+        queue(tried.executor, make_workload(try_number=2, task_id=name, executor_config=config))
+        tried.executor.heartbeat()
+        launches.append(tried.executor.scripted.launches[-1])
+    assert launches[0].route != launches[1].route
+
+
 def test_without_rules_every_try_shares_its_route(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = Tried("ecs", monkeypatch)
     queue(tried.executor, make_workload(try_number=3))
