@@ -157,6 +157,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             render=self.workloads.render,
             choices=self.workloads.choices,
             blocks=self.workloads.blocks,
+            lacks=self.workloads.lacks,
+            look_up=self.workloads.look_up,
             tuning=tuning,
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,

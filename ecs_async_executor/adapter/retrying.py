@@ -63,8 +63,8 @@ class Retrying:
         """
         return bool(self.rules_of(queue, config)) and getattr(launch.key, "try_number", 1) > 1
 
-    def blocks(self, launch: Launch, queue: str | None, config: Any) -> bool:
-        """Return whether :meth:`placements` and :meth:`parameters` have to wait for the database."""
+    def lacks(self, launch: Launch, queue: str | None, config: Any) -> bool:
+        """Return whether :meth:`placements` and :meth:`parameters` would wait for the database."""
         try:
             return self.applies(launch, queue, config) and self._ends.known(launch) is None
         except Rejected:

@@ -105,9 +105,9 @@ class Steering:
             return course
         return replace(course, config=self._laid_over(course.config or {}, changes))
 
-    def blocks(self, launch: Launch) -> bool:
-        """Return whether :meth:`choices` or :meth:`course` may block for this launch."""
-        return self._retrying is not None and self._retrying.blocks(launch, *asked_for(launch.workload))
+    def lacks(self, launch: Launch) -> bool:
+        """Return whether :meth:`choices` and :meth:`course` would wait for the database."""
+        return self._retrying is not None and self._retrying.lacks(launch, *asked_for(launch.workload))
 
     # --- queues and configs ----------------------------------------------------------------------------------
 

@@ -144,9 +144,17 @@ class Workloads:
         """
         return self._steering.choices(launch)
 
-    def blocks(self, launch: Launch) -> bool:
-        """Return whether :meth:`render` or :meth:`choices` may block for a launch."""
-        return self.overridden or self._steering.blocks(launch)
+    def blocks(self, _: Launch) -> bool:
+        """Return whether :meth:`render` may block for a launch: a user's code takes part."""
+        return self.overridden
+
+    def lacks(self, launch: Launch) -> bool:
+        """Return whether :meth:`look_up` has to ask the database before a launch's request can be made."""
+        return self._steering.lacks(launch)
+
+    def look_up(self, launch: Launch) -> None:
+        """Ask the database, within a few seconds, how the tries before a launch's have ended."""
+        self._last_ends.before(launch)
 
     def render(self, launch: Launch, choice: str | None = None) -> LaunchSpec:
         """

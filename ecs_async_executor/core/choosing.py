@@ -71,10 +71,12 @@ class Choosing:
                 if at <= now:
                     return way, now
                 wake_at = min(wake_at, at)
-                if since is None and not (nth and is_stuck(way, now)):
-                    return None, wake_at  # to wait for a rate is no reason to go elsewhere
             else:
                 wake_at = min(wake_at, placements.next_probe_at(placement, room=room))
+            if since is None:
+                if nth and is_stuck(way, now):
+                    continue
+                return None, wake_at  # to wait for a rate is no reason to go elsewhere
             if nth == 0 and room and now < (leaves_at := self._leaves_at(queue, placement, since)):
                 return None, min(wake_at, leaves_at)
         if not room:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -29,7 +30,7 @@ from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.postmortems import Reading, unread
-from ecs_async_executor.engine.rendering import Rendering, never_blocks, no_choices
+from ecs_async_executor.engine.rendering import Rendering, find_nothing, never, no_choices
 from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
@@ -57,6 +58,8 @@ class Bridge:
         cannot become one
     :param choices: returns the placements that a launch may choose from; raises likewise
     :param blocks: returns whether the other two may block for a launch: they are then called in a worker thread
+    :param lacks: returns whether something about a launch has to be looked up before the others are called
+    :param look_up: looks it up, in a worker thread; raises nothing, and never leaves it open
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
@@ -72,7 +75,9 @@ class Bridge:
         backend: Callable[[], Backend],
         render: Callable[..., LaunchSpec],
         choices: Callable[[Launch], Choices] = no_choices,
-        blocks: Callable[[Launch], bool] = never_blocks,
+        blocks: Callable[[Launch], bool] = never,
+        lacks: Callable[[Launch], bool] = never,
+        look_up: Callable[[Launch], object] = find_nothing,
         tuning: Tuning,
         max_attempts: int,
         stall_timeout: float | None = None,
@@ -82,9 +87,7 @@ class Bridge:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
-        self._render = render
-        self._choices = choices
-        self._blocks = blocks
+        self._rendering = partial(Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up)
         self._endpoint = endpoint
         self._last_words = last_words
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
@@ -250,7 +253,7 @@ class Bridge:
             backend=backend,
             ledger=self.ledger,
             inbox=self._inbox,
-            rendering=Rendering(self._render, choices=self._choices, blocks=self._blocks),
+            rendering=self._rendering(),
             options=self._options,
             meters=self.meters,
             heartbeat_age=lambda: self._heartbeats.age(self._monotonic()),

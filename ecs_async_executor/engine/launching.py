@@ -235,7 +235,7 @@ class Launching:
     def _waits_for_its_place(self, placement: str, number: int) -> bool:
         """Return whether a launch's container will tell whether there is room at a placement."""
         tracked = self._ledger.launches.get(number)
-        if tracked is None or not tracked.wanted:
+        if tracked is None:
             return False
         phase = tracked.phase
         where = phase.spec.placement if isinstance(phase, Sending) else None
@@ -260,6 +260,10 @@ class Launching:
                 return
             spec = tracked.phase.doubt.spec
         if spec is None or (spec.expires_at is not None and spec.expires_at < self._wall() + FRESH_SECONDS):
+            if self._rendering.lacks(tracked.launch):
+                # Others need not wait for the answer of a database.
+                self._tasks.start_soon(self._look_up, tracked, self._ledger.queues.ticket(tracked))
+                return
             try:
                 spec = await self._rendered(tracked, way)
             except _NotToBeSent:
@@ -294,6 +298,18 @@ class Launching:
             return  # a bug has ended it
         destination.launching += 1
         self._tasks.start_soon(self._send, tracked, spec, destination, gate, not gate.is_open)
+
+    async def _look_up(self, tracked: Tracked, ticket: int | None) -> None:
+        """Give a launch its place back once what its request needs has been looked up."""
+        try:
+            await self._rendering.look_up(tracked.launch)
+            if self._ledger.queues.is_current(tracked, ticket):
+                self._ledger.queues.add(tracked, anyio.current_time())
+                self.wake()
+        except Exception as error:
+            # This runs beside the lanes: without this, a bug in one answer would end them all.
+            log.exception(self._event("launch.failed"), workload=str(tracked))
+            self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
 
     async def _rendered(self, tracked: Tracked, way: Way) -> LaunchSpec:
         """

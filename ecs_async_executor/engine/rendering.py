@@ -44,9 +44,13 @@ def no_choices(_: Launch) -> Choices:
     return NO_CHOICES
 
 
-def never_blocks(_: Launch) -> bool:
-    """Return False: only code of this package takes part in the requests of launches."""
+def never(_: Launch) -> bool:
+    """Return False: no code of users takes part in the requests of launches, and nothing has to be looked up."""
     return False
+
+
+def find_nothing(_: Launch) -> None:
+    """Look nothing up."""
 
 
 class Rendering:
@@ -58,6 +62,8 @@ class Rendering:
     :param choices: returns the placements that a launch may choose from; raises likewise
     :param blocks: returns whether the other two may block for a launch: they are then called in a worker thread,
         one at a time
+    :param lacks: returns whether something about a launch has to be looked up before the others are called
+    :param look_up: looks it up, for so long as a database takes; raises nothing, and never leaves it open
     """
 
     def __init__(
@@ -65,11 +71,16 @@ class Rendering:
         render: Callable[..., LaunchSpec],
         *,
         choices: Callable[[Launch], Choices] = no_choices,
-        blocks: Callable[[Launch], bool] = never_blocks,
+        blocks: Callable[[Launch], bool] = never,
+        lacks: Callable[[Launch], bool] = never,
+        look_up: Callable[[Launch], object] = find_nothing,
     ) -> None:
         self._render = render
         self._choices = choices
         self._blocks = blocks
+        self._lacks = lacks
+        self._look_up = look_up
+        self._one_question = anyio.CapacityLimiter(1)
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._seconds = 0.0
         self._user_code: UserCode | None = None
@@ -84,12 +95,24 @@ class Rendering:
         """Renderings per second that the worker thread has time for; user code can be slower than any limit."""
         return 1.0 / max(self._seconds, 1e-6)
 
+    def lacks(self, launch: Launch) -> bool:
+        """Return whether :meth:`look_up` has to come before a launch's request: else that waits for it."""
+        return self._lacks(launch)
+
+    async def look_up(self, launch: Launch) -> None:
+        """Look up what a launch's request needs; one waits for another, but no hook for any."""
+        async with self._one_question:
+            if self._lacks(launch):
+                await anyio.to_thread.run_sync(self._look_up, launch, abandon_on_cancel=True)
+
     async def choices(self, launch: Launch) -> Choices:
         """
         Return the placements that a launch may choose from.
 
         :raises Rejected: if the launch asks for what there is not
         """
+        if self._lacks(launch):
+            await self.look_up(launch)
         if not self._blocks(launch):
             return self._choices(launch)
         return await self._in_thread(launch, self._choices, launch)
@@ -101,6 +124,8 @@ class Rendering:
         :param choice: one of :meth:`choices`; None if there are none
         :raises Rejected: if the launch cannot become a request; user code can raise anything else
         """
+        if self._lacks(launch):
+            await self.look_up(launch)
         arguments = (launch,) if choice is None else (launch, choice)
         if not self._blocks(launch):
             self._seconds -= SHARE_OF_LATEST * self._seconds  # it took the worker thread no time

@@ -157,7 +157,7 @@ def test_the_scheduler_that_saw_the_end_asks_nobody(scheduler: Scheduler) -> Non
     scheduler.fails(scheduler.launch(1))
     scheduler.questions()
     second = scheduler.launch(2)
-    assert not scheduler.executor.workloads.blocks(second)
+    assert not scheduler.executor.workloads.lacks(second)
     assert scheduler.memory(second) == "8192"
     assert scheduler.questions() == []
 
@@ -168,11 +168,11 @@ def test_a_scheduler_that_has_not_seen_the_end_finds_it_with_one_question(schedu
     second = next_one.launch(2)
     scheduler.questions()
     workloads = next_one.executor.workloads
-    assert workloads.blocks(second)
+    assert workloads.lacks(second)
     assert scheduler.questions() == []
     assert next_one.memory(second) == "8192"
     assert len(scheduler.questions()) == 1
-    assert not workloads.blocks(second)
+    assert not workloads.lacks(second)
     assert next_one.memory(second) == "8192"
     assert workloads.choices(second).names == ()
     assert scheduler.questions() == []
@@ -280,7 +280,7 @@ def test_first_tries_and_callbacks_ask_nothing(scheduler: Scheduler) -> None:
     scheduler.executor.heartbeat()
     for launch in (first, scheduler.executor.scripted.launches[-1]):
         scheduler.questions()
-        assert not workloads.blocks(launch)
+        assert not workloads.lacks(launch)
         workloads.choices(launch)
         workloads.render(launch)
         assert scheduler.questions() == []
@@ -297,7 +297,7 @@ def test_without_a_rule_no_try_asks_and_nothing_is_remembered(
     other.fails(other.launch(1, executor_config=config))
     second = other.launch(2, executor_config=config)
     scheduler.questions()
-    assert not other.executor.workloads.blocks(second)
+    assert not other.executor.workloads.lacks(second)
     assert other.memory(second) is None
     assert scheduler.questions() == []
     if own is None:

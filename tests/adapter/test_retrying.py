@@ -207,7 +207,7 @@ def test_a_callback_has_no_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     queue(tried.executor, make_callback())
     tried.executor.heartbeat()
     launch = tried.executor.scripted.launches[-1]
-    assert not tried.executor.workloads.blocks(launch)
+    assert not tried.executor.workloads.lacks(launch)
     assert tried.executor.workloads.choices(launch) == NO_CHOICES
     assert "memory" not in tried.request(launch)["overrides"]
 
@@ -270,7 +270,7 @@ def test_wrong_rules_of_a_task_fail_that_task_instance_alone(
     tried = Tried("ecs", monkeypatch)
     workloads = tried.executor.workloads
     wrong = tried.launch(*[SPOT][: number - 1], task_id="wrong", executor_config={"retries": own})
-    assert not workloads.blocks(wrong)
+    assert not workloads.lacks(wrong)
     with pytest.raises(Rejected, match=rf"(?s)executor_config: .*{words}"):
         workloads.choices(wrong)
     assert workloads.choices(tried.launch()) == NO_CHOICES

@@ -126,7 +126,7 @@ async def test_after_a_while_without_launches_the_next_one_is_a_probe_and_need_n
 
 
 async def test_probes_of_the_better_placement_go_on_and_new_launches_return_as_soon_as_one_succeeds() -> None:
-    cloud = FakeCloud()
+    cloud, probes = FakeCloud(), 0
     cloud.full["spot"] = NOTHING
     probes = 0
     async with Harness(cloud, choices=having(TWO)).running() as harness:

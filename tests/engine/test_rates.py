@@ -131,7 +131,7 @@ async def test_no_more_is_taken_than_a_slow_hook_lets_through() -> None:
 
 
 async def test_one_rendering_that_waited_does_not_limit_what_is_taken_for_long() -> None:
-    """Retry rules ask the database for few launches, and it can take its time over one of them."""
+    """A hook can take its time over one launch, and none over others."""
 
     def render(launch: Launch) -> LaunchSpec:
         return harness.default_render(launch)
