@@ -126,6 +126,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     :param stopped_at: wall-clock seconds, None if it has not stopped or if that is unknown
     :param started_by: the mark it was started with, None if unknown
     :param unplaced: there is no room for it: it waits for a place yet, or, STOPPED, it never got one
+    :param queued: it has no place yet, be it for want of room or because the service has not found one so soon
     :param ending: the kind of its end; None before it, and on success, unless a process in it was killed
     :param size: what it had, for an end that the next try may be made bigger for; else None
     """
@@ -144,6 +145,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     stopped_at: float | None = None
     ending: Ending | None = None
     size: Size | None = None
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,14 +65,15 @@ class Choosing:
             placement = way.placement
             if placement is None:
                 return way, now  # the request tells where it goes
-            since = placements.closed_since(placement, room=room)
-            if since is None or placements.may_pass(placement, now, room=room):
+            counts = room and (nth > 0 or placements.holds_back(placement, queue.patience, now))
+            since = placements.closed_since(placement, room=counts)
+            if since is None or placements.may_pass(placement, now, room=counts):
                 at = ready_at(way, now)
                 if at <= now:
                     return way, now
                 wake_at = min(wake_at, at)
             else:
-                wake_at = min(wake_at, placements.next_probe_at(placement, room=room))
+                wake_at = min(wake_at, placements.next_probe_at(placement, room=counts))
             if since is None:
                 if nth and is_stuck(way, now):
                     continue
@@ -134,7 +135,9 @@ class Choosing:
         if len(closed) == len(elsewhere):
             accepts = any(placements.closed_since(way.placement) is None for way in ways if way.placement)
             return None if accepts else replace(self._mildest(ways, barred), since=max(barred.since, *closed))
-        if now < self._leaves_at(queue, best, since):
+        if now < self._leaves_at(queue, best, since) and (
+            placements.closed_since(best) is not None or placements.holds_back(best, queue.patience, now)
+        ):
             return replace(barred, elsewhere=True)
         return None
 

@@ -7,7 +7,8 @@ what shares capacity and rights: see :class:`~ecs_async_executor.core.backend.La
 A service can accept a request although there is no room: its container then waits for a place, and ends without
 one. Launches that have nowhere else to go are sent all the same, as what waits is what a group of hosts grows by.
 For launches that can go elsewhere, a placement has a second gate, its *room*: it is closed when a container found
-no room, and only a container that gets its place opens it.
+no room, or has waited for it for longer than its launch is patient, and only a container that gets its place opens
+it: one that began to wait no earlier, as it has not been overtaken.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ REVIEW_INTERVAL = 1.0
 FORGET_INTERVAL = FORGOTTEN_AFTER / 4.0
 ROOM_PROBE_TIMEOUT = 600.0
 """Seconds after which a container that waits for a place is no probe any more."""
+CLOSED_AGAIN = 600.0
+"""Seconds within which it is no news that a room is closed again: where few get a place, that is often."""
 CHOSEN_KEPT = 1024
 
 
@@ -39,7 +42,8 @@ class Placements:
         self._gates = Gates()
         self._rooms = Gates(probe_timeout=ROOM_PROBE_TIMEOUT)
         self._room_probes: dict[str, int] = {}
-        self._placed_at: dict[str, float] = {}
+        self._placed_since: dict[str, float] = {}
+        self._awaited_at: dict[str, float] = {}
         self._choices: dict[str, str] = {}
         self._refusals: dict[str, tuple[Kind, float]] = {}
         self._reviewed_at = -math.inf
@@ -152,23 +156,60 @@ class Placements:
         :param since: since when it looked for one
         """
         room = self._rooms[placement]
+        self._awaited_at.pop(placement, None)
         if room.is_open:
-            room.refused(now, reason)
-            # Its own wait counts, but for the time in which others have got their places.
-            room.closed_since = min(now, max(since, self._placed_at.get(placement, since)))
+            self._close_room(placement, reason, since, now)
         elif self._room_probes.get(placement) == number:
             del self._room_probes[placement]
             room.refused(now, reason)
 
-    def has_placed(self, placement: str, now: float) -> None:
-        """Note that the container of a launch with a choice runs."""
-        if len(self._placed_at) >= CHOSEN_KEPT:
-            self._placed_at.clear()
-        self._placed_at[placement] = now
+    def waits_for_place(self, placement: str, reason: str, *, since: float, patience: float, now: float) -> bool:
+        """
+        Note that the container of a launch that could have gone elsewhere has no place yet.
+
+        :param since: since when it looks for one
+        :param patience: of the launch, in seconds
+        :returns: True if that closes the room, and has not done so a short while ago
+        """
+        if self._rooms.closed(placement) is not None or now < self._waits_since(placement, since) + patience:
+            return False
+        last_at = self._awaited_at.get(placement, -math.inf)
+        self._awaited_at[placement] = now
+        self._close_room(placement, reason, since, now)
+        return now >= last_at + CLOSED_AGAIN
+
+    def has_placed(self, placement: str, *, since: float) -> None:
+        """
+        Note that the container of a launch with a choice runs.
+
+        :param since: since when it looked for its place
+        """
+        if len(self._placed_since) >= CHOSEN_KEPT:
+            self._placed_since.clear()
+        self._placed_since[placement] = self._waits_since(placement, since)
         room = self._rooms.closed(placement)
-        if room is not None:
+        if room is not None and room.closed_since is not None and since >= room.closed_since:
             self._room_probes.pop(placement, None)
             room.open()
+
+    def _close_room(self, placement: str, reason: str, since: float, now: float) -> None:
+        room = self._rooms[placement]
+        room.refused(now, reason)
+        room.closed_since = min(now, self._waits_since(placement, since))
+
+    def _waits_since(self, placement: str, since: float) -> float:
+        """Return since when a wait counts: there was room when what came later has got its place."""
+        return max(since, self._placed_since.get(placement, since))
+
+    def holds_back(self, placement: str, patience: float, now: float) -> bool:
+        """
+        Return whether the room of a placement counts for launches with a patience.
+
+        Where containers wait yet, those can wait as well for as long as they are patient.
+        """
+        room = self._rooms.closed(placement)
+        since = None if room is None else room.closed_since
+        return since is None or placement not in self._awaited_at or now >= since + patience
 
     # --- news, reviews, forgetting ---------------------------------------------------------------------------
 
@@ -210,6 +251,7 @@ class Placements:
                 self._rooms.forget(placement)
                 self._refusals.pop(placement, None)
                 self._room_probes.pop(placement, None)
+                self._awaited_at.pop(placement, None)
                 forgotten.append(placement)
         closed = self._closed()
         self._needed_at = {name: at for name, at in self._needed_at.items() if name in closed}

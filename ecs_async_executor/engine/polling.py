@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.containers import grace_for_missing, is_news
 from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
@@ -161,11 +162,9 @@ class Polling:
             for observation in observations:
                 for tracked in by_id.get(observation.handle.id, ()):
                     phase = tracked.phase
-                    if (
-                        isinstance(phase, LOCATED)
-                        and phase.handle == observation.handle
-                        and is_news(phase, observation)
-                    ):
+                    if not isinstance(phase, LOCATED) or phase.handle != observation.handle:
+                        continue
+                    if is_news(phase, observation):
                         news = True
                         if observation.seen is Seen.MISSING:
                             self._log_missing(tracked, phase)
@@ -173,9 +172,15 @@ class Polling:
                         self._dispatcher.apply(tracked, event, now)
                         self._time(tracked, phase, observation, now)
                         if observation.started:
-                            self._has_place(tracked, phase, now)
+                            self._has_place(tracked, phase)
                         elif observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
                             self._had_no_place(tracked, phase, observation.reason, now)
+                        elif isinstance(tracked.phase, Ended) and (
+                            observation.queued or observation.ending is Ending.CAPACITY
+                        ):
+                            self._was_cancelled(tracked, phase, observation.reason, now)
+                    if observation.queued:
+                        self._waits_for_place(tracked, phase, observation, now)
             if news:
                 self._dispatcher.wake_lanes()
         finally:
@@ -200,10 +205,27 @@ class Polling:
                 lost_after=grace_for_missing(tracked, phase, self._ledger.rules),
             )
 
-    def _has_place(self, tracked: Tracked, phase: Located, now: float) -> None:
+    def _has_place(self, tracked: Tracked, phase: Located) -> None:
         """Open the room of a placement whose container runs, or has run since the sweep before."""
         if isinstance(phase, Starting) and phase.placement is not None and tracked.choice is not None:
-            self._placements.has_placed(phase.placement, now)
+            self._placements.has_placed(phase.placement, since=phase.since)
+
+    def _waits_for_place(self, tracked: Tracked, phase: Located, observation: Observation, now: float) -> None:
+        """Close the room of a placement in which a container waits for longer than its launch is patient."""
+        choices = self._ledger.queues.choices_of(tracked)
+        if not isinstance(phase, Starting) or phase.placement is None or not tracked.wanted:
+            return
+        if tracked.choice is None or choices is None or len(choices.names) == 1:
+            return  # it could not go elsewhere
+        reason = observation.reason or f"containers wait for a place ({observation.status})"
+        patience, since = choices.patience, phase.since
+        if self._placements.waits_for_place(phase.placement, reason, since=since, patience=patience, now=now):
+            log.warning(self._event("gate.closed"), placement=phase.placement, reason=reason)
+
+    def _was_cancelled(self, tracked: Tracked, phase: Located, reason: str, now: float) -> None:
+        """Close the room of a placement in which a limit has ended a container's wait."""
+        if isinstance(phase, Starting) and phase.placement is not None and tracked.choice is not None:
+            self._placements.had_no_place(phase.placement, tracked.number, reason, since=phase.since, now=now)
 
     def _had_no_place(self, tracked: Tracked, phase: Located, reason: str, now: float) -> None:
         """Close the gate of a placement whose container the service has given up for want of room."""

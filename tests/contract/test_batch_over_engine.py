@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.messages import Finished, Launch, Launched, Notice
 from ecs_async_executor.engine.bridge import Bridge
 from ecs_async_executor.services.batch.names import mark_in
@@ -121,6 +122,54 @@ def test_a_job_that_stays_runnable_says_why_and_fails_if_it_may_not_wait_for_so_
     [notice] = [report for report in scheduler.reports if isinstance(report, Notice)]
     assert notice.text.startswith("The container waits: Batch: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
     assert service.server.job(finished.handle_id or "")["status"] == "FAILED"
+
+
+def test_a_job_queue_in_which_jobs_stay_runnable_is_left_for_the_next_one() -> None:
+    class Choosing(Scheduler):
+        def __init__(self, service: Local) -> None:
+            super().__init__(service, life="long")
+            self.bridge.stop(10, stop_containers=False, reason="")
+            self.bridge = Bridge(
+                service=service.facts,
+                backend=service.backend,
+                render=self.rendered,
+                choices=lambda _: Choices(("spot", "on-demand"), 1.5),
+                tuning=TUNING,
+                max_attempts=3,
+            )
+            self.bridge.start()
+
+        def rendered(self, launch: Launch, choice: str) -> LaunchSpec:
+            spec = self.render(launch)
+            request = {**spec.request, "jobQueue": choice}
+            return replace(spec, request=request, scope=choice, placement=choice, choice=choice)
+
+    def launched(scheduler: Scheduler, count: int) -> list[str]:
+        deadline = time.monotonic() + 30
+        scheduler.heartbeat(*scheduler.launches(1))
+        while len(found := [one.handle_id for one in scheduler.reports if isinstance(one, Launched)]) < count:
+            assert time.monotonic() < deadline, scheduler.bridge.statistics()
+            scheduler.heartbeat()
+            time.sleep(0.005)
+        return found
+
+    with local("batch", capacity={"spot": 1}) as service:
+        for name in ("spot", "on-demand"):
+            service.server.create_job_queue(name)
+        scheduler = Choosing(service)
+        count, queue = 0, ""
+        deadline = time.monotonic() + 30
+        while "on-demand" not in queue:
+            assert time.monotonic() < deadline
+            count += 1
+            queue = service.server.job(launched(scheduler, count)[-1])["jobQueue"]
+            time.sleep(0.25)
+        waiting = service.server.job(launched(scheduler, count + 1)[1])
+        assert scheduler.stop(containers=True)
+    assert count > 3, "not before its patience is spent"
+    assert waiting["status"] == "RUNNABLE"
+    texts = [one.text for one in scheduler.reports if isinstance(one, Notice)]
+    assert any("Launched at placement 'on-demand': 'spot' has been full for" in text for text in texts), texts
 
 
 @pytest.mark.parametrize("cancels", [True, False])

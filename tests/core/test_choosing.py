@@ -22,18 +22,20 @@ WAYS = tuple(Way(name, f"placement of {name}", f"bucket of {name}") for name in 
 
 @dataclass(frozen=True)
 class Closed:
-    """Since how many seconds, for what, when the next probe is due; ``room``: a container found none."""
+    """Since how many seconds, for what, when the next probe is due; ``room``: a container found none, or waits."""
 
     ago: float
     kind: Kind = Kind.CAPACITY
     probe_in: float = 5.0
     room: bool = False
+    waits: bool = False
 
 
 OPEN = None
 FULL, LONG_FULL, DUE = Closed(30.0), Closed(90.0), Closed(90.0, probe_in=0.0)
 REFUSES, LONG_REFUSES = Closed(90.0, Kind.REFUSED), Closed(150.0, Kind.REFUSED)
 NO_ROOM, LONG_NO_ROOM = Closed(30.0, room=True), Closed(90.0, room=True)
+WAITED, LONG_WAITED = Closed(30.0, waits=True), Closed(90.0, waits=True)
 
 
 def choosing(*states: Closed | None) -> tuple[Choosing, LaunchQueue]:
@@ -42,8 +44,12 @@ def choosing(*states: Closed | None) -> tuple[Choosing, LaunchQueue]:
         if closed is None:
             continue
         assert way.placement is not None
+        since = NOW - closed.ago
+        if closed.waits:
+            reason = f"{way.choice}'s words"
+            placements.waits_for_place(way.placement, reason, since=since, patience=0.0, now=NOW - 1.0)
+            continue
         if closed.room:
-            since = NOW - closed.ago
             placements.had_no_place(way.placement, 1, f"{way.choice}'s words", since=since, now=NOW - 1.0)
             continue
         gate = placements.gate(way.placement)
@@ -83,6 +89,12 @@ def at_once(_: Way, now: float) -> float:
         ((LONG_NO_ROOM, FULL), "spot"),
         ((LONG_FULL, NO_ROOM), "on-demand"),
         ((LONG_NO_ROOM, NO_ROOM), "spot"),
+        ((WAITED, OPEN), "spot"),
+        ((LONG_WAITED, OPEN), "on-demand"),
+        ((LONG_WAITED, WAITED), "spot"),
+        ((LONG_WAITED, WAITED, OPEN), "ec2"),
+        ((LONG_WAITED, FULL), "spot"),
+        ((LONG_FULL, WAITED), "on-demand"),
     ],
 )
 def test_the_first_open_placement_is_used_once_the_best_has_been_closed_for_long_enough(
@@ -216,3 +228,9 @@ def test_a_placement_that_launches_leave_is_no_wait(
 def test_a_closed_placement_without_choice_is_a_wait_even_when_nobody_waits() -> None:
     chooser, _ = choosing(LONG_FULL)
     assert chooser.longest_waits([], NOW) == {Kind.CAPACITY: 90.0}
+
+
+@pytest.mark.parametrize(("state", "waits"), [(WAITED, False), (LONG_WAITED, False), (NO_ROOM, True)])
+def test_nobody_is_told_to_wait_where_containers_can_wait(state: Closed, waits: bool) -> None:
+    chooser, queue = choosing(state, OPEN)
+    assert (chooser.barred(queue, NOW) is not None) == waits

@@ -100,9 +100,10 @@ def test_a_container_without_a_place_closes_the_room_since_it_began_to_look_and_
     assert len(placements) == 1
 
 
-def test_the_time_in_which_others_have_got_their_places_does_not_count() -> None:
+def test_the_time_in_which_later_ones_have_got_their_places_does_not_count() -> None:
     placements = Placements()
-    placements.has_placed("main", 400.0)
+    placements.has_placed("main", since=400.0)
+    placements.has_placed("main", since=10.0)
     without_place(placements, 600.0, since=20.0)
     assert placements.closed_since("main", room=True) == 400.0
 
@@ -132,9 +133,52 @@ def test_one_container_at_a_time_finds_out_whether_there_is_room() -> None:
 def test_a_container_that_runs_opens_the_room_whoever_sent_it() -> None:
     placements = Placements()
     without_place(placements, 10.0)
-    placements.has_placed("main", 11.0)
+    placements.has_placed("main", since=11.0)
     assert placements.closed_since("main", room=True) is None
     assert len(placements) == 0
+
+
+def waits(placements: Placements, now: float, since: float = 0.0) -> bool:
+    return placements.waits_for_place("main", "RUNNABLE", since=since, patience=60.0, now=now)
+
+
+def test_a_container_that_waits_for_its_place_closes_the_room_once_its_launch_would_have_gone_elsewhere() -> None:
+    placements = Placements()
+    assert not waits(placements, 79.0, since=20.0)
+    assert len(placements) == 0
+    assert waits(placements, 80.0, since=20.0)
+    assert not waits(placements, 85.0, since=20.0), "it is news once"
+    assert placements.closed_since("main") is None
+    assert placements.barred("main", room=True) == Barred(Kind.CAPACITY, "RUNNABLE", 20.0, 80.0, 0.0, "main")
+
+
+def test_a_room_in_which_containers_wait_holds_back_whoever_has_no_patience_left() -> None:
+    placements = Placements()
+    waits(placements, 60.0)
+    assert [placements.holds_back("main", patience, 100.0) for patience in (0.0, 100.0, 101.0)] == [
+        True,
+        True,
+        False,
+    ]
+    without_place(placements, 100.0)
+    assert placements.holds_back("main", 600.0, 100.0), "what waits there comes to nothing"
+    assert placements.holds_back("other", 600.0, 100.0)
+
+
+def test_only_a_container_that_has_not_been_overtaken_opens_the_room() -> None:
+    """Where a queue moves, but slowly, each container gets its place after a wait that is too long."""
+    placements = Placements()
+    waits(placements, 200.0, since=100.0)
+    placements.has_placed("main", since=99.0)
+    assert placements.closed_since("main", room=True) == 100.0
+    placements.has_placed("main", since=100.0)
+    assert placements.closed_since("main", room=True) is None
+    assert not waits(placements, 205.0, since=101.0), "closed again, but that is no news"
+    assert placements.closed_since("main", room=True) == 101.0
+    placements.has_placed("main", since=190.0)
+    assert placements.closed_since("main", room=True) is None
+    waits(placements, 249.0, since=101.0)
+    assert placements.closed_since("main", room=True) is None, "it is a misfit: a later one has got a place"
 
 
 def test_a_placement_that_launches_choose_is_remembered_for_an_hour() -> None:

@@ -24,6 +24,7 @@ class Plan:
     :param exit_code: None: it ends without one (its host was lost)
     :param starts: False: it stops before user code could run
     :param unplaced: there is no room for it for so long; if it stops by then, that is why
+    :param queued: it has no place for so long, and the service does not say why
     :param hidden_for: the service does not know it for so long
     :param lingers: so long after its exit it is still stopping
     """
@@ -33,6 +34,7 @@ class Plan:
     exit_code: int | None = 0
     starts: bool = True
     unplaced: float = 0.0
+    queued: float = 0.0
     hidden_for: float = 0.0
     lingers: float = 0.0
 
@@ -95,6 +97,7 @@ class Container:
                 started=started,
                 reason="PROVISIONING" if unplaced else "",
                 unplaced=unplaced,
+                queued=unplaced or (not started and now < self.created + self.plan.queued),
             )
         exit_code = None
         if started:

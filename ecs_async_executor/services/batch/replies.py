@@ -116,6 +116,8 @@ DECODERS: Final = {
 
 _SEEN: Final = {"RUNNING": Seen.RUNNING, "SUCCEEDED": Seen.STOPPED, "FAILED": Seen.STOPPED}
 """What a job's status means; with any other status the job waits."""
+_QUEUED: Final = "RUNNABLE"
+"""The status of a job that waits for a place. Batch names a reason late, or none at all."""
 _USUAL: Final = "Essential container in task exited"
 _WAITS: Final = re.compile(r"[A-Z][A-Z0-9_]*(:[A-Z0-9_]+)?( - |$)")
 """How Batch's reasons for a job that stays RUNNABLE begin: with a code, ``CAPACITY:...`` or ``UNDETERMINED``."""
@@ -123,6 +125,8 @@ _TIME_LIMIT: Final = re.compile(r"cancell?ed by JobStateTimeLimit action", re.IG
 """A person has configured that for the job's queue. Whether ``isCancelled`` is true then is not documented."""
 _OUT_OF_TIME: Final = re.compile(r"\bduration exceeded timeout\b", re.IGNORECASE)
 """A person has configured that for the job."""
+_MISFIT: Final = re.compile(r"MISCONFIGURATION:")
+"""How Batch's reasons begin for a job that gets no place there, whatever room there is."""
 _NO_ROOM: Final = re.compile(r"(^|: *)CAPACITY:")
 _NEVER_STARTED: Final = "Task failed to start"
 
@@ -176,6 +180,7 @@ def observation(job: Mapping[str, Any], scope: str) -> Observation:
         started_by=mark_in(job.get("jobName")),
         stopped_at=_seconds(job.get("stoppedAt")),
         ending=ending,
+        queued=status == _QUEUED and not _MISFIT.match(status_reason),
     )
 
 

@@ -175,6 +175,7 @@ def observation(task: Mapping[str, Any], container_name: str, scope: str) -> Obs
         created_at=_seconds(task.get("createdAt")),
         started_by=task.get("startedBy"),
         unplaced=unplaced,
+        queued=unplaced and seen is Seen.PENDING,
         stopped_at=_seconds(task.get("executionStoppedAt") or task.get("stoppedAt")),
         ending=ending,
     )

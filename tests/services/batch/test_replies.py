@@ -46,13 +46,22 @@ TIME_LIMIT = f"Canceled by JobStateTimeLimit action due to reason: {STUCK}"
 OBSERVATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("submitted", job("SUBMITTED"), {"seen": Seen.PENDING, "started": False, "exit_code": None, "reason": ""}),
     ("pending", job("PENDING"), {"seen": Seen.PENDING, "started": False}),
-    ("runnable", job("RUNNABLE"), {"seen": Seen.PENDING, "started": False, "reason": ""}),
+    ("runnable", job("RUNNABLE"), {"seen": Seen.PENDING, "started": False, "reason": "", "queued": True}),
     (
         "runnable for ever",
         job("RUNNABLE", statusReason=STUCK),
-        {"seen": Seen.PENDING, "started": False, "reason": STUCK},
+        {"seen": Seen.PENDING, "started": False, "reason": STUCK, "queued": False},
     ),
-    ("starting", job("STARTING", container={"image": "i"}), {"seen": Seen.PENDING, "started": False}),
+    (
+        "runnable, for want of instances",
+        job("RUNNABLE", statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - none"),
+        {"seen": Seen.PENDING, "started": False, "queued": True},
+    ),
+    (
+        "starting",
+        job("STARTING", container={"image": "i"}),
+        {"seen": Seen.PENDING, "started": False, "queued": False},
+    ),
     ("a status to come", job("PONDERING"), {"seen": Seen.PENDING, "started": False}),
     (
         "running",
