@@ -180,7 +180,7 @@ def test_start_names_what_a_queue_sets_that_submit_job_does_not_have(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__BATCH_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"job_queu": "gpu"}}')
     with pytest.raises(
-        ConfigurationError, match=r"\[batch_async_executor\] queues .*queue gpu: .*mean jobQueue\?"
+        ConfigurationError, match=r"\[batch_async_executor\] queues\.gpu\.job_queu: .*mean jobQueue\?"
     ):
         make_executor(ScriptedBatchExecutor)
 

@@ -20,6 +20,7 @@ from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat, telemetry
 from ecs_async_executor.core.errors import BackendError, ConfigurationError, Kind, Rejected
 from ecs_async_executor.core.messages import LastWords, Launch, Stop, Unfollowed
+from ecs_async_executor.core.retries import without_line
 from tests.adapter.interrupted import interrupted_at
 from tests.adapter.scripted import (
     ScriptedBridge,
@@ -96,7 +97,7 @@ def test_start_names_what_a_queue_sets_that_run_task_does_not_have(
     make_executor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__QUEUES", '{"gpu": {"clustr": "gpu"}}')
-    with pytest.raises(ConfigurationError, match=r"\[ecs_async_executor\] queues .*queue gpu: .*mean cluster\?"):
+    with pytest.raises(ConfigurationError, match=r"\[ecs_async_executor\] queues\.gpu\.clustr: .*mean cluster\?"):
         make_executor()
 
 
@@ -393,14 +394,14 @@ def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: Any, bri
     bridge.report(failed(launch, reason, handle_id="arn:1", exit_code=137))
     executor.heartbeat()
     assert states(executor) == {"task": ("failed", reason)}
-    assert event_logs(executor) == [("ecs container failure", reason)]
+    assert event_logs(executor) == [("ecs container failure", f"{reason}\nending=exit_code exit_code=137")]
 
 
 def test_a_launch_that_failed_is_called_a_submit_failure(executor: Any, bridge: ScriptedBridge) -> None:
     launch = launch_one(executor)
     bridge.report(failed(launch, "executor_config is bad"))
     executor.heartbeat()
-    assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad")]
+    assert event_logs(executor) == [("ecs task submit failure", "executor_config is bad\nending=lost")]
 
 
 def test_an_outcome_is_told_although_the_event_log_cannot_be_written(executor: Any) -> None:
@@ -560,7 +561,8 @@ def test_a_system_exit_at_any_statement_of_sync_loses_no_event(make_executor: Ca
         if not interrupted_at(line, executor.sync):
             break
         executor.end()
-        assert {entry.extra for entry in executor._task_event_logs} == {"why", "text", "printed"}, f"line {line}"
+        told = {without_line(entry.extra) for entry in executor._task_event_logs}
+        assert told == {"why", "text", "printed"}, f"line {line}"
         assert {dead.launch_id for dead in executor.scripted.dead} == {one.launch_id}
         assert states(executor) == {"one": ("failed", "why"), "two": ("success", None)}, f"line {line}"
         assert executor.running == set()
