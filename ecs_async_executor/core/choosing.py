@@ -8,12 +8,16 @@ only after ``permanent_error_grace``, when the launch would fail if it had nowhe
 the time at which the placement closed, so that a launch which comes later need not wait as long again. From then
 on every other placement of the launch will do, the best open one first; but each time that a probe of a better
 one is due, the next launch is that probe.
+
+A destination that takes no request, or gives no answer, is left like a full placement, unless all the others are
+out of reach, too. It closes no gate, and fails nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,9 +30,20 @@ from ecs_async_executor.core.queue import LaunchQueue, Way
 _WHAT = {Kind.CAPACITY: "has been full for", Kind.REFUSED: "has refused launches for"}
 
 
-def never(_: Way, __: float) -> bool:
-    """Return False: whatever is sent gets an answer."""
-    return False
+class Outage(NamedTuple):
+    """
+    Why a destination is out of reach.
+
+    :param since: since when it takes no request, or answers none
+    """
+
+    since: float
+    reason: str
+
+
+def in_reach(_: Way, __: float) -> Outage | None:
+    """Return None: whatever is sent gets an answer."""
+    return None
 
 
 class Choosing:
@@ -48,41 +63,40 @@ class Choosing:
         queue: LaunchQueue,
         now: float,
         ready_at: Callable[[Way, float], float],
-        is_stuck: Callable[[Way, float], bool] = never,
+        outage: Callable[[Way, float], Outage | None] = in_reach,
     ) -> tuple[Way | None, float]:
         """
         Return how the next launch of a queue may be sent now, or None and when to look again.
 
         :param ready_at: returns when rates and credentials allow a request, ``now`` if they do; it is asked only
             of the way that nothing else keeps from being used
-        :param is_stuck: returns whether no request can leave, and perhaps not for long: a launch that has left its
-            best placement passes this one over
+        :param outage: returns why a request is not to be sent now by a launch that can go elsewhere, or None
         """
         placements, ways = self._placements, queue.ways
         room = len(ways) > 1
+        outages = _outages(ways, now, outage)
         wake_at = math.inf
-        for nth, way in enumerate(ways):
+        for nth, (way, down) in enumerate(zip(ways, outages, strict=True)):
             placement = way.placement
             if placement is None:
                 return way, now  # the request tells where it goes
             counts = room and (nth > 0 or placements.holds_back(placement, queue.patience, now))
             since = placements.closed_since(placement, room=counts)
-            if since is None or placements.may_pass(placement, now, room=counts):
+            if since is not None and not placements.may_pass(placement, now, room=counts):
+                wake_at = min(wake_at, placements.next_probe_at(placement, room=counts))
+            elif down is None:
                 at = ready_at(way, now)
                 if at <= now:
                     return way, now
                 wake_at = min(wake_at, at)
-            else:
-                wake_at = min(wake_at, placements.next_probe_at(placement, room=counts))
-            if since is None:
-                if nth and is_stuck(way, now):
-                    continue
-                return None, wake_at  # to wait for a rate is no reason to go elsewhere
-            if nth == 0 and room and now < (leaves_at := self._leaves_at(queue, placement, since)):
+                if since is None:
+                    return None, wake_at  # to wait for a rate is no reason to go elsewhere
+            if nth == 0 and room and now < (leaves_at := self._leaves_at(queue, placement, since, down)):
                 return None, min(wake_at, leaves_at)
         if not room:
             return None, wake_at
-        return self._anywhere([way for way in ways if not is_stuck(way, now)], now, ready_at, wake_at)
+        reached = [way for way, down in zip(ways, outages, strict=True) if down is None]
+        return self._anywhere(reached, now, ready_at, wake_at)
 
     def _anywhere(
         self, ways: Iterable[Way], now: float, ready_at: Callable[[Way, float], float], wake_at: float
@@ -94,22 +108,37 @@ class Choosing:
                 return (way, now) if at <= now else (None, min(wake_at, at))
         return None, wake_at
 
-    def _leaves_at(self, queue: LaunchQueue, placement: str, since: float) -> float:
+    def _leaves_at(
+        self, queue: LaunchQueue, placement: str, since: float | None, down: Outage | None = None
+    ) -> float:
+        """
+        Return when the launches of a queue leave their best placement.
+
+        :param since: since when it is closed
+        """
+        leaves_at = math.inf if down is None else down.since + queue.patience
+        if since is None:
+            return leaves_at
         barred = self._placements.barred(placement, room=True)
         refused = barred is not None and barred.kind is Kind.REFUSED
-        return since + (self._rules.permanent_error_grace if refused else queue.patience)
+        return min(leaves_at, since + (self._rules.permanent_error_grace if refused else queue.patience))
 
-    def instead(self, queue: LaunchQueue, way: Way, now: float) -> str:
+    def instead(
+        self, queue: LaunchQueue, way: Way, now: float, outage: Callable[[Way, float], Outage | None] = in_reach
+    ) -> str:
         """Return in words why a launch is sent this way and not its best one; empty if it is that one."""
         best = queue.ways[0]
         if way.choice == best.choice or best.placement is None:
             return ""
         barred = self._placements.barred(best.placement, room=True)
         since = self._placements.closed_since(best.placement, room=True)
-        if barred is None or since is None:
+        if barred is not None and since is not None:
+            what, why = _WHAT[barred.kind], barred.reason
+        elif (down := outage(best, now)) is not None:
+            what, since, why = "has been out of reach for", down.since, down.reason
+        else:
             return ""
-        what = f"{best.choice!r} {_WHAT[barred.kind]} {now - since:.0f} s"
-        return f"Launched at placement {way.choice!r}: {what}: {barred.reason}"
+        return f"Launched at placement {way.choice!r}: {best.choice!r} {what} {now - since:.0f} s: {why}"
 
     def barred(self, queue: LaunchQueue, now: float) -> Barred | None:
         """
@@ -164,3 +193,14 @@ class Choosing:
         for barred in waits:
             longest[barred.kind] = max(longest.get(barred.kind, 0.0), now - barred.since)
         return longest
+
+
+def _outages(
+    ways: Sequence[Way], now: float, outage: Callable[[Way, float], Outage | None]
+) -> Sequence[Outage | None]:
+    """Return why the destinations of some ways are out of reach, as far as there is another way."""
+    if len(ways) > 1:
+        outages = [outage(way, now) for way in ways]
+        if not all(outages):
+            return outages
+    return [None] * len(ways)

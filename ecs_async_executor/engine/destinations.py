@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import anyio
 
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.core.choosing import Outage
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.engine.describing import Describing
@@ -68,10 +69,14 @@ class Destination:
             return self.session.next_probe_at or math.inf
         return now if self.launching < self._most_launches else math.inf
 
-    def is_stuck(self, now: float) -> bool:
-        """Return whether no launch can be sent: credentials are refused, or no request in flight has an answer."""
-        unanswered = self.launching >= self._most_launches and self.session.is_unanswered(now)
-        return unanswered or not self.session.may_call(now)
+    def outage(self, now: float) -> Outage | None:
+        """
+        Return why a launch that can go elsewhere does so, or None.
+
+        One request at a time is sent all the same, to find out whether it still is so.
+        """
+        asked = self.launching or not self.session.may_call(now)
+        return self.session.outage(now) if asked else None
 
     def down(self, now: float, *, asks: bool) -> str | None:
         """
@@ -82,7 +87,7 @@ class Destination:
         if self.session.paused is not None:
             return self.session.paused
         if asks and self.session.is_unanswered(now):
-            return f"AWS does not answer: {self.session.silence}"
+            return self.session.unanswered
         return None
 
     @property

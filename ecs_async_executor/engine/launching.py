@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.attempts import is_news_at_gate, is_too_old
 from ecs_async_executor.core.backend import LaunchSpec, Observation
-from ecs_async_executor.core.choosing import Choosing
+from ecs_async_executor.core.choosing import Choosing, Outage
 from ecs_async_executor.core.destinations import HOME, destination_of
 from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 from ecs_async_executor.core.events import (
@@ -181,7 +181,7 @@ class Launching:
             if ledger.queues.head(queue) is None:
                 ledger.queues.drop(queue)
                 continue
-            way, at = self._choosing.way(queue, now, self._ready_at, self._is_stuck)
+            way, at = self._choosing.way(queue, now, self._ready_at, self._outage)
             if way is not None and way is not queue.ways[0]:
                 ledger.queues.forgive(queue)
             if way is None:
@@ -198,8 +198,8 @@ class Launching:
         at = destination.may_launch_at(now)
         return at if at > now else destination.limiter.launch_ready_at(way.bucket, now)
 
-    def _is_stuck(self, way: Way, now: float) -> bool:
-        return way.bucket is not None and self._destinations.of(way.bucket).is_stuck(now)
+    def _outage(self, way: Way, now: float) -> Outage | None:
+        return None if way.bucket is None else self._destinations.of(way.bucket).outage(now)
 
     def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
         """Tell the limiter of each destination how many launches wait for it."""
@@ -278,13 +278,15 @@ class Launching:
         if full is not None and gate.is_open:
             log.warning(self._event("gate.closed"), placement=placement, reason=full)
             self._placements.refused(placement, gate, Kind.CAPACITY, full, now)
-        # Where this way was chosen, its room was looked at.
+        # Where this way was chosen, its room and its destination were looked at.
         room = placement != way.placement and len(queues.ways_of(tracked)) > 1
+        sent = Way(spec.choice, placement, spec.bucket)
         if (
             self._draining
             or self._silence.notices()
+            or (room and self._outage(sent, now) is not None)
             or not self._placements.may_pass(placement, now, room=room)
-            or self._ready_at(Way(spec.choice, placement, spec.bucket), now) > now
+            or self._ready_at(sent, now) > now
             or not destination.session.begins_call(now)
         ):
             queues.add(tracked, now)
@@ -293,7 +295,9 @@ class Launching:
         gate.probe_started(now)
         if spec.choice is not None:
             self._placements.chosen(placement, spec.choice, tracked.number, now)
-        self._dispatcher.apply(tracked, Requested(spec, self._choosing.instead(queue, way, now)), now)
+        self._dispatcher.apply(
+            tracked, Requested(spec, self._choosing.instead(queue, way, now, self._outage)), now
+        )
         if not isinstance(tracked.phase, Sending):
             return  # a bug has ended it
         destination.launching += 1

@@ -7,6 +7,7 @@ pauses all calls while the credentials are refused, and remembers since when lau
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -15,6 +16,7 @@ import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
+from ecs_async_executor.core.choosing import Outage
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
@@ -27,6 +29,8 @@ T = TypeVar("T")
 
 UNANSWERED_SECONDS = 60.0
 """After so long without an answer to any launch, none is taken from the scheduler and none given back."""
+OUTAGE_COUNTS_FOR = 120.0
+"""Seconds for which a launch without an answer says that the next one will have none either."""
 LATENCIES_KEPT = 256
 _UNDECIDED = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT}
 """Errors that do not show whether the credentials are good."""
@@ -62,6 +66,7 @@ class Session:
         self._credentials = Gate(5.0, 30.0)
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._unanswered_since: float | None = None
+        self._unanswered_at = -math.inf
         self.meters = meters
         self.silence = ""
 
@@ -88,6 +93,21 @@ class Session:
         """Why the credentials allow no call, or None."""
         return None if self._credentials.is_open else f"AWS credentials: {self._credentials.reason}"
 
+    @property
+    def unanswered(self) -> str:
+        """Why the latest launch without an answer had none, in a sentence."""
+        return f"AWS does not answer: {self.silence}"
+
+    def outage(self, now: float) -> Outage | None:
+        """Return since when launches are not taken here or have no answer, or None."""
+        closed_since = self._credentials.closed_since
+        if closed_since is not None:
+            return Outage(closed_since, self.paused or "")
+        is_news = now < self._unanswered_at + OUTAGE_COUNTS_FOR
+        if is_news and self._unanswered_since is not None and self.is_unanswered(now):
+            return Outage(self._unanswered_since, self.unanswered)
+        return None
+
     def is_unanswered(self, now: float) -> bool:
         """Return whether launches have had no answer of any kind for :data:`UNANSWERED_SECONDS`."""
         return self._unanswered_since is not None and now >= self._unanswered_since + UNANSWERED_SECONDS
@@ -113,8 +133,9 @@ class Session:
                 self._unanswered_since = None
             else:
                 self.silence = str(error)
+                self._unanswered_at = anyio.current_time()
                 if self._unanswered_since is None:
-                    self._unanswered_since = anyio.current_time()
+                    self._unanswered_since = self._unanswered_at
             raise
         self._unanswered_since = None
         return observation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ecs_async_executor.core.choosing import Choosing
+from ecs_async_executor.core.choosing import Choosing, Outage
 from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Barred
 from ecs_async_executor.core.placements import Placements
@@ -137,6 +137,42 @@ def test_waiting_for_a_rate_is_no_reason_to_go_elsewhere_but_a_probe_holds_nobod
     assert (way.choice if way is not None else None) == name
     assert way is not None or wake_at == NOW + 2.0
     assert questions == asked
+
+
+@pytest.mark.parametrize(
+    ("states", "down_for", "name"),
+    [
+        ((OPEN, OPEN), {"spot": 30.0}, None),
+        ((OPEN, OPEN), {"spot": 60.0}, "on-demand"),
+        ((OPEN, OPEN), {"on-demand": 60.0}, "spot"),
+        ((LONG_FULL, OPEN, OPEN), {"on-demand": 1.0}, "ec2"),
+        ((OPEN, FULL, OPEN), {"spot": 60.0}, "ec2"),
+        ((OPEN, NO_ROOM), {"spot": 60.0}, "on-demand"),
+        ((OPEN, FULL), {"spot": 60.0}, None),
+        ((DUE, OPEN), {"spot": 10.0}, "on-demand"),
+        ((REFUSES, OPEN), {"spot": 60.0}, "on-demand"),
+        ((OPEN, OPEN), {"spot": 60.0, "on-demand": 60.0}, "spot"),
+        ((OPEN,), {"spot": 60.0}, "spot"),
+    ],
+)
+def test_a_destination_out_of_reach_is_left_after_the_patience_if_another_is_not(
+    states: tuple[Closed | None, ...], down_for: dict[str, float], name: str | None
+) -> None:
+    def outage(way: Way, now: float) -> Outage | None:
+        return Outage(now - down_for[str(way.choice)], "expired") if way.choice in down_for else None
+
+    chooser, queue = choosing(*states)
+    way, wake_at = chooser.way(queue, NOW, at_once, outage)
+    assert (way.choice if way is not None else None) == name
+    assert way is not None or NOW < wake_at <= NOW + 60.0
+
+
+def test_people_read_that_the_best_placement_of_a_launch_is_out_of_reach() -> None:
+    chooser, queue = choosing(OPEN, OPEN)
+    words = chooser.instead(queue, WAYS[1], NOW, lambda way, now: Outage(now - 61.0, "AWS credentials: expired"))
+    assert words == (
+        "Launched at placement 'on-demand': 'spot' has been out of reach for 61 s: AWS credentials: expired"
+    )
 
 
 def test_where_a_placement_is_not_known_the_request_tells_it() -> None:

@@ -13,9 +13,9 @@ from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.destinations import sent_to
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
-from tests.engine.cloud import FakeCloud, Plan
+from tests.engine.cloud import FakeCloud, Plan, There
 from tests.engine.faults import DENIED, EXPIRED, NO_MEMORY
-from tests.engine.harness import OPTIONS, Harness
+from tests.engine.harness import OPTIONS, RULES, Harness
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +130,95 @@ async def test_a_placement_in_a_destination_that_is_down_is_passed_over(down: st
     # What is in doubt there stays there, and each look at the credentials takes a launch.
     assert Counter(done) == {"on-demand": len(done)}
     assert len(done) >= (99 if down == "credentials" else 75)
+
+
+ONCE = replace(RULES, repeatable=False, absent_grace=1.0)
+"""Of a service that tells only by a search what became of a request without an answer."""
+FAR_OPTIONS = replace(OPTIONS, destinations=("eu",), max_concurrent_launches=5)
+
+
+def goes_down(cloud: FakeCloud, down: str) -> None:
+    if down == "credentials":
+        cloud.there["eu"].fault = lambda operation, _: EXPIRED
+    else:
+        cloud.there["eu"].hangs_for = 15.0
+
+
+@pytest.mark.parametrize("down", ["credentials", "hangs"])
+async def test_a_destination_that_is_down_is_left_after_the_patience_of_a_launch(down: str) -> None:
+    cloud = FakeCloud()
+    choices = Choices(("eu/spot", "on-demand"), 100.0)
+    async with Far(cloud, choices=lambda _: choices, options=FAR_OPTIONS).running() as harness:
+        harness.launch("first")
+        await harness.until_finished("first")
+        goes_down(cloud, down)
+        for n in range(100):
+            harness.launch(f"w{n}")
+        await anyio.sleep(90)
+        assert len(harness.finished()) == 1  # it may come back by then
+        await anyio.sleep(40)
+        early = len(harness.finished())
+        harness.launch("late")
+        await harness.until_finished("late", timeout=20)  # the destination has long been down
+        there = [phase for phase in harness.phases() if phase in ("in doubt", "sending")]
+        assert {f.choice for f in harness.finished()[1:]} == {"on-demand"}
+        assert early + len(there) == 101
+        # What hangs is in doubt and stays; from the first minute without an answer on it is the probe.
+        assert len(there) <= (1 if down == "credentials" else 25)
+        why = "AWS credentials: ExpiredTokenException" if down == "credentials" else "AWS does not answer: Read"
+        [notice] = harness.notices("late")
+        assert "Launched at placement 'on-demand': 'eu/spot' has been out of reach for 1" in notice.text
+        assert why in notice.text
+        cloud.there["eu"] = There()
+        await harness.until_idle(timeout=200)
+        await anyio.sleep(60)
+        harness.launch("after")
+        await harness.until_finished("after")
+    assert where(cloud, "after") == ["destination=eu eu/spot"]
+    assert all(len(cloud.of(f"w{n}")) == 1 for n in range(100))
+
+
+async def test_a_launch_leaves_no_destination_for_another_one_that_is_down() -> None:
+    cloud = FakeCloud(fault=lambda operation, _: EXPIRED)
+    choices = Choices(("eu/spot", "on-demand"), 0.0)
+    async with Far(cloud, choices=lambda _: choices, options=FAR_OPTIONS).running() as harness:
+        harness.launch("a")
+        await anyio.sleep(300)
+        cloud.fault = lambda operation, _: None
+        await harness.until_finished("a", timeout=60)
+
+
+async def test_a_request_without_an_answer_long_ago_sends_no_launch_elsewhere() -> None:
+    cloud = FakeCloud()
+    goes_down(cloud, "hangs")
+    choices = Choices(("eu/spot", "on-demand"), 0.0)
+    async with Far(cloud, choices=lambda _: choices, options=FAR_OPTIONS, rules=ONCE).running() as harness:
+        hung = harness.launch("hung")
+        await harness.until(lambda: "in doubt" in harness.phases() or "searching" in harness.phases())
+        cloud.there["eu"] = There()
+        harness.stop(hung)
+        await harness.until_idle()
+        await anyio.sleep(1000)
+        for n in range(5):
+            harness.launch(f"w{n}")
+        await harness.until(lambda: len(harness.finished()) == 5)
+    assert {c.placement for c in cloud.containers.values()} == {"destination=eu eu/spot"}
+
+
+@pytest.mark.parametrize("down", ["credentials", "hangs"])
+async def test_placements_in_the_one_destination_that_is_down_are_used_as_before(down: str) -> None:
+    """There is nowhere else to go: every slot asks whether it is back."""
+    cloud = FakeCloud()
+    goes_down(cloud, down)
+    choices = Choices(("eu/spot", "eu/on-demand"), 0.0)
+    async with Far(cloud, choices=lambda _: choices, options=FAR_OPTIONS).running() as harness:
+        for n in range(20):
+            harness.launch(f"w{n}")
+        await anyio.sleep(300)
+        assert cloud.there["eu"].peak["launch"] == 5
+        cloud.there["eu"] = There()
+        await harness.until_idle(timeout=200)
+    assert {c.placement for c in cloud.containers.values()} == {"destination=eu eu/spot"}
 
 
 async def test_what_is_known_of_a_launch_that_is_revoked_while_it_is_rendered_is_forgotten() -> None:
