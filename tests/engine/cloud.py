@@ -279,7 +279,7 @@ class FakeCloud:
         async with self._call("launch", spec.scope) as failure:
             now = anyio.current_time()
             sent = client_token
-            client_token = scoped(destination_of(spec.scope), client_token)
+            client_token = f"{spec.scope} {client_token}"  # each cluster remembers its own
             known = self.by_token.get(client_token)
             if known is not None and self.repeatable:
                 if self.parameters[client_token] != spec.request:

@@ -19,15 +19,6 @@ from tests.engine.cloud import FakeCloud, Plan
 from tests.engine.harness import Harness
 from tests.engine.walk import WALK_OPTIONS, Instance, Walk
 
-NAMES = ("spot", "on-demand", "ec2")
-CHOICES = (
-    NO_CHOICES,
-    Choices(("ec2",), 20.0),
-    Choices(("spot", "on-demand"), 0.0),
-    Choices(("spot", "on-demand"), 60.0),
-    Choices(("spot", "ec2", "on-demand"), 20.0),
-    Choices(("ec2", "on-demand", "spot"), 200.0),
-)
 PROBES = 60.0
 SLACK = 15.0
 NO_ROOM = {
@@ -67,12 +58,21 @@ class Placed(Walk):
 
     CLOUD = WatchfulCloud
     FAILURE_MEMORY = "conflict"
+    NAMES: tuple[str, ...] = ("spot", "on-demand", "ec2")
+    CHOICES: tuple[Choices, ...] = (
+        NO_CHOICES,
+        Choices(("ec2",), 20.0),
+        Choices(("spot", "on-demand"), 0.0),
+        Choices(("spot", "on-demand"), 60.0),
+        Choices(("spot", "ec2", "on-demand"), 20.0),
+        Choices(("ec2", "on-demand", "spot"), 200.0),
+    )
     cloud: WatchfulCloud
 
     def __init__(self) -> None:
         self.schedulers = itertools.count()
         self.choices: dict[str, Choices] = {}
-        self.room_since = dict.fromkeys(NAMES, 0.0)
+        self.room_since = dict.fromkeys(self.NAMES, 0.0)
         self.calm_since = 0.0
         super().__init__()
 
@@ -83,20 +83,27 @@ class Placed(Walk):
             spec = self.render(launch)
             return replace(spec, request={**spec.request, "by": by})
 
-        harness = Harness(
-            self.cloud, options=WALK_OPTIONS, rules=rules, render=render, choices=self.choices_of_launch
-        )
+        options = replace(WALK_OPTIONS, destinations=self.ELSEWHERE)
+        harness = Harness(self.cloud, options=options, rules=rules, render=render, choices=self.choices_of_launch)
         chosen = harness.chosen
-        harness.chosen = lambda spec, choice: replace(chosen(spec, choice), scope=choice)  # type: ignore[method-assign]
+        harness.chosen = lambda spec, choice: self.at(chosen(spec, choice), choice)  # type: ignore[method-assign]
         return harness
+
+    def at(self, spec: LaunchSpec, choice: str) -> LaunchSpec:
+        """Return the request for a choice as one to its cluster."""
+        return replace(spec, scope=choice)
+
+    def placement_of(self, name: str) -> str:
+        """Return the placement of the requests for a choice."""
+        return name
 
     def choices_of_launch(self, launch: Launch) -> Choices:
         return self.choices[launch.label]
 
     def hand_over(self, instance: Instance) -> None:
         launch = instance.launch
-        choices = self.choices.setdefault(launch.label, self.random.choice(CHOICES))
-        instance.launch = replace(launch, route=CHOICES.index(choices))
+        choices = self.choices.setdefault(launch.label, self.random.choice(self.CHOICES))
+        instance.launch = replace(launch, route=self.CHOICES.index(choices))
         super().hand_over(instance)
 
     def start_loop(self) -> None:
@@ -108,29 +115,33 @@ class Placed(Walk):
         self.calm_since = self.loop.time()
 
     @rule(
-        names=st.sets(st.sampled_from(NAMES), min_size=1),
+        data=st.data(),
         how=st.sampled_from(["free", "used", "unused", "accepts"]),
         gives_up_after=st.sampled_from([5.0, 100.0, 700.0]),
     )
-    def placements_become_full_or_free(self, names: set[str], how: str, gives_up_after: float) -> None:
-        for name in sorted(names):
-            had_room = self.has_room(name)
-            self.cloud.full.pop(name, None)
-            self.cloud.no_place.pop(name, None)
+    def placements_become_full_or_free(self, data: st.DataObject, how: str, gives_up_after: float) -> None:
+        for name in sorted(data.draw(st.sets(st.sampled_from(self.NAMES), min_size=1))):
+            placement, had_room = self.placement_of(name), self.has_room(name)
+            self.becomes_free(name)
             if how == "accepts":
                 plan = Plan(start_after=gives_up_after, unplaced=gives_up_after, starts=False)
-                self.cloud.no_place[name] = plan
+                self.cloud.no_place[placement] = plan
             elif how != "free":
-                self.cloud.full[name] = NO_ROOM[how]
+                self.cloud.full[placement] = NO_ROOM[how]
             elif not had_room:
                 self.room_since[name] = self.loop.time()
+
+    def becomes_free(self, name: str) -> None:
+        self.cloud.full.pop(self.placement_of(name), None)
+        self.cloud.no_place.pop(self.placement_of(name), None)
 
     @rule(seconds=st.sampled_from([130.0, 400.0]))
     def nothing_happens(self, seconds: float) -> None:
         self.pass_time(seconds)
 
     def has_room(self, name: str) -> bool:
-        return name not in self.cloud.full and name not in self.cloud.no_place
+        placement = self.placement_of(name)
+        return placement not in self.cloud.full and placement not in self.cloud.no_place
 
     @invariant()
     def a_launch_in_doubt_never_moves(self) -> None:
@@ -154,7 +165,6 @@ class Placed(Walk):
             assert now - since <= choices.patience + PROBES + SLACK, f"{tracked!r}, {choices}, since {since}"
 
     def teardown(self) -> None:
-        for name in ("on-demand", "ec2"):  # spot stays as it is
-            self.cloud.full.pop(name, None)
-            self.cloud.no_place.pop(name, None)
+        for name in self.NAMES[1:]:  # the first stays as it is
+            self.becomes_free(name)
         super().teardown()

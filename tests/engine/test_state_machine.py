@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
+from hypothesis.stateful import invariant
 
 from ecs_async_executor.core.backend import LaunchSpec
-from ecs_async_executor.core.destinations import sent_to
-from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.destinations import HOME, sent_to
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch
-from tests.engine.cloud import Container, FakeCloud, Plan
+from tests.engine.cloud import Container, Plan
 from tests.engine.harness import RULES
 from tests.engine.placed import Placed
-from tests.engine.walk import ERRORS, Instance, Walk
+from tests.engine.placed_far import PlacedFar
+from tests.engine.walk import Instance, Walk
+from tests.engine.weather import EVERYWHERE, Weather
 
 
 class ExactlyOnce(Walk):
@@ -185,7 +185,7 @@ class SharedMarkWithoutTokens(SharedMark):
     REPEATABLE = False
 
 
-class Destinations(Walk):
+class Destinations(Weather):
     """
     Where launches go to several destinations, each of which may hang, refuse credentials, throttle, and come back.
 
@@ -194,12 +194,11 @@ class Destinations(Walk):
 
     FAILURE_MEMORY = "conflict"
     PEERS = False
-    ELSEWHERE = ("eu", "us")
     PATIENCE = 300.0
     """Seconds: the longest delay of a gate, a search and a container of the same key that is being stopped."""
 
     def destination_of(self, launch: Launch) -> str:
-        return ("", *self.ELSEWHERE)[int(launch.label[1:]) % 3] if launch.label[1:].isdigit() else ""
+        return EVERYWHERE[int(launch.label[1:]) % 3] if launch.label[1:].isdigit() else HOME
 
     def hand_over(self, instance: Instance) -> None:
         # Queue and executor_config decide the destination, and the route is made of them.
@@ -209,46 +208,15 @@ class Destinations(Walk):
     def render(self, launch: Launch) -> LaunchSpec:
         return sent_to(self.destination_of(launch), super().render(launch))
 
-    @rule(
-        name=st.sampled_from(["", *ELSEWHERE]),
-        how=st.sampled_from(["hangs", "hangs", "expired", "throttled", "denied", "comes back"]),
-        seconds=st.sampled_from([30.0, 300.0, 1e9]),
-    )
-    def destination_goes_down_or_comes_back(self, name: str, how: str, seconds: float) -> None:
-        self.turn(name, how, self.loop.time() + seconds)
-
-    def turn(self, name: str, how: str, until: float) -> None:
-        there = self.cloud.there[name]
-        there.hangs_for, there.hangs_until, there.fault = 0.0, until, no_fault
-        if how == "hangs":
-            there.hangs_for = 15.0
-        elif how != "comes back":
-            error = ERRORS[how]
-
-            def fault(operation: str, cloud: FakeCloud) -> BackendError | None:
-                return None if operation.endswith(":after") or self.loop.time() >= until else error
-
-            there.fault = fault
-
-    def all_is_well_since(self, then: float) -> bool:
-        well = all(there.hangs_for == 0.0 and there.fault is no_fault for there in self.cloud.there.values())
-        return well and super().all_is_well_since(then)
-
     def teardown(self) -> None:
         try:
             self.launches_of_others_have_their_containers()
         finally:
-            for name in ("", *self.ELSEWHERE):
-                self.turn(name, "comes back", 0.0)
+            self.all_come_back()
             super().teardown()
 
     def launches_of_others_have_their_containers(self) -> None:
-        self.faults.clear()
-        down = self.random.choice(["", *self.ELSEWHERE])
-        for name in ("", *self.ELSEWHERE):
-            self.turn(name, "comes back", 0.0)
-        self.turn(down, self.random.choice(["hangs", "expired", "throttled", "denied"]), 1e9)
-        self.unreadable_until = 0.0
+        down = self.only_one_is_down("hangs", "expired", "throttled", "denied")
         self.queue_new([Plan()], 30)
         self.pass_time(self.PATIENCE)
         self.apply_reports()
@@ -265,10 +233,6 @@ class DestinationsWithoutTokens(Destinations):
     ARNS = False
 
 
-def no_fault(operation: str, cloud: FakeCloud) -> BackendError | None:
-    return None
-
-
 EXAMPLES = os.environ.get("STATE_MACHINE_EXAMPLES")
 TestExactlyOnce = pytest.mark.slow(ExactlyOnce.TestCase)
 TestDestinations = pytest.mark.slow(Destinations.TestCase)
@@ -278,6 +242,7 @@ TestForgottenFailures = pytest.mark.slow(ForgottenFailures.TestCase)
 TestReplayedFailures = pytest.mark.slow(ReplayedFailures.TestCase)
 TestShortGraces = pytest.mark.slow(ShortGraces.TestCase)
 TestPlaced = pytest.mark.slow(Placed.TestCase)
+TestPlacedFar = pytest.mark.slow(PlacedFar.TestCase)
 TestSharedMark = pytest.mark.slow(SharedMark.TestCase)
 TestSharedMarkWithoutTokens = pytest.mark.slow(SharedMarkWithoutTokens.TestCase)
 for machine, examples in (
@@ -289,6 +254,7 @@ for machine, examples in (
     (ReplayedFailures, 10),
     (ShortGraces, 10),
     (Placed, 20),
+    (PlacedFar, 20),
     (SharedMark, 10),
     (SharedMarkWithoutTokens, 8),
 ):
