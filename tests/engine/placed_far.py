@@ -113,8 +113,11 @@ class PlacedFar(Weather, Placed):
         self.heard_at = self.loop.time()
 
     def tells_the_truth(self, instance: Instance, outcome: Finished) -> None:
+        reason = outcome.reason or ""
+        if "unknown whether" in reason:
+            return  # records could not be read for longer than the grace
         super().tells_the_truth(instance, outcome)
-        if "refused the container for" in (outcome.reason or ""):
+        if "refused the container for" in reason:
             choices = self.choices[instance.launch.label]
             trouble = max((until for _, _, until in self.faults.values()), default=0.0)
             since = max(self.calm_since, trouble, self.open_since(choices, self.heard_at))

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ecs_async_executor.core.backend import LaunchSpec
+from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch, Launched, Stop
 from ecs_async_executor.core.policy import Rules
@@ -430,7 +431,9 @@ class Walk(RuleBasedStateMachine):
                 assert report.launch_id not in straggler.ended, f"{report} after another"
                 if isinstance(report, Finished):
                     straggler.ended[report.launch_id] = report
-                    self.tells_the_truth(self.instances[report.launch_id], report)
+                    # Its own request was refused, by a fault that the request of the peer need not have met.
+                    if report.ending is not Ending.REFUSED:
+                        self.tells_the_truth(self.instances[report.launch_id], report)
 
     def learn_arn(self, instance: Instance, handle_id: str) -> None:
         instance.arn = handle_id
