@@ -136,7 +136,7 @@ def _succeeded(tracked: Tracked, observation: Observation) -> list[Effect]:
         handle_id=observation.handle.id,
         exit_code=0,
         stop_code=observation.stop_code,
-        reason=observation.reason or None,
+        reason=observation.reason if observation.ending is not None else None,
         ending=observation.ending,
         size=observation.size,
         choice=tracked.choice,

@@ -127,7 +127,7 @@ class Finished:
     Report: the one outcome of a launch.
 
     :param success: the container exited 0
-    :param reason: why not, as a sentence for people; on success None, or what else its end tells
+    :param reason: why not, as a sentence for people; on success None, or what the ``ending`` is about
     :param handle_id: the container, if there was one
     :param exit_code: of the Airflow container, if it exited
     :param stop_code: the service's code for the stop, if it gave one

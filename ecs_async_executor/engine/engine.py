@@ -20,7 +20,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Command, PostMortem
-from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Revoked
+from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Released, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.engine.destinations import Destination, Destinations
@@ -301,7 +301,8 @@ class Engine:
             return
         now = anyio.current_time()
         for tracked in list(self._ledger.launches.values()):
-            if not isinstance(tracked.demand, Revoked):
+            # What is released in flight is another scheduler's.
+            if not isinstance(tracked.demand, Revoked | Released):
                 self._dispatcher.dispatch(tracked, Demanded(Revoked(self._stop_all, now)), now)
 
     def _searches_for_what_to_stop(self) -> bool:
