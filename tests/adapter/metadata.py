@@ -40,7 +40,7 @@ with DAG("adopted", schedule=None):
             priority_weight=number + 1,
             weight_rule="absolute",
             on_success_callback=lambda context: None,
-            executor_config={{"cpu": str(number)}},
+            executor_config={{"group": str(number)}},
         )
 """
 

@@ -80,7 +80,7 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
     log_path = executor.tracking.launches[running.launch.key].log_path
-    assert running.launch.workload == AdoptedWorkload("queue", {"cpu": "1"}, log_path=log_path)
+    assert running.launch.workload == AdoptedWorkload("queue", {"group": "1"}, log_path=log_path)
     assert "task_0" in str(queued.launch)
 
 
@@ -99,10 +99,10 @@ def test_a_rebuilt_workload_is_the_one_that_airflow_made(executor: Any, database
         ti = database.tis(session)[0]
         made = compat.ExecuteTask.make(ti)
     assert one.launch.workload == made
-    assert made.ti.executor_config == {"cpu": "0"}
+    assert made.ti.executor_config == {"group": "0"}
     assert one.launch.priority == 1
     assert one.launch.queued_at == pytest.approx(ti.queued_dttm.timestamp())
-    assert executor.workloads.render(one.launch).request["cpu"] == "0"
+    assert executor.workloads.render(one.launch).request["group"] == "0"
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

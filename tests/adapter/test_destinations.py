@@ -46,8 +46,9 @@ def rules(settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Send queues elsewhere; two of them where nobody answers."""
     for section in ("ECS", "BATCH"):
         monkeypatch.setenv(f"AIRFLOW__{section}_ASYNC_EXECUTOR__QUEUES", json.dumps(QUEUES))
-        monkeypatch.setenv(f"AIRFLOW__{section}_ASYNC_EXECUTOR__CONNECT_TIMEOUT", "1")
-        monkeypatch.setenv(f"AIRFLOW__{section}_ASYNC_EXECUTOR__READ_TIMEOUT", "1")
+        # Long enough for an answer of the local AWS on a busy machine.
+        monkeypatch.setenv(f"AIRFLOW__{section}_ASYNC_EXECUTOR__CONNECT_TIMEOUT", "2")
+        monkeypatch.setenv(f"AIRFLOW__{section}_ASYNC_EXECUTOR__READ_TIMEOUT", "4")
     with closing(socket.create_server(("127.0.0.1", 0))) as hanging:
         with closing(socket.create_server(("127.0.0.1", 0))) as refusing:
             ports = {"hanging": hanging.getsockname()[1], "refused": refusing.getsockname()[1]}
