@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, overload
+from typing import Generic, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -67,10 +67,41 @@ async def _closing(these: Sequence[Lazily[T]]) -> AsyncIterator[None]:
         yield
 
 
+class _Opens(Protocol):
+    def open(self) -> AbstractAsyncContextManager[None]: ...
+
+
+_Service = TypeVar("_Service", bound=_Opens)
+
+
+class _OfAll(Generic[_Service]):
+    """
+    One object for each destination, opened by the first call there.
+
+    :param each: by the names of their destinations
+    """
+
+    def __init__(self, each: Mapping[str, _Service]) -> None:
+        self._each = each
+        self._open: Mapping[str, Lazily[None]] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Open each destination's client when it is needed; they belong to the running loop."""
+        self._open = {name: Lazily(one.open) for name, one in self._each.items()}
+        async with _closing(list(self._open.values())):
+            yield
+
+    async def _call(self, name: str, call: Callable[[_Service], Awaitable[T]]) -> T:
+        with _errors_name(name):
+            await self._open[name].opened()
+            return await call(self._each[name])
+
+
 # --- the backend --------------------------------------------------------------------------------------------
 
 
-class Destinations:
+class Destinations(_OfAll[Backend]):
     """
     The backends of all destinations as a :class:`~ecs_async_executor.core.backend.Backend`.
 
@@ -79,21 +110,20 @@ class Destinations:
     """
 
     def __init__(self, backends: Mapping[str, Backend], places: Places) -> None:
-        self._backends = backends
+        super().__init__(backends)
         self._places = places
-        self._open: Mapping[str, Lazily[None]] = {}
 
     @property
     def describe_batch(self) -> int:
         """The most identifiers of one scope that one call takes."""
-        return self._backends[HOME].describe_batch
+        return self._each[HOME].describe_batch
 
     def scopes_of(self, handle_id: str) -> Sequence[str]:
         """Return every scope that a container can be in, the likeliest first, and never none."""
         return [
             scoped(name, scope)
             for name in self._places.of(handle_id)
-            for scope in self._backends[name].scopes_of(handle_id)
+            for scope in self._each[name].scopes_of(handle_id)
         ]
 
     @overload
@@ -105,16 +135,9 @@ class Destinations:
     def scope_of(self, handle_id: str | None) -> str | None:
         """Return the scope of a container, or, for None, home's; None if the identifier does not tell."""
         if handle_id is None:
-            return self._backends[HOME].scope_of(None)
+            return self._each[HOME].scope_of(None)
         scopes = self.scopes_of(handle_id)
         return scopes[0] if len(scopes) == 1 else None
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Open each destination's client when it is needed; they belong to the running loop."""
-        self._open = {name: Lazily(one.open) for name, one in self._backends.items()}
-        async with _closing(list(self._open.values())):
-            yield
 
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """Start a container in the destination that the request's scope names."""
@@ -154,7 +177,7 @@ class Destinations:
     def trials(self, specs: Sequence[LaunchSpec] = ()) -> Sequence[Trial]:
         """Return the trials of every destination, first of all whether there can be a client."""
         trials: list[Trial] = []
-        for name, backend in self._backends.items():
+        for name, backend in self._each.items():
             client = f"Client, destination {name}" if name else "Client"
             trials.append(Trial(client, partial(self._call, name, _nothing), name, decides=True))
             theirs = [
@@ -168,15 +191,10 @@ class Destinations:
     @property
     def untried(self) -> str:
         """The requests that would start a container, as the end of a sentence."""
-        return self._backends[HOME].untried
+        return self._each[HOME].untried
 
     async def _try(self, name: str, trial: Trial) -> object:
         return await self._call(name, lambda _: trial.make())
-
-    async def _call(self, name: str, call: Callable[[Backend], Awaitable[T]]) -> T:
-        with _errors_name(name):
-            await self._open[name].opened()
-            return await call(self._backends[name])
 
 
 async def _nothing(_: Backend) -> None:
@@ -186,7 +204,7 @@ async def _nothing(_: Backend) -> None:
 # --- what people do -----------------------------------------------------------------------------------------
 
 
-class ConsoleOfAll:
+class ConsoleOfAll(_OfAll[Console]):
     """
     The consoles of all destinations as a :class:`~ecs_async_executor.services.console.Console`.
 
@@ -194,16 +212,8 @@ class ConsoleOfAll:
     """
 
     def __init__(self, consoles: Mapping[str, Console]) -> None:
-        self._consoles = consoles
-        self._open: Mapping[str, Lazily[None]] = {}
+        super().__init__(consoles)
         self.scopes = [scoped(name, scope) for name, one in consoles.items() for scope in one.scopes]
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Open each destination's client when it is needed; they belong to the running loop."""
-        self._open = {name: Lazily(one.open) for name, one in self._consoles.items()}
-        async with _closing(list(self._open.values())):
-            yield
 
     async def marked(self, scope: str, progress: Progress = untold) -> Sequence[Marked]:
         """List the containers of one place with an executor's mark."""
@@ -215,11 +225,6 @@ class ConsoleOfAll:
         """Stop a container, in a person's name."""
         there = Handle(within(handle.scope), handle.id)
         await self._call(destination_of(handle.scope), lambda console: console.stop(there, reason))
-
-    async def _call(self, name: str, call: Callable[[Console], Awaitable[T]]) -> T:
-        with _errors_name(name):
-            await self._open[name].opened()
-            return await call(self._consoles[name])
 
 
 # --- what people look at ------------------------------------------------------------------------------------

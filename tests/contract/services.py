@@ -241,7 +241,7 @@ class Elsewhere:
 
     async def stop_by_hand(self, backend: Any, handle: Handle) -> None:
         there = Handle(within(handle.scope), handle.id)
-        await self._service.stop_by_hand(backend._backends["there"], there)
+        await self._service.stop_by_hand(backend._each["there"], there)
 
 
 @contextmanager
