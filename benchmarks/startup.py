@@ -2,7 +2,9 @@
 What the package adds to the start of Airflow's processes: ``python -m benchmarks.startup`` measures it.
 
 Each process runs in turns in two environments, which have the packages of this one, without ours and with it. They
-are made of links, so both read the same files, which Python has compiled before.
+are made of links, so both read the same files, which Python has compiled before. On a busy machine the difference
+of whole processes drowns in their noise; so the CPU of each part of ours is measured as well, in forks of a
+process that has loaded what Airflow has loaded by then.
 """
 
 from __future__ import annotations
@@ -47,6 +49,47 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "an API server: its app, with those of plugins": ("-c", API_SERVER),
 }
 IMPORT = "import ecs_async_executor"
+PARTS = {
+    "provider info and policy (every process)": (
+        "import airflow.settings, airflow.policies",
+        (
+            "import ecs_async_executor.adapter.dag_policy, ecs_async_executor.provider_info as p; "
+            "p.get_provider_info()"
+        ),
+    ),
+    "plugin (every process)": (
+        "import airflow.settings, airflow.plugins_manager, airflow.sdk.bases.operatorlink",
+        "import ecs_async_executor.plugin",
+    ),
+    "commands (airflow ...)": (
+        "import airflow.settings, airflow.cli.cli_config",
+        "from ecs_async_executor.cli import get_cli_commands; get_cli_commands()",
+    ),
+    "app (API servers)": (
+        "import airflow.settings, airflow.api_fastapi.main as main, airflow.plugins_manager",
+        "import ecs_async_executor.plugin as p; p.EcsAsyncPlugin().fastapi_apps",
+    ),
+    "models of the options (when an executor starts)": (
+        "import airflow.settings, pydantic",
+        "import ecs_async_executor.settings",
+    ),
+}
+"""What Airflow loads, with what it has loaded before."""
+FORKS = """
+import json, os, sys, time, warnings
+warnings.simplefilter("ignore")
+{before}
+sys.path.append({folder!r})
+for _ in range({runs}):
+    reading, writing = os.pipe()
+    if not os.fork():
+        began = time.process_time()
+        {part}
+        os.write(writing, str(time.process_time() - began).encode())
+        os._exit(0)
+    os.wait()
+    print("part", os.read(reading, 100).decode())
+"""
 
 
 @dataclass
@@ -79,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for name, arguments in PROCESSES.items()
             ),
         ]
+        parts = {name: _part(*part, without, home, RUNS) for name, part in PARTS.items()}
     if options.output:
         data = {
             "made": datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),
@@ -88,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "machine_was_shared": options.shared,
             "load_average_before_and_after": [before, os.getloadavg()],
             "figures": figures,
+            "cpu_ms_of_parts": parts,
         }
         options.output.write_text(json.dumps(data, indent=1) + "\n")
     return 0
@@ -101,12 +146,7 @@ def _compare(
     ours: tuple[Path, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Run two processes in turns, and print by how much the second takes longer."""
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))},
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "PYTHONWARNINGS": "ignore",
-    }
+    environment = _variables(home)
     times = (Times(), Times())
     for number in range(-1, runs):
         # The first of two has the colder caches, so they change places.
@@ -128,6 +168,29 @@ def _compare(
         }
     print(json.dumps(figures), flush=True)  # noqa: T201 - the result
     return figures
+
+
+def _part(before: str, part: str, python: Path, home: Path, runs: int) -> float:
+    """Return the CPU of a part of ours in ms, the median over forks; print it."""
+    folder = Path(ecs_async_executor.__file__).parents[1]
+    code = FORKS.format(before=before, part=part, folder=str(folder), runs=runs)
+    done = subprocess.run(  # noqa: S603 - Python, as above
+        [str(python), "-c", code], env=_variables(home), capture_output=True, text=True, check=True
+    )
+    times = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("part ")]
+    assert len(times) == runs
+    median = round(statistics.median(times) * 1e3, 2)
+    print(json.dumps({"part": part, "cpu_ms": median}), flush=True)  # noqa: T201 - the result
+    return median
+
+
+def _variables(home: Path) -> dict[str, str]:
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:

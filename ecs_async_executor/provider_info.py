@@ -2,7 +2,7 @@
 What Airflow's providers manager is told about this package.
 
 May import nothing: every process of Airflow loads this on start, those of tasks included, and the models of the
-settings would take it some 80 ms. So the options come from a file, which ``nox -s readme`` writes.
+settings would take it some 40 ms. So the options come from a file, which ``nox -s readme`` writes.
 """
 
 from __future__ import annotations
