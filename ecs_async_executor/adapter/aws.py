@@ -78,7 +78,7 @@ class AwsAdapter:
         """Where containers go if no rule sends them elsewhere, for people."""
         raise NotImplementedError
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:
         raise NotImplementedError
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
@@ -119,6 +119,9 @@ class AwsAdapter:
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         raise NotImplementedError
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:  # noqa: ARG002
+        return None
 
     def size_asked(self, queue: str | None, config: Any) -> Size:
         try:
@@ -219,8 +222,11 @@ class AwsAdapter:
 
     # --- clients ---------------------------------------------------------------------------------------------
 
-    def make_backend(self) -> Backend:
-        backends = {name: self._backend(self._new_clients(name), self._aws_of(name)) for name in self.destinations}
+    def make_backend(self, *, launches: bool = False) -> Backend:
+        backends = {
+            name: self._backend(self._new_clients(name), self._aws_of(name), launches=launches)
+            for name in self.destinations
+        }
         return backends[HOME] if self._is_home_alone else Destinations(backends, self._places)
 
     def make_console(self) -> Console:

@@ -184,7 +184,7 @@ class BatchAdapter(AwsAdapter):
         region = regions.pop()
         return None if region is None or regions else links.batch_job(region, handle_id)
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:  # noqa: ARG002
         return batch.BatchBackend(clients, cast("BatchSettings", aws))
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:

@@ -104,8 +104,12 @@ class ServiceAdapter(Protocol):
         """
         ...
 
-    def make_backend(self) -> Backend:
-        """Make the client of the service, unopened."""
+    def make_backend(self, *, launches: bool = False) -> Backend:
+        """
+        Make the client of the service, unopened.
+
+        :param launches: it is to launch, with all that launching takes, and to clear away what launches leave
+        """
         ...
 
     def make_console(self) -> Console:
@@ -134,6 +138,14 @@ class ServiceAdapter(Protocol):
 
         :param expires_at: wall-clock seconds after which the request's JWT is of no use
         :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:
+        """
+        Return what hands a workload over apart from the request, and the variable in which the container gets it.
+
+        None: the command does that.
         """
         ...
 

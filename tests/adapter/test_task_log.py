@@ -533,7 +533,7 @@ class Backend:
 def looking_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observation | Exception | None], AsyncEcsExecutor]:
     def make(answer: Observation | Exception | None) -> AsyncEcsExecutor:
         backend = Backend(answer)
-        monkeypatch.setattr(EcsAdapter, "make_backend", lambda _: backend)
+        monkeypatch.setattr(EcsAdapter, "make_backend", lambda _, **__: backend)
         return AsyncEcsExecutor()
 
     return make

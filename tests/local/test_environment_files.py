@@ -34,7 +34,7 @@ def run(request: pytest.FixtureRequest) -> Any:
         )
         arn = reply["tasks"][0]["taskArn"]
         ecs.wait_stopped()
-        (task,) = client.describe_tasks(tasks=[arn])["tasks"]
+        task: dict[str, Any] = client.describe_tasks(tasks=[arn])["tasks"][0]
         return task
 
     start.runner = request.param  # type: ignore[attr-defined]

@@ -144,7 +144,7 @@ def _look_at_requests(
         yield Finding("Requests", Verdict.NOT_TRIED, "because of the problems with the settings")
         return
     try:
-        backend = adapter.make_backend()
+        backend = adapter.make_backend(launches=True)
         yield from run_bounded(partial(_ask, adapter, backend, specs, seconds), seconds + _MARGIN)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
         yield problem("Client", in_words(error))

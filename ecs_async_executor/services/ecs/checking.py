@@ -1,12 +1,12 @@
 """
 A look at the task definitions that launches name: are they there, with Airflow's container, and where it logs.
 
-Imports ``core``, ``logs`` beside it, and what the folder above has for checks.
+Imports ``core``, ``logs``, ``requests`` and ``sizes`` beside it, and what the folder above has for checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
@@ -14,6 +14,7 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.definitions import NO_SUCH_STREAM, log_finding, unreadable
 from ecs_async_executor.services.ecs.logs import stream_of
+from ecs_async_executor.services.ecs.requests import container_for
 from ecs_async_executor.services.ecs.sizes import limit_in_the_way
 from ecs_async_executor.services.findings import Finding, good, problem, warning
 from ecs_async_executor.services.logs import LogReader, NoLog, awslogs_options
@@ -60,8 +61,11 @@ async def look_at_definitions(
                 continue
             yield good(name)
             container = containers[container_name]
-            of_it = (one.request for one in specs if one.request["taskDefinition"] == definition)
-            if words := limit_in_the_way(container, of_it):
+            of_it = [one for one in specs if one.request["taskDefinition"] == definition]
+            if any(one.handed_over is not None for one in of_it):
+                for finding in _about_files(definition, described, container, [one.request for one in of_it]):
+                    yield finding
+            if words := limit_in_the_way(container, (one.request for one in of_it)):
                 yield warning(f"Memory, task definition {definition!r}", *words)
             try:
                 stream = stream_of(container, NO_SUCH_STREAM, calls.region_name, NO_SUCH_STREAM)
@@ -72,3 +76,32 @@ async def look_at_definitions(
             if (stream.group, stream.region) not in groups:
                 groups.add((stream.group, stream.region))
                 yield await log_finding(reader, stream, options)
+
+
+def _about_files(
+    definition: str,
+    described: Mapping[str, Any],
+    container: Mapping[str, Any],
+    requests: Sequence[Mapping[str, Any]],
+) -> Iterator[Finding]:
+    """Yield what is in the way of workloads that are handed over in environment files."""
+    name = f"Environment files, task definition {definition!r}"
+    with_role = (one.get("overrides", {}).get("executionRoleArn") for one in requests)
+    if not described.get("executionRoleArn") and not all(with_role):
+        yield problem(
+            name,
+            "it has no execution role, with which ECS reads them",
+            "give it one that may s3:GetObject and s3:GetBucketLocation in workload_bucket",
+        )
+    own = {str(one.get("value")) for one in container.get("environmentFiles") or ()}
+    if own and any(own - _files_in(one, str(container["name"])) for one in requests):
+        yield warning(
+            name,
+            f"its own ({', '.join(sorted(own))}) are replaced by those of a launch",
+            "name them in overrides.containerOverrides of run_task_kwargs, too",
+        )
+
+
+def _files_in(request: Mapping[str, Any], container_name: str) -> set[str]:
+    container = container_for(request, container_name)
+    return {str(one.get("value")) for one in container.get("environmentFiles") or ()}

@@ -241,6 +241,8 @@ def launch_spec(
     started_by: str,
     expires_at: float | None = None,
     tags: Mapping[str, str] | None = None,
+    handed_over: str | None = None,
+    added: str = "",
 ) -> LaunchSpec:
     """
     Check a finished request, mark it, and return it with the names of the limits that it falls under.
@@ -248,6 +250,8 @@ def launch_spec(
     :param started_by: our mark; a mark that the request already has stays, and the task cannot be searched by it
     :param expires_at: wall-clock seconds after which the container could not use its command any more
     :param tags: added to the request's own, which win, as far as there is room
+    :param handed_over: see :class:`~ecs_async_executor.core.backend.LaunchSpec`
+    :param added: what the overrides get before they are sent
     :raises Rejected: if ECS would certainly refuse the request
     """
     _check_count(request)
@@ -261,7 +265,7 @@ def launch_spec(
         raise Rejected(_EXCLUSIVE)
     if request.get("launchType") == MANAGED_INSTANCES:
         raise Rejected(INSTEAD_OF_MANAGED_INSTANCES)
-    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides")
+    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides", added)
     if tags:
         whole["tags"] = _tagged(whole.get("tags"), tags)
     mark: str | None = None
@@ -276,6 +280,7 @@ def launch_spec(
         bucket=_bucket(whole),
         started_by=mark,
         expires_at=expires_at,
+        handed_over=handed_over,
     )
 
 
