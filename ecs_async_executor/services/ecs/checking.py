@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.calls import Calls, Operation
-from ecs_async_executor.services.definitions import NO_SUCH_STREAM, log_finding, unreadable
+from ecs_async_executor.services.definitions import (
+    NO_SUCH_STREAM,
+    JudgeExecutors,
+    executors_findings,
+    log_finding,
+    unreadable,
+)
 from ecs_async_executor.services.ecs.logs import stream_of
 from ecs_async_executor.services.ecs.requests import container_for
 from ecs_async_executor.services.ecs.sizes import limit_in_the_way
@@ -28,13 +34,18 @@ _OPERATIONS: Final = {
 
 
 async def look_at_definitions(
-    clients: ClientFactory, reader: LogReader, container_name: str, specs: Sequence[LaunchSpec]
+    clients: ClientFactory,
+    reader: LogReader,
+    container_name: str,
+    specs: Sequence[LaunchSpec],
+    judge_executors: JudgeExecutors,
 ) -> AsyncIterator[Finding]:
     """
     Yield what is found of each task definition that the requests name.
 
     :param reader: opened
     :param container_name: the container with Airflow's command
+    :param judge_executors: is told what containers have as ``[core] executor``
     """
     groups: set[tuple[str, str]] = set()
     calls = Calls(clients, "ecs", operations=_OPERATIONS, decoders={})
@@ -62,11 +73,18 @@ async def look_at_definitions(
             yield good(name)
             container = containers[container_name]
             of_it = [one for one in specs if one.request["taskDefinition"] == definition]
+            requests = [one.request for one in of_it]
             if any(one.handed_over is not None for one in of_it):
-                for finding in _about_files(definition, described, container, [one.request for one in of_it]):
+                for finding in _about_files(definition, described, container, requests):
                     yield finding
-            if words := limit_in_the_way(container, (one.request for one in of_it)):
+            if words := limit_in_the_way(container, requests):
                 yield warning(f"Memory, task definition {definition!r}", *words)
+            requested = (container_for(one, container_name).get("environment") for one in requests)
+            of_definition = f"task definition {definition!r}"
+            for finding in executors_findings(
+                judge_executors, of_definition, requested, container.get("environment")
+            ):
+                yield finding
             try:
                 stream = stream_of(container, NO_SUCH_STREAM, calls.region_name, NO_SUCH_STREAM)
                 options = awslogs_options(container.get("logConfiguration") or {}, repr(container_name))
