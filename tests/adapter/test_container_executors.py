@@ -47,8 +47,11 @@ def variables(
     """Return the variables in a workload's request."""
     service, cls = request.param
 
+    monkeypatch.delenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__CONTAINER_EXECUTORS")
+
     def variables_of(workload: Any = None, *, on: bool = True) -> list[dict[str, str]]:
-        monkeypatch.setenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__CONTAINER_EXECUTORS", str(on))
+        if not on:
+            monkeypatch.setenv(f"AIRFLOW__{service}_ASYNC_EXECUTOR__CONTAINER_EXECUTORS", "False")
         executor = make_executor(cls)
         queue(executor, workload or make_workload())
         executor.heartbeat()
@@ -148,6 +151,8 @@ def check(
     place: Callable[..., Any], configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[dict[str, str]]]:
     """Return the findings about executors in containers, for a definition with this variable or without one."""
+    for name in ("ECS", "BATCH"):
+        monkeypatch.delenv(f"AIRFLOW__{name}_ASYNC_EXECUTOR__CONTAINER_EXECUTORS")
 
     def run(
         service: str, configured: str, defined: str | None = None, named: str | None = None
