@@ -139,6 +139,19 @@ def compose(session: nox.Session) -> None:
 
 
 @nox.session
+def route(session: nox.Session) -> None:
+    """Type what docs/try-it.md and docs/local.md say, and run a task that names its executor by an alias."""
+    install(session, *group("test"))
+    # Its botocore is another one than aiobotocore's.
+    awscli = Path(session.create_tmp()).absolute() / "awscli"
+    session.run("python", "-m", "venv", "--clear", str(awscli))
+    session.run(str(awscli / "bin" / "python"), "-m", "pip", "install", "--quiet", "awscli>=1.40", external=True)
+    tests = [f"tests/e2e/test_{name}.py" for name in ("try_it", "other_clients", "alias")]
+    path = os.pathsep.join((os.environ["PATH"], str(awscli / "bin")))
+    pytest(session, *tests, "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1", PATH=path)
+
+
+@nox.session
 def ha(session: nox.Session) -> None:
     """Kill schedulers of a real Airflow on a real PostgreSQL, and measure what API calls notice of row locks."""
     install(session, *group("test", "ha"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -153,7 +154,7 @@ class AsyncExecutor(compat.VersionedExecutor):
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         return self.bridge_type(
             service=self.adapter.service,
-            backend=self.adapter.make_backend,
+            backend=partial(self.adapter.make_backend, launches=True),
             render=self.workloads.render,
             choices=self.workloads.choices,
             blocks=self.workloads.blocks,

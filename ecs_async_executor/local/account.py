@@ -14,6 +14,7 @@ from itertools import count as counter
 from typing import Any, Protocol
 
 from moto.core.base_backend import BackendDict
+from moto.s3.models import s3_backends
 
 from ecs_async_executor.local.behaviour import DEFAULT, Behaviour
 from ecs_async_executor.local.errors import AwsError
@@ -56,6 +57,10 @@ def wipe_account(account: str) -> None:
     # moto has no public list of its backends; its own reset uses this one.
     for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
         dict.pop(backends, account, None)
+    # A bucket's name is known in every account, which moto keeps apart.
+    owners = s3_backends.bucket_accounts
+    for name in [name for name, (_, owner) in owners.items() if owner == account]:
+        del owners[name]
 
 
 class Service(Protocol):

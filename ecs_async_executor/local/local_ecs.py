@@ -188,7 +188,7 @@ class LocalEcs:
         account = acquire_account()
         try:
             self._account = Account(self._make_host, Place(account, self.region), **self._options)
-            self._ecs = Ecs(self._account, groups=self._groups)
+            self._ecs = Ecs(self._account, faults=self.faults, groups=self._groups)
             self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)

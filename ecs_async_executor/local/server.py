@@ -38,9 +38,11 @@ from ecs_async_executor.local.wire import (
     break_off,
     code_of,
     error_reply,
+    is_about_s3,
     json_reply,
     operation_of,
     params_of,
+    s3_error_reply,
     spoilt,
 )
 
@@ -174,7 +176,9 @@ class Front:
         place: Place,
         figures: OperationStatistics,
     ) -> web.StreamResponse:
-        struck = self.faults.strike(operation, body, place)
+        about_s3 = is_about_s3(request)
+        # A request to S3 names its object in the path only.
+        struck = self.faults.strike(operation, body + request.raw_path.encode() if about_s3 else body, place)
         delay = self._latency(operation) + sum(f.seconds for f in struck if f.kind == "latency")
         if delay > 0:
             await asyncio.sleep(delay)
@@ -186,7 +190,7 @@ class Front:
             else:
                 response = await self._work(request, service, operation, body, place, figures, fault)
         except AwsError as error:
-            early, response = None, error_reply(error, service)
+            early, response = None, s3_error_reply(error) if about_s3 else error_reply(error, service)
         if response.status >= HTTPStatus.BAD_REQUEST:
             code = code_of(response)
             figures.errors[code] = figures.errors.get(code, 0) + 1
@@ -255,6 +259,8 @@ class Front:
         """Return the answer of a fault that replaces the work, or None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
+            if is_about_s3(request):
+                raise AwsError("SlowDown", "Please reduce your request rate.", 503)
             raise service.throttled() if service is not None else AwsError("ThrottlingException", "Rate exceeded")
         if kind == "expired_token":
             raise service.expired() if service is not None else AwsError("ExpiredToken", "The token is expired")

@@ -118,7 +118,8 @@ def _table(rows: tuple[Option, ...]) -> str:
     for option in rows:
         default = "unset" if option.default is None else f"`{option.default}`"
         cells = [f"`{option.name}`", default, option.allowed, option.description]
-        lines.append(_line([*cells, *([f"`{option.example}`"] if with_examples else [])]))
+        example = f"`{option.example}`" if option.example else ""
+        lines.append(_line([*cells, *([example] if with_examples else [])]))
     return "\n".join(lines) + "\n"
 
 

@@ -14,9 +14,13 @@ locals {
   tasks     = "${local.ecs}:task/${var.cluster}/*"
   streams   = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:/ecs/${var.name}:log-stream:*"
   bucket    = "arn:${local.partition}:s3:::${var.remote_log_bucket}"
+  workloads = "arn:${local.partition}:s3:::${var.workload_bucket}"
 
   is_home         = length(var.trusted_role_arns) == 0
   has_remote_logs = var.remote_log_bucket != ""
+
+  hands_over_files      = var.workload_bucket != ""
+  makes_workload_bucket = local.is_home && local.hands_over_files
 
   remote_logging = local.has_remote_logs ? [
     { name = "AIRFLOW__LOGGING__REMOTE_LOGGING", value = "True" },

@@ -103,6 +103,14 @@ data "aws_iam_policy_document" "scheduler" {
     resources = [local.streams]
   }
   dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "HandWorkloadsOver"
+      actions   = ["s3:DeleteObject", "s3:PutObject"]
+      resources = ["${local.workloads}/*"]
+    }
+  }
+  dynamic "statement" {
     for_each = length(var.destination_role_arns) > 0 ? [1] : []
     content {
       sid       = "GoToDestinations"
@@ -282,6 +290,22 @@ data "aws_iam_policy_document" "execution" {
     sid       = "WriteContainerLogs"
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = [local.streams]
+  }
+  dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "ReadWorkloads"
+      actions   = ["s3:GetObject"]
+      resources = ["${local.workloads}/*"]
+    }
+  }
+  dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "FindWorkloads"
+      actions   = ["s3:GetBucketLocation"]
+      resources = [local.workloads]
+    }
   }
 }
 

@@ -45,6 +45,12 @@ variable "remote_log_bucket" {
   default     = ""
 }
 
+variable "workload_bucket" {
+  description = "The S3 bucket to make for workloads (workload_delivery); elsewhere that of home; empty for none"
+  type        = string
+  default     = ""
+}
+
 variable "log_retention_days" {
   description = "How many days CloudWatch Logs keeps what containers print"
   type        = number

@@ -19,7 +19,7 @@ IN_THE_API_SERVER = {"task_log.py", "looking.py"}
 """Beside the folder ui."""
 
 MODULES_BEHIND = {
-    "make_backend": ("backend.py", "stopped.py"),
+    "make_backend": ("backend.py", "files.py", "stopped.py"),
     "make_console": ("console.py",),
     "inspector": ("details.py",),
     "details": ("details.py",),
@@ -71,7 +71,14 @@ def _called(tree: ast.AST) -> set[str]:
 
 
 def service_of(path: Path) -> str:
-    """Return the service that a module calls, by its folder or its name."""
+    """Return the service that a module calls, by its client, else by its folder or its name."""
+    named = {
+        _text(call.args[1])
+        for call in _calls(sources()[path])
+        if _name(call.func) == "Calls" and len(call.args) > 1
+    }
+    if named and (service := named.pop()):
+        return service
     return path.parent.name if path.parent != SERVICES else path.stem
 
 
@@ -155,7 +162,7 @@ def actions(service: str, role: str) -> set[str]:
         else:
             found = found.union(*(_of_module(service, name) for name in modules))
     if role == "scheduler":  # the engine calls the backend, and reads what dead containers printed last
-        found |= _of_module(service, "backend.py") | _of_module(service, "stopped.py")
+        found = found.union(*(_of_module(service, name) for name in MODULES_BEHIND["make_backend"]))
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from cfnlint.api import lint_file
 
 from tests.infrastructure.cloudformation import PATH, Template
-from tests.infrastructure.policies import Statements, policy
+from tests.infrastructure.policies import Statements, normal, policy
 from tests.infrastructure.terraform import PATHS, Module
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
@@ -21,6 +21,7 @@ EVERYTHING = {
     "Image": "airflow:1",
     "ExecutionApiUrl": "http://airflow.internal:8080/execution/",
     "RemoteLogBucket": "airflow-logs",
+    "WorkloadBucket": "airflow-workloads",
     "CreateCluster": "true",
     "VpcId": "vpc-0a1b2c3d",
     "ApiServerSecurityGroup": "sg-0a1b2c3d",
@@ -138,6 +139,9 @@ def test_what_is_off_is_not_permitted() -> None:
         "GoToDestinations",
         "WriteRemoteLogs",
         "ReadRemoteLogs",
+        "HandWorkloadsOver",
+        "ReadWorkloads",
+        "FindWorkloads",
     }
     assert optional.isdisjoint(found)
 
@@ -218,6 +222,28 @@ def test_both_make_the_same_of_the_rest() -> None:
     )
 
 
+def test_both_keep_workloads_alike() -> None:
+    template, module = both(EVERYTHING)
+    bucket = template.resources["Workloads"]
+    assert bucket["BucketName"] == module.resource("aws_s3_bucket.workloads")["bucket"] == "airflow-workloads"
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    (like,) = module.resource("aws_s3_bucket_lifecycle_configuration.workloads")["rule"]
+    assert rule == {"Id": like["id"], "Status": like["status"], "ExpirationInDays": like["expiration"][0]["days"]}
+    block = module.resource("aws_s3_bucket_public_access_block.workloads")
+    public = bucket["PublicAccessBlockConfiguration"]
+    assert {snake(name): value for name, value in public.items()} == {
+        name: value for name, value in block.items() if name not in {"count", "bucket"}
+    }
+    assert all(public.values())
+    assert "VersioningConfiguration" not in bucket
+    statements = normal(template.resources["WorkloadsPolicy"]["PolicyDocument"]["Statement"])
+    document = module.statements("workloads")
+    assert statements == document
+    assert {one["Effect"] for one in statements.values()} == {"Deny"}
+    (readers,) = statements["OnlyContainersGetWorkloads"]["Condition"]["ArnNotEquals"].values()
+    assert readers == ["arn:aws:iam::123456789012:role/airflow-execution"]
+
+
 @CASES
 def test_both_leave_out_the_same(given: dict[str, str]) -> None:
     template, module = both(given)
@@ -225,6 +251,8 @@ def test_both_leave_out_the_same(given: dict[str, str]) -> None:
         "EcsCluster": "aws_ecs_cluster.this",
         "TaskSecurityGroup": "aws_security_group.tasks",
         "TasksReachApiServer": "aws_vpc_security_group_ingress_rule.tasks_reach_api_server",
+        "Workloads": "aws_s3_bucket.workloads",
+        "WorkloadsPolicy": "aws_s3_bucket_policy.workloads",
     }.items():
         assert module.has(resource) is (name in template.resources), name
     alarms = module.resource("aws_cloudwatch_metric_alarm.this")["for_each"]
@@ -261,4 +289,5 @@ def test_the_module_is_read_whole() -> None:
         "roles.tf",
         "variables.tf",
         "versions.tf",
+        "workloads.tf",
     }

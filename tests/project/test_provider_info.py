@@ -55,11 +55,16 @@ def test_the_declared_defaults_are_the_defaults(section: str) -> None:
     assert tuning(section, Defaults()) == MODELS[section]()
 
 
-@pytest.mark.parametrize(("section", "name"), EVERY_OPTION)
+NOT_ON_BATCH = {("batch_async_executor", name) for name in ("workload_delivery", "workload_bucket")}
+NEEDS = {"workload_delivery": "workload_bucket"}
+"""Options that are of no use without another one."""
+
+
+@pytest.mark.parametrize(("section", "name"), [one for one in EVERY_OPTION if one not in NOT_ON_BATCH])
 def test_the_declared_examples_are_allowed(section: str, name: str) -> None:
     class Example(Defaults):
         def get(self, section: str, key: str, *, fallback: object = None) -> object:
-            is_it = section in CONFIG and key == name
+            is_it = section in CONFIG and key in {name, NEEDS.get(name)}
             example = CONFIG[section]["options"][key]["example"] if is_it else None
             return example or super().get(section, key, fallback=fallback)
 
