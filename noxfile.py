@@ -271,14 +271,17 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel and run the tests against it, without the sources."""
-    bench = Path(session.create_tmp()).absolute() / "wheel"
-    shutil.rmtree(bench, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", str(bench / "dist"), silent=True)
-    if not bench.exists():
+    """Build wheel and sdist into dist, check them, and run tests against the wheel, without the sources."""
+    bench, dist = Path(session.create_tmp()).absolute() / "wheel", ROOT / "dist"
+    for folder in (bench, dist):
+        shutil.rmtree(folder, ignore_errors=True)
+    session.install("build", "check-wheel-contents", "twine")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    if not dist.exists():
         session.skip("nothing was built (--install-only)")
-    (built,) = (bench / "dist").glob("*.whl")
+    (built,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("check-wheel-contents", "--package", "ecs_async_executor", str(built))
+    session.run("twine", "check", "--strict", str(built), str(source))
     session.install(
         *constraints(),
         f"apache-airflow-core=={AIRFLOW}",
@@ -287,7 +290,7 @@ def wheel(session: nox.Session) -> None:
     )
     for name in ("tests", "docs", "infrastructure", "constraints"):
         shutil.copytree(ROOT / name, bench / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
     session.chdir(bench)
     pytest(session, *OF_THE_WHEEL)
