@@ -340,7 +340,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables in docs/settings.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
+    """Rewrite the tables in docs/, the schemas of rules, and the options that Airflow is told of."""
     session.install(*constraints(), "msgspec", "pydantic")
     settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
     table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
@@ -367,6 +367,12 @@ def readme(session: nox.Session) -> None:
         table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
         before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
         path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")
+    options = (
+        "import json; from pathlib import Path; from ecs_async_executor.settings import provider_config; "
+        "file = Path('ecs_async_executor/provider_config.json'); "
+        "file.write_text(json.dumps(provider_config(), indent=1) + '\\n')"
+    )
+    session.run("python", "-c", options, env={"PYTHONPATH": str(ROOT)})
     schemas = (
         f"{schema} import SCHEMA_FILES, schema_text; from pathlib import Path; "
         "[Path('ecs_async_executor/settings', name).write_text(schema_text(service)) "
