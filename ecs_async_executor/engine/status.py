@@ -33,7 +33,7 @@ from ecs_async_executor.core.phases import (
 )
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.engine.destinations import Destinations
-from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Statistics, shown
+from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Events, Statistics, shown
 
 LAUNCHES_SHOWN = 1000
 """The most launches in one document."""
@@ -118,6 +118,7 @@ class Status:
             "statistics": {**_figures(statistics), "paused": paused},
             "gates": gates,
             "destinations": list(map(self._destination, statistics.destinations)),
+            "events": list(map(self._events_of, statistics.events)),
             "rates": [
                 replace(rate, bucket=within(rate.bucket), destination=destination.name)
                 for destination in self._destinations
@@ -137,6 +138,15 @@ class Status:
             "pending": figures.pending,
             "launching": figures.launching,
             "active": figures.active,
+        }
+
+    def _events_of(self, figures: Events) -> dict[str, object]:
+        trouble = None if figures.trouble is None else self._endpoint.redacted(figures.trouble)
+        return {
+            "destination": figures.name,
+            "trouble": trouble,
+            "sweep_interval": round(figures.sweep_interval, 1),
+            "missed": figures.missed,
         }
 
     def _moment(self, at: float, now: float) -> str:
@@ -207,6 +217,6 @@ class Status:
 
 def _figures(statistics: Statistics) -> dict[str, object]:
     """Return a snapshot as JSON's types."""
-    elsewhere = ("destinations", "stranded")
+    elsewhere = ("destinations", "events", "stranded")
     values = {one.name: getattr(statistics, one.name) for one in fields(statistics) if one.name not in elsewhere}
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
