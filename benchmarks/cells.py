@@ -34,6 +34,7 @@ class Cell:
     :param tuning: options of ``[ecs_async_executor]``
     :param schedulers: number of measuring processes at one server
     :param algorithm: algorithm that signs JWTs
+    :param blocks: number of blocks of ``size`` launches by each of two that take turns in one process
     :param note: a special condition, for people
     :param repetition: number of this cell among equal ones
     :param service: ``ecs`` or ``batch``
@@ -52,6 +53,7 @@ class Cell:
     tuning: dict[str, str] = field(default_factory=dict)
     schedulers: int = 1
     algorithm: str = "HS512"
+    blocks: int = 0
     note: str = ""
     repetition: int = 0
     service: str = "ecs"
