@@ -145,6 +145,24 @@ def workloads(number: int, generator: Any) -> list[Any]:
     return made
 
 
+def requests(cell: Cell) -> list[dict[str, Any]]:
+    """Return the requests that our executor would send for ``size`` workloads."""
+    from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
+    from ecs_async_executor.services.batch import job_name
+
+    batch = cell.service == "batch"
+    executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
+    executor.workloads.prepare(executor.jwt_generator)  # what start() does, without the loop thread
+    made = []
+    for workload in workloads(cell.size, executor.jwt_generator):
+        launch, _ = executor.workloads.new_launch(None, workload, time.time())
+        request = executor.workloads.render(launch).request
+        token = f"{launch.launch_id}-1"
+        sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
+        made.append({**request, **sent})
+    return made
+
+
 def orphans(arns: Sequence[str]) -> list[Any]:
     """
     Return running task instances of a dead scheduler, made without a database.

@@ -14,7 +14,7 @@ RAISED = {
 }
 """No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
-    *("burst", "mixed", "steady", "memory", "adoption", "beside work"),
+    *("burst", "mixed", "launch", "steady", "memory", "adoption", "beside work"),
     *("quota", "raised quota", "storm", "simulation", "scheduler"),
 )
 SERVICES = ("ecs", "batch")
@@ -58,6 +58,7 @@ def _smoke() -> Iterator[Cell]:
     for subject in (PROVIDER, OURS):
         yield Cell("steady", subject, 0, running=200, seconds=1.5)
     yield Cell("mixed", OURS, 100, running=200, duration=1.0, tuning=RAISED)
+    yield _launch(blocks=3)
     yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
     yield _quota(OURS, seconds=2.0)
     yield Cell("simulation", OURS, 0, running=1000)
@@ -78,6 +79,7 @@ def _full() -> Iterator[Cell]:
         yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
     yield _burst(OURS, 1000, algorithm="RS256")
     yield _burst(OURS, 5000)
+    yield _launch(blocks=60)
     for running in (1000, 10_000):
         for subject in (PROVIDER, OURS, BARE):
             # Long enough for two sweeps within a quarter of AWS's read quota.
@@ -149,6 +151,11 @@ def _burst(
         service=service,
         server="stub" if service == "ecs" else "local",
     )
+
+
+def _launch(*, blocks: int) -> Cell:
+    """Return a comparison with the bare client in one process; what is launched ends at once."""
+    return Cell("launch", OURS, 100, blocks=blocks, duration=0.0, tuning=RAISED)
 
 
 def _quota(subject: str, *, seconds: float, schedulers: int = 1, service: str = "ecs") -> Cell:

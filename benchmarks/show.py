@@ -26,6 +26,10 @@ def _percent(value: float) -> str:
     return f"{value:.1%}"
 
 
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
 def _number(value: float) -> str:
     return f"{value:,.1f}" if value % 1 else f"{value:,.0f}"
 
@@ -50,6 +54,15 @@ _BURST: tuple[Column, ...] = (
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "burst": _BURST,
     "mixed": _BURST,
+    "launch": (
+        ("CPU/launch", "cpu_per_launch_s", _us),
+        ("bare RunTask", "bare_cpu_per_launch_s", _us),
+        ("ratio", "cpu_of_bare", _ratio),
+        ("p10", "cpu_of_bare_p10", _ratio),
+        ("p90", "cpu_of_bare_p90", _ratio),
+        ("main thread's", "main_cpu_per_launch_s", _us),
+        ("tracked objects", "tracked_per_launch", _number),
+    ),
     "steady": (
         ("adoption", "adopt_s", _ms),
         ("until resolved", "adopted_and_resolved_s", _ms),
@@ -120,6 +133,7 @@ _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[
 _TITLES = {
     "burst": "Launch burst: all queued at once, quotas lifted",
     "mixed": "Launch burst beside running containers",
+    "launch": "A launch beside a bare request: blocks of both in turn, in one process",
     "steady": "Steady state: polling only, AWS's default read quota",
     "memory": "Memory that Python holds for a running container",
     "beside work": "A main thread that computes between heartbeats",
