@@ -131,6 +131,16 @@ def test_no_page_shows_markdown_that_was_not_understood(site: Path) -> None:
     assert shown == []
 
 
+def test_no_link_to_a_page_is_called_by_the_name_of_its_file(site: Path) -> None:
+    called = [
+        (name, text)
+        for name, _ in pages(site)
+        if not name.startswith("files/")
+        for text in re.findall(r"<a [^>]*>([^<]*\.md)</a>", (site / name).read_text())
+    ]
+    assert called == []
+
+
 def test_a_list_goes_on_after_a_table_or_code_in_an_item(site: Path) -> None:
     """A forge takes any indent for that, Python-Markdown four spaces only."""
     after = (site / "operations.html").read_text().partition('id="a-task-stays-queued-or-scheduled"')[2]
