@@ -48,6 +48,12 @@ def test_the_sessions_that_are_named_exist(path: Path) -> None:
     assert named - sessions() == set()
 
 
+@pytest.mark.parametrize("path", places(), ids=lambda path: path.name)
+def test_the_constraints_that_are_named_exist(path: Path) -> None:
+    named = set(re.findall(r"\bconstraints/[\w.-]+\.txt", path.read_text()))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_every_session_is_in_the_table_of_sessions() -> None:
     table = (ROOT / "CONTRIBUTING.md").read_text()
     assert {name for name in sessions() if f"| `nox -s {name}` |" not in table} == set()
