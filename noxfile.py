@@ -263,7 +263,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into the folder site, and check its links and that it asks no other server."""
     session.install(*constraints(), *group("docs", "test"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
-    pytest(session, "tests/site")
+    pytest(session, "tests/site", ECS_ASYNC_TESTS_SITE=str(ROOT / "site"))
 
 
 @nox.session

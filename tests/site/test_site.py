@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if built_before := os.environ.get("ECS_ASYNC_TESTS_SITE"):
+        return Path(built_before)
     folder = tmp_path_factory.mktemp("built") / "site"
     built = build(folder)
     assert built.returncode == 0, built.stderr
