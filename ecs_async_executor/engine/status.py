@@ -147,6 +147,7 @@ class Status:
             "trouble": trouble,
             "sweep_interval": round(figures.sweep_interval, 1),
             "missed": figures.missed,
+            "trusted": figures.trusted,
         }
 
     def _moment(self, at: float, now: float) -> str:

@@ -71,6 +71,12 @@ class Played:
         [home] = self.harness.snapshots[-1].events
         return home.sweep_interval
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether events are relied on, as the statistics show it."""
+        [home] = self.harness.snapshots[-1].events
+        return home.trusted
+
 
 @asynccontextmanager
 async def played(
@@ -112,13 +118,14 @@ async def test_events_that_no_longer_come_bring_the_sweeps_back_at_once() -> Non
         since = anyio.current_time()
         with capture_logs() as logs:
             await it.work(200)
-        assert it.interval == 1.0
+        assert (it.interval, it.is_trusted) == (1.0, False)
         assert max(it.delays(since)) < 60.0
         assert max(it.delays(since + 65.0)) < 3.0
         assert [entry["event"] for entry in logs].count("cloud_executor.events.missed") == 1
         it.weather.lost = 0.0
         await it.work(300)
         assert it.interval > 1.0
+        assert it.is_trusted
 
 
 async def test_one_end_in_twenty_without_an_event_keeps_sweeps_as_they_were() -> None:
@@ -161,7 +168,7 @@ async def test_a_queue_that_cannot_be_read_is_said_once_costs_nothing_and_is_tri
             assert max(it.delays(since + 5.0)) < 3.0
             assert len(it.queue.calls) - asked <= 12
             [home] = it.harness.snapshots[-1].events
-            assert home.trouble == str(problem)
+            assert (home.trouble, home.trusted) == (str(problem), False)
             it.queue.fault = lambda call: None
             await it.work(300)
             assert it.interval > 10.0
