@@ -40,9 +40,9 @@ GATHER_SECONDS = 0.25
 """Events are gathered for so long, to describe many containers with one call."""
 LONGEST_GATHER_SECONDS = 2.0
 """After a burst of events, which took more than its share of the read budget, the next ones wait no longer."""
-HINT_SHARE = 0.125
-"""The part of the read budget for these calls: as much as for young containers."""
-REST_SECONDS = 0.2
+HINT_SHARE = 0.2
+"""The part of the read budget for these calls: no more than stretched sweeps leave unused of theirs."""
+REST_SECONDS = 0.1
 """Between two requests to a queue without a backlog: messages gather, and another scheduler gets its turn."""
 FULL = 10
 """A reply with so many messages, the most there can be, shows a backlog."""
