@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from benchmarks import bare, executors, simulation
+from benchmarks import bare, executors, push, simulation
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.meters import Heartbeats, Spinner, percentile
@@ -430,6 +430,7 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "raised quota": raised_quota,
     "storm": storm,
     "adoption": adoption,
+    "events": push.events,
     "simulation": simulated,
 }
 

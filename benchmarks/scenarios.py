@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks import eventful
 from benchmarks.cells import ALL_OURS, BARE, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell
 
 RAISED = {
@@ -15,9 +16,17 @@ RAISED = {
 """No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
     *("burst", "mixed", "steady", "memory", "adoption", "beside work"),
-    *("quota", "raised quota", "storm", "simulation"),
+    *("quota", "raised quota", "storm", "events", "simulation"),
 )
 SERVICES = ("ecs", "batch")
+EVENTS = {"events_queue_url": eventful.QUEUE}
+EVERY_SECOND = {"describe_rate": "1000", "max_concurrent_describes": "32"}
+"""Ends as soon as with events by polling alone, for which no account has the quota by default."""
+PUSHED: tuple[tuple[str, dict[str, str]], ...] = (
+    ("events", EVENTS),
+    ("polling", {}),
+    ("polling every second", EVERY_SECOND),
+)
 BACKLOG_PER_SECOND = 60
 """Launches queued for each second of a measurement with a quota of 20/s."""
 CONTAINER = 3.0
@@ -53,6 +62,7 @@ def _smoke() -> Iterator[Cell]:
     yield Cell("mixed", OURS, 100, running=200, duration=1.0, tuning=RAISED)
     yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
     yield _quota(OURS, seconds=2.0)
+    yield _events("events", EVENTS, running=200, seconds=2.0, duration=1.0)
     yield Cell("simulation", OURS, 0, running=1000)
 
 
@@ -95,6 +105,9 @@ def _full() -> Iterator[Cell]:
         tuning = {"launch_rate_max": "500"}
         yield Cell("raised quota", OURS, 14_000, duration=CONTAINER, seconds=seconds, tuning=tuning, note=note)
     yield Cell("storm", OURS, 2000, duration=CONTAINER, seconds=70.0)
+    for note, tuning in PUSHED:
+        yield _events(note, tuning, running=20_000, seconds=90.0)
+    yield _events("events, then none", EVENTS, running=400, seconds=60.0, size=1)
     for running in (100, 1000, 10_000, 100_000):
         yield Cell("simulation", OURS, 0, running=running)
 
@@ -134,6 +147,25 @@ def _quota(subject: str, *, seconds: float, schedulers: int = 1, service: str = 
         seconds=seconds,
         schedulers=schedulers,
         service=service,
+    )
+
+
+def _events(
+    note: str,
+    tuning: dict[str, str],
+    *,
+    running: int,
+    seconds: float,
+    duration: float = 25.0,
+    size: int = 0,
+) -> Cell:
+    return Cell(
+        *("events", OURS, size),
+        running=running,
+        seconds=seconds,
+        duration=duration,
+        tuning=tuning,
+        note=note,
     )
 
 
