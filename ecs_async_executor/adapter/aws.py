@@ -1,8 +1,8 @@
 """
 What the adapters of ECS and of Batch have in common: settings, clients, and what people look at.
 
-May import ``executor``, ``service``, ``core``, the settings, and what the services have in common. aiobotocore is
-imported late, with the first client: ``get_cli_commands()`` needs none.
+May import ``compat``, ``executor``, ``naming``, ``service``, ``core``, the settings, and what the services have in
+common. aiobotocore is imported late, with the first client: ``get_cli_commands()`` needs none.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import setting_for_containers
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.events import SqsEvents, look_at_queue
@@ -97,7 +100,7 @@ class AwsAdapter:
         raise NotImplementedError
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
         raise NotImplementedError
 
@@ -150,7 +153,18 @@ class AwsAdapter:
         return self.aws.check_health_on_startup
 
     def prepare(self) -> None:
-        _ = self.base_request, self.rules
+        _ = self.base_request, self.rules, self.executors
+
+    @cached_property
+    def executors(self) -> str | None:
+        """What containers get as ``[core] executor``, so that tasks can name one; None: what they have already."""
+        if not self.tuning.container_executors:
+            return None
+        try:
+            configured = compat.executor_names()
+        except Exception:  # noqa: BLE001 - of several kinds; whoever runs with such a setting hears of it elsewhere
+            return None
+        return setting_for_containers(configured, self._executor.team_name)
 
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
@@ -262,12 +276,12 @@ class AwsAdapter:
             return await inspector.log_streams(handle_id)
 
     def look_at_definitions(
-        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+        self, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors, destination: str = HOME
     ) -> AsyncIterator[Finding]:
         there = [
             replace(one, scope=within(one.scope)) for one in specs if destination_of(one.scope) == destination
         ]
-        return self._look_at_definitions(self._clients[destination], reader.there(destination), there)
+        return self._look_at_definitions(self._clients[destination], reader.there(destination), there, judge)
 
     def make_events(self) -> Mapping[str, SqsEvents]:
         urls = {HOME: self.tuning.events_queue_url}

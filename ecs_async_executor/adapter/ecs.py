@@ -28,6 +28,7 @@ from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -90,7 +91,8 @@ class AsyncEcsExecutor(AsyncExecutor):
         :param exec_config: the task's ``executor_config``
         """
         overrides = self.adapter.rules.parameters_of(queue)
-        return ecs.workload_request(self.run_task_kwargs, overrides, exec_config, self.container_name, cmd)
+        base, executors = self.run_task_kwargs, self.adapter.executors
+        return ecs.workload_request(base, overrides, exec_config, self.container_name, cmd, executors)
 
 
 class EcsAdapter(AwsAdapter):
@@ -223,6 +225,6 @@ class EcsAdapter(AwsAdapter):
         return ecs.inspecting(clients, cluster, executor.container_name, configured, self._definitions)
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
-        return ecs.look_at_definitions(clients, reader, self._executor.container_name, specs)
+        return ecs.look_at_definitions(clients, reader, self._executor.container_name, specs, judge)

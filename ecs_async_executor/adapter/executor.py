@@ -213,7 +213,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             return
         workloads, tracking = self.workloads, self.tracking
         queued_at = time.time()
-        for key, workload in compat.take(self, workload_items):
+        for taken, workload in compat.take(self, workload_items):
+            key = tracking.shared(taken)
             self.running.add(key)
             try:
                 refusal = compat.unsupported(workload)

@@ -1,9 +1,9 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``details``, ``findings`` and ``logs`` of the services for what
-people read. A third service needs one class that meets the protocol, and an executor class that makes it and
-carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``definitions``, ``details``, ``findings`` and ``logs`` of the
+services for what people read. A third service needs one class that meets the protocol, and an executor class that
+makes it and carries the methods which users override.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -191,7 +192,7 @@ class ServiceAdapter(Protocol):
         ...
 
     def look_at_definitions(
-        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+        self, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors, destination: str = HOME
     ) -> AsyncIterator[Finding]:
         """
         Yield what is found of the definitions that launches to a destination name.
@@ -199,6 +200,7 @@ class ServiceAdapter(Protocol):
         Are they fit for Airflow, can logs be read.
 
         :param reader: opened
+        :param judge: is told what containers have as ``[core] executor``
         """
         ...
 

@@ -41,6 +41,7 @@ class Destination:
     def __init__(self, name: str, session: Session, options: Options, event: Callable[[str], str]) -> None:
         self.name = name
         self.session = session
+        self._options = options
         self.limiter = Limiter(
             launch_rate=lambda bucket: options.launch_rate(within(bucket)),
             launch_burst=options.launch_burst,
@@ -63,6 +64,18 @@ class Destination:
         self.hearing: Hearing | None = None
         self.sweep_interval = options.poll_interval
         self._most_launches = options.max_concurrent_launches
+
+    def begins_at(self, operation: str, bucket: str) -> float:
+        """
+        Return the calls per second that a bucket began with.
+
+        :param operation: launch, stop or read
+        :param bucket: of launches, without the destination
+        """
+        options = self._options
+        if operation == "launch":
+            return min(options.launch_rate(bucket), options.launch_rate_max)
+        return options.change_rate if operation == "stop" else options.describe_rate
 
     def may_launch_at(self, now: float) -> float:
         """

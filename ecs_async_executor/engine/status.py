@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -32,7 +32,8 @@ from ecs_async_executor.core.phases import (
     Waiting,
 )
 from ecs_async_executor.core.placements import Placements
-from ecs_async_executor.engine.destinations import Destinations
+from ecs_async_executor.core.usage import Used
+from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Events, Statistics, shown
 
 LAUNCHES_SHOWN = 1000
@@ -119,11 +120,7 @@ class Status:
             "gates": gates,
             "destinations": list(map(self._destination, statistics.destinations)),
             "events": list(map(self._events_of, statistics.events)),
-            "rates": [
-                replace(rate, bucket=within(rate.bucket), destination=destination.name)
-                for destination in self._destinations
-                for rate in destination.limiter.rates()
-            ],
+            "rates": [rate for destination in self._destinations for rate in self._rates(destination, now)],
             "launch_count": count,
             "launches": launches,
         }
@@ -149,6 +146,22 @@ class Status:
             "missed": figures.missed,
             "trusted": figures.trusted,
         }
+
+    def _rates(self, destination: Destination, now: float) -> Iterator[dict[str, object]]:
+        """Yield each bucket in use: its rate, and what was sent and refused of late."""
+        for rate in destination.limiter.rates():
+            bucket = within(rate.bucket)
+            usage = destination.session.usages.get((rate.operation, bucket))
+            used = asdict(usage.figures(now)) if usage is not None else asdict(Used())
+            for name in ("refused_since", "refused_at"):
+                used[name] = None if used[name] is None else self._moment(used[name], now)
+            yield {
+                **asdict(rate),
+                "bucket": bucket,
+                "destination": destination.name,
+                "begins_at": destination.begins_at(rate.operation, bucket),
+                **used,
+            }
 
     def _moment(self, at: float, now: float) -> str:
         """Return a time of the loop's clock as one of the wall clock."""

@@ -205,6 +205,16 @@ class Tuning(Section):
         ),
     ] = True
     container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
+    container_executors: Annotated[
+        bool,
+        flag(
+            "Whether containers get the scheduler's `[core] executor`, as `AIRFLOW__CORE__EXECUTOR`, if it has an "
+            "alias or several executors. Airflow in a container refuses a DAG of which a task names an executor "
+            "that is not configured there. The variable in a request's own parameters wins. False: the image or "
+            "the definition has to set it.",
+            example="False",
+        ),
+    ] = True
     events_queue_url: Annotated[
         str | None,
         option(

@@ -206,6 +206,7 @@ def workload_request(
     executor_config: Any,
     container_name: str,
     command: Sequence[str],
+    executors: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the parameters of one workload's request.
@@ -214,6 +215,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the Airflow container's
+    :param executors: the executors that tasks can name, if Airflow in the container has to be told
     :raises Rejected: if the executor_config cannot be used; the reason holds none of its values but sizes
     """
     changes = checked_parameters(executor_config, "RunTask")
@@ -231,7 +233,7 @@ def workload_request(
     container = container_for(request, container_name)
     if sized:
         put_sizes(request, container, sized, _sized_part(request, (one.parameters for one in sized)))
-    put_command(container, command, f"container {container_name!r}")
+    put_command(container, command, f"container {container_name!r}", executors)
     return request
 
 
