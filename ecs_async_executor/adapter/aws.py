@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import Rejected
@@ -26,6 +27,7 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
+from ecs_async_executor.services.servicequotas import account_quotas
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
 from ecs_async_executor.settings.rule_parsing import Service as RuledService
 from ecs_async_executor.settings.rule_reading import read_retries
@@ -259,6 +261,9 @@ class AwsAdapter:
             replace(one, scope=within(one.scope)) for one in specs if destination_of(one.scope) == destination
         ]
         return self._look_at_definitions(self._clients[destination], reader.there(destination), there)
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        return await account_quotas(self._clients[destination])
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

@@ -24,6 +24,7 @@ from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
+from ecs_async_executor.engine.accounts import Reading as ReadingQuotas
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
@@ -64,6 +65,7 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
+    :param account_quotas: reads what the account of a destination may use, on the loop thread; None: nothing does
     :param destinations: the names of those that launches can go to besides home
     :param monotonic: the clock, in seconds
     """
@@ -83,6 +85,7 @@ class Bridge:
         stall_timeout: float | None = None,
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
+        account_quotas: ReadingQuotas | None = None,
         destinations: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +93,7 @@ class Bridge:
         self._rendering = partial(Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up)
         self._endpoint = endpoint
         self._last_words = last_words
+        self._account_quotas = account_quotas
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -263,6 +267,7 @@ class Bridge:
             statistics=self.statistics,
             dead=self._dead,
             last_words=self._last_words,
+            account_quotas=self._account_quotas,
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

@@ -120,6 +120,11 @@ class Status:
             "gates": gates,
             "destinations": list(map(self._destination, statistics.destinations)),
             "rates": [rate for destination in self._destinations for rate in self._rates(destination, now)],
+            "quotas": [
+                {"destination": destination.name, **asdict(quota)}
+                for destination in self._destinations
+                for quota in destination.quotas
+            ],
             "launch_count": count,
             "launches": launches,
         }

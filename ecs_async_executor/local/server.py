@@ -30,6 +30,7 @@ from ecs_async_executor.local.errors import AwsError
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.place import ASSUMING, Place
+from ecs_async_executor.local.quotas import QUOTAS_TARGET, listed
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -210,6 +211,8 @@ class Front:
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
+        if service is None and request.headers.get("X-Amz-Target", "").startswith(QUOTAS_TARGET):
+            return json_reply(listed(operation, params_of(body), self.account.quotas, place))
         if service is None:
             about_logs = request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET)
             outputs = self.account.outputs

@@ -26,6 +26,7 @@ MODULES_BEHIND = {
     "log_streams": ("details.py",),
     "look_at_definitions": ("checking.py", "../logs.py"),
     "log_reader": ("../logs.py",),
+    "account_quotas": ("../servicequotas.py",),
 }
 """By the methods of ServiceAdapter that open a client, the modules of a service's folder that call through it."""
 
@@ -178,7 +179,7 @@ def printed_for_people() -> set[str]:
 
 def named() -> set[str]:
     """Return the IAM actions that messages and descriptions name."""
-    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3):[A-Z]\w+")
+    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3|servicequotas):[A-Z]\w+")
     texts = (
         node.value
         for tree in sources().values()
