@@ -26,6 +26,7 @@ from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -83,7 +84,8 @@ class AsyncBatchExecutor(AsyncExecutor):
         :param exec_config: the task's ``executor_config``
         """
         overrides = self.adapter.rules.parameters_of(queue)
-        return batch.workload_request(self.submit_job_kwargs, overrides, exec_config, cmd)
+        base, executors = self.submit_job_kwargs, self.adapter.executors
+        return batch.workload_request(base, overrides, exec_config, cmd, executors)
 
 
 class BatchAdapter(AwsAdapter):
@@ -184,7 +186,7 @@ class BatchAdapter(AwsAdapter):
         region = regions.pop()
         return None if region is None or regions else links.batch_job(region, handle_id)
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:  # noqa: ARG002
         return batch.BatchBackend(clients, cast("BatchSettings", aws))
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
@@ -199,6 +201,6 @@ class BatchAdapter(AwsAdapter):
         return batch.inspecting(clients, scope or self.aws.job_queue)
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
-        return batch.look_at_definitions(clients, reader, specs)
+        return batch.look_at_definitions(clients, reader, specs, judge)

@@ -1,9 +1,9 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``details``, ``findings`` and ``logs`` of the services for what
-people read. A third service needs one class that meets the protocol, and an executor class that makes it and
-carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``definitions``, ``details``, ``findings`` and ``logs`` of the
+services for what people read. A third service needs one class that meets the protocol, and an executor class that
+makes it and carries the methods which users override.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -109,8 +111,12 @@ class ServiceAdapter(Protocol):
         """
         ...
 
-    def make_backend(self) -> Backend:
-        """Make the client of the service, unopened."""
+    def make_backend(self, *, launches: bool = False) -> Backend:
+        """
+        Make the client of the service, unopened.
+
+        :param launches: it is to launch, with all that launching takes, and to clear away what launches leave
+        """
         ...
 
     def make_console(self) -> Console:
@@ -139,6 +145,14 @@ class ServiceAdapter(Protocol):
 
         :param expires_at: wall-clock seconds after which the request's JWT is of no use
         :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:
+        """
+        Return what hands a workload over apart from the request, and the variable in which the container gets it.
+
+        None: the command does that.
         """
         ...
 
@@ -183,7 +197,7 @@ class ServiceAdapter(Protocol):
         ...
 
     def look_at_definitions(
-        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+        self, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors, destination: str = HOME
     ) -> AsyncIterator[Finding]:
         """
         Yield what is found of the definitions that launches to a destination name.
@@ -191,6 +205,7 @@ class ServiceAdapter(Protocol):
         Are they fit for Airflow, can logs be read.
 
         :param reader: opened
+        :param judge: is told what containers have as ``[core] executor``
         """
         ...
 
@@ -200,6 +215,14 @@ class ServiceAdapter(Protocol):
 
         :raises BackendError: if AWS refuses, or does not answer
         """
+        ...
+
+    def make_events(self) -> Mapping[str, EventQueue]:
+        """Return the queues of events, by the names of their destinations; they are opened on the loop."""
+        ...
+
+    def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        """Yield what is found of the queue of events of a destination; nothing if it has none."""
         ...
 
     def log_reader(self) -> LogReader:

@@ -317,12 +317,11 @@ def _about_sweeps(bucket: Bucket, settings: Settings) -> Advice:
     executors = len(bucket.draws) + bucket.unseen
     text = f"so many containers run that each is looked at every {settings.sweep_seconds:.0f} s"
     if bucket.is_refused or bucket.quota is None or settings.describe_rate * executors * _FAR > bucket.quota:
-        way_out = f"with a higher quota, raise {settings.section} describe_rate"
+        way_out = f"set events_queue_url, or raise {settings.section} describe_rate with a higher quota"
         return Advice(bucket.call, text, f"{way_out}; {bucket.raised_by}" if bucket.raised_by else way_out)
     more = _rounded_down(bucket.quota / executors)
-    return Advice(
-        bucket.call, text, f"set {settings.section} describe_rate = {more:g}", f"describe_rate = {more:g}"
-    )
+    way_out = f"set events_queue_url, or {settings.section} describe_rate = {more:g}"
+    return Advice(bucket.call, text, way_out, f"describe_rate = {more:g}")
 
 
 # --- words ------------------------------------------------------------------------------------------------------

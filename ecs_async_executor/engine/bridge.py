@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -21,6 +21,7 @@ import structlog
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
@@ -66,6 +67,7 @@ class Bridge:
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
     :param account_quotas: reads what the account of a destination may use, on the loop thread; None: nothing does
+    :param events: makes the queues of events, by the names of their destinations, on the loop thread
     :param destinations: the names of those that launches can go to besides home
     :param monotonic: the clock, in seconds
     """
@@ -86,6 +88,7 @@ class Bridge:
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
         account_quotas: ReadingQuotas | None = None,
+        events: Callable[[], Mapping[str, EventQueue]] = dict,
         destinations: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,6 +97,7 @@ class Bridge:
         self._endpoint = endpoint
         self._last_words = last_words
         self._account_quotas = account_quotas
+        self._events = events
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -268,6 +272,7 @@ class Bridge:
             dead=self._dead,
             last_words=self._last_words,
             account_quotas=self._account_quotas,
+            events=self._events(),
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

@@ -18,6 +18,7 @@ from ecs_async_executor.core.choosing import Outage
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.listening import Hearing
 from ecs_async_executor.engine.accounts import Accounts
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.meters import Meters
@@ -36,6 +37,8 @@ class Destination:
     :ivar launching: launch requests in flight
     :ivar stopping: stop requests in flight
     :ivar searches: places for searches in flight
+    :ivar hearing: how well its events come; None if it has no queue of them
+    :ivar sweep_interval: seconds from one sweep over its containers to the next, at present
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Destination:
         self.buckets: set[str] = set()
         self.launching = 0
         self.stopping = 0
+        self.hearing: Hearing | None = None
+        self.sweep_interval = options.poll_interval
         self._most_launches = options.max_concurrent_launches
 
     def begins_at(self, operation: str, bucket: str) -> float:

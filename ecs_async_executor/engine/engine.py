@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import structlog
@@ -20,6 +20,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue, Hearing
 from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Released, Revoked
 from ecs_async_executor.core.placements import Placements
@@ -30,6 +31,7 @@ from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
 from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.listening import Listening
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
@@ -64,6 +66,7 @@ class Engine:
     :param dead: containers whose last lines are to be read, appended by other threads
     :param last_words: reads the last lines of containers
     :param account_quotas: reads what the account of a destination may use, once; None: nothing is read
+    :param events: the queues of events, by the names of their destinations
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -90,6 +93,7 @@ class Engine:
         dead: deque[PostMortem] | None = None,
         last_words: Reading = unread,
         account_quotas: ReadingQuotas | None = None,
+        events: Mapping[str, EventQueue] | None = None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -103,6 +107,7 @@ class Engine:
         self._dead = deque() if dead is None else dead
         self._last_words = last_words
         self._account_quotas = account_quotas
+        self._events = events or {}
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -198,6 +203,7 @@ class Engine:
             ledger=ledger,
             destinations=destinations,
             make=self._make_polling,
+            listening=self._listening,
             supervise=self._supervise,
             tasks=tasks,
             event=event,
@@ -276,6 +282,22 @@ class Engine:
             meters=self._meters,
             event=self._event,
         )
+
+    def _listening(self, destination: Destination) -> Callable[[], Awaitable[None]] | None:
+        """Return what listens to the events of a destination, if it has a queue of them."""
+        queue = self._events.get(destination.name)
+        if queue is None:
+            return None
+        hearing = destination.hearing = Hearing(anyio.current_time())
+        return Listening(
+            queue=queue,
+            hearing=hearing,
+            ledger=self._ledger,
+            destination=destination,
+            polling=self._make_polling(destination),
+            meters=self._meters,
+            event=self._event,
+        ).run
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -34,7 +34,7 @@ from ecs_async_executor.core.phases import (
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.usage import Used
 from ecs_async_executor.engine.destinations import Destination, Destinations
-from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Statistics, shown
+from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Events, Statistics, shown
 
 LAUNCHES_SHOWN = 1000
 """The most launches in one document."""
@@ -119,6 +119,7 @@ class Status:
             "statistics": {**_figures(statistics), "paused": paused},
             "gates": gates,
             "destinations": list(map(self._destination, statistics.destinations)),
+            "events": list(map(self._events_of, statistics.events)),
             "rates": [rate for destination in self._destinations for rate in self._rates(destination, now)],
             "quotas": [
                 {"destination": destination.name, **asdict(quota)}
@@ -139,6 +140,15 @@ class Status:
             "pending": figures.pending,
             "launching": figures.launching,
             "active": figures.active,
+        }
+
+    def _events_of(self, figures: Events) -> dict[str, object]:
+        trouble = None if figures.trouble is None else self._endpoint.redacted(figures.trouble)
+        return {
+            "destination": figures.name,
+            "trouble": trouble,
+            "sweep_interval": round(figures.sweep_interval, 1),
+            "missed": figures.missed,
         }
 
     def _rates(self, destination: Destination, now: float) -> Iterator[dict[str, object]]:
@@ -225,6 +235,6 @@ class Status:
 
 def _figures(statistics: Statistics) -> dict[str, object]:
     """Return a snapshot as JSON's types."""
-    elsewhere = ("destinations", "stranded")
+    elsewhere = ("destinations", "events", "stranded")
     values = {one.name: getattr(statistics, one.name) for one in fields(statistics) if one.name not in elsewhere}
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}

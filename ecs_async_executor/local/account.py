@@ -14,6 +14,7 @@ from itertools import count as counter
 from typing import Any, Protocol
 
 from moto.core.base_backend import BackendDict
+from moto.s3.models import s3_backends
 
 from ecs_async_executor.local.behaviour import DEFAULT, Behaviour
 from ecs_async_executor.local.errors import AwsError
@@ -57,6 +58,10 @@ def wipe_account(account: str) -> None:
     # moto has no public list of its backends; its own reset uses this one.
     for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
         dict.pop(backends, account, None)
+    # A bucket's name is known in every account, which moto keeps apart.
+    owners = s3_backends.bucket_accounts
+    for name in [name for name, (_, owner) in owners.items() if owner == account]:
+        del owners[name]
 
 
 class Service(Protocol):
@@ -106,6 +111,12 @@ class Service(Protocol):
 
         :raises KeyError: if there is no such task or job
         """
+
+    def states(self, now: float) -> Mapping[str, object]:
+        """Return what an event is sent for when it changes, by the ids of all tasks or jobs."""
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a task or job is, its ARN, and the detail of its event as JSON."""
 
     def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """

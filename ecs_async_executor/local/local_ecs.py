@@ -191,7 +191,7 @@ class LocalEcs:
         account = acquire_account()
         try:
             self._account = Account(self._make_host, Place(account, self.region), **self._options)
-            self._ecs = Ecs(self._account, groups=self._groups)
+            self._ecs = Ecs(self._account, faults=self.faults, groups=self._groups)
             self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
@@ -571,8 +571,11 @@ class LocalEcs:
             site = web.TCPSite(runner, host, port, backlog=1024)
             await site.start()
             bound = runner.addresses[0][1]
+            telling = asyncio.create_task(front.tell_of_changes())
             ready.set_result((front, bound, asyncio.get_running_loop(), stopping))
             await stopping.wait()
+            front.closing.set()
+            await telling
         finally:
             front.closing.set()
             await runner.cleanup()

@@ -89,6 +89,11 @@ class Calls:
         """The client's region."""
         return str(self._client.meta.region_name)
 
+    @property
+    def partition(self) -> str:
+        """The second part of ARNs where the client is: ``aws``, ``aws-cn`` and others."""
+        return str(self._client.meta.partition)
+
     async def __call__(self, operation: str, **parameters: Any) -> Any:
         """
         Make one request.

@@ -118,7 +118,18 @@ class At:
             max_concurrent_launches=tuning.max_concurrent_launches,
             launching=busiest["launching"],
             pending=busiest["pending"],
-            sweep_seconds=pacer.interval(math.ceil(active / _CONTAINERS_PER_CALL), read_rate),
+            sweep_seconds=0.0
+            if self._has_events
+            else pacer.interval(math.ceil(active / _CONTAINERS_PER_CALL), read_rate),
+        )
+
+    @property
+    def _has_events(self) -> bool:
+        """Whether events tell of ends, so that sweeps may be slow."""
+        return any(
+            events["destination"] == self.place.destination and events["trouble"] is None
+            for one in self.seen
+            for events in (one.status or {}).get("events", ())
         )
 
     def _rates(self, operation: str) -> Iterator[Mapping[str, Any]]:

@@ -96,6 +96,7 @@ def workload_request(
     queue_overrides: Mapping[str, Any] | None,
     executor_config: Any,
     command: Sequence[str],
+    executors: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the parameters of one workload's request.
@@ -104,6 +105,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the container's
+    :param executors: the executors that tasks can name, if Airflow in the container has to be told
     :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
     """
     changes = checked_parameters(executor_config, "SubmitJob")
@@ -125,7 +127,7 @@ def workload_request(
         container, name = _first_of_several(request[_SEVERAL]), f"the first container of {_SEVERAL}"
     if sized:
         put_sizes(request, container, sized)
-    put_command(container, command, name)
+    put_command(container, command, name, executors)
     return request
 
 

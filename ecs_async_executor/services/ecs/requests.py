@@ -206,6 +206,7 @@ def workload_request(
     executor_config: Any,
     container_name: str,
     command: Sequence[str],
+    executors: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the parameters of one workload's request.
@@ -214,6 +215,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the Airflow container's
+    :param executors: the executors that tasks can name, if Airflow in the container has to be told
     :raises Rejected: if the executor_config cannot be used; the reason holds none of its values but sizes
     """
     changes = checked_parameters(executor_config, "RunTask")
@@ -231,7 +233,7 @@ def workload_request(
     container = container_for(request, container_name)
     if sized:
         put_sizes(request, container, sized, _sized_part(request, (one.parameters for one in sized)))
-    put_command(container, command, f"container {container_name!r}")
+    put_command(container, command, f"container {container_name!r}", executors)
     return request
 
 
@@ -241,6 +243,8 @@ def launch_spec(
     started_by: str,
     expires_at: float | None = None,
     tags: Mapping[str, str] | None = None,
+    handed_over: str | None = None,
+    added: str = "",
 ) -> LaunchSpec:
     """
     Check a finished request, mark it, and return it with the names of the limits that it falls under.
@@ -248,6 +252,8 @@ def launch_spec(
     :param started_by: our mark; a mark that the request already has stays, and the task cannot be searched by it
     :param expires_at: wall-clock seconds after which the container could not use its command any more
     :param tags: added to the request's own, which win, as far as there is room
+    :param handed_over: see :class:`~ecs_async_executor.core.backend.LaunchSpec`
+    :param added: what the overrides get before they are sent
     :raises Rejected: if ECS would certainly refuse the request
     """
     _check_count(request)
@@ -261,7 +267,7 @@ def launch_spec(
         raise Rejected(_EXCLUSIVE)
     if request.get("launchType") == MANAGED_INSTANCES:
         raise Rejected(INSTEAD_OF_MANAGED_INSTANCES)
-    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides")
+    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides", added)
     if tags:
         whole["tags"] = _tagged(whole.get("tags"), tags)
     mark: str | None = None
@@ -276,6 +282,7 @@ def launch_spec(
         bucket=_bucket(whole),
         started_by=mark,
         expires_at=expires_at,
+        handed_over=handed_over,
     )
 
 
