@@ -140,15 +140,34 @@ def compose(session: nox.Session) -> None:
 
 @nox.session
 def route(session: nox.Session) -> None:
-    """Type what docs/try-it.md and docs/local.md say, and run a task that names its executor by an alias."""
+    """Type what docs/try-it.md says, and run a task that names its executor by an alias."""
     install(session, *group("test"))
-    # Its botocore is another one than aiobotocore's.
-    awscli = Path(session.create_tmp()).absolute() / "awscli"
-    session.run("python", "-m", "venv", "--clear", str(awscli))
-    session.run(str(awscli / "bin" / "python"), "-m", "pip", "install", "--quiet", "awscli>=1.40", external=True)
-    tests = [f"tests/e2e/test_{name}.py" for name in ("try_it", "other_clients", "alias")]
-    path = os.pathsep.join((os.environ["PATH"], str(awscli / "bin")))
-    pytest(session, *tests, "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1", PATH=path)
+    pytest(
+        session, "tests/e2e/test_try_it.py", "tests/e2e/test_alias.py", "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1"
+    )
+
+
+CLIENTS = {
+    "awscli": ("awscli==1.46.3",),
+    "dagster": ("dagster==1.13.27", "dagster-aws==0.29.27"),
+    "prefect": ("prefect==3.9.1", "prefect-aws==0.7.12"),
+}
+"""Other clients of ECS; each has an environment of its own, because they need other versions than Airflow."""
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Type what docs/local.md says: the AWS CLI, Dagster and Prefect on the local ECS."""
+    install(session, *group("test"))
+    path = [os.environ["PATH"]]
+    for name, requirements in CLIENTS.items():
+        binaries = Path(session.create_tmp()).absolute() / name / "bin"
+        session.run("python", "-m", "venv", "--clear", str(binaries.parent))
+        session.run(str(binaries / "python"), "-m", "pip", "install", "--quiet", *requirements, external=True)
+        path.append(str(binaries))
+    # Elsewhere these tests are skipped without the clients; here a skip would be a check without a result.
+    told = {"ECS_ASYNC_TESTS_NO_SKIPS": "1", "PATH": os.pathsep.join(path)}
+    pytest(session, "tests/e2e/test_other_clients.py", "-m", "e2e", **told)
 
 
 @nox.session
@@ -321,7 +340,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables in docs/settings.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
+    """Rewrite the tables in docs/, the schemas of rules, and the options that Airflow is told of."""
     session.install(*constraints(), "msgspec", "pydantic")
     settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
     table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
@@ -348,6 +367,12 @@ def readme(session: nox.Session) -> None:
         table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
         before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
         path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")
+    options = (
+        "import json; from pathlib import Path; from ecs_async_executor.settings import provider_config; "
+        "file = Path('ecs_async_executor/provider_config.json'); "
+        "file.write_text(json.dumps(provider_config(), indent=1) + '\\n')"
+    )
+    session.run("python", "-c", options, env={"PYTHONPATH": str(ROOT)})
     schemas = (
         f"{schema} import SCHEMA_FILES, schema_text; from pathlib import Path; "
         "[Path('ecs_async_executor/settings', name).write_text(schema_text(service)) "

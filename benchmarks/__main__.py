@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import plot, results, running, scenarios, show
 from benchmarks.cells import Cell, Outcome
+from benchmarks.deployment import Deployment
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
@@ -109,13 +110,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(console: Console, cells: Sequence[Cell], keep: Callable[[Outcome], None], at_once: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(at_once) as pool:
+    sizes = [cell.size for cell in cells if cell.scenario == "scheduler"]
+    with (
+        Deployment(sizes) as deployment,
+        Progress(*columns, console=console) as progress,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
         whole = progress.add_task("all", total=len(cells))
         keeping = Lock()
 
         def measure(cell: Cell) -> None:
             bar = progress.add_task(cell.label, total=cell.size or None)
-            outcome = running.run(cell, lambda done: progress.update(bar, completed=int(done.get("launched", 0))))
+
+            def on_progress(done: dict[str, float]) -> None:
+                progress.update(bar, completed=int(done.get("launched", 0)))
+
+            outcome = running.run(cell, on_progress, deployment)
             with keeping:
                 keep(outcome)
             progress.remove_task(bar)

@@ -164,7 +164,11 @@ def requests(cell: Cell) -> list[dict[str, Any]]:
 
 
 def orphans(arns: Sequence[str]) -> list[Any]:
-    """Return running task instances of a dead scheduler, made without a database."""
+    """
+    Return running task instances of a dead scheduler, made without a database.
+
+    Each has texts of its own, as the rows have that a database's driver reads.
+    """
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import inspect
     from sqlalchemy.orm import configure_mappers
@@ -175,11 +179,12 @@ def orphans(arns: Sequence[str]) -> list[Any]:
     made = []
     for index, arn in enumerate(arns):
         ti = new()
+        hour = index // 1000 % 24
         columns = {
             "id": uuid.uuid4(),
-            "dag_id": "warehouse_nightly",
-            "task_id": f"load_{index}",
-            "run_id": "scheduled__2026-11-20T00:00:00+00:00",
+            "dag_id": b"warehouse_nightly".decode(),
+            "task_id": f"load_{index % 1000}",
+            "run_id": f"scheduled__2026-11-{20 + index // 24_000:02}T{hour:02}:00:00+00:00",
             "map_index": -1,
             "try_number": 1,
             "state": "running",

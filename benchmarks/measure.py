@@ -24,11 +24,8 @@ from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.driver import Progress, Run
 from benchmarks.meters import Spinner, percentile
-from benchmarks.servers import Server
+from benchmarks.servers import FARGATE, RAISED, Server
 
-FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
-"""AWS's default quotas: calls per second, and in a burst."""
-RAISED = {"FARGATE": (200.0, 200.0), "modify": (400.0, 400.0), "read": (20.0, 100.0)}
 NOTHING = dict.fromkeys(FARGATE, (0.0, 0.0))
 STORM_BEGINS, STORM_ENDS = 15.0, 30.0
 """Seconds from the first heartbeat."""

@@ -15,7 +15,7 @@ RAISED = {
 """No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
     *("burst", "mixed", "launch", "steady", "memory", "adoption", "beside work"),
-    *("quota", "raised quota", "storm", "simulation"),
+    *("quota", "raised quota", "storm", "simulation", "scheduler"),
 )
 SERVICES = ("ecs", "batch")
 BACKLOG_PER_SECOND = 60
@@ -24,6 +24,13 @@ CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
 WATCHED = 10.0
 """Seconds of heartbeats after a burst in which containers failed, while their last lines are read."""
+DEFAULT_QUOTAS = "AWS's default quotas"
+RAISED_QUOTAS = "quotas of 200/s"
+ALL_AT_ONCE = "quotas of 200/s, max_tis_per_query = 0"
+SCHEDULERS = (DEFAULT_QUOTAS, RAISED_QUOTAS, ALL_AT_ONCE)
+"""The conditions of the scenario ``scheduler``."""
+TOLD = {"launch_rate": "200", "launch_rate_max": "200"}
+"""What docs/performance.md says to set for a raised quota."""
 
 
 def plan(*, smoke: bool, service: str = "ecs") -> list[Cell]:
@@ -55,6 +62,8 @@ def _smoke() -> Iterator[Cell]:
     yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
     yield _quota(OURS, seconds=2.0)
     yield Cell("simulation", OURS, 0, running=1000)
+    for subject in (PROVIDER, OURS):
+        yield _scheduler(subject, 20, ALL_AT_ONCE, duration=0.5)
 
 
 def _full() -> Iterator[Cell]:
@@ -99,6 +108,24 @@ def _full() -> Iterator[Cell]:
     yield Cell("storm", OURS, 2000, duration=CONTAINER, seconds=70.0)
     for running in (100, 1000, 10_000, 100_000):
         yield Cell("simulation", OURS, 0, running=running)
+    for note, repetitions in zip(SCHEDULERS, (1, 1, 2), strict=True):
+        for repetition in range(repetitions):
+            for subject in _turn((PROVIDER, OURS), repetition):
+                yield _scheduler(subject, 1000, note, repetition=repetition)
+
+
+def _scheduler(subject: str, size: int, note: str, *, duration: float = CONTAINER, repetition: int = 0) -> Cell:
+    return Cell(
+        "scheduler",
+        subject,
+        size,
+        duration=duration,
+        rate_limits=note == DEFAULT_QUOTAS,
+        tuning=TOLD if subject == OURS and note != DEFAULT_QUOTAS else {},
+        airflow={"SCHEDULER__MAX_TIS_PER_QUERY": "0"} if note == ALL_AT_ONCE else {},
+        note=note,
+        repetition=repetition,
+    )
 
 
 def _burst(

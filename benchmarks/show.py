@@ -107,6 +107,19 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("quota used at the end", "quota_used_settled", _percent),
         *_HEARTBEAT[:3],
     ),
+    "scheduler": (
+        ("due to success", "until_success_s", _ms),
+        ("launches/s", "launches_per_s", _number),
+        ("quota used", "quota_used", _percent),
+        ("due to start p50", "due_to_start_p50_s", _ms),
+        ("p99", "due_to_start_p99_s", _ms),
+        ("queued to start p50", "queued_to_start_p50_s", _ms),
+        ("p99", "queued_to_start_p99_s", _ms),
+        ("loops", "loops", _number),
+        ("longest", "loop_max_s", _ms),
+        ("heartbeat max", "heartbeat_max_s", _ms),
+        ("CPU", "cpu_s", _ms),
+    ),
     "simulation": (
         ("between sweeps", "sweep_interval_s", _ms),
         ("CPU/sweep", "cpu_per_sweep_s", _ms),
@@ -128,6 +141,7 @@ _TITLES = {
     "raised quota": "A quota of 200 RunTask/s, of which the executor is not told",
     "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
     "adoption": "Adoption by a real scheduler with a real database (SQLite)",
+    "scheduler": "A real scheduler on PostgreSQL, one mapped task; containers are played into the database",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
 }
 _TITLES_ON_BATCH = {

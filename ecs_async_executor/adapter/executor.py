@@ -164,6 +164,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
             endpoint=endpoint_of(self),
+            events=self.adapter.make_events,
             destinations=self.adapter.rules.destinations,
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
@@ -212,7 +213,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             return
         workloads, tracking = self.workloads, self.tracking
         queued_at = time.time()
-        for key, workload in compat.take(self, workload_items):
+        for taken, workload in compat.take(self, workload_items):
+            key = tracking.shared(taken)
             self.running.add(key)
             try:
                 refusal = compat.unsupported(workload)

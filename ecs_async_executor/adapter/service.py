@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
@@ -229,6 +230,14 @@ class ServiceAdapter(Protocol):
         :param reader: opened
         :param judge: is told what containers have as ``[core] executor``
         """
+        ...
+
+    def make_events(self) -> Mapping[str, EventQueue]:
+        """Return the queues of events, by the names of their destinations; they are opened on the loop."""
+        ...
+
+    def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        """Yield what is found of the queue of events of a destination; nothing if it has none."""
         ...
 
     def log_reader(self) -> LogReader:

@@ -167,6 +167,24 @@ LOG_READS_DROPPED = Metric(
     "containers",
     "Containers whose last lines were not read after a failure: too many failed at once.",
 )
+EVENTS_RECEIVED = Metric(
+    "events.received",
+    Measure.COUNTER,
+    "events",
+    "Events about containers of this scheduler, doubled ones too.",
+)
+EVENTS_MISSED = Metric(
+    "events.missed",
+    Measure.COUNTER,
+    "containers",
+    "Containers whose end was seen without an event, although events were received.",
+)
+EVENTS_IGNORED = Metric(
+    "events.ignored",
+    Measure.COUNTER,
+    "messages",
+    "Messages about containers that this scheduler does not know, and those that are no event.",
+)
 LAUNCHES_AT = Metric(
     "launches.<placement>",
     Measure.COUNTER,
@@ -186,7 +204,17 @@ CALLS: Mapping[tuple[Operation, Result], Metric] = {
     for result, how in _RESULTS.items()
 }
 
-COUNTERS = (LAUNCHES, THROTTLES, ENGINE_RESTARTS, LOG_READS_DROPPED, *FAILURES.values(), *CALLS.values())
+EVENTS = (EVENTS_RECEIVED, EVENTS_MISSED, EVENTS_IGNORED)
+
+COUNTERS = (
+    LAUNCHES,
+    THROTTLES,
+    ENGINE_RESTARTS,
+    LOG_READS_DROPPED,
+    *EVENTS,
+    *FAILURES.values(),
+    *CALLS.values(),
+)
 
 # --- timers ---------------------------------------------------------------------------------------------------
 

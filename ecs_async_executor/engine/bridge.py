@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -21,6 +21,7 @@ import structlog
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
@@ -64,6 +65,7 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
+    :param events: makes the queues of events, by the names of their destinations, on the loop thread
     :param destinations: the names of those that launches can go to besides home
     :param monotonic: the clock, in seconds
     """
@@ -83,6 +85,7 @@ class Bridge:
         stall_timeout: float | None = None,
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
+        events: Callable[[], Mapping[str, EventQueue]] = dict,
         destinations: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +93,7 @@ class Bridge:
         self._rendering = partial(Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up)
         self._endpoint = endpoint
         self._last_words = last_words
+        self._events = events
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -263,6 +267,7 @@ class Bridge:
             statistics=self.statistics,
             dead=self._dead,
             last_words=self._last_words,
+            events=self._events(),
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

@@ -16,6 +16,7 @@ from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.choosing import Outage
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.listening import Hearing
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
@@ -33,11 +34,14 @@ class Destination:
     :ivar launching: launch requests in flight
     :ivar stopping: stop requests in flight
     :ivar searches: places for searches in flight
+    :ivar hearing: how well its events come; None if it has no queue of them
+    :ivar sweep_interval: seconds from one sweep over its containers to the next, at present
     """
 
     def __init__(self, name: str, session: Session, options: Options, event: Callable[[str], str]) -> None:
         self.name = name
         self.session = session
+        self._options = options
         self.limiter = Limiter(
             launch_rate=lambda bucket: options.launch_rate(within(bucket)),
             launch_burst=options.launch_burst,
@@ -57,7 +61,21 @@ class Destination:
         self.buckets: set[str] = set()
         self.launching = 0
         self.stopping = 0
+        self.hearing: Hearing | None = None
+        self.sweep_interval = options.poll_interval
         self._most_launches = options.max_concurrent_launches
+
+    def begins_at(self, operation: str, bucket: str) -> float:
+        """
+        Return the calls per second that a bucket began with.
+
+        :param operation: launch, stop or read
+        :param bucket: of launches, without the destination
+        """
+        options = self._options
+        if operation == "launch":
+            return min(options.launch_rate(bucket), options.launch_rate_max)
+        return options.change_rate if operation == "stop" else options.describe_rate
 
     def may_launch_at(self, now: float) -> float:
         """

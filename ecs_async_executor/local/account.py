@@ -111,6 +111,12 @@ class Service(Protocol):
         :raises KeyError: if there is no such task or job
         """
 
+    def states(self, now: float) -> Mapping[str, object]:
+        """Return what an event is sent for when it changes, by the ids of all tasks or jobs."""
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a task or job is, its ARN, and the detail of its event as JSON."""
+
     def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
         Take the host of a task or job away; its containers get no exit codes.

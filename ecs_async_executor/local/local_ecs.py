@@ -568,8 +568,11 @@ class LocalEcs:
             site = web.TCPSite(runner, host, port, backlog=1024)
             await site.start()
             bound = runner.addresses[0][1]
+            telling = asyncio.create_task(front.tell_of_changes())
             ready.set_result((front, bound, asyncio.get_running_loop(), stopping))
             await stopping.wait()
+            front.closing.set()
+            await telling
         finally:
             front.closing.set()
             await runner.cleanup()

@@ -12,6 +12,9 @@ from ecs_async_executor.settings.options import Conflict, Section, flag, option,
 from ecs_async_executor.settings.values import (
     COMMAND,
     ENVIRONMENT_FILE,
+    QUEUE_URL,
+    QUEUE_URL_ALLOWED,
+    QUEUE_URL_EXAMPLE,
     BucketPath,
     Delivery,
     DeliveryOfJob,
@@ -66,6 +69,7 @@ class Tuning(Section):
         "capacity_timeout": {"", "off", "none"},
         "launch_rate": {"", "off", "none"},
         "status_port": {"", "off", "none"},
+        "events_queue_url": {"", "off", "none"},
     }
 
     max_concurrent_launches: Annotated[
@@ -211,6 +215,17 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    events_queue_url: Annotated[
+        str | None,
+        option(
+            "An SQS queue with the events of containers, from EventBridge, as `docs/push.md` has it. While "
+            "they arrive, ends are seen within seconds, and all containers are polled but once a minute. Unset or "
+            "`off`: polling alone.",
+            allowed=f"{QUEUE_URL_ALLOWED}, or `off`",
+            example=QUEUE_URL_EXAMPLE,
+            pattern=f"^{QUEUE_URL}$",
+        ),
+    ] = None
     status_port: Annotated[
         int | None,
         whole(

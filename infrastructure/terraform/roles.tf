@@ -118,6 +118,19 @@ data "aws_iam_policy_document" "scheduler" {
       resources = var.destination_role_arns
     }
   }
+  dynamic "statement" {
+    for_each = var.create_events ? [1] : []
+    content {
+      sid = "ReceiveEvents"
+      actions = [
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+      ]
+      resources = [local.events]
+    }
+  }
   # The scheduler puts a failed container's last lines beside the log of its task.
   dynamic "statement" {
     for_each = local.has_remote_logs ? [1] : []

@@ -115,6 +115,7 @@ class Scheduler:
             render=self._render,
             choices=lambda launch: cloud.choices(str(launch.route)),
             destinations=(cloud.abroad,) if cloud.abroad else (),
+            events=lambda: cloud.queues(endpoint),
             tuning=TUNING,
             max_attempts=3,
             stall_timeout=STALL_TIMEOUT,

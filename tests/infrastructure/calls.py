@@ -26,8 +26,19 @@ MODULES_BEHIND = {
     "log_streams": ("details.py",),
     "look_at_definitions": ("checking.py", "../logs.py"),
     "log_reader": ("../logs.py",),
+    "make_events": ("../events.py",),
+    "look_at_events": ("../events.py",),
 }
 """By the methods of ServiceAdapter that open a client, the modules of a service's folder that call through it."""
+
+
+OF_SERVICES = {"events": "sqs"}
+"""By the modules that all services share, the service that they call, if its name is another."""
+OF_BATCHES = {
+    "DeleteMessageBatch": "DeleteMessage",
+    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
+}
+"""The IAM actions of operations that do for many what another does for one."""
 
 
 def _parsed(path: Path) -> ast.Module:
@@ -79,7 +90,7 @@ def service_of(path: Path) -> str:
     }
     if named and (service := named.pop()):
         return service
-    return path.parent.name if path.parent != SERVICES else path.stem
+    return path.parent.name if path.parent != SERVICES else OF_SERVICES.get(path.stem, path.stem)
 
 
 @cache
@@ -88,7 +99,7 @@ def by_module() -> Mapping[Path, frozenset[str]]:
     found = {}
     for path, tree in sources().items():
         if SERVICES in path.parents and (operations := _called(tree)):
-            found[path] = frozenset(f"{service_of(path)}:{one}" for one in operations)
+            found[path] = frozenset(f"{service_of(path)}:{OF_BATCHES.get(one, one)}" for one in operations)
     return found
 
 

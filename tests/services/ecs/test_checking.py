@@ -26,7 +26,7 @@ def look(definition: dict[str, Any], *specs: LaunchSpec, **of_container: Any) ->
     reader: Any = None
 
     async def run() -> list[Finding]:
-        found = ecs.look_at_definitions(factory, reader, "airflow", specs)
+        found = ecs.look_at_definitions(factory, reader, "airflow", specs, lambda *_: None)
         return [one async for one in found if one.name == NAME]
 
     return asyncio.run(run())
