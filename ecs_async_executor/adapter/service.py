@@ -8,7 +8,7 @@ makes it and carries the methods which users override.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -25,6 +25,16 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
+
+
+class RequestTemplate(Protocol):
+    """A request that becomes those of many launches, by their commands and marks."""
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """Return what :meth:`ServiceAdapter.spec` does for a launch; None if it would refuse it."""
+        ...
 
 
 class ServiceAdapter(Protocol):
@@ -53,6 +63,11 @@ class ServiceAdapter(Protocol):
     @property
     def tuning(self) -> Tuning:
         """The settings of the engine."""
+        ...
+
+    @property
+    def base_request(self) -> Mapping[str, Any]:
+        """The parameters that every launch starts from."""
         ...
 
     @property
@@ -145,6 +160,19 @@ class ServiceAdapter(Protocol):
 
         :param expires_at: wall-clock seconds after which the request's JWT is of no use
         :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        """
+        Return a template of a request, for all launches that ask for the same; None if there can be none.
+
+        :param request: made with a stand-in for the command
+        :param placed: says of a spec where it goes
+        :raises Rejected: if it is no request of the service
+        :raises LookupError: if it does not have the command
         """
         ...
 
