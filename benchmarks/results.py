@@ -240,13 +240,14 @@ def _headline(where: str, provider: Row, ours: Row) -> str:
         f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
-            f"{_seconds(row.figures['heartbeat_max_s'])}"
+            f"{seconds(row.figures['heartbeat_max_s'])}"
             for row in (provider, ours)
         )
     )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return a duration as people write it."""
     return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
 
 
