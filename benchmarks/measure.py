@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import bare, executors, interleaved, simulation
+from benchmarks import bare, executors, interleaved, push, simulation
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.driver import Progress, Run
@@ -306,6 +306,7 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "raised quota": raised_quota,
     "storm": storm,
     "adoption": adoption,
+    "events": push.events,
     "simulation": simulated,
 }
 

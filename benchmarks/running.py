@@ -16,7 +16,7 @@ from benchmarks.cells import Cell, Figures, Outcome
 from benchmarks.deployment import Deployment
 from benchmarks.servers import Server, serving
 
-TIMEOUT = 300.0
+TIMEOUT = 450.0
 FARGATE_RATE = 20.0
 """AWS's default for RunTask on Fargate, per second; the local ECS enforces it."""
 FARGATE_BURST = 20.0

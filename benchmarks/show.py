@@ -107,6 +107,18 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("quota used at the end", "quota_used_settled", _percent),
         *_HEARTBEAT[:3],
     ),
+    "events": (
+        ("end seen p50", "seen_p50_s", _ms),
+        ("p99", "seen_p99_s", _ms),
+        ("of long ones p50", "seen_long_p50_s", _ms),
+        ("p99", "seen_long_p99_s", _ms),
+        ("DescribeTasks/min", "DescribeTasks_per_minute", _number),
+        ("ReceiveMessage/min", "ReceiveMessage_per_minute", _number),
+        ("CPU", "cpu_share", _percent),
+        ("polling again after", "polling_again_after_s", _ms),
+        ("ends until then p99", "seen_meanwhile_p99_s", _ms),
+        ("since then p99", "seen_then_p99_s", _ms),
+    ),
     "scheduler": (
         ("due to success", "until_success_s", _ms),
         ("launches/s", "launches_per_s", _number),
@@ -141,6 +153,7 @@ _TITLES = {
     "raised quota": "A quota of 200 RunTask/s, of which the executor is not told",
     "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
     "adoption": "Adoption by a real scheduler with a real database (SQLite)",
+    "events": "Five ends a second, half of them of containers that have run for long",
     "scheduler": "A real scheduler on PostgreSQL, one mapped task; containers are played into the database",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
 }
