@@ -172,8 +172,8 @@ class Hearing:
 
     def came(self, now: float) -> None:
         """Note an event, whosever it is."""
-        if self._came_at is not None:
-            self._gaps.append(now - self._came_at)
+        if self._came_at is not None and now - self._came_at < STRETCHED_SECONDS:
+            self._gaps.append(now - self._came_at)  # in a longer pause, there is little to tell
         self._came_at, self._doubts_since = now, None
 
     def swept(self, began: float) -> None:

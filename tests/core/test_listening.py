@@ -186,6 +186,15 @@ def test_where_events_come_in_bursts_the_time_between_them_is_no_silence() -> No
     assert ends.interval == 1.0
 
 
+def test_a_night_without_events_does_not_make_a_silence_of_the_morning_usual() -> None:
+    ends = quiet()
+    ends.passes(8 * 3600.0)
+    ends.heard()
+    ends.hearing.came(ends.now)
+    ends.passes(5.0)
+    assert ends.interval == 1.0
+
+
 def test_many_ends_at_once_do_not_make_a_queue_silent() -> None:
     ends = Ends()
     ends.heard(100)
