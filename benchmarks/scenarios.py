@@ -93,6 +93,7 @@ def _full() -> Iterator[Cell]:
                 yield _burst(subject, size, repetition=repetition)
         yield _burst(OURS, 1000, failing=0.1, repetition=repetition)
         yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
+        yield Cell("mixed", OURS, 3000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
     yield _burst(OURS, 1000, algorithm="RS256")
     yield _burst(OURS, 5000)
     yield _launch(blocks=60)

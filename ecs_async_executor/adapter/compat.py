@@ -7,7 +7,6 @@ May import Airflow only. A version decides only where the objects themselves can
 from __future__ import annotations
 
 import importlib
-import json
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import airflow
+import msgspec
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
@@ -227,9 +227,9 @@ def jwt_expiry(token: str) -> float | None:
 
 
 def _claims(token: str) -> Any:
-    with suppress(ValueError, IndexError):
+    with suppress(ValueError, IndexError, msgspec.DecodeError):
         payload = token.split(".")[1]
-        return json.loads(urlsafe_b64decode(payload + "=="))  # more padding than is needed does no harm
+        return msgspec.json.decode(urlsafe_b64decode(payload + "=="))  # more padding than is needed does no harm
     return None
 
 
