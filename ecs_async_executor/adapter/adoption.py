@@ -23,6 +23,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.adapter.workloads import AdoptedWorkload, Workloads
+from ecs_async_executor.core.dictionaries import take_out
 from ecs_async_executor.core.messages import Adopt, AirflowState, Launch
 from ecs_async_executor.core.policy import RESEND_WINDOW
 from ecs_async_executor.engine.bridge import Bridge
@@ -68,7 +69,7 @@ class Adoption:
         given_back: list[Any] = []
         known: list[Key] = []
         for ti in tis:
-            key = compat.task_key(self._executor, ti)
+            key = self._tracking.shared(compat.task_key(self._executor, ti))
             if self._is_known(key, ti):
                 known.append(key)
                 continue
@@ -95,11 +96,11 @@ class Adoption:
     def hand_over(self, bridge: Bridge) -> None:
         """Hand what is staged to the engine. Call it after the adoption's commit."""
         staged = self._tracking.staged
-        while staged:
-            key = next(iter(staged))
+        # A copy: the first entry of a dictionary takes the longer to find the more before it have been deleted.
+        for key, adopt in list(staged.items()):
             # In this order: the engine can be given a launch twice, but none may be lost.
-            bridge.submit(staged[key])
-            del staged[key]
+            bridge.submit(adopt)
+            take_out(staged, key)
 
     def _is_known(self, key: Key, ti: Any) -> bool:
         tracking = self._tracking

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from statsd import StatsClient  # type: ignore[import-untyped]
+from statsd import StatsClient
 
 from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.demo import light_task
