@@ -83,7 +83,7 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
 def test_the_providers_executor_is_compared_and_what_it_does_otherwise_is_no_failure(
     demos: list[Demo], tmp_path: Path, arguments: tuple[str, ...], executor: str
 ) -> None:
-    demo = Demo(tmp_path, *arguments, "--provider", limit=600)
+    demo = Demo(tmp_path, *arguments, "--provider", limit=900)
     demos.append(demo)
     assert demo.finish() == 0, demo.output
     ours, _, compared = demo.output.partition("The same with the amazon provider's executor")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"success": "green", "failed": "red"}
 NOTES = (
-    "exit 0: code failed: Airflow's process reported the failure of the task's code, and ended in order.",
+    "code failed: Airflow's process reported the failure of the task's code, and ended in order.",
     "deferred, rescheduled: the task waited without a container, and went on in the next one.",
     "not started: no container came of it, and the executor launched another for the same try.",
 )
