@@ -203,6 +203,9 @@ class Launching:
 
     def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
         """Tell the limiter of each destination how many launches wait for it."""
+        if self._destinations.is_home_alone:
+            self._destinations.home.limiter.launches_waiting(sum(len(queue.heap) for queue in queues))
+            return
         waiting: Counter[str] = Counter()
         for queue in queues:
             for name in {destination_of(way.bucket or HOME) for way in queue.ways}:
