@@ -414,6 +414,13 @@ def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     return simulation.simulate(cell)
 
 
+def scaled(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Have a hundred thousand containers run."""
+    from benchmarks import scale
+
+    return scale.scale(cell, server, progress)
+
+
 def _memory() -> int:
     import psutil
 
@@ -431,6 +438,7 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "storm": storm,
     "adoption": adoption,
     "simulation": simulated,
+    "scale": scaled,
 }
 
 

@@ -15,13 +15,15 @@ RAISED = {
 """No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
     *("burst", "mixed", "steady", "memory", "adoption", "beside work"),
-    *("quota", "raised quota", "storm", "simulation"),
+    *("quota", "raised quota", "storm", "simulation", "scale"),
 )
 SERVICES = ("ecs", "batch")
 BACKLOG_PER_SECOND = 60
 """Launches queued for each second of a measurement with a quota of 20/s."""
 CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
+RESIDENT, TRACED = "memory", "memory, traced"
+"""Notes of cells that measure memory alone. Tracing slows everything, so it has a cell of its own."""
 WATCHED = 10.0
 """Seconds of heartbeats after a burst in which containers failed, while their last lines are read."""
 
@@ -54,6 +56,9 @@ def _smoke() -> Iterator[Cell]:
     yield Cell("beside work", OURS, 20, running=200, seconds=1.0)
     yield _quota(OURS, seconds=2.0)
     yield Cell("simulation", OURS, 0, running=1000)
+    for cell in _scale(500, seconds=1.0):
+        if not cell.note or cell.size:
+            yield cell
 
 
 def _full() -> Iterator[Cell]:
@@ -97,6 +102,17 @@ def _full() -> Iterator[Cell]:
     yield Cell("storm", OURS, 2000, duration=CONTAINER, seconds=70.0)
     for running in (100, 1000, 10_000, 100_000):
         yield Cell("simulation", OURS, 0, running=running)
+    yield from _scale(100_000, seconds=30.0)
+
+
+def _scale(running: int, *, seconds: float) -> Iterator[Cell]:
+    raised = {"describe_rate": "1000", "max_concurrent_describes": "32"}
+    # As long as an interval between sweeps within a quarter of AWS's read quota, so that all are polled once.
+    yield Cell("scale", OURS, 0, running=running, seconds=max(seconds, running / 500))
+    yield Cell("scale", OURS, 0, running=running, seconds=seconds, tuning=raised, note="1,000 reads/s")
+    for note in (RESIDENT, TRACED):
+        yield Cell("scale", OURS, 0, running=running, tuning=raised, note=note)
+    yield Cell("scale", OURS, running // 20, tuning={**raised, **RAISED}, note="launched, traced")
 
 
 def _burst(
