@@ -293,6 +293,13 @@ def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     return simulation.simulate(cell)
 
 
+def scaled(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Have a hundred thousand containers run."""
+    from benchmarks import scale
+
+    return scale.scale(cell, server, progress)
+
+
 def _memory() -> int:
     import psutil
 
@@ -312,6 +319,7 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "adoption": adoption,
     "events": push.events,
     "simulation": simulated,
+    "scale": scaled,
 }
 
 

@@ -189,6 +189,10 @@ def targets(table: Table) -> list[Target]:
             add(f"CPU per polled task, of the provider's ({running:,})", 0.1, ratio, "x")
     if memory := table.of("memory", OURS):
         add("memory per running task", 1.5, memory.each("memory_per_running_kb"), "KB")
+    for row in table.all("scale", OURS, noted=True):
+        for name, figure in (("running", "memory_per_running_kb"), ("launched", "memory_per_launched_kb")):
+            if figure in row.figures:
+                add(f"memory per {name} task ({row.cell.running or row.cell.size:,})", 1.2, row.each(figure), "KB")
     for row in table.all("beside work", OURS):
         if running := row.cell.running:
             name = f"main thread's speed beside 20/s + {running:,} running"

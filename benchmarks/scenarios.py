@@ -16,7 +16,7 @@ RAISED = {
 """No limits of our own where there is no quota, and as many connections as the bare client has."""
 NAMES = (
     *("burst", "mixed", "launch", "steady", "memory", "adoption", "beside work"),
-    *("quota", "raised quota", "storm", "events", "simulation", "scheduler"),
+    *("quota", "raised quota", "storm", "events", "simulation", "scheduler", "scale"),
 )
 SERVICES = ("ecs", "batch")
 EVENTS = {"events_queue_url": eventful.QUEUE}
@@ -31,6 +31,8 @@ BACKLOG_PER_SECOND = 60
 """Launches queued for each second of a measurement with a quota of 20/s."""
 CONTAINER = 3.0
 """Seconds that a container runs in a burst."""
+RESIDENT, TRACED = "memory", "memory, traced"
+"""Notes of cells that measure memory alone. Tracing slows everything, so it has a cell of its own."""
 WATCHED = 10.0
 """Seconds of heartbeats after a burst in which containers failed, while their last lines are read."""
 DEFAULT_QUOTAS = "AWS's default quotas"
@@ -80,6 +82,9 @@ def _smoke() -> Iterator[Cell]:
     yield Cell("simulation", OURS, 0, running=1000)
     for subject in (PROVIDER, OURS):
         yield _scheduler(subject, 20, MORE_QUEUED, duration=0.5)
+    for cell in _scale(500, seconds=1.0):
+        if not cell.note or cell.size:
+            yield cell
 
 
 def _full() -> Iterator[Cell]:
@@ -132,6 +137,7 @@ def _full() -> Iterator[Cell]:
         for repetition in range(repetitions):
             for subject in _turn((PROVIDER, OURS), repetition):
                 yield _scheduler(subject, 1000, note, repetition=repetition)
+    yield from _scale(100_000, seconds=30.0)
 
 
 def _scheduler(subject: str, size: int, note: str, *, duration: float = CONTAINER, repetition: int = 0) -> Cell:
@@ -146,6 +152,16 @@ def _scheduler(subject: str, size: int, note: str, *, duration: float = CONTAINE
         note=note,
         repetition=repetition,
     )
+
+
+def _scale(running: int, *, seconds: float) -> Iterator[Cell]:
+    raised = {"describe_rate": "1000", "max_concurrent_describes": "32"}
+    # As long as an interval between sweeps within a quarter of AWS's read quota, so that all are polled once.
+    yield Cell("scale", OURS, 0, running=running, seconds=max(seconds, running / 500))
+    yield Cell("scale", OURS, 0, running=running, seconds=seconds, tuning=raised, note="1,000 reads/s")
+    for note in (RESIDENT, TRACED):
+        yield Cell("scale", OURS, 0, running=running, tuning=raised, note=note)
+    yield Cell("scale", OURS, running // 20, tuning={**raised, **RAISED}, note="launched, traced")
 
 
 def _burst(

@@ -142,6 +142,23 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("p99", "detection_p99_s", _ms),
         ("adopted and resolved", "adopted_and_resolved_s", _ms),
     ),
+    "scale": (
+        ("adoption", "adopt_s", _ms),
+        ("main CPU", "adopt_cpu_s", _ms),
+        ("until resolved", "adopted_and_resolved_s", _ms),
+        ("longest heartbeat meanwhile", "adoption_heartbeat_max_s", _ms),
+        ("main CPU", "adoption_heartbeat_cpu_max_s", _ms),
+        ("a sweep", "sweep_s", _ms),
+        ("CPU/polled", "cpu_per_polled_s", _us),
+        ("CPU", "cpu_share", _percent),
+        ("p50 at 1 %", "few_heartbeat_p50_s", _ms),
+        ("p99 at 1 %", "few_heartbeat_p99_s", _ms),
+        ("max at 1 %", "few_heartbeat_max_s", _ms),
+        *_HEARTBEAT[:4],
+        ("KB each", "memory_per_running_kb", _number),
+        ("resident KB each", "resident_per_running_kb", _number),
+        ("KB each launched", "memory_per_launched_kb", _number),
+    ),
 }
 _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[yellow]undecided[/]"}
 _TITLES = {
@@ -158,6 +175,7 @@ _TITLES = {
     "events": "Five ends a second, half of them of containers that have run for long",
     "scheduler": "A real scheduler on PostgreSQL, one mapped task; containers are played into the database",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
+    "scale": "A hundred thousand running on one scheduler",
 }
 _TITLES_ON_BATCH = {
     "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",
