@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks import executors
 from benchmarks.cells import Cell, Figures
-from benchmarks.measure import Progress, Run
+from benchmarks.driver import Progress, Run
 from benchmarks.meters import Heartbeats
 from benchmarks.scenarios import RESIDENT, TRACED
 from benchmarks.servers import Server
