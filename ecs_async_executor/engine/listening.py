@@ -112,6 +112,14 @@ class Listening:
 
     async def run(self) -> None:
         """Listen for ever; a queue that cannot be read is tried again every now and then."""
+        try:
+            await self._listen()
+        except Exception:
+            # A bug, after which this begins again. Nobody counts what is missed meanwhile.
+            self._hearing.failed("listening has ended with an error, which is in the log, and begins again")
+            raise
+
+    async def _listen(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._describe_for_ever)
             while True:

@@ -128,6 +128,28 @@ async def test_events_that_no_longer_come_bring_the_sweeps_back_at_once() -> Non
         assert it.is_trusted
 
 
+async def test_a_listener_that_ends_with_a_bug_again_and_again_brings_the_sweeps_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def bug() -> None:
+        raise RuntimeError("a bug")
+
+    async with played(short) as it:
+        await it.work(300)
+        assert it.interval == 60.0
+        receive = it.queue.receive
+        monkeypatch.setattr(it.queue, "receive", bug)
+        with capture_logs():
+            await it.work(20)
+            since = anyio.current_time()
+            await it.work(100)
+        assert (it.interval, it.is_trusted) == (1.0, False)
+        assert max(it.delays(since)) < 3.0
+        monkeypatch.setattr(it.queue, "receive", receive)
+        await it.work(200)
+        assert (it.interval, it.is_trusted) == (60.0, True)
+
+
 async def test_one_end_in_twenty_without_an_event_keeps_sweeps_as_they_were() -> None:
     async with played(short, Weather(lost=0.05)) as it:
         await it.work(600)
