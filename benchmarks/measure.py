@@ -45,10 +45,12 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
     resident, polled = _memory(), server.polled()
     with run.heartbeats.collections.watched():
         clock, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+        busy = time.thread_time()
         run.beat_until(lambda: len(run.launched) >= cell.size)
         figures = {
             "wall_s": time.perf_counter() - wall,
             "cpu_per_launch_s": (time.process_time() - cpu) / cell.size,
+            "main_cpu_per_launch_s": (time.thread_time() - busy) / cell.size,
             "launch_gc_s": sum(until - since for since, until, _ in run.heartbeats.collections.pauses),
         }
         figures |= _launches(cell, server, clock)
@@ -62,6 +64,8 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
         if cell.failing:
             run.beat_for(cell.seconds)  # the last lines of those that failed are read meanwhile
         figures |= run.heartbeats.figures()
+    figures["stop_max_s"] = max(figures["heartbeat_max_s"], figures["gc_max_s"])
+    figures["stop_cpu_max_s"] = max(figures["heartbeat_cpu_max_s"], figures["gc_cpu_max_s"])
     figures["memory_growth_mb"] = (_memory() - resident) / 2**20
     run.end()
     return figures

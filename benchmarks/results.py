@@ -33,6 +33,9 @@ NOTES = {
     "local ECS would be the bottleneck; local: the local ECS, which enforces AWS's default quotas",
     "burst on Batch": "the local Batch, whose own CPU (a process of its own on the same cores) bounds high rates",
     "launches_per_s": "from the first heartbeat to the answer to the last RunTask or SubmitJob",
+    "launch": "CPU of the whole process, from the queueing to the event that the container runs, in one process "
+    "with a bare client that sends the same requests",
+    "stop": "the longest heartbeat or collection; on a machine with other work longer than its CPU",
     "cpu": "of the whole measuring process: heartbeats, polling and the loop thread included",
     "steady, adoption time": "without a database; the provider's without rebuilding the workloads",
     "adoption": "by the real scheduler, with SQLite, which has no row locks: the time is that of the executor's "
@@ -127,7 +130,10 @@ class Table:
 
 
 def _medians(figures: Sequence[Figures]) -> Figures:
-    worst = {"heartbeat_max_s", "heartbeat_max_without_gc_s", "gc_max_s", "heartbeat_cpu_max_s", "loop_max_s"}
+    worst = {
+        *("heartbeat_max_s", "heartbeat_max_without_gc_s", "heartbeat_cpu_max_s", "loop_max_s"),
+        *("gc_max_s", "gc_cpu_max_s", "full_gc_cpu_max_s", "stop_max_s", "stop_cpu_max_s"),
+    }
     return {
         name: (max if name in worst else statistics.median)(one[name] for one in figures if name in one)
         for name in figures[0]
@@ -150,11 +156,18 @@ def targets(table: Table) -> list[Target]:
         scaled = [value * scale for value in values]
         found.append(Target(name, limit, statistics.median(scaled), min(scaled), max(scaled), unit, at_least))
 
-    if mixed := table.of("mixed", OURS):
+    if mixed := table.of("mixed", OURS, size=1000):
         where = f" ({mixed.cell.size:,} launches + {mixed.cell.running:,} running)"
         add(f"heartbeat, main CPU, max{where}", 5, mixed.each("heartbeat_cpu_max_s"), "ms", scale=1e3)
         add(f"heartbeat, p99 less GC{where}", 10, mixed.each("heartbeat_p99_without_gc_s"), "ms", scale=1e3)
         add(f"heartbeat, max less GC{where}", 25, mixed.each("heartbeat_max_without_gc_s"), "ms", scale=1e3)
+    if (mixed := table.of("mixed", OURS, size=3000)) and "stop_max_s" in mixed.figures:
+        where = f" ({mixed.cell.size:,} launches + {mixed.cell.running:,} running)"
+        add(f"longest stop of the scheduler's thread{where}", 25, mixed.each("stop_max_s"), "ms", scale=1e3)
+        add(f"its CPU{where}", 25, mixed.each("stop_cpu_max_s"), "ms", scale=1e3)
+        add(f"main CPU per launch{where}", 100, mixed.each("main_cpu_per_launch_s"), "us", scale=1e6)
+    if launch := table.of("launch", OURS):
+        add("CPU of a launch, of a bare RunTask in the same process", 1.0, launch.each("cpu_of_bare"), "x")
     provider = table.of("burst", PROVIDER)
     for ours in table.all("burst", OURS):
         size, bare = ours.cell.size, table.of("burst", BARE, size=ours.cell.size)
@@ -240,13 +253,14 @@ def _headline(where: str, provider: Row, ours: Row) -> str:
         f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
-            f"{_seconds(row.figures['heartbeat_max_s'])}"
+            f"{seconds(row.figures['heartbeat_max_s'])}"
             for row in (provider, ours)
         )
     )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return a duration as people write it."""
     return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
 
 

@@ -35,9 +35,15 @@ WATCHED = 10.0
 """Seconds of heartbeats after a burst in which containers failed, while their last lines are read."""
 DEFAULT_QUOTAS = "AWS's default quotas"
 RAISED_QUOTAS = "quotas of 200/s"
-ALL_AT_ONCE = "quotas of 200/s, max_tis_per_query = 0"
-SCHEDULERS = (DEFAULT_QUOTAS, RAISED_QUOTAS, ALL_AT_ONCE)
-"""The conditions of the scenario ``scheduler``."""
+MORE_QUEUED = "quotas of 200/s, max_tis_per_query = 128"
+ALL_QUEUED = "quotas of 200/s, max_tis_per_query = 0"
+SCHEDULERS: dict[str, tuple[int, dict[str, str]]] = {
+    DEFAULT_QUOTAS: (1, {}),
+    RAISED_QUOTAS: (1, {}),
+    MORE_QUEUED: (2, {"SCHEDULER__MAX_TIS_PER_QUERY": "128"}),
+    ALL_QUEUED: (1, {"SCHEDULER__MAX_TIS_PER_QUERY": "0"}),
+}
+"""The conditions of the scenario ``scheduler``: repetitions, and options of Airflow's."""
 TOLD = {"launch_rate": "200", "launch_rate_max": "200"}
 """What docs/performance.md says to set for a raised quota."""
 
@@ -73,7 +79,7 @@ def _smoke() -> Iterator[Cell]:
     yield _events("events", EVENTS, running=200, seconds=2.0, duration=1.0)
     yield Cell("simulation", OURS, 0, running=1000)
     for subject in (PROVIDER, OURS):
-        yield _scheduler(subject, 20, ALL_AT_ONCE, duration=0.5)
+        yield _scheduler(subject, 20, MORE_QUEUED, duration=0.5)
 
 
 def _full() -> Iterator[Cell]:
@@ -87,6 +93,7 @@ def _full() -> Iterator[Cell]:
                 yield _burst(subject, size, repetition=repetition)
         yield _burst(OURS, 1000, failing=0.1, repetition=repetition)
         yield Cell("mixed", OURS, 1000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
+        yield Cell("mixed", OURS, 3000, running=10_000, duration=CONTAINER, tuning=RAISED, repetition=repetition)
     yield _burst(OURS, 1000, algorithm="RS256")
     yield _burst(OURS, 5000)
     yield _launch(blocks=60)
@@ -121,7 +128,7 @@ def _full() -> Iterator[Cell]:
     yield _events("events, then none", EVENTS, running=400, seconds=60.0, size=1)
     for running in (100, 1000, 10_000, 100_000):
         yield Cell("simulation", OURS, 0, running=running)
-    for note, repetitions in zip(SCHEDULERS, (1, 1, 2), strict=True):
+    for note, (repetitions, _) in SCHEDULERS.items():
         for repetition in range(repetitions):
             for subject in _turn((PROVIDER, OURS), repetition):
                 yield _scheduler(subject, 1000, note, repetition=repetition)
@@ -135,7 +142,7 @@ def _scheduler(subject: str, size: int, note: str, *, duration: float = CONTAINE
         duration=duration,
         rate_limits=note == DEFAULT_QUOTAS,
         tuning=TOLD if subject == OURS and note != DEFAULT_QUOTAS else {},
-        airflow={"SCHEDULER__MAX_TIS_PER_QUERY": "0"} if note == ALL_AT_ONCE else {},
+        airflow=SCHEDULERS[note][1],
         note=note,
         repetition=repetition,
     )

@@ -47,6 +47,8 @@ _BURST: tuple[Column, ...] = (
     ("p99", "queued_to_run_p99_s", _ms),
     *_HEARTBEAT,
     ("longest GC", "gc_max_s", _ms),
+    ("its CPU", "gc_cpu_max_s", _ms),
+    ("main CPU/launch", "main_cpu_per_launch_s", _us),
     ("CPU/launch", "cpu_per_launch_s", _us),
     ("CPU/finished", "cpu_per_finished_s", _us),
     ("sweeps", "sweeps", _number),

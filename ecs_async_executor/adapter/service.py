@@ -8,11 +8,12 @@ makes it and carries the methods which users override.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.listening import EventQueue
@@ -24,6 +25,16 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
+
+
+class RequestTemplate(Protocol):
+    """A request that becomes those of many launches, by their commands and marks."""
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """Return what :meth:`ServiceAdapter.spec` does for a launch; None if it would refuse it."""
+        ...
 
 
 class ServiceAdapter(Protocol):
@@ -55,6 +66,11 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def base_request(self) -> Mapping[str, Any]:
+        """The parameters that every launch starts from."""
+        ...
+
+    @property
     def rules(self) -> ExecutorRules:
         """Which queue goes where, which placements there are, and what the next try gets."""
         ...
@@ -81,6 +97,10 @@ class ServiceAdapter(Protocol):
 
     def destinations_of(self, handle_id: str) -> Sequence[str]:
         """Return the destinations that a container can be in, the likeliest first, and never none."""
+        ...
+
+    def region_of(self, destination: str) -> str | None:
+        """Return a destination's Region; None if its connection, or AWS's own configuration, decides."""
         ...
 
     @property
@@ -143,6 +163,19 @@ class ServiceAdapter(Protocol):
         """
         ...
 
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        """
+        Return a template of a request, for all launches that ask for the same; None if there can be none.
+
+        :param request: made with a stand-in for the command
+        :param placed: says of a spec where it goes
+        :raises Rejected: if it is no request of the service
+        :raises LookupError: if it does not have the command
+        """
+        ...
+
     def beside_request(self, workload: str) -> tuple[str, str] | None:
         """
         Return what hands a workload over apart from the request, and the variable in which the container gets it.
@@ -201,6 +234,14 @@ class ServiceAdapter(Protocol):
 
         :param reader: opened
         :param judge: is told what containers have as ``[core] executor``
+        """
+        ...
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        """
+        Ask AWS's Service Quotas what the account of a destination may use.
+
+        :raises BackendError: if AWS refuses, or does not answer
         """
         ...
 
