@@ -37,6 +37,7 @@ class Cell:
     :param airflow: options of Airflow's, ``SECTION__NAME``
     :param schedulers: number of measuring processes at one server
     :param algorithm: algorithm that signs JWTs
+    :param blocks: number of blocks of ``size`` launches by each of two that take turns in one process
     :param note: a special condition, for people
     :param repetition: number of this cell among equal ones
     :param service: ``ecs`` or ``batch``
@@ -55,6 +56,7 @@ class Cell:
     tuning: dict[str, str] = field(default_factory=dict)
     schedulers: int = 1
     algorithm: str = "HS512"
+    blocks: int = 0
     note: str = ""
     repetition: int = 0
     service: str = "ecs"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import setting_for_containers
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import Rejected
@@ -26,9 +27,11 @@ from ecs_async_executor.services.console import Console
 from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.events import SqsEvents, look_at_queue
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
+from ecs_async_executor.services.servicequotas import account_quotas
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
 from ecs_async_executor.settings.rule_parsing import Service as RuledService
 from ecs_async_executor.settings.rule_reading import read_retries
@@ -230,9 +233,11 @@ class AwsAdapter:
             return self.aws
         return self.aws.model_copy(update={self.aws.options_of_parameters[self.scope_parameter]: scopes[0]})
 
+    def _there(self, destination: str) -> Destination:
+        return AT_HOME if destination == HOME else self.destinations[destination]
+
     def _new_clients(self, destination: str) -> ClientFactory:
-        there = AT_HOME if destination == HOME else self.destinations[destination]
-        return ClientFactory.from_settings(self.aws, self.tuning, there)
+        return ClientFactory.from_settings(self.aws, self.tuning, self._there(destination))
 
     # --- clients ---------------------------------------------------------------------------------------------
 
@@ -279,6 +284,24 @@ class AwsAdapter:
             replace(one, scope=within(one.scope)) for one in specs if destination_of(one.scope) == destination
         ]
         return self._look_at_definitions(self._clients[destination], reader.there(destination), there, judge)
+
+    def make_events(self) -> Mapping[str, SqsEvents]:
+        urls = {HOME: self.tuning.events_queue_url}
+        urls |= {name: one.events_queue_url for name, one in self.rules.destinations.items()}
+        return {
+            name: SqsEvents.from_settings(self.aws, self.tuning, self._there(name), url)
+            for name, url in urls.items()
+            if url is not None
+        }
+
+    async def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        queue = self.make_events().get(destination)
+        if queue is not None:
+            async for finding in look_at_queue(queue, "Queue of events"):
+                yield finding
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        return await account_quotas(self._clients[destination])
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

@@ -8,7 +8,7 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -18,7 +18,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import tags_of
-from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
+from ecs_async_executor.adapter.service import RequestTemplate, ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
@@ -166,6 +166,12 @@ class BatchAdapter(AwsAdapter):
             expires_at=expires_at,
             tags=tags_of(self.tuning, launch),
         )
+
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        spec = batch.launch_spec(request, started_by=launch.started_by, launch_id=launch.launch_id)
+        return batch.BatchTemplate(placed(spec), request["jobName"])
 
     def _size_asked(self, queue: str | None, config: Any) -> Size:
         base = self._executor.submit_job_kwargs

@@ -8,7 +8,7 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -18,7 +18,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import tags_of
-from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
+from ecs_async_executor.adapter.service import RequestTemplate, ServiceAdapter, is_overridden
 from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.destinations import HOME
@@ -174,6 +174,13 @@ class EcsAdapter(AwsAdapter):
             handed_over=file,
             added=json.dumps({"environmentFiles": [entry]}) if file else "",
         )
+
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        if self._bucket is not None:
+            return None  # the request of each has a file of its own
+        return ecs.EcsTemplate(placed(ecs.launch_spec(request, started_by=launch.started_by)))
 
     @property
     def _bucket(self) -> Bucket | None:

@@ -8,13 +8,15 @@ makes it and carries the methods which users override.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
@@ -23,6 +25,16 @@ from ecs_async_executor.services.details import ContainerDetails, Details, Inspe
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
+
+
+class RequestTemplate(Protocol):
+    """A request that becomes those of many launches, by their commands and marks."""
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """Return what :meth:`ServiceAdapter.spec` does for a launch; None if it would refuse it."""
+        ...
 
 
 class ServiceAdapter(Protocol):
@@ -54,6 +66,11 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def base_request(self) -> Mapping[str, Any]:
+        """The parameters that every launch starts from."""
+        ...
+
+    @property
     def rules(self) -> ExecutorRules:
         """Which queue goes where, which placements there are, and what the next try gets."""
         ...
@@ -80,6 +97,10 @@ class ServiceAdapter(Protocol):
 
     def destinations_of(self, handle_id: str) -> Sequence[str]:
         """Return the destinations that a container can be in, the likeliest first, and never none."""
+        ...
+
+    def region_of(self, destination: str) -> str | None:
+        """Return a destination's Region; None if its connection, or AWS's own configuration, decides."""
         ...
 
     @property
@@ -142,6 +163,19 @@ class ServiceAdapter(Protocol):
         """
         ...
 
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        """
+        Return a template of a request, for all launches that ask for the same; None if there can be none.
+
+        :param request: made with a stand-in for the command
+        :param placed: says of a spec where it goes
+        :raises Rejected: if it is no request of the service
+        :raises LookupError: if it does not have the command
+        """
+        ...
+
     def beside_request(self, workload: str) -> tuple[str, str] | None:
         """
         Return what hands a workload over apart from the request, and the variable in which the container gets it.
@@ -201,6 +235,22 @@ class ServiceAdapter(Protocol):
         :param reader: opened
         :param judge: is told what containers have as ``[core] executor``
         """
+        ...
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        """
+        Ask AWS's Service Quotas what the account of a destination may use.
+
+        :raises BackendError: if AWS refuses, or does not answer
+        """
+        ...
+
+    def make_events(self) -> Mapping[str, EventQueue]:
+        """Return the queues of events, by the names of their destinations; they are opened on the loop."""
+        ...
+
+    def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        """Yield what is found of the queue of events of a destination; nothing if it has none."""
         ...
 
     def log_reader(self) -> LogReader:

@@ -232,6 +232,15 @@ class Ecs:
             _, task, _ = self._where[name_of(reference)]
             return {**task.record(now), "tags": task.tags}
 
+    def states(self, now: float) -> dict[str, object]:
+        """Return the states of all tasks and their containers."""
+        return {name: task.state(now) for name, (_, task, _) in self._where.items()}
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a task is, its ARN, and itself as JSON."""
+        backend, task, _ = self._where[reference]
+        return backend.place, task.task_arn, task.to_json(now)
+
     def limits_changed(self) -> None:
         """Do nothing: no task waits for room."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from moto.ecs.models import TaskDefinition
 
 from ecs_async_executor.local.life import Container, Fetched
-from ecs_async_executor.local.sizes import Size, amount, check_task, gpus, smaller
+from ecs_async_executor.local.sizes import Size, amount, check_task, container_size, gpus, smaller
 
 
 def container_of(
@@ -67,11 +67,8 @@ def size_of(params: Mapping[str, Any], definition: TaskDefinition, *, fargate: b
         ),
         disk=int(disk.get("sizeInGiB") or 0),
     )
-    memories = {
-        str(one["name"]): amount(by_name.get(one["name"], {}).get("memory") or one.get("memory"))
-        for one in containers
-    }
-    check_task(size, memories, fargate=fargate, code="InvalidParameterException")
+    sizes = {str(one["name"]): container_size(by_name.get(one["name"], {}), one) for one in containers}
+    check_task(size, sizes, fargate=fargate, code="InvalidParameterException")
     return size
 
 

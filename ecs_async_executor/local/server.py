@@ -27,9 +27,11 @@ from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account, Service
 from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
+from ecs_async_executor.local.events import LOOK_SECONDS, Events
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.place import ASSUMING, Place
+from ecs_async_executor.local.quotas import QUOTAS_TARGET, listed
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -48,6 +50,9 @@ from ecs_async_executor.local.wire import (
 
 MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
+RECEIVE = "ReceiveMessage"
+RECEIVE_SECONDS = 0.05
+LONGEST_WAIT = 20.0
 
 Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
 """Seconds, bounds of random ones, or either by operation (``*`` for the others)."""
@@ -214,6 +219,10 @@ class Front:
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
+        if service is None and request.headers.get("X-Amz-Target", "").startswith(QUOTAS_TARGET):
+            return json_reply(listed(operation, params_of(body), self.account.quotas, place))
+        if operation == RECEIVE and body.startswith(b"{"):
+            return await self._receive(request, body, place)
         if service is None:
             about_logs = request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET)
             outputs = self.account.outputs
@@ -239,6 +248,30 @@ class Front:
         except (AttributeError, KeyError, TypeError) as error:
             # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
+
+    async def _receive(self, request: web.BaseRequest, body: bytes, place: Place) -> web.Response:
+        """Receive messages of SQS: it is here that their receiver waits, for moto has one thread."""
+        params = params_of(body)
+        until = time.monotonic() + min(float(params.get("WaitTimeSeconds") or 0.0), LONGEST_WAIT)
+        at_once = json.dumps({**params, "WaitTimeSeconds": 0}).encode()
+        while True:
+            response = await self._forward(request, at_once, place)
+            content = response.body if isinstance(response.body, bytes) else b""
+            found = response.status != HTTPStatus.OK or b'"Messages"' in content
+            if found or time.monotonic() >= until or self.closing.is_set():
+                return response
+            await asyncio.sleep(RECEIVE_SECONDS)
+            if request.transport is None or request.transport.is_closing():
+                return response  # what a receiver that is gone took, others would miss
+
+    async def tell_of_changes(self) -> None:
+        """Tell EventBridge of tasks and jobs until the server closes."""
+        events = Events(self.account, self.faults)
+        loop = asyncio.get_running_loop()
+        while not self.closing.is_set():
+            await loop.run_in_executor(self._moto, events.look)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), LOOK_SECONDS)
 
     def _limit(self, service: Service, operation: str, params: Mapping[str, Any], place: Place) -> None:
         if not self.buckets.rates:

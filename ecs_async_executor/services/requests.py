@@ -199,7 +199,7 @@ def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[
     """
     try:
         whole: dict[str, Any] = copied(dict(request))
-        size = len(json.dumps(whole.get(overrides, {}), separators=(",", ":"), ensure_ascii=False)) + len(added)
+        size = _size_of(whole.get(overrides, {}), added)
     except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
         raise Rejected(f"{overrides} cannot be sent as JSON: {type(error).__name__}") from None
     if size > OVERRIDES_LIMIT:
@@ -209,6 +209,20 @@ def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[
             f"{OVERRIDES_LIMIT}: make the environment or other parts of executor_config smaller"
         )
     return whole
+
+
+def _size_of(overrides: Any, added: str) -> int:
+    """Return the characters of a request's overrides, as ECS counts them."""
+    return len(json.dumps(overrides, separators=(",", ":"), ensure_ascii=False)) + len(added)
+
+
+def room_for_command(overrides: Any, added: str, command: int) -> int:
+    """
+    Return how many characters a command can have as JSON.
+
+    :param command: the characters of the one that is in the overrides
+    """
+    return OVERRIDES_LIMIT - (_size_of(overrides, added) - command)
 
 
 def placement_name(parts: Mapping[str, Any]) -> str:

@@ -7,10 +7,14 @@ May import :mod:`.options`, :mod:`.tuning` and :mod:`.aws`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from ecs_async_executor.settings.aws import BatchSettings, EcsSettings
 from ecs_async_executor.settings.options import Section
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
+
+_VERSION_ADDED: Final = "1.0.0"
+"""Airflow shows it beside each option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,33 @@ def describe_option(model: type[Section], name: str) -> Option:
 def describe(model: type[Section]) -> tuple[Option, ...]:
     """Describe every option of a section, in the order of declaration."""
     return tuple(describe_option(model, name) for name in model.model_fields)
+
+
+def provider_config() -> dict[str, Any]:
+    """Return our own sections as Airflow's providers manager wants them; ``provider_config.json`` holds this."""
+    return {
+        model.section: {
+            "description": (
+                f"How {executor} launches and watches containers. "
+                f"What it launches is configured in ``[{aws.section}]``, as for {providers}.\n"
+            ),
+            "options": {option.name: _declared(option) for option in describe(model)},
+        }
+        for model, executor, aws, providers in (
+            (Tuning, "AsyncEcsExecutor", EcsSettings, "AwsEcsExecutor"),
+            (BatchTuning, "AsyncBatchExecutor", BatchSettings, "AwsBatchExecutor"),
+        )
+    }
+
+
+def _declared(option: Option) -> dict[str, Any]:
+    return {
+        "description": f"{option.description}\nAllowed: {option.allowed}.\n",
+        "version_added": _VERSION_ADDED,
+        "type": option.kind,
+        "example": option.example,
+        "default": option.default,
+    }
 
 
 def settings_table() -> str:

@@ -12,6 +12,9 @@ from ecs_async_executor.settings.options import Conflict, Section, flag, option,
 from ecs_async_executor.settings.values import (
     COMMAND,
     ENVIRONMENT_FILE,
+    QUEUE_URL,
+    QUEUE_URL_ALLOWED,
+    QUEUE_URL_EXAMPLE,
     BucketPath,
     Delivery,
     DeliveryOfJob,
@@ -66,6 +69,7 @@ class Tuning(Section):
         "capacity_timeout": {"", "off", "none"},
         "launch_rate": {"", "off", "none"},
         "status_port": {"", "off", "none"},
+        "events_queue_url": {"", "off", "none"},
     }
 
     max_concurrent_launches: Annotated[
@@ -200,6 +204,16 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    read_service_quotas: Annotated[
+        bool,
+        flag(
+            "Whether the executor asks AWS's Service Quotas, once after its start, how many vCPUs the account may "
+            "use on Fargate, and how many tasks per second it may launch there. The first stands beside AWS's "
+            "reason when no vCPUs are left; the second limits the rate that launches begin with, if `launch_rate` "
+            "is unset. It takes `servicequotas:ListServiceQuotas`; without that permission, the log says so once.",
+            example="True",
+        ),
+    ] = False
     container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
     container_executors: Annotated[
         bool,
@@ -211,6 +225,17 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    events_queue_url: Annotated[
+        str | None,
+        option(
+            "An SQS queue with the events of containers, from EventBridge, as `docs/push.md` has it. While "
+            "they arrive, ends are seen within seconds, and all containers are polled but once a minute. Unset or "
+            "`off`: polling alone.",
+            allowed=f"{QUEUE_URL_ALLOWED}, or `off`",
+            example=QUEUE_URL_EXAMPLE,
+            pattern=f"^{QUEUE_URL}$",
+        ),
+    ] = None
     status_port: Annotated[
         int | None,
         whole(

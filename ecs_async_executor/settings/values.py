@@ -36,6 +36,10 @@ JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """What AWS Batch accepts as the name of a job."""
 JOB_NAME_RULE: Final = "1 to 128 letters, digits, hyphens and underscores, starting with a letter or a digit"
 
+QUEUE_URL: Final = r"https?://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
+QUEUE_URL_ALLOWED: Final = "the URL of a standard queue"
+QUEUE_URL_EXAMPLE: Final = "https://sqs.eu-west-1.amazonaws.com/123456789012/airflow-events"
+
 CONTAINER_FORMS: Final = ("containerOverrides", "ecsPropertiesOverride")
 """Parameters of SubmitJob for job definitions with one container, and with several: a request has one of them."""
 

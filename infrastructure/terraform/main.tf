@@ -1,5 +1,6 @@
 # Everything that ecs-async-executor needs of one account and Region, but Airflow itself: log group, task
-# definition, and optionally a cluster and a security group. roles.tf has the roles, alarms.tf the alarms.
+# definition, and optionally a cluster and a security group. roles.tf has the roles, events.tf the queue of
+# events, alarms.tf the alarms.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}

@@ -102,6 +102,11 @@ data "aws_iam_policy_document" "scheduler" {
     actions   = ["logs:GetLogEvents"]
     resources = [local.streams]
   }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
+  }
   dynamic "statement" {
     for_each = local.hands_over_files ? [1] : []
     content {
@@ -116,6 +121,19 @@ data "aws_iam_policy_document" "scheduler" {
       sid       = "GoToDestinations"
       actions   = ["sts:AssumeRole"]
       resources = var.destination_role_arns
+    }
+  }
+  dynamic "statement" {
+    for_each = var.create_events ? [1] : []
+    content {
+      sid = "ReceiveEvents"
+      actions = [
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+      ]
+      resources = [local.events]
     }
   }
   # The scheduler puts a failed container's last lines beside the log of its task.
@@ -255,6 +273,11 @@ data "aws_iam_policy_document" "operator" {
         values   = ["airflow"]
       }
     }
+  }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
   }
   dynamic "statement" {
     for_each = length(var.destination_role_arns) > 0 ? [1] : []

@@ -87,6 +87,12 @@ variable "api_server_port" {
   default     = 8080
 }
 
+variable "create_events" {
+  description = "Whether to make a queue of the tasks' events, for events_queue_url; see docs/push.md"
+  type        = bool
+  default     = false
+}
+
 variable "airflow_runs_on" {
   description = "The service that gives scheduler and API server their roles; on EKS this is Pod Identity"
   type        = string

@@ -186,3 +186,17 @@ def test_batch_says_that_it_has_no_environment_files() -> None:
     assert "SubmitJob takes no environment files" in problem
     (problem,) = problems_of_batch({"workload_bucket": "s3://workloads"})
     assert "SubmitJob takes no environment files" in problem
+
+
+# --- a queue of events ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["off", "", "none"])
+def test_without_a_queue_of_events_there_is_none(url: str) -> None:
+    assert tuning(events_queue_url=url).events_queue_url is None
+
+
+@pytest.mark.parametrize("url", ["https://sqs.eu-west-1.amazonaws.com/1/q", "airflow-events", "arn:aws:sqs:x:1:q"])
+def test_what_is_no_url_of_a_queue_is_refused(url: str) -> None:
+    (problem,) = problems_of({"events_queue_url": url})
+    assert "the URL of a standard queue" in problem

@@ -220,6 +220,8 @@ async def _ask_there(
                     found.append(replace(finding, name=f"{finding.name}{there}"))  # noqa: PERF401 - each counts
             except BackendError as error:
                 found.append(problem(f"Definitions{there}", in_words(error)))
+            async for finding in adapter.look_at_events(destination):
+                found.append(replace(finding, name=f"{finding.name}{there}"))  # noqa: PERF401 - likewise
         if limit.cancelled_caught:
             found.append(problem(f"Client{there}", f"no answer within {seconds:g} s"))
     except Exception as error:  # noqa: BLE001 - said, with the exit code

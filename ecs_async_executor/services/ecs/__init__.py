@@ -11,6 +11,7 @@ from ecs_async_executor.services.ecs.delivery import set_apart as set_apart
 from ecs_async_executor.services.ecs.details import console_url as console_url
 from ecs_async_executor.services.ecs.details import inspecting as inspecting
 from ecs_async_executor.services.ecs.files import WorkloadFiles as WorkloadFiles
+from ecs_async_executor.services.ecs.requests import EcsTemplate as EcsTemplate
 from ecs_async_executor.services.ecs.requests import about_size as about_size
 from ecs_async_executor.services.ecs.requests import base_request as base_request
 from ecs_async_executor.services.ecs.requests import container_for as container_for

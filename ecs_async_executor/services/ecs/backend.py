@@ -79,7 +79,7 @@ class EcsBackend:
     _defaults_lock: anyio.Lock  # made by open(): it belongs to the loop
 
     def __init__(self, clients: ClientFactory, settings: EcsSettings, files: WorkloadFiles | None = None) -> None:
-        self._call = Calls(clients, "ecs", operations=OPERATIONS, decoders=DECODERS)
+        self._call = Calls(clients, "ecs", operations=OPERATIONS, decoders=DECODERS, lean=True)
         self._settings = settings
         self._files = files
         self._defaults: dict[str, tuple[str, ...]] = {}
@@ -118,8 +118,11 @@ class EcsBackend:
             # Before each request, the repeated ones too: it leads to the same object, with a JWT that is valid.
             arn = await files.put(client_token, spec.handed_over, spec.expires_at)
             request = with_file(request, self._settings.container_name, arn)
+        request = {**request, "clientToken": client_token}
         try:
-            reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+            if not spec.checked:
+                self._call.check("RunTask", request)
+            reply = await self._call("RunTask", **request)
         except BackendError as error:
             said = size_refusal(error, request)
             raise tag_refusal(said, request.get("tags"), "ecs:TagResource") from None

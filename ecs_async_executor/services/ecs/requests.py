@@ -1,8 +1,8 @@
 """
 Requests to ECS: RunTask's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes`` of the folder
-above.
+Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests``, ``sizes`` and ``templates``
+of the folder above.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.ecs.sizes import REFUSED, Part, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
@@ -27,6 +28,7 @@ from ecs_async_executor.services.requests import (
     type_name,
 )
 from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
+from ecs_async_executor.services.templates import Template
 from ecs_async_executor.settings import EcsSettings
 from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
@@ -284,6 +286,45 @@ def launch_spec(
         expires_at=expires_at,
         handed_over=handed_over,
     )
+
+
+class EcsTemplate:
+    """
+    A request that becomes those of many launches, by their commands and marks.
+
+    :param spec: see :class:`~ecs_async_executor.services.templates.Template`; without a launch's own tags
+    """
+
+    def __init__(self, spec: LaunchSpec) -> None:
+        self._template = Template(spec, _OPERATION, overrides="overrides", more={"clientToken": "a"})
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """
+        Return what :func:`launch_spec` does for a launch; None if it would refuse it.
+
+        :param expires_at: likewise
+        :param tags: likewise
+        """
+        spec, request = self._template.spec, self._template.request(command)
+        if request is None or not _STARTED_BY.fullmatch(launch.started_by):
+            return None
+        if tags:
+            request["tags"] = _tagged(request.get("tags"), tags)
+        mark = spec.started_by
+        if mark is not None:
+            mark = request["startedBy"] = launch.started_by
+        return LaunchSpec(
+            request=request,
+            scope=spec.scope,
+            placement=spec.placement,
+            bucket=spec.bucket,
+            started_by=mark,
+            expires_at=expires_at,
+            choice=spec.choice,
+            checked=spec.checked,
+        )
 
 
 def _tagged(own: Any, tags: Mapping[str, str]) -> Any:
