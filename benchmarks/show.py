@@ -63,7 +63,6 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("p10", "cpu_of_bare_p10", _ratio),
         ("p90", "cpu_of_bare_p90", _ratio),
         ("main thread's", "main_cpu_per_launch_s", _us),
-        ("tracked objects", "tracked_per_launch", _number),
     ),
     "steady": (
         ("adoption", "adopt_s", _ms),
