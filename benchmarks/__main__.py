@@ -15,7 +15,7 @@ from threading import Lock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import plot, results, running, scenarios, show
+from benchmarks import pages, plot, results, running, scenarios, show
 from benchmarks.cells import Cell, Outcome
 from benchmarks.deployment import Deployment
 
@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="keep the figures in the results file and measure the missing ones")
     add("--plot", type=Path, metavar="FOLDER", help="folder for the pictures (default: docs/images)")
+    add("--pages", action="store_true", help="write the tables of README.md and docs/performance.md of this run")
     add("--shared", action="store_true", help="note in the results that others used the machine meanwhile")
     add(
         "--show",
@@ -99,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if drawing is not None:
         for path in plot.draw(table, drawing):
             console.print(f"drawn: {path}")
+    if options.pages:
+        for path in pages.rewrite(table):
+            console.print(f"written: {path}")
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.cell.label}", highlight=False)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import bare, executors, interleaved, simulation
+from benchmarks import bare, executors, interleaved, push, simulation
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.driver import Progress, Run
@@ -293,6 +293,13 @@ def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     return simulation.simulate(cell)
 
 
+def scaled(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Have a hundred thousand containers run."""
+    from benchmarks import scale
+
+    return scale.scale(cell, server, progress)
+
+
 def _memory() -> int:
     import psutil
 
@@ -310,7 +317,9 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "raised quota": raised_quota,
     "storm": storm,
     "adoption": adoption,
+    "events": push.events,
     "simulation": simulated,
+    "scale": scaled,
 }
 
 

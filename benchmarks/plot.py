@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from benchmarks.cells import BARE, OURS, PROVIDER
 from benchmarks.results import Row, Table
 
 _COLOURS = {PROVIDER: "#c2571a", OURS: "#1a6fc2", BARE: "#8a8a8a"}
+WINDOW = 3
+"""Seconds of a run that a rate is averaged over."""
 _PANELS = (
     ("launches_per_s", "launches per second", 1.0, (PROVIDER, OURS, BARE)),
     ("heartbeat_max_s", "longest heartbeat, ms", 1e3, (PROVIDER, OURS)),
@@ -70,7 +73,7 @@ def _detection(plt: Any, table: Table) -> Any:
 
 def _schedulers(plt: Any, table: Table, rows: Sequence[Row]) -> Any:
     figure, panels = plt.subplots(
-        2, len(rows), figsize=(4 * len(rows), 5.6), layout="constrained", sharex=True, squeeze=False
+        2, len(rows), figsize=(3.4 * len(rows), 5.6), layout="constrained", sharex=True, squeeze=False
     )
     for column, ours in zip(panels.T, rows, strict=True):
         provider = table.of("scheduler", PROVIDER, noted=True, size=ours.cell.size, note=ours.cell.note)
@@ -78,13 +81,14 @@ def _schedulers(plt: Any, table: Table, rows: Sequence[Row]) -> Any:
             if row is not None:
                 _second_by_second(column, row)
         column[0].set_title(ours.cell.note, fontsize=10)
+        column[0].set_ylim(bottom=0)
         column[1].set_xlabel("seconds since the run was due", fontsize=9)
         column[1].set_yscale("log")
         for panel in column:
             panel.grid(visible=True, which="major", alpha=0.3)
             for side in ("top", "right"):
                 panel.spines[side].set_visible(False)
-    panels[0][0].set_ylabel("tasks started per second", fontsize=9)
+    panels[0][0].set_ylabel(f"tasks started per second, mean of {WINDOW} s", fontsize=9)
     panels[1][0].set_ylabel("queued to start, s", fontsize=9)
     panels[0][0].legend(frameon=False, fontsize=9)
     size = rows[0].cell.size
@@ -95,9 +99,10 @@ def _schedulers(plt: Any, table: Table, rows: Sequence[Row]) -> Any:
 
 
 def _second_by_second(column: Sequence[Any], row: Row) -> None:
-    started, waits = row.series["started"], row.series["queued_to_start_s"]
+    started, waits = [number or 0.0 for number in row.series["started"]], row.series["queued_to_start_s"]
     colour = _COLOURS[row.cell.subject]
-    column[0].step(range(len(started)), started, where="post", label=row.cell.subject, color=colour)
+    rates = [statistics.mean(started[max(0, second + 1 - WINDOW) : second + 1]) for second in range(len(started))]
+    column[0].plot(rates, label=row.cell.subject, color=colour)
     waited = [(second, wait) for second, wait in enumerate(waits) if wait is not None]
     column[1].plot(*zip(*waited, strict=True), ".", markersize=5, color=colour)
 

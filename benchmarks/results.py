@@ -40,6 +40,8 @@ NOTES = {
     "steady, adoption time": "without a database; the provider's without rebuilding the workloads",
     "adoption": "by the real scheduler, with SQLite, which has no row locks: the time is that of the executor's "
     "part of the transaction; a database server adds a round trip for each query",
+    "events": "seconds from the exit of a container to the executor's event buffer, with ten heartbeats a second; "
+    "an event takes 0.2 to 1.0 s to its queue, as AWS publishes no figure for it",
     "scheduler": "a real scheduler, PostgreSQL and the stub, on the same cores; containers start at once and are "
     "played into the database; due: the DAG is unpaused; loops and heartbeats: Airflow's own metrics",
     "simulation": "virtual time, no HTTP: the engine's own CPU, and when it would see an end",
@@ -187,6 +189,10 @@ def targets(table: Table) -> list[Target]:
             add(f"CPU per polled task, of the provider's ({running:,})", 0.1, ratio, "x")
     if memory := table.of("memory", OURS):
         add("memory per running task", 1.5, memory.each("memory_per_running_kb"), "KB")
+    for row in table.all("scale", OURS, noted=True):
+        for name, figure in (("running", "memory_per_running_kb"), ("launched", "memory_per_launched_kb")):
+            if figure in row.figures:
+                add(f"memory per {name} task ({row.cell.running or row.cell.size:,})", 1.2, row.each(figure), "KB")
     for row in table.all("beside work", OURS):
         if running := row.cell.running:
             name = f"main thread's speed beside 20/s + {running:,} running"
@@ -199,6 +205,13 @@ def targets(table: Table) -> list[Target]:
     for noted, name, limit in ((False, "from the start", 30), (True, "mid-run", 60)):
         for row in table.all("raised quota", OURS, noted=noted):
             add(f"a raised quota (200/s) found, {name}", limit, row.each("found_after_s"), "s")
+    if pushed := table.of("events", OURS, noted=True, note="events"):
+        where = f"({pushed.cell.running:,} running)"
+        add(f"end seen with events, median {where}", 1, pushed.each("seen_p50_s"), "s")
+        add(f"end seen with events, p99 {where}", 5, pushed.each("seen_p99_s"), "s")
+        for polled in table.all("events", OURS, noted=True, note="polling every second"):
+            ratio = pushed.over(polled, "DescribeTasks_per_minute")
+            add(f"DescribeTasks with events, of polling every second {where}", 1 / 20, ratio, "x")
     for ours in table.all("scheduler", OURS, noted=True):
         name = f"a scheduler, {ours.cell.note}"
         if ours.cell.rate_limits:
@@ -244,13 +257,14 @@ def _headline(where: str, provider: Row, ours: Row) -> str:
         f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
-            f"{_seconds(row.figures['heartbeat_max_s'])}"
+            f"{seconds(row.figures['heartbeat_max_s'])}"
             for row in (provider, ours)
         )
     )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return a duration as people write it."""
     return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
 
 

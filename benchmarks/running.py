@@ -16,7 +16,9 @@ from benchmarks.cells import Cell, Figures, Outcome
 from benchmarks.deployment import Deployment
 from benchmarks.servers import Server, serving
 
-TIMEOUT = 300.0
+TIMEOUT = 450.0
+TIMEOUTS = {"scale": 3600.0}
+"""Seconds that a cell may take, where it may take longer."""
 FARGATE_RATE = 20.0
 """AWS's default for RunTask on Fargate, per second; the local ECS enforces it."""
 FARGATE_BURST = 20.0
@@ -48,6 +50,7 @@ class _Process:
     """A measuring process."""
 
     def __init__(self, cell: Cell, url: str, on_progress: OnProgress) -> None:
+        self._timeout = TIMEOUTS.get(cell.scenario, TIMEOUT)
         self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed in result()
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "benchmarks.measure", cell.to_json(), url],
@@ -76,7 +79,7 @@ class _Process:
         :raises RuntimeError: if it has none
         """
         try:
-            self._process.wait(TIMEOUT)
+            self._process.wait(self._timeout)
             self._reader.join()
         finally:
             self._process.kill()

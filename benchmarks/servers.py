@@ -121,6 +121,8 @@ def _command(cell: Cell, folder: Path) -> list[str]:
     latency = ["--latency", str(cell.latency)]
     if cell.server == "stub":
         ends = [] if cell.duration is None else ["--duration", str(cell.duration)]
+        if cell.scenario == "events":
+            return ["-m", "benchmarks.eventful", *latency, *ends]
         return ["-m", "benchmarks.stub", *latency, *ends, "--failing", str(cell.failing)]
     script, definition = folder / "script.json", folder / "definition.json"
     script.write_text(json.dumps([{"duration": cell.duration}]))

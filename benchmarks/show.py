@@ -108,6 +108,18 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("quota used at the end", "quota_used_settled", _percent),
         *_HEARTBEAT[:3],
     ),
+    "events": (
+        ("end seen p50", "seen_p50_s", _ms),
+        ("p99", "seen_p99_s", _ms),
+        ("of long ones p50", "seen_long_p50_s", _ms),
+        ("p99", "seen_long_p99_s", _ms),
+        ("DescribeTasks/min", "DescribeTasks_per_minute", _number),
+        ("ReceiveMessage/min", "ReceiveMessage_per_minute", _number),
+        ("CPU", "cpu_share", _percent),
+        ("polling again after", "polling_again_after_s", _ms),
+        ("ends until then p99", "seen_meanwhile_p99_s", _ms),
+        ("since then p99", "seen_then_p99_s", _ms),
+    ),
     "scheduler": (
         ("due to success", "until_success_s", _ms),
         ("launches/s", "launches_per_s", _number),
@@ -129,6 +141,23 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("p99", "detection_p99_s", _ms),
         ("adopted and resolved", "adopted_and_resolved_s", _ms),
     ),
+    "scale": (
+        ("adoption", "adopt_s", _ms),
+        ("main CPU", "adopt_cpu_s", _ms),
+        ("until resolved", "adopted_and_resolved_s", _ms),
+        ("longest heartbeat meanwhile", "adoption_heartbeat_max_s", _ms),
+        ("main CPU", "adoption_heartbeat_cpu_max_s", _ms),
+        ("a sweep", "sweep_s", _ms),
+        ("CPU/polled", "cpu_per_polled_s", _us),
+        ("CPU", "cpu_share", _percent),
+        ("p50 at 1 %", "few_heartbeat_p50_s", _ms),
+        ("p99 at 1 %", "few_heartbeat_p99_s", _ms),
+        ("max at 1 %", "few_heartbeat_max_s", _ms),
+        *_HEARTBEAT[:4],
+        ("KB each", "memory_per_running_kb", _number),
+        ("resident KB each", "resident_per_running_kb", _number),
+        ("KB each launched", "memory_per_launched_kb", _number),
+    ),
 }
 _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[yellow]undecided[/]"}
 _TITLES = {
@@ -142,8 +171,10 @@ _TITLES = {
     "raised quota": "A quota of 200 RunTask/s, of which the executor is not told",
     "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
     "adoption": "Adoption by a real scheduler with a real database (SQLite)",
+    "events": "Five ends a second, half of them of containers that have run for long",
     "scheduler": "A real scheduler on PostgreSQL, one mapped task; containers are played into the database",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
+    "scale": "A hundred thousand running on one scheduler",
 }
 _TITLES_ON_BATCH = {
     "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",

@@ -114,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         home = Path(folder) / "airflow"
         figures = [
-            _compare(
-                "python: the import", options.runs, home, (installed, ("-c", "pass")), (installed, ("-c", IMPORT))
-            ),
+            _compare("python: the import", RUNS, home, (installed, ("-c", "pass")), (installed, ("-c", IMPORT))),
             *(
                 _compare(name, options.runs, home, (without, arguments), (installed, arguments))
                 for name, arguments in PROCESSES.items()

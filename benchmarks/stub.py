@@ -303,7 +303,8 @@ def _reply(text: str, status: int = 200) -> web.Response:
     )
 
 
-async def _serve(port_file: Path, stub: Stub) -> None:
+async def until_stopped(port_file: Path, stub: Stub) -> None:
+    """Serve until a signal comes."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -328,7 +329,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float)
     parser.add_argument("--failing", type=float, default=0.0)
     options = parser.parse_args()
-    asyncio.run(_serve(options.port_file, Stub(options.latency, options.duration, options.failing)))
+    asyncio.run(until_stopped(options.port_file, Stub(options.latency, options.duration, options.failing)))
 
 
 if __name__ == "__main__":

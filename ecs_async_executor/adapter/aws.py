@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import setting_for_containers
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import Rejected
@@ -30,6 +31,7 @@ from ecs_async_executor.services.events import SqsEvents, look_at_queue
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
+from ecs_async_executor.services.servicequotas import account_quotas
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
 from ecs_async_executor.settings.rule_parsing import Service as RuledService
 from ecs_async_executor.settings.rule_reading import read_retries
@@ -297,6 +299,9 @@ class AwsAdapter:
         if queue is not None:
             async for finding in look_at_queue(queue, "Queue of events"):
                 yield finding
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        return await account_quotas(self._clients[destination])
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

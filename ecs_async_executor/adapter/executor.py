@@ -169,6 +169,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
             ).open,
+            account_quotas=self.adapter.account_quotas if tuning.read_service_quotas else None,
         )
 
     def end(self) -> None:

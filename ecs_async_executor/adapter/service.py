@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.listening import EventQueue
@@ -96,6 +97,10 @@ class ServiceAdapter(Protocol):
 
     def destinations_of(self, handle_id: str) -> Sequence[str]:
         """Return the destinations that a container can be in, the likeliest first, and never none."""
+        ...
+
+    def region_of(self, destination: str) -> str | None:
+        """Return a destination's Region; None if its connection, or AWS's own configuration, decides."""
         ...
 
     @property
@@ -229,6 +234,14 @@ class ServiceAdapter(Protocol):
 
         :param reader: opened
         :param judge: is told what containers have as ``[core] executor``
+        """
+        ...
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        """
+        Ask AWS's Service Quotas what the account of a destination may use.
+
+        :raises BackendError: if AWS refuses, or does not answer
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Container
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeVar
@@ -87,7 +87,8 @@ class Tracking:
         self.launches: dict[Key, KnownLaunch] = {}
         self.unlaunched: set[str] = set()
         self.held_up: dict[str, float] = {}
-        self.staged: dict[Key, Adopt] = {}
+        # A plain dictionary finds its first entry the slower the more before it have been taken out.
+        self.staged: OrderedDict[Key, Adopt] = OrderedDict()
         self.uncommitted: set[Key] = set()
         self.queued_timeout = 600.0
         self._spent: set[str] = set()

@@ -24,6 +24,10 @@ LATE_SECONDS: Final = 30.0
 SILENT_ENDS: Final = 8
 SILENT_SECONDS: Final = 5.0
 """So many ends, and no event for so long since the first of them: the queue is silent."""
+QUIET_SECONDS: Final = 5.0
+QUIET_GAPS: Final = 2.0
+"""No event for so many times the longest of the latest gaps between events: a sweep looks why."""
+GAPS_KEPT: Final = 100
 ENDS_KEPT: Final = 500
 """The share of missed ends is that of the latest so many."""
 MISSED_SHARE: Final = 0.01
@@ -149,6 +153,9 @@ class Hearing:
         self._over: dict[str, float] = {}
         self._silent = 0
         self._silent_since = now
+        self._gaps: deque[float] = deque(maxlen=GAPS_KEPT)
+        self._came_at: float | None = None  # None: a sweep has looked why none comes
+        self._doubts_since: float | None = None
 
     # --- what happens
 
@@ -162,6 +169,17 @@ class Hearing:
         self.trouble = reason
         self._unheard.clear()
         self._silent = 0
+
+    def came(self, now: float) -> None:
+        """Note an event, whosever it is."""
+        if self._came_at is not None and now - self._came_at < STRETCHED_SECONDS:
+            self._gaps.append(now - self._came_at)  # in a longer pause, there is little to tell
+        self._came_at, self._doubts_since = now, None
+
+    def swept(self, began: float) -> None:
+        """Note that a whole sweep is over; after one without an end that has no event, no event was due."""
+        if self._doubts_since is not None and began >= self._doubts_since and not self._unheard:
+            self._came_at = self._doubts_since = None
 
     def heard(self, hint: Hint, now: float) -> None:
         """Note an event about a container that is ours, or was."""
@@ -190,7 +208,11 @@ class Hearing:
             self._silent += 1
 
     def advance(self, now: float) -> None:
-        """Count the ends whose event has not come in time, and forget what is old."""
+        """Count the ends whose event has not come in time, notice that no event comes, and forget what is old."""
+        if self._doubts_since is None and self._came_at is not None:
+            quiet = max(QUIET_SECONDS, QUIET_GAPS * max(self._gaps, default=0.0))
+            if now >= self._came_at + quiet:
+                self._doubts_since = now
         if self._silent >= SILENT_ENDS and now >= self._silent_since + SILENT_SECONDS:
             self._heard_since = 0
         for handle_id, until in list(self._unheard.items()):
@@ -228,7 +250,7 @@ class Hearing:
     @property
     def is_stretched(self) -> bool:
         """Whether sweeps are stretched at present."""
-        return self.is_trusted and self._heard_since >= ENDS_PER_DOUBLING
+        return self.is_trusted and self._doubts_since is None and self._heard_since >= ENDS_PER_DOUBLING
 
     def interval(self, shortest: float, longest: float = STRETCHED_SECONDS) -> float:
         """

@@ -130,6 +130,13 @@ DESTINATIONS_DOWN = Metric(
     "Regions or accounts, home among them, where nothing can be launched, or at less than half of the usual rate; "
     "0 if there is only home, which `paused` is about. The log and `status` name them.",
 )
+EVENTS_DISTRUSTED = Metric(
+    "events.distrusted",
+    Measure.GAUGE,
+    "queues",
+    "Queues of events that the executor does not rely on at present: one cannot be read, or ends came without "
+    "events. 0 without a queue. The log and `status` say which.",
+)
 LOOP_LAG = Metric("loop_lag", Measure.GAUGE, "s", "How late the loop's thread serves its timers.")
 HOOK_HANGS = Metric(
     "hook_hangs", Measure.GAUGE, "s", "How long a hook has not returned, once that is more than a minute; else 0."
@@ -149,6 +156,7 @@ GAUGES = (
     REFUSED_WAIT,
     PAUSED,
     DESTINATIONS_DOWN,
+    EVENTS_DISTRUSTED,
     LOOP_LAG,
     HOOK_HANGS,
     OUTBOX,

@@ -17,6 +17,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.listening import EventQueue, Hearing
@@ -24,6 +25,8 @@ from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Released, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.accounts import Accounts
+from ecs_async_executor.engine.accounts import Reading as ReadingQuotas
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
@@ -62,6 +65,7 @@ class Engine:
     :param statistics: returns the latest snapshot, for that
     :param dead: containers whose last lines are to be read, appended by other threads
     :param last_words: reads the last lines of containers
+    :param account_quotas: reads what the account of a destination may use, once; None: nothing is read
     :param events: the queues of events, by the names of their destinations
     :param wall: the wall clock
     :param random_source: all jitter
@@ -88,6 +92,7 @@ class Engine:
         statistics: Callable[[], Statistics] = Statistics,
         dead: deque[PostMortem] | None = None,
         last_words: Reading = unread,
+        account_quotas: ReadingQuotas | None = None,
         events: Mapping[str, EventQueue] | None = None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
@@ -101,6 +106,7 @@ class Engine:
         self._statistics = statistics
         self._dead = deque() if dead is None else dead
         self._last_words = last_words
+        self._account_quotas = account_quotas
         self._events = events or {}
         self._event = event
         self._wall = wall
@@ -159,8 +165,14 @@ class Engine:
     def _wire(self, tasks: TaskGroup) -> tuple[Pinging, list[tuple[str, Callable[[], Awaitable[None]]]]]:
         options, event = self._options, self._event
         ledger, dispatcher, wakeups = self._ledger, self._dispatcher, self._wakeups
+        accounts = Accounts(self._account_quotas, (HOME, *options.destinations), event)
         destinations = Destinations(
-            self._backend, options, self._meters, event=event, resumed=dispatcher.wake_lanes
+            self._backend,
+            options,
+            self._meters,
+            event=event,
+            resumed=dispatcher.wake_lanes,
+            accounts=accounts,
         )
         self.intake = Intake(
             inbox=self._inbox,
@@ -255,6 +267,7 @@ class Engine:
             ("stopping", stopping.run),
             ("pinging", pinging.run),
             ("postmortems", self.postmortems.run),
+            ("accounts", accounts.run),
         ]
 
     def _make_polling(self, destination: Destination) -> Polling:

@@ -435,6 +435,7 @@ class Launching:
         probes: bool,
     ) -> None:
         now = anyio.current_time()
+        error = destination.explained(error)
         if spec.choice is not None:
             self._placements.found_out_nothing(spec.placement, tracked.number, now)
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):

@@ -40,15 +40,15 @@ GATHER_SECONDS = 0.25
 """Events are gathered for so long, to describe many containers with one call."""
 LONGEST_GATHER_SECONDS = 2.0
 """After a burst of events, which took more than its share of the read budget, the next ones wait no longer."""
-HINT_SHARE = 0.125
-"""The part of the read budget for these calls: as much as for young containers."""
-REST_SECONDS = 0.2
+HINT_SHARE = 0.2
+"""The part of the read budget for these calls: no more than stretched sweeps leave unused of theirs."""
+REST_SECONDS = 0.1
 """Between two requests to a queue without a backlog: messages gather, and another scheduler gets its turn."""
 FULL = 10
 """A reply with so many messages, the most there can be, shows a backlog."""
 RECEIVERS = 8
 """Requests to receive under way at once, at most, for a backlog."""
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 1.0
 EARLY_LOOK_SECONDS = 0.5
 """Between two looks whether the answer to a launch has come whose event was faster."""
 RETRY_SECONDS = 60.0
@@ -107,7 +107,7 @@ class Listening:
         self._refusals = 0
         self._told_of_whole = False
         self._missed_told = hearing.missed
-        self._was_stretched = False
+        self._was_trusted = True
         self._told_of_missed_at = -math.inf
 
     async def run(self) -> None:
@@ -174,6 +174,7 @@ class Listening:
         if hint is None:
             self._meters.count(EVENTS_IGNORED)
             return UNREADABLE_SECONDS
+        self._hearing.came(now)
         if message.whole:
             self._tell_of_whole_events()
         if hint.is_useless:
@@ -236,8 +237,8 @@ class Listening:
         self._meters.count(EVENTS_MISSED, hearing.missed - self._missed_told)
         self._missed_told = hearing.missed
         now = anyio.current_time()
-        ended = self._was_stretched and not hearing.is_stretched
-        self._was_stretched = hearing.is_stretched
+        ended = self._was_trusted and not hearing.is_trusted
+        self._was_trusted = hearing.is_trusted
         if ended and hearing.trouble is None and now >= self._told_of_missed_at + MISSED_LOGGED_SECONDS:
             self._told_of_missed_at = now
             log.warning(self._event("events.missed"), missed=hearing.missed, **self._named)

@@ -192,7 +192,8 @@ class Pinging:
     def _events(self) -> Iterator[Events]:
         for one in self._destinations:
             if one.hearing is not None:
-                yield Events(one.name, one.hearing.trouble, one.sweep_interval, one.hearing.missed)
+                heard = one.hearing
+                yield Events(one.name, heard.trouble, one.sweep_interval, heard.missed, heard.is_trusted)
 
     def _at_each_destination(self, now: float) -> tuple[tuple[AtDestination, ...], AbstractSet[str]]:
         """Return the figures of each destination, and the launches that wait for one in trouble."""

@@ -106,6 +106,8 @@ class Polling:
             pause = max(self._interval(self._calls), took)
             launches = self._ledger.active.at(self._destination.name)
             self._calls = await self.sweep(launches, pause, spread=True)
+            if self._hearing is not None:
+                self._hearing.swept(started_at)
             took = anyio.current_time() - started_at
             await self._rest(partial(self._next_sweep, started_at))
 

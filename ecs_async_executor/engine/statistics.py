@@ -56,12 +56,14 @@ class Events:
     :param trouble: why none can be received, or None
     :param sweep_interval: seconds from one sweep over all its containers to the next
     :param missed: ends that came without an event, in all
+    :param trusted: whether sweeps may be rarer for them
     """
 
     name: str
     trouble: str | None
     sweep_interval: float
     missed: int
+    trusted: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,11 @@ class Status:
             "destinations": list(map(self._destination, statistics.destinations)),
             "events": list(map(self._events_of, statistics.events)),
             "rates": [rate for destination in self._destinations for rate in self._rates(destination, now)],
+            "quotas": [
+                {"destination": destination.name, **asdict(quota)}
+                for destination in self._destinations
+                for quota in destination.quotas
+            ],
             "launch_count": count,
             "launches": launches,
         }
@@ -144,6 +149,7 @@ class Status:
             "trouble": trouble,
             "sweep_interval": round(figures.sweep_interval, 1),
             "missed": figures.missed,
+            "trusted": figures.trusted,
         }
 
     def _rates(self, destination: Destination, now: float) -> Iterator[dict[str, object]]:

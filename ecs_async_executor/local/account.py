@@ -24,6 +24,7 @@ from ecs_async_executor.local.ledger import Ledger, Record, digest
 from ecs_async_executor.local.life import Job
 from ecs_async_executor.local.outputs import Outputs
 from ecs_async_executor.local.place import Limits, Place, assumed_by, signed_by
+from ecs_async_executor.local.quotas import DEFAULT_QUOTAS
 from ecs_async_executor.local.runners import SubprocessRunner
 
 DEFAULT_ACCOUNT = "123456789012"
@@ -157,6 +158,7 @@ class Account:
     :param visible_after: seconds after its creation during which a container is not described
     :param listed_after: seconds after its creation during which it is not listed; None: as ``visible_after``
     :param realistic: make answers as large as AWS's
+    :param quotas: what Service Quotas shows, by the names of the quotas; None: those of a new account
     :param behaviour: what the services do where AWS may do it in more than one way; may be set at any time
     """
 
@@ -171,6 +173,7 @@ class Account:
         realistic: bool = True,
         behaviour: Behaviour = DEFAULT,
         ledger_path: str | os.PathLike[str] | None = None,
+        quotas: Mapping[str, float] | None = None,
     ) -> None:
         self.home = home
         self.limits = Limits(capacity or {}, home)
@@ -181,6 +184,7 @@ class Account:
         self.listed_after = visible_after if listed_after is None else listed_after
         self.realistic = realistic
         self.behaviour = behaviour
+        self.quotas = dict(DEFAULT_QUOTAS if quotas is None else quotas)
         self.services: dict[str, Service] = {}
         runner = self.host.runner
         self.outputs = Outputs(runner.log_path if isinstance(runner, SubprocessRunner) else None)

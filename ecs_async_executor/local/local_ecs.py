@@ -59,6 +59,7 @@ class LocalEcs:
     :param behaviour: what the services do where they can do it in more than one way: switches, or the name of a
         preset (``default``, ``aws``)
     :param limits: True to enforce AWS's default rate limits, or limits of your own
+    :param quotas: what Service Quotas shows, by the names of the quotas; None: those of a new account
     :param visible_after: seconds after RunTask during which a task is MISSING, and after SubmitJob during which
         DescribeJobs leaves a job out
     :param listed_after: seconds during which it is not listed, None for the same
@@ -95,6 +96,7 @@ class LocalEcs:
         instances: Mapping[str, Sequence[Instance]] | None = None,
         behaviour: Behaviour | Mapping[str, object] | str = DEFAULT,
         limits: bool | Mapping[str, rates.Rate] = False,
+        quotas: Mapping[str, float] | None = None,
         visible_after: float = 0.0,
         listed_after: float | None = None,
         retention: float = 3600.0,
@@ -164,6 +166,7 @@ class LocalEcs:
             "listed_after": listed_after,
             "realistic": realistic,
             "behaviour": Behaviour.of(behaviour),
+            "quotas": quotas,
             "ledger_path": ledger_path,
         }
 

@@ -31,6 +31,7 @@ from ecs_async_executor.local.events import LOOK_SECONDS, Events
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.place import ASSUMING, Place
+from ecs_async_executor.local.quotas import QUOTAS_TARGET, listed
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -218,6 +219,8 @@ class Front:
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
+        if service is None and request.headers.get("X-Amz-Target", "").startswith(QUOTAS_TARGET):
+            return json_reply(listed(operation, params_of(body), self.account.quotas, place))
         if operation == RECEIVE and body.startswith(b"{"):
             return await self._receive(request, body, place)
         if service is None:

@@ -204,6 +204,16 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    read_service_quotas: Annotated[
+        bool,
+        flag(
+            "Whether the executor asks AWS's Service Quotas, once after its start, how many vCPUs the account may "
+            "use on Fargate, and how many tasks per second it may launch there. The first stands beside AWS's "
+            "reason when no vCPUs are left; the second limits the rate that launches begin with, if `launch_rate` "
+            "is unset. It takes `servicequotas:ListServiceQuotas`; without that permission, the log says so once.",
+            example="True",
+        ),
+    ] = False
     container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
     container_executors: Annotated[
         bool,

@@ -102,6 +102,11 @@ data "aws_iam_policy_document" "scheduler" {
     actions   = ["logs:GetLogEvents"]
     resources = [local.streams]
   }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
+  }
   dynamic "statement" {
     for_each = local.hands_over_files ? [1] : []
     content {
@@ -268,6 +273,11 @@ data "aws_iam_policy_document" "operator" {
         values   = ["airflow"]
       }
     }
+  }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
   }
   dynamic "statement" {
     for_each = length(var.destination_role_arns) > 0 ? [1] : []

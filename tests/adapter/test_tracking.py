@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.models.taskinstancekey import TaskInstanceKey
 
+from ecs_async_executor.adapter.adoption import LAUNCHES_PER_LOOK
 from ecs_async_executor.adapter.tracking import SHARED_TEXTS_KEPT, Tracking
 from ecs_async_executor.core.messages import Adopt, AirflowState, Launch
 from tests.adapter.scripted import launched, make_workload, queue
@@ -106,9 +107,24 @@ def test_launches_that_were_staged_leave_no_room_behind(executor: Any, bridge: A
         executor.tracking.stage(key, Adopt(launch, AirflowState.RUNNING, "arn"), uuid.uuid4(), committed=True)
     assert staged.__sizeof__() > empty
     if handed_over:
-        executor.sync()
+        while staged:  # as many heartbeats as it takes
+            executor.sync()
         assert [adoption.launch.key for adoption in bridge.adoptions] == keys
     else:
         for key in keys:
             executor.tracking.forget(key)
     assert staged.__sizeof__() == empty
+
+
+def test_an_adoption_is_handed_over_in_portions_and_outlives_the_next_one(executor: Any, bridge: Any) -> None:
+    tracking = executor.tracking
+    keys = [a_key(task_id=f"task_{number}") for number in range(3 * LAUNCHES_PER_LOOK)]
+    for key in keys:
+        launch = Launch(str(uuid.uuid4()), key, None, 0, "mark", 0.0)
+        tracking.stage(key, Adopt(launch, AirflowState.RUNNING, "arn"), uuid.uuid4(), committed=True)
+    executor._adoption.hand_over(bridge, budget=0.0)
+    assert [adoption.launch.key for adoption in bridge.adoptions] == keys[:LAUNCHES_PER_LOOK]
+    executor._adoption._replace_stage({}, None)
+    while tracking.staged:
+        executor._adoption.hand_over(bridge, budget=0.0)
+    assert [adoption.launch.key for adoption in bridge.adoptions] == keys

@@ -35,6 +35,7 @@ from ecs_async_executor.core.messages import (
     Report,
     Stop,
 )
+from ecs_async_executor.engine import listening
 from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
@@ -297,6 +298,7 @@ def main(
     )
     # Importing Airflow for its AWS connections would take longer than many incarnations live.
     sys.modules["airflow"] = None  # type: ignore[assignment]
+    listening.RETRY_SECONDS = 3.0  # in a minute, most incarnations have ended
     scheduler = Scheduler(
         Database(path),
         number,

@@ -157,7 +157,7 @@ def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
     if cloud.abroad:
         kinds |= {"abroad down": 6, "spot full": 6}
     if cloud.events:
-        kinds |= {"no events": 4, "queue denied": 3}
+        kinds |= {"no events": 4, "queue denied": 2}
     if cloud.calm:
         kinds = {"abroad down": 1}
     while True:

@@ -85,7 +85,7 @@ def test_what_is_no_news_changes_nothing(observation: Observation, phase: Locate
     if not news:
         before = copy(launch)
         assert step(launch, Observed(observation), NOW, RULES) == []
-        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__slots__)
+        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__struct_fields__)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,7 @@ def test_sweeps_and_stops_that_do_not_find_a_container_count_the_same_time_once(
 
 @pytest.mark.parametrize("phase", [starting(), running(confirmed=False)])
 def test_what_a_launch_is_made_of_is_kept_until_its_container_has_started_and_no_longer(phase: Located) -> None:
-    made_of = {"workload": "large", "route": ("queue", "large, too"), "started_by": "a mark"}
-    whole = dataclasses.replace(LAUNCH, **made_of)
+    whole = dataclasses.replace(LAUNCH, workload="large", route=("queue", "large, too"), started_by="a mark")
     launch = tracked(phase, launch=whole)
     if isinstance(phase, Starting):
         step(launch, Observed(PENDING), NOW, RULES)

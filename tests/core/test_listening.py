@@ -129,6 +129,72 @@ def test_a_queue_that_is_silent_while_containers_end_is_distrusted_before_any_ev
     assert ends.interval == 1.0
 
 
+def quiet(every: float = 1.0, times: int = 200) -> Ends:
+    """Return ends whose events have come at a steady rate, and no event since."""
+    ends = Ends()
+    for _ in range(times):
+        ends.heard()
+        ends.passes(every - 1.0)
+        ends.hearing.came(ends.now)
+    return ends
+
+
+def test_without_events_for_some_seconds_a_sweep_looks_why() -> None:
+    ends = quiet()
+    ends.passes(4.0)
+    assert ends.interval == STRETCHED_SECONDS
+    ends.passes(1.0)
+    assert ends.interval == 1.0
+    assert ends.hearing.is_trusted
+
+
+def test_a_look_that_finds_nothing_is_the_last_until_an_event_comes() -> None:
+    ends = quiet()
+    ends.passes(5.0)
+    ends.hearing.swept(ends.now - 1.0)  # it began before
+    assert ends.interval == 1.0
+    ends.hearing.swept(ends.now)
+    assert ends.interval == STRETCHED_SECONDS
+    ends.passes(300.0)
+    assert ends.interval == STRETCHED_SECONDS
+
+
+def test_a_look_that_finds_an_end_without_its_event_goes_on_until_it_comes_or_is_missed() -> None:
+    ends = quiet()
+    ends.passes(5.0)
+    ends.missed()
+    ends.hearing.swept(ends.now)
+    assert ends.interval == 1.0
+    ends.passes(LATE_SECONDS)
+    assert (ends.hearing.missed, ends.interval) == (1, 1.0)
+    ends.hearing.swept(ends.now)
+    assert ends.interval == STRETCHED_SECONDS  # one in two hundred is borne
+
+
+def test_an_event_ends_the_look_whosever_it_is() -> None:
+    ends = quiet()
+    ends.passes(5.0)
+    ends.hearing.came(ends.now)
+    assert ends.interval == STRETCHED_SECONDS
+
+
+def test_where_events_come_in_bursts_the_time_between_them_is_no_silence() -> None:
+    ends = quiet(every=20.0)
+    ends.passes(39.0)
+    assert ends.interval == STRETCHED_SECONDS
+    ends.passes(1.0)
+    assert ends.interval == 1.0
+
+
+def test_a_night_without_events_does_not_make_a_silence_of_the_morning_usual() -> None:
+    ends = quiet()
+    ends.passes(8 * 3600.0)
+    ends.heard()
+    ends.hearing.came(ends.now)
+    ends.passes(5.0)
+    assert ends.interval == 1.0
+
+
 def test_many_ends_at_once_do_not_make_a_queue_silent() -> None:
     ends = Ends()
     ends.heard(100)

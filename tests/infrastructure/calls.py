@@ -26,6 +26,7 @@ MODULES_BEHIND = {
     "log_streams": ("details.py",),
     "look_at_definitions": ("checking.py", "../logs.py"),
     "log_reader": ("../logs.py",),
+    "account_quotas": ("../servicequotas.py",),
     "make_events": ("../events.py",),
     "look_at_events": ("../events.py",),
 }
@@ -82,14 +83,14 @@ def _called(tree: ast.AST) -> set[str]:
 
 
 def service_of(path: Path) -> str:
-    """Return the service that a module calls, by its client, else by its folder or its name."""
+    """Return the service that a module calls, as IAM names it: by its client, else by its folder or its name."""
     named = {
         _text(call.args[1])
         for call in _calls(sources()[path])
         if _name(call.func) == "Calls" and len(call.args) > 1
     }
     if named and (service := named.pop()):
-        return service
+        return service.replace("-", "")
     return path.parent.name if path.parent != SERVICES else OF_SERVICES.get(path.stem, path.stem)
 
 
@@ -196,7 +197,7 @@ def printed_for_people() -> set[str]:
 
 def named() -> set[str]:
     """Return the IAM actions that messages and descriptions name."""
-    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3):[A-Z]\w+")
+    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3|servicequotas):[A-Z]\w+")
     texts = (
         node.value
         for tree in sources().values()

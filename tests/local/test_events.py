@@ -9,10 +9,11 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+from jsonpath_ng.ext.parser import ExtendedJsonPathParser
 
 from ecs_async_executor.local import Fault, LocalEcs
 from tests.local.conftest import request
-from tests.local.rules import Told, told_of
+from tests.local.rules import PATHS, Told, told_of
 
 Start = Callable[..., LocalEcs]
 JOB = {"jobName": "job", "jobQueue": "default", "jobDefinition": "airflow"}
@@ -145,3 +146,22 @@ def test_a_queue_can_be_gone_or_denied(ecs: LocalEcs) -> None:
     told.delete_queue()
     with pytest.raises(botocore.exceptions.ClientError, match=r"NonExistentQueue|QueueDoesNotExist"):
         told.receive()
+
+
+def test_the_paths_of_a_rule_are_read_once_and_not_again_for_each_event(
+    ecs: LocalEcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading one takes moto's only thread for 20 ms and more, and every request waits for it."""
+    readers: list[object] = []
+    make = ExtendedJsonPathParser.__init__
+
+    def count(self: object, *args: Any, **kwargs: Any) -> None:
+        readers.append(self)
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(ExtendedJsonPathParser, "__init__", count)
+    told = told_of(ecs, "ecs")
+    for _ in range(10):
+        ecs.client().run_task(**request("main"))
+    until(lambda: len(so_far(told)) >= 10)
+    assert len(readers) <= len(PATHS["ecs"])

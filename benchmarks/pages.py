@@ -1,0 +1,93 @@
+"""Tables of a run on the pages: between the marks ``<!-- NAME: ... -->`` and ``<!-- /NAME -->`` of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.cells import ALL_OURS, OURS, PROVIDER
+from benchmarks.results import Row, Table, seconds
+from benchmarks.scenarios import DEFAULT_QUOTAS, MORE_QUEUED, RAISED_QUOTAS, SCHEDULERS
+
+ROOT = Path(__file__).parent.parent
+Column = tuple[str, Callable[[Row], str]]
+
+
+def _median(name: str, write: Callable[[float], str]) -> Callable[[Row], str]:
+    return lambda row: write(row.figures[name])
+
+
+def _range(name: str, write: Callable[[float], str]) -> Callable[[Row], str]:
+    return lambda row: " to ".join(dict.fromkeys(write(pick(row.each(name))) for pick in (min, max)))
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _name(row: Row) -> str:
+    name = f"`{row.cell.subject}`"
+    return f"**{name}**" if row.cell.subject in ALL_OURS else name
+
+
+_NAMES: tuple[Column, ...] = (("", lambda row: row.cell.note), ("executor", _name))
+_SHORT: tuple[Column, ...] = (
+    *_NAMES,
+    ("run done after", _median("until_success_s", seconds)),
+    ("tasks started per second", _median("launches_per_s", _whole)),
+    ("longest heartbeat", _median("heartbeat_max_s", seconds)),
+)
+_LONG: tuple[Column, ...] = (
+    *_NAMES,
+    ("due to success", _range("until_success_s", seconds)),
+    ("starts per second", _range("launches_per_s", _whole)),
+    ("due to start, median and p99", lambda row: _both(row, "due_to_start")),
+    ("queued to start, median and p99", lambda row: _both(row, "queued_to_start")),
+    ("loops", _range("loops", _whole)),
+    ("longest loop", _range("loop_max_s", seconds)),
+    ("longest heartbeat", _range("heartbeat_max_s", seconds)),
+    ("scheduler's CPU", _range("cpu_s", seconds)),
+)
+PAGES = (
+    ("README.md", _SHORT, (DEFAULT_QUOTAS, RAISED_QUOTAS, MORE_QUEUED)),
+    ("docs/performance.md", _LONG, tuple(SCHEDULERS)),
+)
+
+
+def _both(row: Row, name: str) -> str:
+    return ", ".join(seconds(row.figures[f"{name}_{share}_s"]) for share in ("p50", "p99"))
+
+
+def rewrite(table: Table) -> list[Path]:
+    """Write what the table has of a whole scheduler onto the pages; return those that were written."""
+    written = []
+    for name, columns, notes in PAGES:
+        rows = [
+            row
+            for note in notes
+            for subject in (PROVIDER, OURS)
+            for row in table.all("scheduler", subject, noted=True, note=note)
+        ]
+        if rows:
+            path = ROOT / name
+            path.write_text(_between(path.read_text(), "scheduler", _markdown(columns, rows)))
+            written.append(path)
+    return written
+
+
+def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    head = [" | ".join(heading for heading, _ in columns), " | ".join("---" for _ in columns)]
+    return "\n".join(f"| {line} |" for line in (*head, *(_line(columns, row) for row in rows)))
+
+
+def _line(columns: Sequence[Column], row: Row) -> str:
+    return " | ".join(write(row) for _, write in columns)
+
+
+def _between(text: str, name: str, table: str) -> str:
+    marks = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    new, found = marks.subn(lambda mark: f"{mark[1]}\n{table}\n{mark[2]}", text)
+    if found != 1:
+        raise ValueError(f"{found} places for the table {name!r}")
+    return new
