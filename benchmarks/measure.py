@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from benchmarks import bare, executors, simulation
+from benchmarks import bare, executors
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.meters import Heartbeats, Spinner, percentile
 from benchmarks.servers import Server
+from benchmarks.simulation import sweeps
 
 FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
 """AWS's default quotas: calls per second, and in a burst."""
@@ -411,7 +412,7 @@ def storm(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     """Run the engine alone, in virtual time."""
-    return simulation.simulate(cell)
+    return sweeps.simulate(cell)
 
 
 def _memory() -> int:

@@ -35,7 +35,15 @@ class Destination:
     :ivar searches: places for searches in flight
     """
 
-    def __init__(self, name: str, session: Session, options: Options, event: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        options: Options,
+        event: Callable[[str], str],
+        wall: Callable[[], float],
+    ) -> None:
+        now = anyio.current_time()
         self.name = name
         self.session = session
         self.limiter = Limiter(
@@ -48,7 +56,8 @@ class Destination:
             modify_burst=options.change_burst,
             shares_modify=options.shares_changes,
             gently=options.gently,
-            now=anyio.current_time(),
+            now=now,
+            wall_offset=wall() - now,
         )
         self.describing = Describing(
             session=session, limiter=self.limiter, calls=options.max_concurrent_describes, event=event
@@ -100,6 +109,7 @@ class Destinations:
     """
     Every destination in use, made when the first scope or bucket of it comes up. Iteration begins at home.
 
+    :param wall: the wall clock
     :param resumed: called when the credentials of a destination work again
     """
 
@@ -110,12 +120,14 @@ class Destinations:
         meters: Meters,
         *,
         event: Callable[[str], str],
+        wall: Callable[[], float],
         resumed: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._options = options
         self._meters = meters
         self._event = event
+        self._wall = wall
         self._resumed = resumed
         self._known: dict[str, Destination] = {}
         self.home = self[HOME]
@@ -126,7 +138,7 @@ class Destinations:
             session = Session(
                 self._backend, self._meters, event=self._event, resumed=self._resumed, destination=name
             )
-            known = self._known[name] = Destination(name, session, self._options, self._event)
+            known = self._known[name] = Destination(name, session, self._options, self._event, self._wall)
         return known
 
     def __iter__(self) -> Iterator[Destination]:

@@ -155,7 +155,12 @@ class Engine:
         options, event = self._options, self._event
         ledger, dispatcher, wakeups = self._ledger, self._dispatcher, self._wakeups
         destinations = Destinations(
-            self._backend, options, self._meters, event=event, resumed=dispatcher.wake_lanes
+            self._backend,
+            options,
+            self._meters,
+            event=event,
+            wall=self._wall,
+            resumed=dispatcher.wake_lanes,
         )
         self.intake = Intake(
             inbox=self._inbox,
