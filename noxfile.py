@@ -84,8 +84,15 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 SPREAD = ("-n", "2", "--dist", "loadfile")
 """Two processes: most tests wait rather than compute. The tests of a file share servers."""
 BROAD = (*SPREAD, "-m", "not e2e")
-NARROW = (*SPREAD, "-m", "not e2e and not slow", "--ignore", "tests/local", "--ignore", "tests/infrastructure")
-"""For the corners: leave out the tests that depend neither on Airflow nor on Python nor on a dependency."""
+QUICK = (*SPREAD, "-m", "not e2e and not slow")
+NARROW = (*QUICK, "--ignore", "tests/local", "--ignore", "tests/infrastructure")
+"""For another Python: leave out the tests that depend on neither Python nor Airflow nor a dependency."""
+OF_AIRFLOW = (*QUICK, "tests/adapter", "tests/differential", "tests/project", "tests/scale", "tests/settings")
+"""For another Airflow on the same Python: the only folders that import Airflow or its amazon provider."""
+OF_THE_SDK = (*QUICK, "tests/adapter", "tests/contract", "tests/differential", "tests/services", "tests/settings")
+"""For another aiobotocore: the folders in which requests are made, sent or read by it."""
+OF_THE_WHEEL = (*QUICK, "tests/adapter/ui", "tests/project", "tests/services", "tests/settings")
+"""For the built wheel: what loads every module, reads a file of the package, or is found by its metadata."""
 
 
 def pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
@@ -139,6 +146,38 @@ def compose(session: nox.Session) -> None:
 
 
 @nox.session
+def route(session: nox.Session) -> None:
+    """Type what docs/try-it.md says, and run a task that names its executor by an alias."""
+    install(session, *group("test"))
+    pytest(
+        session, "tests/e2e/test_try_it.py", "tests/e2e/test_alias.py", "-m", "e2e", ECS_ASYNC_TESTS_NO_SKIPS="1"
+    )
+
+
+CLIENTS = {
+    "awscli": ("awscli==1.46.3",),
+    "dagster": ("dagster==1.13.27", "dagster-aws==0.29.27"),
+    "prefect": ("prefect==3.9.1", "prefect-aws==0.7.12"),
+}
+"""Other clients of ECS; each has an environment of its own, because they need other versions than Airflow."""
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Type what docs/local.md says: the AWS CLI, Dagster and Prefect on the local ECS."""
+    install(session, *group("test"))
+    path = [os.environ["PATH"]]
+    for name, requirements in CLIENTS.items():
+        binaries = Path(session.create_tmp()).absolute() / name / "bin"
+        session.run("python", "-m", "venv", "--clear", str(binaries.parent))
+        session.run(str(binaries / "python"), "-m", "pip", "install", "--quiet", *requirements, external=True)
+        path.append(str(binaries))
+    # Elsewhere these tests are skipped without the clients; here a skip would be a check without a result.
+    told = {"ECS_ASYNC_TESTS_NO_SKIPS": "1", "PATH": os.pathsep.join(path)}
+    pytest(session, "tests/e2e/test_other_clients.py", "-m", "e2e", **told)
+
+
+@nox.session
 def ha(session: nox.Session) -> None:
     """Kill schedulers of a real Airflow on a real PostgreSQL, and measure what API calls notice of row locks."""
     install(session, *group("test", "ha"))
@@ -178,7 +217,8 @@ def ui(session: nox.Session) -> None:
 def compat(session: nox.Session, airflow: str) -> None:
     """Run the tests on the corners of Airflow and Python; arguments go to pytest and may name those of `ha`."""
     install(session, *group("test", *(["ha"] if session.posargs else [])), airflow=airflow)
-    pytest(session, *NARROW)
+    # The other tests run on Python 3.11 in `tests`, and on the oldest dependencies in the corner with Python 3.10.
+    pytest(session, *(OF_AIRFLOW if session.python == "3.11" else NARROW))
 
 
 @nox.session
@@ -186,7 +226,7 @@ def highest(session: nox.Session) -> None:
     """Run the tests on the newest aiobotocore; the lowest comes with Airflow 3.1.0 in `compat`."""
     install(session, *group("test"))
     session.install(*HIGHEST_AIOBOTOCORE)
-    pytest(session, *NARROW)
+    pytest(session, *OF_THE_SDK)
 
 
 @nox.session
@@ -206,8 +246,8 @@ def chaos(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Watch a real Airflow run DAGs on a local ECS or Batch; arguments go to it (--executor batch, --keep)."""
-    extras = "amazon,local" if "--provider" in session.posargs else "local"
-    session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", f".[{extras}]")
+    # The amazon provider has the executor that the burst is measured with besides ours.
+    session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", ".[amazon,local]")
     # Run the installed package, not the sources here.
     session.chdir(session.create_tmp())
     # Ctrl-C reaches the demo too, which then needs a moment to end its processes.
@@ -223,7 +263,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into the folder site, and check its links and that it asks no other server."""
     session.install(*constraints(), *group("docs", "test"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
-    pytest(session, "tests/site")
+    pytest(session, "tests/site", ECS_ASYNC_TESTS_SITE=str(ROOT / "site"))
 
 
 @nox.session
@@ -250,14 +290,17 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel and run the tests against it, without the sources."""
-    bench = Path(session.create_tmp()).absolute() / "wheel"
-    shutil.rmtree(bench, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", str(bench / "dist"), silent=True)
-    if not bench.exists():
+    """Build wheel and sdist into dist, check them, and run tests against the wheel, without the sources."""
+    bench, dist = Path(session.create_tmp()).absolute() / "wheel", ROOT / "dist"
+    for folder in (bench, dist):
+        shutil.rmtree(folder, ignore_errors=True)
+    session.install("build", "check-wheel-contents", "twine")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    if not dist.exists():
         session.skip("nothing was built (--install-only)")
-    (built,) = (bench / "dist").glob("*.whl")
+    (built,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("check-wheel-contents", "--package", "ecs_async_executor", str(built))
+    session.run("twine", "check", "--strict", str(built), str(source))
     session.install(
         *constraints(),
         f"apache-airflow-core=={AIRFLOW}",
@@ -266,11 +309,10 @@ def wheel(session: nox.Session) -> None:
     )
     for name in ("tests", "docs", "infrastructure", "constraints"):
         shutil.copytree(ROOT / name, bench / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "noxfile.py"):
         shutil.copy(ROOT / name, bench)
     session.chdir(bench)
-    # The installation makes no difference to the engine in virtual time, whose tests take most of the time.
-    pytest(session, *NARROW, "--ignore", "tests/engine")
+    pytest(session, *OF_THE_WHEEL)
 
 
 @nox.session(name="constraints", default=False)
@@ -308,7 +350,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def readme(session: nox.Session) -> None:
-    """Rewrite the tables in docs/settings.md, docs/metrics.md and docs/placement.md, and the schemas of rules."""
+    """Rewrite the tables in docs/, the schemas of rules, and the options that Airflow is told of."""
     session.install(*constraints(), "msgspec", "pydantic")
     settings, metrics = "from ecs_async_executor.settings", "from ecs_async_executor.core.metrics"
     table_of = "import Measure, metrics_table; print(metrics_table(Measure.{}))"
@@ -335,6 +377,12 @@ def readme(session: nox.Session) -> None:
         table = session.run("python", "-c", script, silent=True, env={"PYTHONPATH": str(ROOT)})
         before, marker, rest = re.split(rf"(<!-- {name}:.*?-->\n)", path.read_text(), maxsplit=1)
         path.write_text(f"{before}{marker}\n{str(table).strip()}\n\n{rest[rest.index(f'<!-- /{name} -->') :]}")
+    options = (
+        "import json; from pathlib import Path; from ecs_async_executor.settings import provider_config; "
+        "file = Path('ecs_async_executor/provider_config.json'); "
+        "file.write_text(json.dumps(provider_config(), indent=1) + '\\n')"
+    )
+    session.run("python", "-c", options, env={"PYTHONPATH": str(ROOT)})
     schemas = (
         f"{schema} import SCHEMA_FILES, schema_text; from pathlib import Path; "
         "[Path('ecs_async_executor/settings', name).write_text(schema_text(service)) "

@@ -15,8 +15,9 @@ from threading import Lock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import plot, results, running, scenarios, show
+from benchmarks import pages, plot, results, running, scenarios, show
 from benchmarks.cells import Cell, Outcome
+from benchmarks.deployment import Deployment
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--smoke",
         action="store_true",
-        help="check in under a minute that the suite works: small sizes, two at a time; the figures mean little",
+        help="check in two minutes that the suite works: small sizes, two at a time; the figures mean little",
     )
     add("--only", action="append", choices=scenarios.NAMES, help="run this scenario only; repeatable")
     add("--service", choices=scenarios.SERVICES, default="ecs", help="default: %(default)s")
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="keep the figures in the results file and measure the missing ones")
     add("--plot", type=Path, metavar="FOLDER", help="folder for the pictures (default: docs/images)")
+    add("--pages", action="store_true", help="write the tables of README.md and docs/performance.md of this run")
     add("--shared", action="store_true", help="note in the results that others used the machine meanwhile")
     add(
         "--show",
@@ -98,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if drawing is not None:
         for path in plot.draw(table, drawing):
             console.print(f"drawn: {path}")
+    if options.pages:
+        for path in pages.rewrite(table):
+            console.print(f"written: {path}")
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.cell.label}", highlight=False)
@@ -109,13 +114,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(console: Console, cells: Sequence[Cell], keep: Callable[[Outcome], None], at_once: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress, ThreadPoolExecutor(at_once) as pool:
+    sizes = [cell.size for cell in cells if cell.scenario == "scheduler"]
+    with (
+        Deployment(sizes) as deployment,
+        Progress(*columns, console=console) as progress,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
         whole = progress.add_task("all", total=len(cells))
         keeping = Lock()
 
         def measure(cell: Cell) -> None:
             bar = progress.add_task(cell.label, total=cell.size or None)
-            outcome = running.run(cell, lambda done: progress.update(bar, completed=int(done.get("launched", 0))))
+
+            def on_progress(done: dict[str, float]) -> None:
+                progress.update(bar, completed=int(done.get("launched", 0)))
+
+            outcome = running.run(cell, on_progress, deployment)
             with keeping:
                 keep(outcome)
             progress.remove_task(bar)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from anyio.from_thread import start_blocking_portal
 
 from benchmarks.cells import Cell, Figures
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONNECTIONS = 128
 BATCH = 100
@@ -19,6 +25,39 @@ def _client(endpoint: str, service: str = "ecs") -> Any:
 
     config = AioConfig(max_pool_connections=CONNECTIONS, retries={"mode": "standard", "total_max_attempts": 1})
     return get_session().create_client(service, region_name="us-east-1", endpoint_url=endpoint, config=config)
+
+
+class Blocks:
+    """
+    Launches blocks of workloads by a client in a thread of its own, while others take turns with it.
+
+    :param endpoint: the server's address
+    """
+
+    def __init__(self, endpoint: str, service: str = "ecs") -> None:
+        self._endpoint = endpoint
+        self._service = service
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._portal = self._open.enter_context(start_blocking_portal())
+        client = _client(self._endpoint, self._service)
+        self._client = self._open.enter_context(self._portal.wrap_async_context_manager(client))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def launch(self, requests: Sequence[dict[str, Any]]) -> float:
+        """Send requests all at once; return the CPU seconds that this took the process."""
+        seconds: float = self._portal.call(self._launch, requests)
+        return seconds
+
+    async def _launch(self, requests: Sequence[dict[str, Any]]) -> float:
+        send = self._client.submit_job if self._service == "batch" else self._client.run_task
+        cpu = time.process_time()
+        await asyncio.gather(*(send(**request) for request in requests))
+        return time.process_time() - cpu
 
 
 def burst(

@@ -14,6 +14,8 @@ OURS_ON_BATCH = "AsyncBatchExecutor"
 ALL_OURS = (OURS, OURS_ON_BATCH)
 
 Figures = dict[str, float]
+Series = dict[str, list[float | None]]
+"""Figures of each second."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class Cell:
     :param failing: share of the containers that exit 1, after output in CloudWatch Logs
     :param seconds: how long to watch, if the scenario has no end of its own
     :param tuning: options of ``[ecs_async_executor]``
+    :param airflow: options of Airflow's, ``SECTION__NAME``
     :param schedulers: number of measuring processes at one server
     :param algorithm: algorithm that signs JWTs
+    :param blocks: number of blocks of ``size`` launches by each of two that take turns in one process
     :param note: a special condition, for people
     :param repetition: number of this cell among equal ones
     :param service: ``ecs`` or ``batch``
@@ -52,9 +56,11 @@ class Cell:
     tuning: dict[str, str] = field(default_factory=dict)
     schedulers: int = 1
     algorithm: str = "HS512"
+    blocks: int = 0
     note: str = ""
     repetition: int = 0
     service: str = "ecs"
+    airflow: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -85,7 +91,8 @@ class Outcome:
     cell: Cell
     figures: Figures
     error: str | None = None
+    series: Series = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {"cell": asdict(self.cell), "figures": self.figures, "error": self.error}
+        return asdict(self)

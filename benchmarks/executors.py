@@ -145,8 +145,30 @@ def workloads(number: int, generator: Any) -> list[Any]:
     return made
 
 
+def requests(cell: Cell) -> list[dict[str, Any]]:
+    """Return the requests that our executor would send for ``size`` workloads."""
+    from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
+    from ecs_async_executor.services.batch import job_name
+
+    batch = cell.service == "batch"
+    executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
+    executor.workloads.prepare(executor.jwt_generator)  # what start() does, without the loop thread
+    made = []
+    for workload in workloads(cell.size, executor.jwt_generator):
+        launch, _ = executor.workloads.new_launch(None, workload, time.time())
+        request = executor.workloads.render(launch).request
+        token = f"{launch.launch_id}-1"
+        sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
+        made.append({**request, **sent})
+    return made
+
+
 def orphans(arns: Sequence[str]) -> list[Any]:
-    """Return running task instances of a dead scheduler, made without a database."""
+    """
+    Return running task instances of a dead scheduler, made without a database.
+
+    Each has texts of its own, as the rows have that a database's driver reads.
+    """
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import inspect
     from sqlalchemy.orm import configure_mappers
@@ -157,11 +179,12 @@ def orphans(arns: Sequence[str]) -> list[Any]:
     made = []
     for index, arn in enumerate(arns):
         ti = new()
+        hour = index // 1000 % 24
         columns = {
             "id": uuid.uuid4(),
-            "dag_id": "warehouse_nightly",
-            "task_id": f"load_{index}",
-            "run_id": "scheduled__2026-11-20T00:00:00+00:00",
+            "dag_id": b"warehouse_nightly".decode(),
+            "task_id": f"load_{index % 1000}",
+            "run_id": f"scheduled__2026-11-{20 + index // 24_000:02}T{hour:02}:00:00+00:00",
             "map_index": -1,
             "try_number": 1,
             "state": "running",

@@ -17,132 +17,25 @@ import traceback
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
-from benchmarks import bare, executors
+from benchmarks import bare, executors, interleaved, push
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
-from benchmarks.meters import Heartbeats, Spinner, percentile
-from benchmarks.servers import Server
+from benchmarks.driver import Progress, Run
+from benchmarks.meters import Spinner, percentile
+from benchmarks.servers import FARGATE, RAISED, Server
 from benchmarks.simulation import sweeps
 
-FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
-"""AWS's default quotas: calls per second, and in a burst."""
-RAISED = {"FARGATE": (200.0, 200.0), "modify": (400.0, 400.0), "read": (20.0, 100.0)}
 NOTHING = dict.fromkeys(FARGATE, (0.0, 0.0))
 STORM_BEGINS, STORM_ENDS = 15.0, 30.0
 """Seconds from the first heartbeat."""
-
-TIMEOUT = 240.0
-
-
-class Progress(Protocol):
-    """Reports how far a cell has got."""
-
-    def __call__(self, **done: float) -> None:
-        """Report the counts so far."""
-        ...
-
-
-class Run:
-    """An executor with heartbeats, and the state of its workloads."""
-
-    def __init__(self, cell: Cell, progress: Progress) -> None:
-        self.cell = cell
-        self.executor = executors.start(cell.subject)
-        self.heartbeats = Heartbeats(self.executor.heartbeat)
-        self.expected: set[Any] = set()
-        self.launched: set[Any] = set()
-        self.finished: set[Any] = set()
-        self._progress = progress
-        # A scheduler makes many heartbeats before its first workload; the first one imports parts of Airflow.
-        self.heartbeats.beat()
-        self._deadline = time.monotonic() + TIMEOUT
-
-    def beat(self) -> bool:
-        """Make one heartbeat; return whether it brought events."""
-        self.heartbeats.beat()
-        news = executors.events(self.executor)
-        for key, state in news:
-            if key not in self.expected:
-                continue  # adopted
-            # A container that ends before the first poll has only the one event.
-            self.launched.add(key)
-            if state == "success" or (state == "failed" and self.cell.failing):
-                self.finished.add(key)
-            elif state != "running":
-                raise RuntimeError(f"a workload ended as {state}")
-        if news:
-            self._progress(launched=len(self.launched), finished=len(self.finished))
-        return bool(news)
-
-    def adopt(self, arns: Sequence[str]) -> tuple[float, float]:
-        """
-        Adopt running containers.
-
-        :returns: the seconds in ``try_adopt_task_instances``, and the seconds until all are known to run
-        """
-        tis = executors.orphans(arns)
-        begun = time.perf_counter()
-        seconds = executors.adopt(self.cell.subject, self.executor, tis)
-        if self.cell.subject not in ALL_OURS:
-            return seconds, seconds
-        while self.executor.statistics().active < len(self.executor.running):
-            self.beat()
-            time.sleep(executors.BUSY)
-            if time.monotonic() > self._deadline:
-                raise TimeoutError("not all adopted containers are found")
-        resolved = time.perf_counter() - begun
-        while executors.events(self.executor):
-            self.beat()
-        return seconds, resolved
-
-    def beat_until(self, done: Callable[[], bool], *, spinner: Spinner | None = None) -> None:
-        """
-        Make heartbeats like a scheduler: at once after one that brought events, else a second later.
-
-        :raises TimeoutError: if it is not done in time
-        """
-        while True:
-            busy = self.beat() or bool(self.executor.slots_occupied - len(self.executor.running))
-            if done():
-                return
-            if time.monotonic() > self._deadline:
-                raise TimeoutError(f"{len(self.launched)} launched, {len(self.finished)} finished")
-            pause = executors.BUSY if busy else executors.IDLE
-            if spinner is not None:
-                spinner.spin(pause)
-            else:
-                time.sleep(pause)
-
-    def beat_for(self, seconds: float, *, spinner: Spinner | None = None) -> None:
-        """Make the heartbeats of a busy scheduler for this many seconds."""
-        until = time.perf_counter() + seconds
-        while (left := until - time.perf_counter()) > 0:
-            self.beat()
-            pause = min(executors.BUSY, max(0.0, left))
-            if spinner is not None:
-                spinner.spin(pause)
-            else:
-                time.sleep(pause)
-
-    def queue(self, number: int) -> None:
-        """Queue this number of workloads as the scheduler does."""
-        made = executors.workloads(number, self.executor.jwt_generator)
-        gc.collect()
-        self.expected = {executors.key_of(self.executor, workload.ti) for workload in made}
-        for workload in made:
-            self.executor.queue_workload(workload, session=None)
-
-    def end(self) -> None:
-        """End the executor."""
-        executors.end(self.cell.subject, self.executor)
 
 
 def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
     """Launch ``size`` workloads at once, beside ``running`` others, and wait for their ends."""
     if cell.subject == BARE:
-        figures = bare.burst(server.url, _requests(cell), progress, cell.service)
+        figures = bare.burst(server.url, executors.requests(cell), progress, cell.service)
         return figures | _launches(cell, server, figures.pop("t0"))
     arns = server.preload(cell.running) if cell.running else []
     run = Run(cell, progress)
@@ -153,10 +46,12 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
     resident, polled = _memory(), server.polled()
     with run.heartbeats.collections.watched():
         clock, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+        busy = time.thread_time()
         run.beat_until(lambda: len(run.launched) >= cell.size)
         figures = {
             "wall_s": time.perf_counter() - wall,
             "cpu_per_launch_s": (time.process_time() - cpu) / cell.size,
+            "main_cpu_per_launch_s": (time.thread_time() - busy) / cell.size,
             "launch_gc_s": sum(until - since for since, until, _ in run.heartbeats.collections.pauses),
         }
         figures |= _launches(cell, server, clock)
@@ -170,6 +65,8 @@ def burst(cell: Cell, server: Server, progress: Progress) -> Figures:
         if cell.failing:
             run.beat_for(cell.seconds)  # the last lines of those that failed are read meanwhile
         figures |= run.heartbeats.figures()
+    figures["stop_max_s"] = max(figures["heartbeat_max_s"], figures["gc_max_s"])
+    figures["stop_cpu_max_s"] = max(figures["heartbeat_cpu_max_s"], figures["gc_cpu_max_s"])
     figures["memory_growth_mb"] = (_memory() - resident) / 2**20
     run.end()
     return figures
@@ -187,24 +84,6 @@ def _launches(cell: Cell, server: Server, began: float) -> Figures:
         "queued_to_run_p99_s": percentile(waits, 0.99),
         "queued_to_run_max_s": waits[-1],
     }
-
-
-def _requests(cell: Cell) -> list[dict[str, Any]]:
-    """Return the requests that our executor would send."""
-    from ecs_async_executor import AsyncBatchExecutor, AsyncEcsExecutor
-    from ecs_async_executor.services.batch import job_name
-
-    batch = cell.service == "batch"
-    executor = AsyncBatchExecutor() if batch else AsyncEcsExecutor()
-    executor.workloads.prepare(executor.jwt_generator)  # what start() does, without the loop thread
-    requests = []
-    for workload in executors.workloads(cell.size, executor.jwt_generator):
-        launch, _ = executor.workloads.new_launch(None, workload, time.time())
-        request = executor.workloads.render(launch).request
-        token = f"{launch.launch_id}-1"
-        sent = {"jobName": job_name(request["jobName"], token)} if batch else {"clientToken": token}
-        requests.append({**request, **sent})
-    return requests
 
 
 def steady(cell: Cell, server: Server, progress: Progress) -> Figures:
@@ -415,6 +294,13 @@ def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     return sweeps.simulate(cell)
 
 
+def scaled(cell: Cell, server: Server, progress: Progress) -> Figures:
+    """Have a hundred thousand containers run."""
+    from benchmarks import scale
+
+    return scale.scale(cell, server, progress)
+
+
 def _memory() -> int:
     import psutil
 
@@ -424,6 +310,7 @@ def _memory() -> int:
 SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "burst": burst,
     "mixed": burst,
+    "launch": interleaved.launch,
     "steady": steady,
     "memory": memory,
     "beside work": beside_work,
@@ -431,7 +318,9 @@ SCENARIOS: dict[str, Callable[[Cell, Server, Progress], Figures]] = {
     "raised quota": raised_quota,
     "storm": storm,
     "adoption": adoption,
+    "events": push.events,
     "simulation": simulated,
+    "scale": scaled,
 }
 
 

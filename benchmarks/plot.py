@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import BARE, OURS, PROVIDER
-from benchmarks.results import Table
+from benchmarks.results import Row, Table
 
 _COLOURS = {PROVIDER: "#c2571a", OURS: "#1a6fc2", BARE: "#8a8a8a"}
+WINDOW = 3
+"""Seconds of a run that a rate is averaged over."""
 _PANELS = (
     ("launches_per_s", "launches per second", 1.0, (PROVIDER, OURS, BARE)),
     ("heartbeat_max_s", "longest heartbeat, ms", 1e3, (PROVIDER, OURS)),
@@ -35,6 +39,8 @@ def draw(table: Table, folder: Path) -> list[Path]:
         drawn.append(_save(_bursts(plt, table), folder / "benchmark.svg", plt))
     if table.all("simulation", OURS):
         drawn.append(_save(_detection(plt, table), folder / "detection.svg", plt))
+    if rows := table.all("scheduler", OURS, noted=True):
+        drawn.append(_save(_schedulers(plt, table, rows), folder / "scheduler.svg", plt))
     return drawn
 
 
@@ -63,6 +69,45 @@ def _detection(plt: Any, table: Table) -> Any:
     panel.legend(frameon=False, fontsize=9)
     _axes(panel, "seconds from a container's exit to its report", "containers running")
     return figure
+
+
+def _schedulers(plt: Any, table: Table, rows: Sequence[Row]) -> Any:
+    figure, panels = plt.subplots(
+        2, len(rows), figsize=(3.4 * len(rows), 5.6), layout="constrained", sharex=True, squeeze=False
+    )
+    for panel in panels[1][1:]:
+        panel.sharey(panels[1][0])
+    for panel in panels[1]:
+        panel.set_yscale("log")
+    for column, ours in zip(panels.T, rows, strict=True):
+        provider = table.of("scheduler", PROVIDER, noted=True, size=ours.cell.size, note=ours.cell.note)
+        for row in (provider, ours):
+            if row is not None:
+                _second_by_second(column, row)
+        column[0].set_title(ours.cell.note.replace(", ", "\n"), fontsize=10)
+        column[0].set_ylim(bottom=0)
+        column[1].set_xlabel("seconds since the run was due", fontsize=9)
+        for panel in column:
+            panel.grid(visible=True, which="major", alpha=0.3)
+            for side in ("top", "right"):
+                panel.spines[side].set_visible(False)
+    panels[0][0].set_ylabel(f"tasks started per second, mean of {WINDOW} s", fontsize=9)
+    panels[1][0].set_ylabel("queued to start, s", fontsize=9)
+    panels[0][0].legend(frameon=False, fontsize=9)
+    size = rows[0].cell.size
+    figure.suptitle(
+        f"{size:,} mapped tasks of a DAG; a real scheduler, a stand-in for ECS 50 ms away", fontsize=11
+    )
+    return figure
+
+
+def _second_by_second(column: Sequence[Any], row: Row) -> None:
+    started, waits = [number or 0.0 for number in row.series["started"]], row.series["queued_to_start_s"]
+    colour = _COLOURS[row.cell.subject]
+    rates = [statistics.mean(started[max(0, second + 1 - WINDOW) : second + 1]) for second in range(len(started))]
+    column[0].plot(rates, label=row.cell.subject, color=colour)
+    waited = [(second, wait) for second, wait in enumerate(waits) if wait is not None]
+    column[1].plot(*zip(*waited, strict=True), ".", markersize=5, color=colour)
 
 
 def _panel(panel: Any, table: Table, key: str, title: str, scale: float, subjects: tuple[str, ...]) -> None:

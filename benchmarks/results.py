@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import BARE, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell, Figures, Outcome
+from benchmarks.cells import BARE, OURS, OURS_ON_BATCH, PROVIDER, PROVIDER_ON_BATCH, Cell, Figures, Outcome, Series
 
 PACKAGES = (
     "ecs-async-executor",
@@ -33,10 +33,17 @@ NOTES = {
     "local ECS would be the bottleneck; local: the local ECS, which enforces AWS's default quotas",
     "burst on Batch": "the local Batch, whose own CPU (a process of its own on the same cores) bounds high rates",
     "launches_per_s": "from the first heartbeat to the answer to the last RunTask or SubmitJob",
+    "launch": "CPU of the whole process, from the queueing to the event that the container runs, in one process "
+    "with a bare client that sends the same requests",
+    "stop": "the longest heartbeat or collection; on a machine with other work longer than its CPU",
     "cpu": "of the whole measuring process: heartbeats, polling and the loop thread included",
     "steady, adoption time": "without a database; the provider's without rebuilding the workloads",
     "adoption": "by the real scheduler, with SQLite, which has no row locks: the time is that of the executor's "
     "part of the transaction; a database server adds a round trip for each query",
+    "events": "seconds from the exit of a container to the executor's event buffer, with ten heartbeats a second; "
+    "an event takes 0.2 to 1.0 s to its queue, as AWS publishes no figure for it",
+    "scheduler": "a real scheduler, PostgreSQL and the stub, on the same cores; containers start at once and are "
+    "played into the database; due: the DAG is unpaused; loops and heartbeats: Airflow's own metrics",
     "simulation": "virtual time, no HTTP: the engine's own CPU, and when it would see an end",
 }
 
@@ -66,11 +73,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell's figures: each repetition's, and their medians; for maxima, the maximum."""
+    """A cell's figures: each repetition's, and their medians; for maxima, the maximum. Series: the first one's."""
 
     cell: Cell
     repetitions: Sequence[Figures]
     figures: Figures
+    series: Series
 
     def each(self, name: str) -> list[float]:
         """Return this figure of each repetition."""
@@ -93,7 +101,12 @@ class Table:
             if outcome.error is None:
                 by_cell[replace(outcome.cell, repetition=0).to_json()].append(outcome)
         self.rows = [
-            Row(same[0].cell, [one.figures for one in same], _medians([one.figures for one in same]))
+            Row(
+                same[0].cell,
+                [one.figures for one in same],
+                _medians([one.figures for one in same]),
+                same[0].series,
+            )
             for same in by_cell.values()
         ]
 
@@ -117,7 +130,10 @@ class Table:
 
 
 def _medians(figures: Sequence[Figures]) -> Figures:
-    worst = {"heartbeat_max_s", "heartbeat_max_without_gc_s", "gc_max_s", "heartbeat_cpu_max_s"}
+    worst = {
+        *("heartbeat_max_s", "heartbeat_max_without_gc_s", "heartbeat_cpu_max_s", "loop_max_s"),
+        *("gc_max_s", "gc_cpu_max_s", "full_gc_cpu_max_s", "stop_max_s", "stop_cpu_max_s"),
+    }
     return {
         name: (max if name in worst else statistics.median)(one[name] for one in figures if name in one)
         for name in figures[0]
@@ -140,11 +156,18 @@ def targets(table: Table) -> list[Target]:
         scaled = [value * scale for value in values]
         found.append(Target(name, limit, statistics.median(scaled), min(scaled), max(scaled), unit, at_least))
 
-    if mixed := table.of("mixed", OURS):
+    if mixed := table.of("mixed", OURS, size=1000):
         where = f" ({mixed.cell.size:,} launches + {mixed.cell.running:,} running)"
         add(f"heartbeat, main CPU, max{where}", 5, mixed.each("heartbeat_cpu_max_s"), "ms", scale=1e3)
         add(f"heartbeat, p99 less GC{where}", 10, mixed.each("heartbeat_p99_without_gc_s"), "ms", scale=1e3)
         add(f"heartbeat, max less GC{where}", 25, mixed.each("heartbeat_max_without_gc_s"), "ms", scale=1e3)
+    if (mixed := table.of("mixed", OURS, size=3000)) and "stop_max_s" in mixed.figures:
+        where = f" ({mixed.cell.size:,} launches + {mixed.cell.running:,} running)"
+        add(f"longest stop of the scheduler's thread{where}", 25, mixed.each("stop_max_s"), "ms", scale=1e3)
+        add(f"its CPU{where}", 25, mixed.each("stop_cpu_max_s"), "ms", scale=1e3)
+        add(f"main CPU per launch{where}", 100, mixed.each("main_cpu_per_launch_s"), "us", scale=1e6)
+    if launch := table.of("launch", OURS):
+        add("CPU of a launch, of a bare RunTask in the same process", 1.0, launch.each("cpu_of_bare"), "x")
     provider = table.of("burst", PROVIDER)
     for ours in table.all("burst", OURS):
         size, bare = ours.cell.size, table.of("burst", BARE, size=ours.cell.size)
@@ -166,6 +189,10 @@ def targets(table: Table) -> list[Target]:
             add(f"CPU per polled task, of the provider's ({running:,})", 0.1, ratio, "x")
     if memory := table.of("memory", OURS):
         add("memory per running task", 1.5, memory.each("memory_per_running_kb"), "KB")
+    for row in table.all("scale", OURS, noted=True):
+        for name, figure in (("running", "memory_per_running_kb"), ("launched", "memory_per_launched_kb")):
+            if figure in row.figures:
+                add(f"memory per {name} task ({row.cell.running or row.cell.size:,})", 1.2, row.each(figure), "KB")
     for row in table.all("beside work", OURS):
         if running := row.cell.running:
             name = f"main thread's speed beside 20/s + {running:,} running"
@@ -178,6 +205,20 @@ def targets(table: Table) -> list[Target]:
     for noted, name, limit in ((False, "from the start", 30), (True, "mid-run", 60)):
         for row in table.all("raised quota", OURS, noted=noted):
             add(f"a raised quota (200/s) found, {name}", limit, row.each("found_after_s"), "s")
+    if pushed := table.of("events", OURS, noted=True, note="events"):
+        where = f"({pushed.cell.running:,} running)"
+        add(f"end seen with events, median {where}", 1, pushed.each("seen_p50_s"), "s")
+        add(f"end seen with events, p99 {where}", 5, pushed.each("seen_p99_s"), "s")
+        for polled in table.all("events", OURS, noted=True, note="polling every second"):
+            ratio = pushed.over(polled, "DescribeTasks_per_minute")
+            add(f"DescribeTasks with events, of polling every second {where}", 1 / 20, ratio, "x")
+    for ours in table.all("scheduler", OURS, noted=True):
+        name = f"a scheduler, {ours.cell.note}"
+        if ours.cell.rate_limits:
+            add(f"{name}: quota used", 0.95, ours.each("quota_used"), at_least=True)
+        elif provider := table.of("scheduler", PROVIDER, noted=True, size=ours.cell.size, note=ours.cell.note):
+            ratio = ours.over(provider, "launches_per_s")
+            add(f"{name}: launch rate, times the provider's", 10, ratio, "x", at_least=True)
     most, tenth = (table.of("simulation", OURS, running=running) for running in (100_000, 10_000))
     if most and tenth:
         ratio = most.over(tenth, "cpu_per_polled_s")
@@ -216,13 +257,14 @@ def _headline(where: str, provider: Row, ours: Row) -> str:
         f"{ours.cell.latency * 1e3:.0f} ms away: "
         + "; ".join(
             f"{row.cell.subject} {row.figures['launches_per_s']:.3g} launches/s, longest heartbeat "
-            f"{_seconds(row.figures['heartbeat_max_s'])}"
+            f"{seconds(row.figures['heartbeat_max_s'])}"
             for row in (provider, ours)
         )
     )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return a duration as people write it."""
     return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
 
 
@@ -283,4 +325,7 @@ def write(
 def read(path: Path) -> list[Outcome]:
     """Return the outcomes of a file that :func:`write` wrote."""
     data = json.loads(path.read_text())
-    return [Outcome(Cell(**one["cell"]), one["figures"], one["error"]) for one in data["outcomes"]]
+    return [
+        Outcome(Cell(**one["cell"]), one["figures"], one["error"], one.get("series", {}))
+        for one in data["outcomes"]
+    ]

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from statistics import mean
 from typing import IO, Any
 
+from benchmarks import scheduler
 from benchmarks.cells import Cell, Figures, Outcome
+from benchmarks.deployment import Deployment
 from benchmarks.servers import Server, serving
 
-TIMEOUT = 300.0
+TIMEOUT = 450.0
+TIMEOUTS = {"scale": 3600.0}
+"""Seconds that a cell may take, where it may take longer."""
 FARGATE_RATE = 20.0
 """AWS's default for RunTask on Fargate, per second; the local ECS enforces it."""
 FARGATE_BURST = 20.0
@@ -27,10 +31,13 @@ SETTLED = 5.0
 OnProgress = Callable[[dict[str, float]], None]
 
 
-def run(cell: Cell, on_progress: OnProgress) -> Outcome:
+def run(cell: Cell, on_progress: OnProgress, deployment: Deployment) -> Outcome:
     """Measure a cell; a failure becomes the outcome's error."""
     try:
         with serving(cell) as server:
+            if cell.scenario == "scheduler":
+                figures, series = scheduler.measure(cell, server, deployment, on_progress)
+                return Outcome(cell, figures, series=series)
             processes = [_Process(cell, server.url, on_progress) for _ in range(cell.schedulers)]
             parts = [process.result() for process in processes]
             figures = _combined(cell, server, parts) if cell.scenario == "quota" else parts[0]
@@ -43,6 +50,7 @@ class _Process:
     """A measuring process."""
 
     def __init__(self, cell: Cell, url: str, on_progress: OnProgress) -> None:
+        self._timeout = TIMEOUTS.get(cell.scenario, TIMEOUT)
         self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed in result()
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "benchmarks.measure", cell.to_json(), url],
@@ -71,7 +79,7 @@ class _Process:
         :raises RuntimeError: if it has none
         """
         try:
-            self._process.wait(TIMEOUT)
+            self._process.wait(self._timeout)
             self._reader.join()
         finally:
             self._process.kill()

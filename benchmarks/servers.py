@@ -19,6 +19,9 @@ from benchmarks.cells import Cell
 START_TIMEOUT = 60.0
 THROTTLED = ("ThrottlingException", "TooManyRequestsException")
 """The codes of ECS and of Batch."""
+FARGATE = {"FARGATE": (20.0, 20.0), "modify": (40.0, 100.0), "read": (20.0, 100.0)}
+"""AWS's default quotas: calls per second, and in a burst."""
+RAISED = {"FARGATE": (200.0, 200.0), "modify": (400.0, 400.0), "read": (20.0, 100.0)}
 _DEFINITION = {
     "family": "benchmark",
     "containerDefinitions": [{"name": "airflow", "image": "airflow"}],
@@ -67,6 +70,15 @@ class Server:
         assert self.kind == "stub"
         self.ask("quotas", rates)
 
+    def play(self, dsn: str | None) -> None:
+        """Play the containers of the workloads that come from now on in a database; None: no more."""
+        assert self.kind == "stub"
+        self.ask("play", {"dsn": dsn})
+
+    def refused(self) -> int:
+        """Return the number of played containers that Airflow would not have let run."""
+        return len(self.ask("played")["refused"])
+
     def throttled(self, operation: str) -> list[float]:
         """Return the times at which requests of an operation were throttled."""
         assert self.kind == "stub"
@@ -109,6 +121,8 @@ def _command(cell: Cell, folder: Path) -> list[str]:
     latency = ["--latency", str(cell.latency)]
     if cell.server == "stub":
         ends = [] if cell.duration is None else ["--duration", str(cell.duration)]
+        if cell.scenario == "events":
+            return ["-m", "benchmarks.eventful", *latency, *ends]
         return ["-m", "benchmarks.stub", *latency, *ends, "--failing", str(cell.failing)]
     script, definition = folder / "script.json", folder / "definition.json"
     script.write_text(json.dumps([{"duration": cell.duration}]))

@@ -26,6 +26,10 @@ def _percent(value: float) -> str:
     return f"{value:.1%}"
 
 
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
 def _number(value: float) -> str:
     return f"{value:,.1f}" if value % 1 else f"{value:,.0f}"
 
@@ -43,6 +47,8 @@ _BURST: tuple[Column, ...] = (
     ("p99", "queued_to_run_p99_s", _ms),
     *_HEARTBEAT,
     ("longest GC", "gc_max_s", _ms),
+    ("its CPU", "gc_cpu_max_s", _ms),
+    ("main CPU/launch", "main_cpu_per_launch_s", _us),
     ("CPU/launch", "cpu_per_launch_s", _us),
     ("CPU/finished", "cpu_per_finished_s", _us),
     ("sweeps", "sweeps", _number),
@@ -50,6 +56,14 @@ _BURST: tuple[Column, ...] = (
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "burst": _BURST,
     "mixed": _BURST,
+    "launch": (
+        ("CPU/launch", "cpu_per_launch_s", _us),
+        ("bare RunTask", "bare_cpu_per_launch_s", _us),
+        ("ratio", "cpu_of_bare", _ratio),
+        ("p10", "cpu_of_bare_p10", _ratio),
+        ("p90", "cpu_of_bare_p90", _ratio),
+        ("main thread's", "main_cpu_per_launch_s", _us),
+    ),
     "steady": (
         ("adoption", "adopt_s", _ms),
         ("until resolved", "adopted_and_resolved_s", _ms),
@@ -94,6 +108,31 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("quota used at the end", "quota_used_settled", _percent),
         *_HEARTBEAT[:3],
     ),
+    "events": (
+        ("end seen p50", "seen_p50_s", _ms),
+        ("p99", "seen_p99_s", _ms),
+        ("of long ones p50", "seen_long_p50_s", _ms),
+        ("p99", "seen_long_p99_s", _ms),
+        ("DescribeTasks/min", "DescribeTasks_per_minute", _number),
+        ("ReceiveMessage/min", "ReceiveMessage_per_minute", _number),
+        ("CPU", "cpu_share", _percent),
+        ("polling again after", "polling_again_after_s", _ms),
+        ("ends until then p99", "seen_meanwhile_p99_s", _ms),
+        ("since then p99", "seen_then_p99_s", _ms),
+    ),
+    "scheduler": (
+        ("run done after", "until_success_s", _ms),
+        ("launches/s", "launches_per_s", _number),
+        ("quota used", "quota_used", _percent),
+        ("tasks started after p50", "due_to_start_p50_s", _ms),
+        ("p99", "due_to_start_p99_s", _ms),
+        ("queued to start p50", "queued_to_start_p50_s", _ms),
+        ("p99", "queued_to_start_p99_s", _ms),
+        ("loops", "loops", _number),
+        ("longest", "loop_max_s", _ms),
+        ("heartbeat max", "heartbeat_max_s", _ms),
+        ("CPU", "cpu_s", _ms),
+    ),
     "simulation": (
         ("between sweeps", "sweep_interval_s", _ms),
         ("CPU/sweep", "cpu_per_sweep_s", _ms),
@@ -102,11 +141,29 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("p99", "detection_p99_s", _ms),
         ("adopted and resolved", "adopted_and_resolved_s", _ms),
     ),
+    "scale": (
+        ("adoption", "adopt_s", _ms),
+        ("main CPU", "adopt_cpu_s", _ms),
+        ("until resolved", "adopted_and_resolved_s", _ms),
+        ("longest heartbeat meanwhile", "adoption_heartbeat_max_s", _ms),
+        ("main CPU", "adoption_heartbeat_cpu_max_s", _ms),
+        ("a sweep", "sweep_s", _ms),
+        ("CPU/polled", "cpu_per_polled_s", _us),
+        ("CPU", "cpu_share", _percent),
+        ("p50 at 1 %", "few_heartbeat_p50_s", _ms),
+        ("p99 at 1 %", "few_heartbeat_p99_s", _ms),
+        ("max at 1 %", "few_heartbeat_max_s", _ms),
+        *_HEARTBEAT[:4],
+        ("KB each", "memory_per_running_kb", _number),
+        ("resident KB each", "resident_per_running_kb", _number),
+        ("KB each launched", "memory_per_launched_kb", _number),
+    ),
 }
 _VERDICTS = {"met": "[green]met[/]", "missed": "[red]missed[/]", "undecided": "[yellow]undecided[/]"}
 _TITLES = {
     "burst": "Launch burst: all queued at once, quotas lifted",
     "mixed": "Launch burst beside running containers",
+    "launch": "A launch beside a bare request: blocks of both in turn, in one process",
     "steady": "Steady state: polling only, AWS's default read quota",
     "memory": "Memory that Python holds for a running container",
     "beside work": "A main thread that computes between heartbeats",
@@ -114,7 +171,10 @@ _TITLES = {
     "raised quota": "A quota of 200 RunTask/s, of which the executor is not told",
     "storm": "Every request throttled for 15 s, AWS's default quotas before and after",
     "adoption": "Adoption by a real scheduler with a real database (SQLite)",
+    "events": "Five ends a second, half of them of containers that have run for long",
+    "scheduler": "A real scheduler on PostgreSQL, one mapped task; containers are played into the database",
     "simulation": "The engine alone in virtual time, AWS's default read quota",
+    "scale": "A hundred thousand running on one scheduler",
 }
 _TITLES_ON_BATCH = {
     "burst": "Launch burst on Batch: all queued at once, quotas lifted; the local Batch",

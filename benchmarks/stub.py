@@ -14,11 +14,13 @@ import json
 import signal
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from benchmarks.player import Player
 from ecs_async_executor.local.place import Place
 from ecs_async_executor.local.rates import MODIFY, READ, Buckets, Rate
 
@@ -181,12 +183,15 @@ class Stub:
         self._throttled: list[tuple[float, str]] = []
         self._quotas = Buckets({})
         self._items = 0
+        self._player: Player | None = None
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         body = await request.read()
         parameters = json.loads(body or b"{}")
         if request.path.startswith("/_local/"):
+            if request.path == "/_local/play":
+                await self._play(parameters["dsn"])
             return _reply(json.dumps(self._controlled(request.path, parameters)))
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self._calls[operation] = self._calls.get(operation, 0) + 1
@@ -228,8 +233,22 @@ class Stub:
             .replace(_CREATED, f"{now:.3f}")
         )
         ends = now + duration if duration is not None else float("inf")
-        self._tasks[f"{ARN}:task/default/{name}"] = (base, ends, [None, None])
+        arn = f"{ARN}:task/default/{name}"
+        self._tasks[arn] = (base, ends, [None, None])
+        if self._player is not None:
+            # The container stops once Airflow knows of its end, however long that takes.
+            self._tasks[arn] = (base, float("inf"), [None, None])
+            self._player.play(overrides, partial(self._stop, arn))
         return _with(base, _RUNNING)
+
+    def _stop(self, arn: str) -> None:
+        base, _, cache = self._tasks[arn]
+        self._tasks[arn] = (base, time.time(), cache)
+
+    async def _play(self, dsn: str | None) -> None:
+        if self._player is not None:
+            await self._player.close()
+        self._player = None if dsn is None else await Player.to(dsn, self.duration or 0.0)
 
     def _describe(self, arns: list[str]) -> str:
         self._items += len(arns)
@@ -265,6 +284,8 @@ class Stub:
                 self._quotas = Buckets({name: Rate(*rate) for name, rate in data.items()})
             case "arrivals":
                 return {"arrivals": self._arrivals}
+            case "played":
+                return {"refused": self._player.refused if self._player else []}
         return {}
 
 
@@ -282,7 +303,8 @@ def _reply(text: str, status: int = 200) -> web.Response:
     )
 
 
-async def _serve(port_file: Path, stub: Stub) -> None:
+async def until_stopped(port_file: Path, stub: Stub) -> None:
+    """Serve until a signal comes."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -307,7 +329,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float)
     parser.add_argument("--failing", type=float, default=0.0)
     options = parser.parse_args()
-    asyncio.run(_serve(options.port_file, Stub(options.latency, options.duration, options.failing)))
+    asyncio.run(until_stopped(options.port_file, Stub(options.latency, options.duration, options.failing)))
 
 
 if __name__ == "__main__":

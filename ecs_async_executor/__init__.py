@@ -1,14 +1,15 @@
 """
 Airflow executors for Amazon ECS and AWS Batch that never make the scheduler wait for AWS.
 
-Importing this package imports neither Airflow nor aiobotocore: the exports are resolved on first use.
+Importing this package imports nothing else, not even the standard library: the exports are resolved on first use.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as ``typing`` has it, whose import would take longer than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from ecs_async_executor.adapter.batch import AsyncBatchExecutor as AsyncBatchExecutor
     from ecs_async_executor.adapter.ecs import AsyncEcsExecutor as AsyncEcsExecutor
 

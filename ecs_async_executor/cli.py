@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ecs_async_executor.adapter.commands.list import list_containers
     from ecs_async_executor.adapter.commands.logs import logs
     from ecs_async_executor.adapter.commands.orphans import orphans
+    from ecs_async_executor.adapter.commands.quotas import quotas
     from ecs_async_executor.adapter.commands.show_request import show_request
     from ecs_async_executor.adapter.commands.status import status
     from ecs_async_executor.adapter.commands.stop import stop
@@ -25,6 +26,7 @@ __all__ = [
     "list_containers",
     "logs",
     "orphans",
+    "quotas",
     "show_request",
     "status",
     "stop",

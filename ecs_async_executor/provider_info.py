@@ -1,16 +1,18 @@
 """
 What Airflow's providers manager is told about this package.
 
-May import :mod:`ecs_async_executor.settings` only: every Airflow component loads this on start.
+May import nothing: every process of Airflow loads this on start, those of tasks included, and the models of the
+settings would take it some 40 ms. So the options come from a file, which ``nox -s readme`` writes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+from pathlib import Path
 
-from ecs_async_executor.settings import BatchSettings, BatchTuning, EcsSettings, Option, Tuning, describe
-
-_VERSION_ADDED: Final = "0.1.0"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -26,30 +28,5 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Runs workloads on Amazon ECS or AWS Batch without ever making the scheduler wait for AWS.",
         "executors": ["ecs_async_executor.AsyncEcsExecutor", "ecs_async_executor.AsyncBatchExecutor"],
         "cli": ["ecs_async_executor.cli.get_cli_commands"],
-        "config": {
-            Tuning.section: _config_section(Tuning, "AsyncEcsExecutor", EcsSettings.section, "AwsEcsExecutor"),
-            BatchTuning.section: _config_section(
-                BatchTuning, "AsyncBatchExecutor", BatchSettings.section, "AwsBatchExecutor"
-            ),
-        },
-    }
-
-
-def _config_section(model: type[Tuning], executor: str, section: str, providers: str) -> dict[str, Any]:
-    return {
-        "description": (
-            f"How {executor} launches and watches containers. "
-            f"What it launches is configured in ``[{section}]``, as for {providers}.\n"
-        ),
-        "options": {option.name: _config_option(option) for option in describe(model)},
-    }
-
-
-def _config_option(option: Option) -> dict[str, Any]:
-    return {
-        "description": f"{option.description}\nAllowed: {option.allowed}.\n",
-        "version_added": _VERSION_ADDED,
-        "type": option.kind,
-        "example": option.example,
-        "default": option.default,
+        "config": json.loads(Path(__file__).with_name("provider_config.json").read_text(encoding="utf-8")),
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -35,6 +36,7 @@ LANGUAGES: Final = {".tf": "terraform", ".dockerignore": "text", "": "docker"}
 """Languages of files whose suffix is not the name of one."""
 
 _LINK: Final = re.compile(r"(?<=\]\()([^()\s#:]+)(?=[#)])")
+_FILE_NAME: Final = re.compile(r"\[[\w./-]+\.md\]\(([^()\s#:]+)(?=[#)])")
 _FENCE: Final = re.compile(r" *(`{3,})")
 _ITEM: Final = re.compile(r"( *)([-*+]|\d+\.)( +)(?=\S)")
 _TABS: Final = 4
@@ -55,13 +57,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Let links lead to pages of the site, and indent lists as Python-Markdown wants them."""
+    """Let links lead to pages of the site by their titles, and indent lists as Python-Markdown wants them."""
     uri = page.file.src_uri
     if uri.startswith("files/"):
         return markdown
     origin = next((path for path, name in PAGES.items() if name == uri), f"docs/{uri}")
     linked = _LINK.sub(lambda found: _relink(found[1], origin, uri), markdown)
-    return "\n".join(_with_lists(linked.splitlines()))
+    titles = dict(_titles(config.nav))
+
+    def titled(found: re.Match[str]) -> str:
+        there = posixpath.normpath(posixpath.join(posixpath.dirname(uri), found[1]))
+        return f"[{titles[there]}]({found[1]}" if there in titles else found[0]
+
+    return "\n".join(_with_lists(_FILE_NAME.sub(titled, linked).splitlines()))
+
+
+def _titles(nav: Any) -> Iterator[tuple[str, str]]:
+    """Give each page of the navigation with its title."""
+    for entry in nav:
+        for title, there in entry.items():
+            if isinstance(there, str):
+                yield there, title
+            else:
+                yield from _titles(there)
 
 
 def _relink(link: str, origin: str, uri: str) -> str:

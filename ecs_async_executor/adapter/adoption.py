@@ -23,6 +23,7 @@ from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.telemetry import LogLines
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.adapter.workloads import AdoptedWorkload, Workloads
+from ecs_async_executor.core.dictionaries import take_out
 from ecs_async_executor.core.messages import Adopt, AirflowState, Launch
 from ecs_async_executor.core.policy import RESEND_WINDOW
 from ecs_async_executor.engine.bridge import Bridge
@@ -30,6 +31,10 @@ from ecs_async_executor.engine.bridge import Bridge
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+HAND_OVER_BUDGET = 0.002
+"""Seconds of one ``sync()``: of many launches, the engine can ask the service for so many at a time only."""
+LAUNCHES_PER_LOOK = 64
+"""Launches that are handed over between two looks at the clock."""
 _STATES = {state.value: state for state in AirflowState}
 
 
@@ -68,7 +73,7 @@ class Adoption:
         given_back: list[Any] = []
         known: list[Key] = []
         for ti in tis:
-            key = compat.task_key(self._executor, ti)
+            key = self._tracking.shared(compat.task_key(self._executor, ti))
             if self._is_known(key, ti):
                 known.append(key)
                 continue
@@ -92,14 +97,22 @@ class Adoption:
         self._lines.add("info", "adopted", staged=len(stage), known=len(known), given_back=len(given_back))
         return given_back
 
-    def hand_over(self, bridge: Bridge) -> None:
-        """Hand what is staged to the engine. Call it after the adoption's commit."""
+    def hand_over(self, bridge: Bridge, budget: float = HAND_OVER_BUDGET) -> None:
+        """
+        Hand what is staged to the engine, or as much as there is time for. Call it after the adoption's commit.
+
+        :param budget: seconds
+        """
         staged = self._tracking.staged
+        until = time.monotonic() + budget
         while staged:
-            key = next(iter(staged))
-            # In this order: the engine can be given a launch twice, but none may be lost.
-            bridge.submit(staged[key])
-            del staged[key]
+            for _ in range(min(len(staged), LAUNCHES_PER_LOOK)):
+                key, adopt = next(iter(staged.items()))
+                # In this order: the engine can be given a launch twice, but none may be lost.
+                bridge.submit(adopt)
+                take_out(staged, key)
+            if time.monotonic() >= until:
+                break
 
     def _is_known(self, key: Key, ti: Any) -> bool:
         tracking = self._tracking
@@ -137,7 +150,9 @@ class Adoption:
 
     def _replace_stage(self, stage: dict[Key, tuple[Adopt, uuid.UUID]], session: Session | None) -> None:
         # An earlier call staged them and was rolled back; this one does not name them: they are another's by now.
-        for key in [key for key in self._tracking.staged if key not in stage]:
+        # Those of a call that was committed only wait to be handed over.
+        uncommitted = self._tracking.uncommitted
+        for key in [key for key in self._tracking.staged if key not in stage and key in uncommitted]:
             self._unstage(key)
         if session is not None:
             self._watch(session)

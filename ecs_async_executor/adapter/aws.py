@@ -1,8 +1,8 @@
 """
 What the adapters of ECS and of Batch have in common: settings, clients, and what people look at.
 
-May import ``executor``, ``service``, ``core``, the settings, and what the services have in common. aiobotocore is
-imported late, with the first client: ``get_cli_commands()`` needs none.
+May import ``compat``, ``executor``, ``naming``, ``service``, ``core``, the settings, and what the services have in
+common. aiobotocore is imported late, with the first client: ``get_cli_commands()`` needs none.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import setting_for_containers
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME, destination_of, within
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.destinations import ConsoleOfAll, Destinations, inspecting
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
+from ecs_async_executor.services.events import SqsEvents, look_at_queue
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader, clients_for_logs
 from ecs_async_executor.services.places import Places
+from ecs_async_executor.services.servicequotas import account_quotas
 from ecs_async_executor.settings import AwsSettings, ExecutorRules, Settings, SettingsForBatch, Tuning
 from ecs_async_executor.settings.rule_parsing import Service as RuledService
 from ecs_async_executor.settings.rule_reading import read_retries
@@ -78,7 +84,7 @@ class AwsAdapter:
         """Where containers go if no rule sends them elsewhere, for people."""
         raise NotImplementedError
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:
         raise NotImplementedError
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
@@ -96,7 +102,7 @@ class AwsAdapter:
         raise NotImplementedError
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
         raise NotImplementedError
 
@@ -119,6 +125,9 @@ class AwsAdapter:
 
     def wrong_parameters(self, request: Mapping[str, Any]) -> Iterable[str]:
         raise NotImplementedError
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:  # noqa: ARG002
+        return None
 
     def size_asked(self, queue: str | None, config: Any) -> Size:
         try:
@@ -146,7 +155,18 @@ class AwsAdapter:
         return self.aws.check_health_on_startup
 
     def prepare(self) -> None:
-        _ = self.base_request, self.rules
+        _ = self.base_request, self.rules, self.executors
+
+    @cached_property
+    def executors(self) -> str | None:
+        """What containers get as ``[core] executor``, so that tasks can name one; None: what they have already."""
+        if not self.tuning.container_executors:
+            return None
+        try:
+            configured = compat.executor_names()
+        except Exception:  # noqa: BLE001 - of several kinds; whoever runs with such a setting hears of it elsewhere
+            return None
+        return setting_for_containers(configured, self._executor.team_name)
 
     def command(self, workload: Any) -> list[str]:
         return self._executor._serialize_workload_to_command(workload)  # noqa: SLF001 - the provider's name for it
@@ -213,14 +233,19 @@ class AwsAdapter:
             return self.aws
         return self.aws.model_copy(update={self.aws.options_of_parameters[self.scope_parameter]: scopes[0]})
 
+    def _there(self, destination: str) -> Destination:
+        return AT_HOME if destination == HOME else self.destinations[destination]
+
     def _new_clients(self, destination: str) -> ClientFactory:
-        there = AT_HOME if destination == HOME else self.destinations[destination]
-        return ClientFactory.from_settings(self.aws, self.tuning, there)
+        return ClientFactory.from_settings(self.aws, self.tuning, self._there(destination))
 
     # --- clients ---------------------------------------------------------------------------------------------
 
-    def make_backend(self) -> Backend:
-        backends = {name: self._backend(self._new_clients(name), self._aws_of(name)) for name in self.destinations}
+    def make_backend(self, *, launches: bool = False) -> Backend:
+        backends = {
+            name: self._backend(self._new_clients(name), self._aws_of(name), launches=launches)
+            for name in self.destinations
+        }
         return backends[HOME] if self._is_home_alone else Destinations(backends, self._places)
 
     def make_console(self) -> Console:
@@ -253,12 +278,30 @@ class AwsAdapter:
             return await inspector.log_streams(handle_id)
 
     def look_at_definitions(
-        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+        self, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors, destination: str = HOME
     ) -> AsyncIterator[Finding]:
         there = [
             replace(one, scope=within(one.scope)) for one in specs if destination_of(one.scope) == destination
         ]
-        return self._look_at_definitions(self._clients[destination], reader.there(destination), there)
+        return self._look_at_definitions(self._clients[destination], reader.there(destination), there, judge)
+
+    def make_events(self) -> Mapping[str, SqsEvents]:
+        urls = {HOME: self.tuning.events_queue_url}
+        urls |= {name: one.events_queue_url for name, one in self.rules.destinations.items()}
+        return {
+            name: SqsEvents.from_settings(self.aws, self.tuning, self._there(name), url)
+            for name, url in urls.items()
+            if url is not None
+        }
+
+    async def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        queue = self.make_events().get(destination)
+        if queue is not None:
+            async for finding in look_at_queue(queue, "Queue of events"):
+                yield finding
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        return await account_quotas(self._clients[destination])
 
     def log_reader(self) -> LogReader:
         return LogReader(self._log_clients)

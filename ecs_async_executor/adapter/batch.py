@@ -8,7 +8,7 @@ first client: ``get_cli_commands()`` needs none.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -18,7 +18,7 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import tags_of
-from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
+from ecs_async_executor.adapter.service import RequestTemplate, ServiceAdapter, is_overridden
 from ecs_async_executor.core.backend import Backend, LaunchSpec
 from ecs_async_executor.core.errors import ConfigurationError, Rejected
 from ecs_async_executor.core.messages import Launch
@@ -26,6 +26,7 @@ from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import batch, links
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
@@ -83,7 +84,8 @@ class AsyncBatchExecutor(AsyncExecutor):
         :param exec_config: the task's ``executor_config``
         """
         overrides = self.adapter.rules.parameters_of(queue)
-        return batch.workload_request(self.submit_job_kwargs, overrides, exec_config, cmd)
+        base, executors = self.submit_job_kwargs, self.adapter.executors
+        return batch.workload_request(base, overrides, exec_config, cmd, executors)
 
 
 class BatchAdapter(AwsAdapter):
@@ -165,6 +167,12 @@ class BatchAdapter(AwsAdapter):
             tags=tags_of(self.tuning, launch),
         )
 
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        spec = batch.launch_spec(request, started_by=launch.started_by, launch_id=launch.launch_id)
+        return batch.BatchTemplate(placed(spec), request["jobName"])
+
     def _size_asked(self, queue: str | None, config: Any) -> Size:
         base = self._executor.submit_job_kwargs
         return batch.size_of(batch.workload_request(base, self.rules.parameters_of(queue), config, ()))
@@ -184,7 +192,7 @@ class BatchAdapter(AwsAdapter):
         region = regions.pop()
         return None if region is None or regions else links.batch_job(region, handle_id)
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:  # noqa: ARG002
         return batch.BatchBackend(clients, cast("BatchSettings", aws))
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
@@ -199,6 +207,6 @@ class BatchAdapter(AwsAdapter):
         return batch.inspecting(clients, scope or self.aws.job_queue)
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
-        return batch.look_at_definitions(clients, reader, specs)
+        return batch.look_at_definitions(clients, reader, specs, judge)

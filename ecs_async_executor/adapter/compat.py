@@ -7,7 +7,6 @@ May import Airflow only. A version decides only where the objects themselves can
 from __future__ import annotations
 
 import importlib
-import json
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import airflow
+import msgspec
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
@@ -201,20 +201,24 @@ def unsupported(workload: Any) -> str | None:
     return f"This executor does not run workloads of type {type(workload).__name__}."
 
 
-def with_fresh_jwt(workload: Any, generator: Any) -> Any:
-    """Return a workload with a JWT that has nearly all of its life left: Airflow's own, or a new one."""
+def with_fresh_jwt(workload: Any, generator: Any) -> tuple[Any, float | None]:
+    """
+    Return a workload with a JWT that has nearly all of its life left: Airflow's own, or a new one.
+
+    :returns: the workload, and when its JWT expires: see :func:`jwt_expiry`
+    """
     claims = _claims(workload.token)
     issued, expires = _moment(claims, "iat"), _moment(claims, "exp")
     if issued is not None and expires is not None:
         age = time.time() - issued
         if 0 <= age <= _NEARLY_NEW * (expires - issued):
-            return workload
+            return workload, expires
     subject = str(workload.ti.id if isinstance(workload, ExecuteTask) else workload.callback.id)
     if hasattr(workload, "generate_token"):
         token = workload.generate_token(subject, generator)
     else:
         token = generator.generate({"sub": subject})
-    return workload.model_copy(update={"token": token})
+    return workload.model_copy(update={"token": token}), jwt_expiry(token)
 
 
 def jwt_expiry(token: str) -> float | None:
@@ -223,9 +227,9 @@ def jwt_expiry(token: str) -> float | None:
 
 
 def _claims(token: str) -> Any:
-    with suppress(ValueError, IndexError):
+    with suppress(ValueError, IndexError, msgspec.DecodeError):
         payload = token.split(".")[1]
-        return json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return msgspec.json.decode(urlsafe_b64decode(payload + "=="))  # more padding than is needed does no harm
     return None
 
 

@@ -7,7 +7,8 @@ first client: ``get_cli_commands()`` needs none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, cast
@@ -17,18 +18,22 @@ from ecs_async_executor.adapter.compat import Key
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import tags_of
-from ecs_async_executor.adapter.service import ServiceAdapter, is_overridden
+from ecs_async_executor.adapter.service import RequestTemplate, ServiceAdapter, is_overridden
+from ecs_async_executor.adapter.workloads import COMMAND
 from ecs_async_executor.core.backend import Backend, LaunchSpec
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import Rejected
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services import ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import AwsSettings, ConfReader, EcsSettings, Settings, load
+from ecs_async_executor.settings.values import ENVIRONMENT_FILE, Bucket
 
 
 class AsyncEcsExecutor(AsyncExecutor):
@@ -86,7 +91,8 @@ class AsyncEcsExecutor(AsyncExecutor):
         :param exec_config: the task's ``executor_config``
         """
         overrides = self.adapter.rules.parameters_of(queue)
-        return ecs.workload_request(self.run_task_kwargs, overrides, exec_config, self.container_name, cmd)
+        base, executors = self.run_task_kwargs, self.adapter.executors
+        return ecs.workload_request(base, overrides, exec_config, self.container_name, cmd, executors)
 
 
 class EcsAdapter(AwsAdapter):
@@ -155,9 +161,35 @@ class EcsAdapter(AwsAdapter):
     def spec(self, request: Any, launch: Launch, expires_at: float | None) -> LaunchSpec:
         if not isinstance(request, dict):
             raise Rejected(f"_run_task_kwargs returned {type(request).__name__}, not a dict.")
+        file = None
+        if (bucket := self._bucket) is not None:
+            request, file = ecs.set_apart(request, self._executor.container_name, COMMAND)
+        # The client token, which is not known yet, becomes part of the file's name.
+        entry = ecs.file_entry(f"arn:aws-us-gov:s3:::{bucket.name}/{bucket.key('x' * 64)}") if bucket else None
         return ecs.launch_spec(
-            request, started_by=launch.started_by, expires_at=expires_at, tags=tags_of(self.tuning, launch)
+            request,
+            started_by=launch.started_by,
+            expires_at=expires_at,
+            tags=tags_of(self.tuning, launch),
+            handed_over=file,
+            added=json.dumps({"environmentFiles": [entry]}) if file else "",
         )
+
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        if self._bucket is not None:
+            return None  # the request of each has a file of its own
+        return ecs.EcsTemplate(placed(ecs.launch_spec(request, started_by=launch.started_by)))
+
+    @property
+    def _bucket(self) -> Bucket | None:
+        """Where workloads go that are handed over in files; None if they stand in commands."""
+        tuning = self.tuning
+        return tuning.workload_bucket if tuning.workload_delivery == ENVIRONMENT_FILE else None
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:
+        return None if self._bucket is None else (ecs.file_of(workload), ecs.VARIABLE)
 
     def _size_asked(self, queue: str | None, config: Any) -> Size:
         executor = self._executor
@@ -178,8 +210,12 @@ class EcsAdapter(AwsAdapter):
     def console_url(self, handle_id: str) -> str | None:
         return ecs.console_url(handle_id, self._executor.cluster)
 
-    def _backend(self, clients: ClientFactory, aws: AwsSettings) -> Backend:
-        return ecs.EcsBackend(clients, cast("EcsSettings", aws))
+    def _backend(self, clients: ClientFactory, aws: AwsSettings, *, launches: bool) -> Backend:
+        bucket, files = self._bucket, None
+        if launches and bucket is not None:
+            # The bucket is home's, wherever the container runs.
+            files = ecs.WorkloadFiles(self._new_clients(HOME), bucket, self.service.event)
+        return ecs.EcsBackend(clients, cast("EcsSettings", aws), files)
 
     def _console(self, clients: ClientFactory, scopes: Sequence[str]) -> Console:
         return ecs.EcsConsole(clients, scopes)
@@ -196,6 +232,6 @@ class EcsAdapter(AwsAdapter):
         return ecs.inspecting(clients, cluster, executor.container_name, configured, self._definitions)
 
     def _look_at_definitions(
-        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+        self, clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors
     ) -> AsyncIterator[Finding]:
-        return ecs.look_at_definitions(clients, reader, self._executor.container_name, specs)
+        return ecs.look_at_definitions(clients, reader, self._executor.container_name, specs, judge)

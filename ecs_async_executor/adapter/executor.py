@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -153,7 +154,7 @@ class AsyncExecutor(compat.VersionedExecutor):
     def _make_bridge(self, tuning: Tuning, stall_timeout: float) -> Bridge:
         return self.bridge_type(
             service=self.adapter.service,
-            backend=self.adapter.make_backend,
+            backend=partial(self.adapter.make_backend, launches=True),
             render=self.workloads.render,
             choices=self.workloads.choices,
             blocks=self.workloads.blocks,
@@ -163,10 +164,12 @@ class AsyncExecutor(compat.VersionedExecutor):
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
             endpoint=endpoint_of(self),
+            events=self.adapter.make_events,
             destinations=self.adapter.rules.destinations,
             last_words=LastWordsReader(
                 self.adapter, tuning.container_log_lines, LogFiles(self.adapter.service.event)
             ).open,
+            account_quotas=self.adapter.account_quotas if tuning.read_service_quotas else None,
         )
 
     def end(self) -> None:
@@ -211,7 +214,8 @@ class AsyncExecutor(compat.VersionedExecutor):
             return
         workloads, tracking = self.workloads, self.tracking
         queued_at = time.time()
-        for key, workload in compat.take(self, workload_items):
+        for taken, workload in compat.take(self, workload_items):
+            key = tracking.shared(taken)
             self.running.add(key)
             try:
                 refusal = compat.unsupported(workload)

@@ -40,6 +40,7 @@ GAUGES: Mapping[Metric, Callable[[Statistics], float]] = {
     metrics.REFUSED_WAIT: attrgetter("refused_wait"),
     metrics.PAUSED: _paused,
     metrics.DESTINATIONS_DOWN: lambda now: sum(one.trouble is not None for one in now.destinations),
+    metrics.EVENTS_DISTRUSTED: lambda now: sum(not one.trusted for one in now.events),
     metrics.LOOP_LAG: attrgetter("loop_lag"),
     metrics.HOOK_HANGS: attrgetter("hook_hangs"),
     metrics.OUTBOX: attrgetter("outbox"),

@@ -28,6 +28,20 @@ class Configured(Protocol):
         ...
 
 
+class ExecutorName(Protocol):
+    """An executor's name, as Airflow reads ``[core] executor``."""
+
+    @property
+    def alias(self) -> str | None:
+        """What stands before the colon; of Airflow's own executors the name."""
+        ...
+
+    @property
+    def module_path(self) -> str:
+        """The path of the class."""
+        ...
+
+
 _Configured = TypeVar("_Configured", bound=Configured)
 
 
@@ -45,6 +59,30 @@ def executor_for(executors: Iterable[_Configured], wanted: str | None, team: str
             by_team.setdefault(one.team, one)
         return by_team.get(team) or by_team.get(None)
     return next((one for one in executors if wanted in one.names and one.team in {None, team}), None)
+
+
+def setting_for_containers(configured: Iterable[ExecutorName], team: str | None) -> str | None:
+    """
+    Return ``[core] executor`` as containers need it; None if no task has a reason to name an executor.
+
+    Airflow in a container refuses a DAG of which any task names an executor that is not configured there. It
+    imports none of them. A team's are listed as everybody's: then a container need not know of teams.
+
+    :param configured: as Airflow's own configuration has them
+    :param team: whose containers they are
+    """
+    own_first = sorted(configured, key=lambda one: getattr(one, "team_name", None) != team)
+    usable = [one for one in own_first if getattr(one, "team_name", None) in {None, team}]
+    # One module cannot be listed twice.
+    found = {one.module_path: one for one in reversed(usable)}
+    if len(found) == 1 and not any(_has_alias(one) for one in found.values()):
+        return None
+    return ",".join(f"{one.alias}:{path}" if _has_alias(one) else path for path, one in reversed(found.items()))
+
+
+def _has_alias(name: ExecutorName) -> bool:
+    """Return whether an executor has a name besides its path and its class."""
+    return name.alias not in {None, name.module_path.rpartition(".")[2]}
 
 
 def class_name(cls: type) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, cast
-from uuid import UUID
 
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
 from ecs_async_executor.adapter.last_ends import (
@@ -106,7 +105,7 @@ class Reports:
             if not report.success:
                 self._metrics.failed(report.ending or Ending.LOST)
         elif isinstance(report, Launched):
-            tracking.has_container(report.launch_id)
+            tracking.has_container(key)
             executor.running_state(key, report.handle_id)
             if (note := self._last_ends.note_of(report.launch_id, key)) is not None:
                 self._write(RETRY_RULE, note, key)
@@ -118,7 +117,7 @@ class Reports:
             executor.log_task_event(event=report.event, extra=report.text, ti_key=key)
         elif isinstance(report, HeldUp):
             if report.over:
-                tracking.has_container(report.launch_id)
+                tracking.has_container(key)
             else:
                 tracking.waits_for_capacity(report.launch_id)
         elif isinstance(report, Unfollowed):
@@ -150,8 +149,8 @@ class Reports:
             )
             event = CONTAINER_FAILURE if report.handle_id else self._adapter.launch_failure
             self._write(event, _with_line([report.reason, _hint(report)], end), report.key)
-            if self.examine is not None and report.handle_id and isinstance(tracked.subject, UUID):
-                self.examine(_post_mortem(report, report.handle_id, tracked.log_path))
+            if self.examine is not None and report.handle_id and tracked.task_instance is not None:
+                self.examine(_post_mortem(report, report.handle_id, tracked.log_path(report.key)))
         except Exception as error:  # noqa: BLE001 - the outcome matters more than its explanation
             self._lines.add("error", "report.failed", key=str(report.key), exc_info=error)
 

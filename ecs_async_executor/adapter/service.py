@@ -1,27 +1,40 @@
 """
 What the executor has to know of one cloud service: the :class:`ServiceAdapter` protocol.
 
-May import ``compat``, ``core``, ``settings``, and ``details``, ``findings`` and ``logs`` of the services for what
-people read. A third service needs one class that meets the protocol, and an executor class that makes it and
-carries the methods which users override.
+May import ``compat``, ``core``, ``settings``, and ``definitions``, ``details``, ``findings`` and ``logs`` of the
+services for what people read. A third service needs one class that meets the protocol, and an executor class that
+makes it and carries the methods which users override.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.core.account import AccountQuotas
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.sizes import Size
 from ecs_async_executor.services.console import Console
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.details import ContainerDetails, Details, Inspector
 from ecs_async_executor.services.findings import Finding
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import Destination, ExecutorRules, Retry, Tuning
+
+
+class RequestTemplate(Protocol):
+    """A request that becomes those of many launches, by their commands and marks."""
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """Return what :meth:`ServiceAdapter.spec` does for a launch; None if it would refuse it."""
+        ...
 
 
 class ServiceAdapter(Protocol):
@@ -53,6 +66,11 @@ class ServiceAdapter(Protocol):
         ...
 
     @property
+    def base_request(self) -> Mapping[str, Any]:
+        """The parameters that every launch starts from."""
+        ...
+
+    @property
     def rules(self) -> ExecutorRules:
         """Which queue goes where, which placements there are, and what the next try gets."""
         ...
@@ -81,6 +99,10 @@ class ServiceAdapter(Protocol):
         """Return the destinations that a container can be in, the likeliest first, and never none."""
         ...
 
+    def region_of(self, destination: str) -> str | None:
+        """Return a destination's Region; None if its connection, or AWS's own configuration, decides."""
+        ...
+
     @property
     def aws_section(self) -> str:
         """The section of the configuration that says what to run."""
@@ -104,8 +126,12 @@ class ServiceAdapter(Protocol):
         """
         ...
 
-    def make_backend(self) -> Backend:
-        """Make the client of the service, unopened."""
+    def make_backend(self, *, launches: bool = False) -> Backend:
+        """
+        Make the client of the service, unopened.
+
+        :param launches: it is to launch, with all that launching takes, and to clear away what launches leave
+        """
         ...
 
     def make_console(self) -> Console:
@@ -134,6 +160,27 @@ class ServiceAdapter(Protocol):
 
         :param expires_at: wall-clock seconds after which the request's JWT is of no use
         :raises Rejected: if it is no request of the service
+        """
+        ...
+
+    def template(
+        self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
+    ) -> RequestTemplate | None:
+        """
+        Return a template of a request, for all launches that ask for the same; None if there can be none.
+
+        :param request: made with a stand-in for the command
+        :param placed: says of a spec where it goes
+        :raises Rejected: if it is no request of the service
+        :raises LookupError: if it does not have the command
+        """
+        ...
+
+    def beside_request(self, workload: str) -> tuple[str, str] | None:
+        """
+        Return what hands a workload over apart from the request, and the variable in which the container gets it.
+
+        None: the command does that.
         """
         ...
 
@@ -178,7 +225,7 @@ class ServiceAdapter(Protocol):
         ...
 
     def look_at_definitions(
-        self, reader: LogReader, specs: Sequence[LaunchSpec], destination: str = HOME
+        self, reader: LogReader, specs: Sequence[LaunchSpec], judge: JudgeExecutors, destination: str = HOME
     ) -> AsyncIterator[Finding]:
         """
         Yield what is found of the definitions that launches to a destination name.
@@ -186,7 +233,24 @@ class ServiceAdapter(Protocol):
         Are they fit for Airflow, can logs be read.
 
         :param reader: opened
+        :param judge: is told what containers have as ``[core] executor``
         """
+        ...
+
+    async def account_quotas(self, destination: str) -> AccountQuotas:
+        """
+        Ask AWS's Service Quotas what the account of a destination may use.
+
+        :raises BackendError: if AWS refuses, or does not answer
+        """
+        ...
+
+    def make_events(self) -> Mapping[str, EventQueue]:
+        """Return the queues of events, by the names of their destinations; they are opened on the loop."""
+        ...
+
+    def look_at_events(self, destination: str = HOME) -> AsyncIterator[Finding]:
+        """Yield what is found of the queue of events of a destination; nothing if it has none."""
         ...
 
     def log_reader(self) -> LogReader:

@@ -105,6 +105,14 @@ class Steering:
             return course
         return replace(course, config=self._laid_over(course.config or {}, changes))
 
+    def is_changed_by_rules(self, launch: Launch, queue: str | None, config: Any) -> bool:
+        """
+        Return whether retry rules could change a launch's request.
+
+        :raises Rejected: if its own rules cannot be used
+        """
+        return self._retrying is not None and self._retrying.applies(launch, queue, config)
+
     def lacks(self, launch: Launch) -> bool:
         """Return whether :meth:`choices` and :meth:`course` would wait for the database."""
         return self._retrying is not None and self._retrying.lacks(launch, *asked_for(launch.workload))

@@ -24,6 +24,7 @@ from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.retrying import RETRIES, Retrying
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.adapter.steering import Steering, asked_for
+from ecs_async_executor.adapter.templates import Templates
 from ecs_async_executor.adapter.tracking import Tracking
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.choices import Choices
@@ -73,6 +74,7 @@ class Workloads:
         self.jwt_generator: Any = None
         self.overridden = False
         self._steering = Steering(NO_RULES)
+        self._templates: Templates | None = None
 
     def prepare(self, jwt_generator: Any) -> None:
         """Take what ``start()`` knows; needed before anything is launched or rendered."""
@@ -81,6 +83,7 @@ class Workloads:
         adapter = self._adapter
         retrying = Retrying(adapter, self._last_ends)
         self._steering = Steering(adapter.rules, retrying, adapter.size_asked)
+        self._templates = None if self.overridden else Templates(adapter, self._steering)
 
     # --- on the main thread ----------------------------------------------------------------------------------
 
@@ -164,8 +167,20 @@ class Workloads:
         :raises Rejected: if there can be none; the reason shows neither command nor JWT
         """
         try:
+            workload = launch.workload
+            if isinstance(workload, AdoptedWorkload):
+                command, expires_at = self._command_for_hook(launch, workload) if self.overridden else [], None
+            else:
+                workload, expires_at = compat.with_fresh_jwt(workload, self.jwt_generator)
+                command = self._adapter.command(workload)
+                if self._templates is not None:
+                    like_others = self._templates.spec(launch, choice, command, expires_at)
+                    if like_others is not None:
+                        return like_others
             course = self._steering.course(launch, choice)
-            spec = self._render(launch, self._config_for_hook(course.config))
+            queue, _ = asked_for(workload)
+            request = self._adapter.request(launch.key, command, queue, self._config_for_hook(course.config))
+            spec = self._adapter.spec(request, launch, expires_at)
             return sent_to(course.destination, spec if choice is None else replace(spec, choice=choice))
         except Rejected:
             raise
@@ -173,16 +188,6 @@ class Workloads:
             # Without the cause: a traceback could show the command, and with it the JWT.
             reason = f"The container request could not be built: {in_words(error)}"
             raise Rejected(reason) from None
-
-    def _render(self, launch: Launch, config: Any) -> LaunchSpec:
-        workload = launch.workload
-        queue, _ = asked_for(workload)
-        if isinstance(workload, AdoptedWorkload):
-            command, expires_at = self._command_for_hook(launch, workload) if self.overridden else [], None
-        else:
-            workload = compat.with_fresh_jwt(workload, self.jwt_generator)
-            command, expires_at = self._adapter.command(workload), compat.jwt_expiry(workload.token)
-        return self._adapter.spec(self._adapter.request(launch.key, command, queue, config), launch, expires_at)
 
     def _config_for_hook(self, config: Any) -> Any:
         """

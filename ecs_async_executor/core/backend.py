@@ -45,6 +45,9 @@ class LaunchSpec:
     :param own_mark: a mark of this launch alone, where the service has room for one
     :param choice: the placement that was chosen, see :mod:`.choices`; None if there was no choice
     :param expires_at: wall-clock seconds after which the JWT in the request is of no use to a container
+    :param checked: the service's SDK would take the request, so that it need not be asked again
+    :param handed_over: what the container gets in another way than by the request, which only leads there; it may
+        be another one when the request is repeated
     """
 
     request: Mapping[str, Any] = field(repr=False)
@@ -55,6 +58,8 @@ class LaunchSpec:
     expires_at: float | None = None
     own_mark: str | None = None
     choice: str | None = None
+    handed_over: str | None = field(default=None, repr=False)
+    checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,19 @@ def observed(tracked: Tracked, phase: Located, event: Observed, now: float, rule
 def _known(tracked: Tracked, phase: Located, observation: Observation) -> Located:
     """Return the phase now that the service has told of the container."""
     if isinstance(phase, Running):
+        if not phase.confirmed:
+            _slim(tracked)
         return replace(phase, confirmed=True, missing=NOT_YET)
     if not observation.started:
         return replace(phase, seen=True, missing=NOT_YET, unplaced=observation.unplaced)
-    # It is never launched again, and there can be tens of thousands of these.
-    tracked.launch = dataclasses.replace(tracked.launch, workload=None)
+    _slim(tracked)
     return Running(phase.handle, phase.since, held=phase.held)
+
+
+def _slim(tracked: Tracked) -> None:
+    """Drop what only a launch or a search needs: neither comes again, and there can be 100,000 of these."""
+    launch = tracked.launch
+    tracked.launch = dataclasses.replace(launch, workload=None, route=None, started_by=launch.launch_id)
 
 
 def _place(tracked: Tracked, phase: Located, observation: Observation) -> list[Effect]:

@@ -1,18 +1,17 @@
 """
 Time that counts: one value for every patience.
 
-Imports nothing. A patience limits how long the *same bad answer* may be given: "the service does not know the
-container", "it refuses the request", "there is no room". Only answers are evidence for that. During an outage,
+Imports nothing of ours. A patience limits how long the *same bad answer* may be given: "the service does not know
+the container", "it refuses the request", "there is no room". Only answers are evidence for that. During an outage,
 while credentials are missing, or while nobody asks, no time passes here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Grace:
+class Grace(msgspec.Struct, frozen=True, gc=False):
     """
     How long the same bad answer has been given, as far as answers show.
 

@@ -91,6 +91,12 @@ _IMAGE: Final = (
 _START: Final = (
     *_EXEC_FORMAT,
     _clue(
+        r"\benv(ironment)? ?files?\b|\benvfile",
+        "The environment file with the workload could not be read.",
+        "Check that the execution role may s3:GetObject and s3:GetBucketLocation in workload_bucket,",
+        "and the network's route to S3: a NAT gateway, a public IP address, or a VPC endpoint.",
+    ),
+    _clue(
         r"logg(er|ing)\b|log group|log stream|\bawslogs\b|log driver|firelens",
         "The container's log driver could not start.",
         "Create its log group, or allow the execution role logs:CreateLogStream and logs:PutLogEvents,",

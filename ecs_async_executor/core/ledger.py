@@ -15,6 +15,7 @@ from ecs_async_executor.core import beginnings
 from ecs_async_executor.core.active import Active
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation
 from ecs_async_executor.core.destinations import destination_of
+from ecs_async_executor.core.dictionaries import take_out
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.events import (
     Demanded,
@@ -78,13 +79,25 @@ class Ledger:
         self.searches = Timetable(lambda tracked: isinstance(tracked.phase, UNLOCATED))
         self.stops = Stops()
         self._by_launch_id: dict[str, Tracked] = {}
-        self._by_key: dict[Hashable, tuple[Tracked, ...]] = {}
+        self._by_key: dict[Hashable, Tracked | tuple[Tracked, ...]] = {}
         self._held: dict[Hashable, tuple[float, Finished]] = {}
         self._numbers = itertools.count(1)
 
     def latest(self, launch_id: str) -> Tracked | None:
         """Return the latest launch under an identity; None if it has ended."""
         return self._by_launch_id.get(launch_id)
+
+    def _of_key(self, key: Hashable) -> tuple[Tracked, ...]:
+        """Return the launches of a key, in the order in which they came."""
+        found = self._by_key.get(key, ())
+        return (found,) if isinstance(found, Tracked) else found
+
+    def _keep_of_key(self, key: Hashable, launches: tuple[Tracked, ...]) -> None:
+        # Nearly every key has one launch: a tuple around it would take as much as its place in the dictionary.
+        if launches:
+            self._by_key[key] = launches[0] if len(launches) == 1 else launches
+        else:
+            self._by_key.pop(key, None)
 
     # --- commands --------------------------------------------------------------------------------------------
 
@@ -117,10 +130,10 @@ class Ledger:
         if known is not None and known.wanted and again:
             return
         self._held.pop(launch.key, None)
-        for sibling in self._by_key.get(launch.key, ()):
+        for sibling in self._of_key(launch.key):
             if not isinstance(sibling.demand, Revoked):
                 self.dispatch(sibling, Demanded(SUPERSEDED), now)
-        siblings = tuple(one for one in self._by_key.get(launch.key, ()) if one.number in self.launches)
+        siblings = tuple(one for one in self._of_key(launch.key) if one.number in self.launches)
         not_before = self._not_before(siblings, now)
         phase: Phase
         if adopted is None:
@@ -135,7 +148,7 @@ class Ledger:
             # meanwhile.
             tracked.used = known.used + known.attempt
         # In this order: a thread that dies in between leaves a sibling, which the repeated command supersedes.
-        self._by_key[launch.key] = (*siblings, tracked)
+        self._keep_of_key(launch.key, (*siblings, tracked))
         self.launches[tracked.number] = self.unsettled[tracked.number] = tracked
         self._by_launch_id[launch.launch_id] = tracked
         self._carry_out(tracked, [*NEEDS[type(phase)]], now)
@@ -208,7 +221,7 @@ class Ledger:
     def _settle(self, tracked: Tracked) -> None:
         if tracked.handle is not None:  # else an effect behind this one says how the launch goes on
             self.active.add(tracked, tracked.handle)
-            self.unsettled.pop(tracked.number, None)
+            take_out(self.unsettled, tracked.number)
         self.queues.forget(tracked)
         self.searches.forget(tracked)
 
@@ -238,27 +251,24 @@ class Ledger:
     def _sibling_lives(self, tracked: Tracked) -> bool:
         return any(
             sibling is not tracked and _is_known_to_live(sibling.phase)
-            for sibling in self._by_key.get(tracked.launch.key, ())
+            for sibling in self._of_key(tracked.launch.key)
         )
 
     def _forget(self, tracked: Tracked, now: float) -> None:
         key, number, launch_id = tracked.launch.key, tracked.number, tracked.launch.launch_id
         self.queues.forget(tracked)
         self.searches.forget(tracked)
-        siblings = tuple(sibling for sibling in self._by_key.get(key, ()) if sibling is not tracked)
+        siblings = tuple(sibling for sibling in self._of_key(key) if sibling is not tracked)
         if self._by_launch_id.get(launch_id) is tracked:
             del self._by_launch_id[launch_id]
             for sibling in siblings:  # an earlier queueing under the same identity, whose client tokens are used
                 if sibling.launch.launch_id == launch_id:
                     self._by_launch_id[launch_id] = sibling
-        if siblings:
-            self._by_key[key] = siblings
-        else:
-            self._by_key.pop(key, None)
+        self._keep_of_key(key, siblings)
         # Last: until then, recover() finds it and does the rest.
         self.active.discard(number)
         for launches in (self.unsettled, self.launches):
-            launches.pop(number, None)
+            take_out(launches, number)
         if not any(isinstance(sibling.demand, Revoked) for sibling in siblings):
             for sibling in siblings:
                 self.dispatch(sibling, Unblocked(), now)
@@ -292,7 +302,7 @@ class Ledger:
 
     def is_of_a_later_launch(self, tracked: Tracked, observation: Observation) -> bool:
         """Return whether a container that carries a launch's mark is that of a later launch of its key."""
-        siblings = self._by_key.get(tracked.launch.key, ())
+        siblings = self._of_key(tracked.launch.key)
         later = [sibling for sibling in siblings if sibling.number > tracked.number]
         return is_of_a_later_launch(tracked, observation, later, self.rules)
 

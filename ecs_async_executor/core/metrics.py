@@ -130,6 +130,13 @@ DESTINATIONS_DOWN = Metric(
     "Regions or accounts, home among them, where nothing can be launched, or at less than half of the usual rate; "
     "0 if there is only home, which `paused` is about. The log and `status` name them.",
 )
+EVENTS_DISTRUSTED = Metric(
+    "events.distrusted",
+    Measure.GAUGE,
+    "queues",
+    "Queues of events that the executor does not rely on at present: one cannot be read, or ends came without "
+    "events. 0 without a queue. The log and `status` say which.",
+)
 LOOP_LAG = Metric("loop_lag", Measure.GAUGE, "s", "How late the loop's thread serves its timers.")
 HOOK_HANGS = Metric(
     "hook_hangs", Measure.GAUGE, "s", "How long a hook has not returned, once that is more than a minute; else 0."
@@ -149,6 +156,7 @@ GAUGES = (
     REFUSED_WAIT,
     PAUSED,
     DESTINATIONS_DOWN,
+    EVENTS_DISTRUSTED,
     LOOP_LAG,
     HOOK_HANGS,
     OUTBOX,
@@ -166,6 +174,24 @@ LOG_READS_DROPPED = Metric(
     Measure.COUNTER,
     "containers",
     "Containers whose last lines were not read after a failure: too many failed at once.",
+)
+EVENTS_RECEIVED = Metric(
+    "events.received",
+    Measure.COUNTER,
+    "events",
+    "Events about containers of this scheduler, doubled ones too.",
+)
+EVENTS_MISSED = Metric(
+    "events.missed",
+    Measure.COUNTER,
+    "containers",
+    "Containers whose end was seen without an event, although events were received.",
+)
+EVENTS_IGNORED = Metric(
+    "events.ignored",
+    Measure.COUNTER,
+    "messages",
+    "Messages about containers that this scheduler does not know, and those that are no event.",
 )
 LAUNCHES_AT = Metric(
     "launches.<placement>",
@@ -186,7 +212,17 @@ CALLS: Mapping[tuple[Operation, Result], Metric] = {
     for result, how in _RESULTS.items()
 }
 
-COUNTERS = (LAUNCHES, THROTTLES, ENGINE_RESTARTS, LOG_READS_DROPPED, *FAILURES.values(), *CALLS.values())
+EVENTS = (EVENTS_RECEIVED, EVENTS_MISSED, EVENTS_IGNORED)
+
+COUNTERS = (
+    LAUNCHES,
+    THROTTLES,
+    ENGINE_RESTARTS,
+    LOG_READS_DROPPED,
+    *EVENTS,
+    *FAILURES.values(),
+    *CALLS.values(),
+)
 
 # --- timers ---------------------------------------------------------------------------------------------------
 

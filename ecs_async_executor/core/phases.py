@@ -284,10 +284,11 @@ Phase: TypeAlias = Unlaunched | Sending | Unlocated | Located | Ended
 UNLAUNCHED, UNLOCATED, LOCATED = (Waiting, InDoubt), (Checking, Searching), (Starting, Running)
 
 
-@dataclass(slots=True, eq=False)
-class Tracked:
+class Tracked(msgspec.Struct, eq=False, gc=False):
     """
     One launch, as the ledger keeps it. A key that is queued again gets a new one, and the old one falls silent.
+
+    Nothing that it refers to refers back, so the garbage collector need not go through it.
 
     :param number: the ledger's name for it: a ``launch_id`` can come twice
     :param since: when it first wanted a container, for the age of the backlog

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.choices import Choices
+from ecs_async_executor.core.dictionaries import take_out
 from ecs_async_executor.core.phases import UNLAUNCHED, InDoubt, Tracked, Waiting
 
 ROUTES_KEPT = 1024
@@ -113,8 +114,8 @@ class LaunchQueues:
 
     def forget(self, tracked: Tracked) -> None:
         """Void whatever place a launch has."""
-        self._tickets.pop(tracked.number, None)
-        self._own.pop(tracked.number, None)
+        take_out(self._tickets, tracked.number)
+        take_out(self._own, tracked.number)
 
     def advance(self, now: float) -> None:
         """Bring launches whose time has come into their queues."""
@@ -253,7 +254,7 @@ class Timetable:
 
     def forget(self, tracked: Tracked) -> None:
         """Void a launch's entry."""
-        self._tickets.pop(tracked.number, None)
+        take_out(self._tickets, tracked.number)
 
     def due(self, now: float) -> list[Tracked]:
         """Take out every launch whose time has come."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -21,9 +21,11 @@ import structlog
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Command, Launch, PostMortem, Report, Stop
 from ecs_async_executor.core.phases import InDoubt, Sending
 from ecs_async_executor.core.silence import Heartbeats
+from ecs_async_executor.engine.accounts import Reading as ReadingQuotas
 from ecs_async_executor.engine.engine import Engine
 from ecs_async_executor.engine.intake import Check
 from ecs_async_executor.engine.loop_thread import LoopThread, State
@@ -64,6 +66,8 @@ class Bridge:
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
     :param last_words: reads what failed containers printed last, on the loop thread
+    :param account_quotas: reads what the account of a destination may use, on the loop thread; None: nothing does
+    :param events: makes the queues of events, by the names of their destinations, on the loop thread
     :param destinations: the names of those that launches can go to besides home
     :param monotonic: the clock, in seconds
     """
@@ -83,6 +87,8 @@ class Bridge:
         stall_timeout: float | None = None,
         endpoint: Endpoint | None = None,
         last_words: Reading = unread,
+        account_quotas: ReadingQuotas | None = None,
+        events: Callable[[], Mapping[str, EventQueue]] = dict,
         destinations: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +96,8 @@ class Bridge:
         self._rendering = partial(Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up)
         self._endpoint = endpoint
         self._last_words = last_words
+        self._account_quotas = account_quotas
+        self._events = events
         self._options = options = options_from(service, tuning, stall_timeout, destinations)
         self._monotonic = monotonic
         self._heartbeats = Heartbeats(stall_timeout, monotonic())
@@ -263,6 +271,8 @@ class Bridge:
             statistics=self.statistics,
             dead=self._dead,
             last_words=self._last_words,
+            account_quotas=self._account_quotas,
+            events=self._events(),
             random_source=random.Random(),  # noqa: S311 - jitter
             event=self._event,
         )

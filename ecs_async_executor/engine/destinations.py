@@ -1,8 +1,8 @@
 """
 What the engine keeps of each destination: a session, rates, a read budget, and the calls in flight.
 
-May import ``core``, ``describing``, ``meters``, ``options``, ``session`` and anyio. Destinations share nothing but
-the loop, so that one whose calls hang, or are refused, holds up no other.
+May import ``accounts``, ``core``, ``describing``, ``meters``, ``options``, ``session`` and anyio. Destinations
+share nothing but the loop, so that one whose calls hang, or are refused, holds up no other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 
+from ecs_async_executor.core.account import AccountQuota
 from ecs_async_executor.core.backend import Backend
 from ecs_async_executor.core.choosing import Outage
 from ecs_async_executor.core.destinations import HOME, destination_of, within
+from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.core.listening import Hearing
+from ecs_async_executor.engine.accounts import Accounts
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
@@ -33,6 +37,8 @@ class Destination:
     :ivar launching: launch requests in flight
     :ivar stopping: stop requests in flight
     :ivar searches: places for searches in flight
+    :ivar hearing: how well its events come; None if it has no queue of them
+    :ivar sweep_interval: seconds from one sweep over its containers to the next, at present
     """
 
     def __init__(
@@ -42,12 +48,15 @@ class Destination:
         options: Options,
         event: Callable[[str], str],
         wall: Callable[[], float],
+        accounts: Accounts,
     ) -> None:
         now = anyio.current_time()
         self.name = name
         self.session = session
+        self._options = options
+        self._accounts = accounts
         self.limiter = Limiter(
-            launch_rate=lambda bucket: options.launch_rate(within(bucket)),
+            launch_rate=lambda bucket: self._launch_rate(within(bucket)),
             launch_burst=options.launch_burst,
             launch_rate_max=options.launch_rate_max,
             read_rate=options.describe_rate,
@@ -66,7 +75,36 @@ class Destination:
         self.buckets: set[str] = set()
         self.launching = 0
         self.stopping = 0
+        self.hearing: Hearing | None = None
+        self.sweep_interval = options.poll_interval
         self._most_launches = options.max_concurrent_launches
+
+    def begins_at(self, operation: str, bucket: str) -> float:
+        """
+        Return the calls per second that a bucket began with.
+
+        :param operation: launch, stop or read
+        :param bucket: of launches, without the destination
+        """
+        options = self._options
+        if operation == "launch":
+            return min(self._launch_rate(bucket), options.launch_rate_max)
+        return options.change_rate if operation == "stop" else options.describe_rate
+
+    def _launch_rate(self, bucket: str) -> float:
+        """Return the rate to start with: no more than the account allows, unless the settings name one."""
+        rate = self._options.launch_rate(bucket)
+        most = self._accounts.most(self.name, bucket) if self._options.gently else None
+        return rate if most is None else min(rate, most)
+
+    @property
+    def quotas(self) -> tuple[AccountQuota, ...]:
+        """What is known of the account."""
+        return self._accounts.quotas_of(self.name)
+
+    def explained(self, error: BackendError) -> BackendError:
+        """Return an error with the quota of the account that it is about, where that is known."""
+        return self._accounts.explained(self.name, error)
 
     def may_launch_at(self, now: float) -> float:
         """
@@ -111,6 +149,7 @@ class Destinations:
 
     :param wall: the wall clock
     :param resumed: called when the credentials of a destination work again
+    :param accounts: what is known of their accounts
     """
 
     def __init__(
@@ -122,8 +161,10 @@ class Destinations:
         event: Callable[[str], str],
         wall: Callable[[], float],
         resumed: Callable[[], None],
+        accounts: Accounts,
     ) -> None:
         self._backend = backend
+        self._accounts = accounts
         self._options = options
         self._meters = meters
         self._event = event
@@ -138,7 +179,9 @@ class Destinations:
             session = Session(
                 self._backend, self._meters, event=self._event, resumed=self._resumed, destination=name
             )
-            known = self._known[name] = Destination(name, session, self._options, self._event, self._wall)
+            known = self._known[name] = Destination(
+                name, session, self._options, self._event, self._wall, self._accounts
+            )
         return known
 
     def __iter__(self) -> Iterator[Destination]:

@@ -10,23 +10,28 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
 from ecs_async_executor.core.backend import Backend
+from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.events import Because, Demanded, LookInstead
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue, Hearing
 from ecs_async_executor.core.messages import Command, PostMortem
 from ecs_async_executor.core.phases import UNLOCATED, InDoubt, Released, Revoked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.accounts import Accounts
+from ecs_async_executor.engine.accounts import Reading as ReadingQuotas
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
 from ecs_async_executor.engine.launching import Launching
+from ecs_async_executor.engine.listening import Listening
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
 from ecs_async_executor.engine.pinging import Pinging
@@ -60,6 +65,8 @@ class Engine:
     :param statistics: returns the latest snapshot, for that
     :param dead: containers whose last lines are to be read, appended by other threads
     :param last_words: reads the last lines of containers
+    :param account_quotas: reads what the account of a destination may use, once; None: nothing is read
+    :param events: the queues of events, by the names of their destinations
     :param wall: the wall clock
     :param random_source: all jitter
     :param event: makes the full name of a log event; see :meth:`~ecs_async_executor.core.backend.Service.event`
@@ -85,6 +92,8 @@ class Engine:
         statistics: Callable[[], Statistics] = Statistics,
         dead: deque[PostMortem] | None = None,
         last_words: Reading = unread,
+        account_quotas: ReadingQuotas | None = None,
+        events: Mapping[str, EventQueue] | None = None,
         wall: Callable[[], float] = time.time,
         random_source: random.Random | None = None,
         event: Callable[[str], str] = "executor.{}".format,
@@ -97,6 +106,8 @@ class Engine:
         self._statistics = statistics
         self._dead = deque() if dead is None else dead
         self._last_words = last_words
+        self._account_quotas = account_quotas
+        self._events = events or {}
         self._event = event
         self._wall = wall
         self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
@@ -154,6 +165,7 @@ class Engine:
     def _wire(self, tasks: TaskGroup) -> tuple[Pinging, list[tuple[str, Callable[[], Awaitable[None]]]]]:
         options, event = self._options, self._event
         ledger, dispatcher, wakeups = self._ledger, self._dispatcher, self._wakeups
+        accounts = Accounts(self._account_quotas, (HOME, *options.destinations), event)
         destinations = Destinations(
             self._backend,
             options,
@@ -161,6 +173,7 @@ class Engine:
             event=event,
             wall=self._wall,
             resumed=dispatcher.wake_lanes,
+            accounts=accounts,
         )
         self.intake = Intake(
             inbox=self._inbox,
@@ -191,6 +204,7 @@ class Engine:
             ledger=ledger,
             destinations=destinations,
             make=self._make_polling,
+            listening=self._listening,
             supervise=self._supervise,
             tasks=tasks,
             event=event,
@@ -254,6 +268,7 @@ class Engine:
             ("stopping", stopping.run),
             ("pinging", pinging.run),
             ("postmortems", self.postmortems.run),
+            ("accounts", accounts.run),
         ]
 
     def _make_polling(self, destination: Destination) -> Polling:
@@ -268,6 +283,22 @@ class Engine:
             meters=self._meters,
             event=self._event,
         )
+
+    def _listening(self, destination: Destination) -> Callable[[], Awaitable[None]] | None:
+        """Return what listens to the events of a destination, if it has a queue of them."""
+        queue = self._events.get(destination.name)
+        if queue is None:
+            return None
+        hearing = destination.hearing = Hearing(anyio.current_time())
+        return Listening(
+            queue=queue,
+            hearing=hearing,
+            ledger=self._ledger,
+            destination=destination,
+            polling=self._make_polling(destination),
+            meters=self._meters,
+            event=self._event,
+        ).run
 
     async def _supervise(self, name: str, lane: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -79,32 +79,38 @@ class Intake:
         inbox = self._inbox
         while True:
             taken = 0
+            now = anyio.current_time()  # once for many: each launch keeps it
             while inbox:
                 # The command stays in the inbox until it is in the ledger: a thread that dies here loses nothing.
-                self.take(inbox[0])
+                self.take(inbox[0], now)
                 inbox.popleft()
                 taken += 1
                 if taken % COMMANDS_PER_YIELD == 0:
                     self._dispatcher.wake_lanes()
                     await anyio.lowlevel.checkpoint()
+                    now = anyio.current_time()
             if taken:
                 self._dispatcher.wake_lanes()
             await self._wakeup.wait_until(anyio.current_time() + INTERVAL)
 
-    def take(self, command: Command | Check) -> None:
-        """Take one command in; a bug in it fails its launch and no other."""
+    def take(self, command: Command | Check, now: float) -> None:
+        """
+        Take one command in; a bug in it fails its launch and no other.
+
+        :param now: seconds of the loop's clock
+        """
         if isinstance(command, Check):
             self._tasks.start_soon(self._check, command)
             return
         try:
-            self._ledger.command(command, anyio.current_time())
+            self._ledger.command(command, now)
         except Exception as error:
             log.exception(self._event("engine.command_failed"), command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
             tracked = self._ledger.latest(launch.launch_id)
             reason = internal_error(error)
             if tracked is not None:
-                self._ledger.abandon(tracked, reason, anyio.current_time())
+                self._ledger.abandon(tracked, reason, now)
             elif isinstance(launch, Launch):
                 failed = Finished(launch.launch_id, launch.key, success=False, reason=reason, ending=Ending.LOST)
                 self._ledger.outbox.append(failed)

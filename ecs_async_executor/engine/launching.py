@@ -203,6 +203,9 @@ class Launching:
 
     def _count_waiting(self, queues: Iterable[LaunchQueue]) -> None:
         """Tell the limiter of each destination how many launches wait for it."""
+        if self._destinations.is_home_alone:
+            self._destinations.home.limiter.launches_waiting(sum(len(queue.heap) for queue in queues))
+            return
         waiting: Counter[str] = Counter()
         for queue in queues:
             for name in {destination_of(way.bucket or HOME) for way in queue.ways}:
@@ -432,6 +435,7 @@ class Launching:
         probes: bool,
     ) -> None:
         now = anyio.current_time()
+        error = destination.explained(error)
         if spec.choice is not None:
             self._placements.found_out_nothing(spec.placement, tracked.number, now)
         if error.kind in (Kind.CAPACITY, Kind.REFUSED):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 
 import anyio
@@ -25,7 +25,14 @@ from ecs_async_executor.engine.launching import Launching
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.rendering import Rendering, UserCode
 from ecs_async_executor.engine.stacks import stack_of
-from ecs_async_executor.engine.statistics import SILENT, AtDestination, Statistics, backlog_of, percentiles
+from ecs_async_executor.engine.statistics import (
+    SILENT,
+    AtDestination,
+    Events,
+    Statistics,
+    backlog_of,
+    percentiles,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -176,10 +183,17 @@ class Pinging:
             hook_hangs=now - hanging.since if hanging is not None else 0.0,
             outbox=len(ledger.outbox),
             destinations=each,
+            events=tuple(self._events()),
             stranded=stranded,
             chosen=dict(meters.chosen),
             counts=meters.counts(),
         )
+
+    def _events(self) -> Iterator[Events]:
+        for one in self._destinations:
+            if one.hearing is not None:
+                heard = one.hearing
+                yield Events(one.name, heard.trouble, one.sweep_interval, heard.missed, heard.is_trusted)
 
     def _at_each_destination(self, now: float) -> tuple[tuple[AtDestination, ...], AbstractSet[str]]:
         """Return the figures of each destination, and the launches that wait for one in trouble."""

@@ -11,6 +11,7 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from ecs_async_executor.core.errors import Kind
 from ecs_async_executor.core.events import Observed
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import PollPacer
+from ecs_async_executor.core.listening import Hearing
 from ecs_async_executor.core.metrics import DETECTION_DURATION, START_DURATION
 from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Ended, Located, Running, Starting, Tracked
 from ecs_async_executor.core.placements import Placements
@@ -39,6 +41,12 @@ YOUNG_SECONDS = 120.0
 """A container is young for so long after it was learnt."""
 LOOK_INTERVAL = 1.0
 """Seconds between two looks for destinations that have got their first container."""
+LOOK_AGAIN_SECONDS = 1.0
+"""Within so many seconds a stretched interval ends once events no longer come."""
+YOUNG_STRETCHED_SECONDS = 20.0
+"""The longest time between two sweeps over young containers while events arrive."""
+SPREAD_SHARE = 0.9
+"""The part of a stretched interval over which the calls of its sweep are spread."""
 YOUNG_SHARE = 0.125
 """The part of the read budget for young ones: two schedulers leave a quarter of an account's reads to others."""
 
@@ -79,6 +87,7 @@ class Polling:
         self._limiter = destination.limiter
         self._placements = placements
         self._describing: Describing = destination.describing
+        self._hearing: Hearing | None = destination.hearing
         self._dispatcher = dispatcher
         self._poll_interval = poll_interval
         self._wall = wall
@@ -95,9 +104,16 @@ class Polling:
         while self.is_needed():
             started_at = anyio.current_time()
             pause = max(self._interval(self._calls), took)
-            self._calls = await self.sweep(self._ledger.active.at(self._destination.name), pause)
+            launches = self._ledger.active.at(self._destination.name)
+            self._calls = await self.sweep(launches, pause, spread=True)
+            if self._hearing is not None:
+                self._hearing.swept(started_at)
             took = anyio.current_time() - started_at
-            await anyio.sleep_until(started_at + self._interval(self._calls))
+            await self._rest(partial(self._next_sweep, started_at))
+
+    def _next_sweep(self, started_at: float) -> float:
+        interval = self._destination.sweep_interval = self._interval(self._calls)
+        return started_at + interval
 
     async def run_young(self) -> None:
         """
@@ -114,31 +130,57 @@ class Polling:
             else:
                 calls = 0
             took = anyio.current_time() - started_at
-            await anyio.sleep_until(started_at + self._young_interval(calls))
+            await self._rest(partial(self._next_young_sweep, started_at, calls))
+
+    def _next_young_sweep(self, started_at: float, calls: int) -> float:
+        return started_at + self._young_interval(calls)
+
+    def _next_batch(self, since: float, batches: int) -> float:
+        assert self._hearing is not None
+        if not self._hearing.is_stretched:
+            return since
+        return since + SPREAD_SHARE * self._interval(batches) / batches
+
+    async def _rest(self, until: Callable[[], float]) -> None:
+        """Sleep until a time that gets earlier if events no longer come."""
+        if self._hearing is None:
+            await anyio.sleep_until(until())
+            return
+        while (now := anyio.current_time()) < until():  # noqa: ASYNC110 - time is the event
+            await anyio.sleep_until(min(until(), now + LOOK_AGAIN_SECONDS))
 
     def is_needed(self) -> bool:
         """Return whether there is anything to sweep over, or may be at any time: at home."""
         return self._destination.name == HOME or self._destination.name in self._ledger.active
 
-    async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0) -> int:
+    async def sweep(self, launches: Iterable[Tracked], pause: float = 0.0, *, spread: bool = False) -> int:
         """
         Describe the containers of launches once; return the number of calls.
 
         :param pause: seconds that were meant to pass since the sweep before
+        :param spread: leave the read budget to others in between, while there is time because events arrive
         """
         batches = list(self._batches(launches))
         async with anyio.create_task_group() as calls:
-            for scope, batch in batches:
+            for number, (scope, batch) in enumerate(batches):
+                if spread and number and self._hearing is not None:
+                    await self._rest(partial(self._next_batch, anyio.current_time(), len(batches)))
                 await self._describing.wait_for_read()
                 await self._describing.places.acquire_on_behalf_of(batch)
                 calls.start_soon(self._describe, scope, batch, pause)
         return len(batches)
 
     def _interval(self, calls: int) -> float:
-        return self._pacer.interval(calls, self._limiter.read_rate)
+        interval = self._pacer.interval(calls, self._limiter.read_rate)
+        if self._hearing is not None:
+            interval = self._hearing.interval(interval)
+        return interval
 
     def _young_interval(self, calls: int) -> float:
-        return self._young_pacer.interval(calls, self._limiter.read_rate)
+        shortest = self._young_pacer.interval(calls, self._limiter.read_rate)
+        if self._hearing is None:
+            return shortest
+        return self._hearing.interval(shortest, YOUNG_STRETCHED_SECONDS)
 
     def _batches(self, launches: Iterable[Tracked]) -> Iterable[tuple[str, _Batch]]:
         by_scope: defaultdict[str, list[Tracked]] = defaultdict(list)
@@ -155,8 +197,10 @@ class Polling:
             by_id: defaultdict[str, list[Tracked]] = defaultdict(list)
             for tracked in batch.launches:
                 handle = tracked.handle
-                if handle is not None:
+                if handle is not None and handle.scope == scope:  # else it has ended since the sweep began
                     by_id[handle.id].append(tracked)
+            if not by_id:
+                return
             observations = await self._describing.describe(scope, list(by_id))
             now, news = anyio.current_time(), False
             for observation in observations:
@@ -171,6 +215,8 @@ class Polling:
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
                         self._time(tracked, phase, observation, now)
+                        if self._hearing is not None and _left(tracked, observation):
+                            self._hearing.ended(observation.handle.id, now)
                         if observation.started:
                             self._has_place(tracked, phase)
                         elif observation.unplaced and isinstance(tracked.phase, UNLAUNCHED):
@@ -246,11 +292,17 @@ class Polling:
             self._placements.refused(placement, gate, Kind.CAPACITY, reason, now)
 
 
+def _left(tracked: Tracked, observation: Observation) -> bool:
+    """Return whether the service has told of the end of the container that a launch had."""
+    return observation.seen is not Seen.MISSING and tracked.handle != observation.handle
+
+
 class PollingLanes:
     """
-    Has each destination with containers polled.
+    Has each destination with containers polled, and its events listened to.
 
     :param make: makes what polls one destination
+    :param listening: makes what listens to one destination; None if it has no queue of events
     :param supervise: runs a lane under a name, again after a bug
     """
 
@@ -260,6 +312,7 @@ class PollingLanes:
         ledger: Ledger,
         destinations: Destinations,
         make: Callable[[Destination], Polling],
+        listening: Callable[[Destination], Callable[[], Awaitable[None]] | None],
         supervise: Callable[[str, Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]],
         tasks: TaskGroup,
         event: Callable[[str], str],
@@ -267,6 +320,7 @@ class PollingLanes:
         self._ledger = ledger
         self._destinations = destinations
         self._make = make
+        self._listening = listening
         self._supervise = supervise
         self._tasks = tasks
         self._event = event
@@ -282,9 +336,12 @@ class PollingLanes:
             await anyio.sleep(LOOK_INTERVAL)
 
     async def _poll(self, destination: Destination) -> None:
+        listen = self._listening(destination)
         polling = self._make(destination)
         at = f" {destination.name}" if destination.name else ""
         async with anyio.create_task_group() as lanes:
+            if listen is not None:
+                lanes.start_soon(self._supervise, f"listening{at}", listen)
             lanes.start_soon(self._supervise, f"polling_young{at}", polling.run_young)
             await self._supervise(f"polling{at}", polling.run)
             lanes.cancel_scope.cancel()

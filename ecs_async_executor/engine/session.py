@@ -8,7 +8,7 @@ pauses all calls while the credentials are refused, and remembers since when lau
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -17,10 +17,11 @@ import structlog
 
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
 from ecs_async_executor.core.choosing import Outage
-from ecs_async_executor.core.destinations import HOME
+from ecs_async_executor.core.destinations import HOME, within
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.metrics import Operation, Result
+from ecs_async_executor.core.usage import Usage
 from ecs_async_executor.engine.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,9 @@ UNANSWERED_SECONDS = 60.0
 OUTAGE_COUNTS_FOR = 120.0
 """Seconds for which a launch without an answer says that the next one will have none either."""
 LATENCIES_KEPT = 256
+_READ = ("read", "")
+_DRAWS_FROM = {Operation.STOP: ("stop", "")}
+"""The kind and the bucket that an operation draws from; launches name theirs, all others are reads."""
 _UNDECIDED = NO_ANSWER | {Kind.THROTTLED, Kind.CONCURRENT}
 """Errors that do not show whether the credentials are good."""
 
@@ -48,6 +52,7 @@ class Session:
     :param resumed: called when the credentials work again
     :param destination: its name, for the log
     :ivar silence: why the latest launch without an answer had none, for people
+    :ivar usages: what was sent and refused of late, by kind (launch, stop, read) and bucket
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Session:
         self._unanswered_at = -math.inf
         self.meters = meters
         self.silence = ""
+        self.usages: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
 
     # --- whether to call -------------------------------------------------------------------------------------
 
@@ -127,7 +133,11 @@ class Session:
     async def launch(self, spec: LaunchSpec, client_token: str) -> Observation:
         """Start one container, and note whether launches get an answer."""
         try:
-            observation = await self._call(Operation.LAUNCH, self._backend.launch(spec, client_token))
+            observation = await self._call(
+                Operation.LAUNCH,
+                self._backend.launch(spec, client_token),
+                draws_from=("launch", within(spec.bucket)),
+            )
         except BackendError as error:
             if error.kind not in NO_ANSWER:
                 self._unanswered_since = None
@@ -152,7 +162,9 @@ class Session:
             nonlocal waited
             begun = anyio.current_time()
             await paced()
-            waited += anyio.current_time() - begun
+            now = anyio.current_time()
+            waited += now - begun
+            self.usages[_READ].sent(now)
 
         search = self._backend.search(scope, mark, pacing)
         return await self._call(Operation.SEARCH, search, waited=lambda: waited)
@@ -166,19 +178,29 @@ class Session:
         await self._call(Operation.CHECK, self._backend.check())
 
     async def _call(
-        self, operation: Operation, call: Awaitable[T], waited: Callable[[], float] = lambda: 0.0
+        self,
+        operation: Operation,
+        call: Awaitable[T],
+        waited: Callable[[], float] = lambda: 0.0,
+        draws_from: tuple[str, str] | None = None,
     ) -> T:
         """
         Await a call.
 
         :param waited: returns the seconds of it that were no time of the service's
+        :param draws_from: kind and bucket of a launch
         """
         begun = anyio.current_time()
+        usage = self.usages[draws_from or _DRAWS_FROM.get(operation, _READ)]
+        sent = usage.sent(begun)
         result: Result | None = None  # of a call that is cancelled
         try:
             answer = await call
         except BackendError as error:
-            result = Result.THROTTLED if error.kind is Kind.THROTTLED else Result.ERROR
+            result = Result.ERROR
+            if error.kind is Kind.THROTTLED:
+                result = Result.THROTTLED
+                usage.refused(anyio.current_time(), sent)
             if error.kind is Kind.CREDENTIALS:
                 self._pause(error)
             elif error.kind in _UNDECIDED:

@@ -48,6 +48,25 @@ class AtDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """
+    The part of a snapshot that is about the events of one destination.
+
+    :param name: "" is home
+    :param trouble: why none can be received, or None
+    :param sweep_interval: seconds from one sweep over all its containers to the next
+    :param missed: ends that came without an event, in all
+    :param trusted: whether sweeps may be rarer for them
+    """
+
+    name: str
+    trouble: str | None
+    sweep_interval: float
+    missed: int
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """
     A snapshot of the engine. Counts are of launches, times in seconds, totals since ``start()``.
@@ -69,6 +88,7 @@ class Statistics:
     :param hook_hangs: how long user code has not returned, once that is more than a minute; else 0
     :param outbox: reports that the executor has not taken yet
     :param destinations: those in use, if there is more than home
+    :param events: of the destinations in use that have a queue of them
     :param stranded: the ids of the launches without a container that wait for a destination in trouble
     :param chosen: of the launches, those that have chosen a placement, by its name
     :param counts: the totals of the engine's metrics, by their names (``core/metrics.py``)
@@ -97,6 +117,7 @@ class Statistics:
     hook_hangs: float = 0.0
     outbox: int = 0
     destinations: tuple[AtDestination, ...] = ()
+    events: tuple[Events, ...] = ()
     stranded: AbstractSet[str] = frozenset()
     chosen: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)

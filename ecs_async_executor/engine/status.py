@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from itertools import islice
 
@@ -32,8 +32,9 @@ from ecs_async_executor.core.phases import (
     Waiting,
 )
 from ecs_async_executor.core.placements import Placements
-from ecs_async_executor.engine.destinations import Destinations
-from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Statistics, shown
+from ecs_async_executor.core.usage import Used
+from ecs_async_executor.engine.destinations import Destination, Destinations
+from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Events, Statistics, shown
 
 LAUNCHES_SHOWN = 1000
 """The most launches in one document."""
@@ -118,10 +119,12 @@ class Status:
             "statistics": {**_figures(statistics), "paused": paused},
             "gates": gates,
             "destinations": list(map(self._destination, statistics.destinations)),
-            "rates": [
-                replace(rate, bucket=within(rate.bucket), destination=destination.name)
+            "events": list(map(self._events_of, statistics.events)),
+            "rates": [rate for destination in self._destinations for rate in self._rates(destination, now)],
+            "quotas": [
+                {"destination": destination.name, **asdict(quota)}
                 for destination in self._destinations
-                for rate in destination.limiter.rates()
+                for quota in destination.quotas
             ],
             "launch_count": count,
             "launches": launches,
@@ -138,6 +141,32 @@ class Status:
             "launching": figures.launching,
             "active": figures.active,
         }
+
+    def _events_of(self, figures: Events) -> dict[str, object]:
+        trouble = None if figures.trouble is None else self._endpoint.redacted(figures.trouble)
+        return {
+            "destination": figures.name,
+            "trouble": trouble,
+            "sweep_interval": round(figures.sweep_interval, 1),
+            "missed": figures.missed,
+            "trusted": figures.trusted,
+        }
+
+    def _rates(self, destination: Destination, now: float) -> Iterator[dict[str, object]]:
+        """Yield each bucket in use: its rate, and what was sent and refused of late."""
+        for rate in destination.limiter.rates():
+            bucket = within(rate.bucket)
+            usage = destination.session.usages.get((rate.operation, bucket))
+            used = asdict(usage.figures(now)) if usage is not None else asdict(Used())
+            for name in ("refused_since", "refused_at"):
+                used[name] = None if used[name] is None else self._moment(used[name], now)
+            yield {
+                **asdict(rate),
+                "bucket": bucket,
+                "destination": destination.name,
+                "begins_at": destination.begins_at(rate.operation, bucket),
+                **used,
+            }
 
     def _moment(self, at: float, now: float) -> str:
         """Return a time of the loop's clock as one of the wall clock."""
@@ -207,6 +236,6 @@ class Status:
 
 def _figures(statistics: Statistics) -> dict[str, object]:
     """Return a snapshot as JSON's types."""
-    elsewhere = ("destinations", "stranded")
+    elsewhere = ("destinations", "events", "stranded")
     values = {one.name: getattr(statistics, one.name) for one in fields(statistics) if one.name not in elsewhere}
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}

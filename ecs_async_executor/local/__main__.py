@@ -15,6 +15,8 @@ from ecs_async_executor.local import LocalEcs
 from ecs_async_executor.local.batch import RETENTION
 from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
+from ecs_async_executor.local.manual import DESCRIPTION, manual
+from ecs_async_executor.local.runners import INHERITED
 from ecs_async_executor.local.server import Latency, parse_latency
 
 WAKE_SECONDS = 0.5
@@ -24,15 +26,16 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ecs_async_executor.local",
-        description="Serve a local ECS and Batch (and the rest of moto). Point clients at it with "
-        "AWS_ENDPOINT_URL.",
+        description=DESCRIPTION,
+        epilog=manual(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=0, help="port to listen on, 0 for a free one (default: %(default)s)")
     add("--port-file", type=Path, metavar="FILE", help="write the port to FILE when ready")
     add("--runner", choices=("subprocess", "scripted"), default="subprocess", help="default: %(default)s")
-    add("--script", type=Path, metavar="FILE.json", help="rules of the scripted runner, a JSON list")
+    add("--script", type=Path, metavar="FILE.json", help="rules of the scripted runner, a JSON list: see scripts")
     add(
         "--latency",
         type=_latency,
@@ -98,7 +101,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="an image that cannot be pulled, with * for any characters; repeatable",
     )
-    add("--inherit-environment", action="store_true", help="give processes the server's whole environment")
+    add(
+        "--inherit-environment",
+        action="store_true",
+        help="give processes the server's whole environment, as if it were in their image; by default they get "
+        f"{', '.join(INHERITED)} of it, and always what their definition and request set",
+    )
     add(
         "--ledger", type=Path, metavar="FILE", help="append a JSON line for each container accepted and each ended"
     )
@@ -109,7 +117,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="FILE.json",
-        help="a task definition to register at the start, as RegisterTaskDefinition takes it; repeatable",
+        help="a task definition to register at the start, as RegisterTaskDefinition takes it: see task "
+        "definitions; repeatable",
     )
     add(
         "--job-queue",

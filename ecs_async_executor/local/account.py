@@ -14,6 +14,7 @@ from itertools import count as counter
 from typing import Any, Protocol
 
 from moto.core.base_backend import BackendDict
+from moto.s3.models import s3_backends
 
 from ecs_async_executor.local.behaviour import DEFAULT, Behaviour
 from ecs_async_executor.local.errors import AwsError
@@ -23,6 +24,7 @@ from ecs_async_executor.local.ledger import Ledger, Record, digest
 from ecs_async_executor.local.life import Job
 from ecs_async_executor.local.outputs import Outputs
 from ecs_async_executor.local.place import Limits, Place, assumed_by, signed_by
+from ecs_async_executor.local.quotas import DEFAULT_QUOTAS
 from ecs_async_executor.local.runners import SubprocessRunner
 
 DEFAULT_ACCOUNT = "123456789012"
@@ -56,6 +58,10 @@ def wipe_account(account: str) -> None:
     # moto has no public list of its backends; its own reset uses this one.
     for backends in list(BackendDict._instances):  # type: ignore[misc]  # noqa: SLF001
         dict.pop(backends, account, None)
+    # A bucket's name is known in every account, which moto keeps apart.
+    owners = s3_backends.bucket_accounts
+    for name in [name for name, (_, owner) in owners.items() if owner == account]:
+        del owners[name]
 
 
 class Service(Protocol):
@@ -106,6 +112,12 @@ class Service(Protocol):
         :raises KeyError: if there is no such task or job
         """
 
+    def states(self, now: float) -> Mapping[str, object]:
+        """Return what an event is sent for when it changes, by the ids of all tasks or jobs."""
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a task or job is, its ARN, and the detail of its event as JSON."""
+
     def lose(self, reference: str, *, stop_code: str, reason: str, notice: float = 0.0) -> bool:
         """
         Take the host of a task or job away; its containers get no exit codes.
@@ -146,6 +158,7 @@ class Account:
     :param visible_after: seconds after its creation during which a container is not described
     :param listed_after: seconds after its creation during which it is not listed; None: as ``visible_after``
     :param realistic: make answers as large as AWS's
+    :param quotas: what Service Quotas shows, by the names of the quotas; None: those of a new account
     :param behaviour: what the services do where AWS may do it in more than one way; may be set at any time
     """
 
@@ -160,6 +173,7 @@ class Account:
         realistic: bool = True,
         behaviour: Behaviour = DEFAULT,
         ledger_path: str | os.PathLike[str] | None = None,
+        quotas: Mapping[str, float] | None = None,
     ) -> None:
         self.home = home
         self.limits = Limits(capacity or {}, home)
@@ -170,6 +184,7 @@ class Account:
         self.listed_after = visible_after if listed_after is None else listed_after
         self.realistic = realistic
         self.behaviour = behaviour
+        self.quotas = dict(DEFAULT_QUOTAS if quotas is None else quotas)
         self.services: dict[str, Service] = {}
         runner = self.host.runner
         self.outputs = Outputs(runner.log_path if isinstance(runner, SubprocessRunner) else None)

@@ -170,6 +170,15 @@ class Batch:
             job = self._jobs.get(name_of(reference))
             return [attempt.job.id for attempt in job.attempts] if job is not None else []
 
+    def states(self, now: float) -> dict[str, object]:
+        """Return the states of all jobs; the submission itself is no change."""
+        return {name: job.status(now) for name, job in self._jobs.items()}
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a job is, its ARN, and itself as JSON."""
+        job = self._jobs[reference]
+        return job.place, job.arn, job.to_json(now)
+
     def show(self, reference: str) -> dict[str, Any]:
         """
         Show a job as DescribeJobs does.

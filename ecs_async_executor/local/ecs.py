@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -32,8 +33,9 @@ from ecs_async_executor.local.ecs_placement import (
 )
 from ecs_async_executor.local.ecs_requests import amounts_of, container_of, main_of, overrides_of, size_of
 from ecs_async_executor.local.ecs_tasks import Task
+from ecs_async_executor.local.environment_files import EnvironmentFiles
 from ecs_async_executor.local.errors import AwsError, encode_page, name_of
-from ecs_async_executor.local.faults import Fault
+from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.ledger import Record
 from ecs_async_executor.local.life import Job, Life
 from ecs_async_executor.local.outputs import stream_of
@@ -58,6 +60,7 @@ class Ecs:
     A launch type or capacity provider that the account limits has room for so many tasks; RunTask answers with
     ``failures`` beyond that.
 
+    :param faults: what goes wrong when ECS itself reads something
     :param groups: Auto Scaling groups by the name of their capacity provider; there tasks wait instead
     """
 
@@ -69,12 +72,14 @@ class Ecs:
         self,
         account: Account,
         *,
+        faults: Faults | None = None,
         groups: Mapping[str, ScalingGroup | Mapping[str, Any]] | None = None,
     ) -> None:
         self.account = account
         self.host = account.host
         self.ledger = account.ledger
         self.groups = ScalingGroups(account.host, groups or {})
+        self._files = EnvironmentFiles(faults or Faults(), lambda: list(account.accounts))
         self._lock = account.lock
         self._clear()
         account.services[self.name] = self
@@ -227,6 +232,15 @@ class Ecs:
             _, task, _ = self._where[name_of(reference)]
             return {**task.record(now), "tags": task.tags}
 
+    def states(self, now: float) -> dict[str, object]:
+        """Return the states of all tasks and their containers."""
+        return {name: task.state(now) for name, (_, task, _) in self._where.items()}
+
+    def event(self, reference: str, now: float) -> tuple[Place, str, str]:
+        """Return where a task is, its ARN, and itself as JSON."""
+        backend, task, _ = self._where[reference]
+        return backend.place, task.task_arn, task.to_json(now)
+
     def limits_changed(self) -> None:
         """Do nothing: no task waits for room."""
 
@@ -351,7 +365,8 @@ class Ecs:
         overrides = params.get("overrides") or {}
         by_name = overrides_of(params)
         definitions: Sequence[Mapping[str, Any]] = definition.container_definitions
-        containers = tuple(container_of(d, by_name.get(d["name"], {}), size) for d in definitions)
+        reader = partial(self._files.reader, place=backend.place)
+        containers = tuple(container_of(d, by_name.get(d["name"], {}), size, reader) for d in definitions)
         main = main_of(containers, by_name)
         started_by = params.get("startedBy") or ""
         number, attempt = self.account.number(started_by, next(c.command for c in containers if c.name == main))

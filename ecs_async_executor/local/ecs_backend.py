@@ -15,7 +15,7 @@ from ecs_async_executor.local.ecs_tasks import Task
 from ecs_async_executor.local.ecs_tokens import Tokens
 from ecs_async_executor.local.errors import AwsError, name_of
 from ecs_async_executor.local.place import Place
-from ecs_async_executor.local.sizes import Size, amount, check_task
+from ecs_async_executor.local.sizes import Size, amount, check_task, container_size
 
 
 class LocalBackend(EC2ContainerServiceBackend):
@@ -91,10 +91,10 @@ class LocalBackend(EC2ContainerServiceBackend):
             memory=amount(kwargs.get("memory")),
             disk=int(disk.get("sizeInGiB") or 0),
         )
-        memories = {str(one.get("name")): amount(one.get("memory")) for one in container_definitions}
+        sizes = {str(one.get("name")): container_size(one) for one in container_definitions}
         fargate = "FARGATE" in (kwargs.get("requires_compatibilities") or ())
         try:
-            check_task(size, memories, fargate=fargate, code="ClientException")
+            check_task(size, sizes, fargate=fargate, code="ClientException")
         except AwsError as error:
             raise EcsClientException(error.message) from error
         return super().register_task_definition(family, container_definitions, *args, **kwargs)

@@ -6,20 +6,26 @@ Pure functions over request parameters; may import moto's types, :mod:`life` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moto.ecs.models import TaskDefinition
 
-from ecs_async_executor.local.life import Container
-from ecs_async_executor.local.sizes import Size, amount, check_task, gpus, smaller
+from ecs_async_executor.local.life import Container, Fetched
+from ecs_async_executor.local.sizes import Size, amount, check_task, container_size, gpus, smaller
 
 
-def container_of(definition: Mapping[str, Any], override: Mapping[str, Any], size: Size) -> Container:
+def container_of(
+    definition: Mapping[str, Any],
+    override: Mapping[str, Any],
+    size: Size,
+    reader: Callable[[Sequence[str]], Callable[[], Fetched] | None] = lambda _: None,
+) -> Container:
     """
     Make a container of its definition and what the request overrides.
 
     :param size: of the task: a container can have no more than that
+    :param reader: returns what reads environment files, by their ARNs; those of a request replace the definition's
     """
     command = override.get("command") or definition.get("command") or []
     environment = {
@@ -27,6 +33,7 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any], siz
         for source in (definition, override)
         for pair in source.get("environment") or ()
     }
+    files = override.get("environmentFiles") or definition.get("environmentFiles") or ()
     timeout = definition.get("stopTimeout")
     return Container(
         name=definition["name"],
@@ -37,6 +44,7 @@ def container_of(definition: Mapping[str, Any], override: Mapping[str, Any], siz
         stop_timeout=float(timeout) if timeout is not None else None,
         image=definition.get("image", ""),
         memory=smaller(amount(override.get("memory") or definition.get("memory")), size.memory),
+        fetch=reader([str(one["value"]) for one in files]),
     )
 
 
@@ -59,11 +67,8 @@ def size_of(params: Mapping[str, Any], definition: TaskDefinition, *, fargate: b
         ),
         disk=int(disk.get("sizeInGiB") or 0),
     )
-    memories = {
-        str(one["name"]): amount(by_name.get(one["name"], {}).get("memory") or one.get("memory"))
-        for one in containers
-    }
-    check_task(size, memories, fargate=fargate, code="InvalidParameterException")
+    sizes = {str(one["name"]): container_size(by_name.get(one["name"], {}), one) for one in containers}
+    check_task(size, sizes, fargate=fargate, code="InvalidParameterException")
     return size
 
 

@@ -78,6 +78,12 @@ class Task:
         """Note that the tags were changed."""
         self._cache.clear()
 
+    def state(self, now: float) -> object:
+        """Return what EventBridge is told of when it changes: the states of the task and of its containers."""
+        exits = self.life.exits
+        ended = tuple(name for name, one in exits.items() if one.at <= now) if exits else ()
+        return self.life.status(now), ended
+
     def desired_status(self, now: float) -> str:
         """Give RUNNING, or STOPPED once its end is decided."""
         return "STOPPED" if self.life.doomed(now) else "RUNNING"

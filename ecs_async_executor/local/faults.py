@@ -56,10 +56,17 @@ KINDS = {
     "truncate": "do the work, and break the connection off in the middle of the answer",
     "garbage": "do the work, and answer 200 with what is not JSON",
     "latency": "answer after that many seconds more",
+    "event_lost": "an event of a task or job never arrives",
+    "event_doubled": "an event arrives twice",
+    "event_late": "an event arrives that many seconds later",
+    "event_forged": "beside an event, a false one arrives, and messages that are none",
 }
 """The kinds of faults, and what they do."""
 
 
+EVENT_KINDS = frozenset(kind for kind in KINDS if kind.startswith("event_"))
+EVENT_OPERATIONS = {"aws.ecs": "TaskStateChange", "aws.batch": "JobStateChange"}
+"""In place of an operation, for what goes wrong with events; by their source."""
 ACCEPTING = ("RunTask", "SubmitJob")
 NO_CAPACITY = (
     "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for instance type "
@@ -73,7 +80,7 @@ class Fault:
     One thing that goes wrong.
 
     :param kind: one of :data:`KINDS`
-    :param operation: a pattern with ``*``, or several of them
+    :param operation: a pattern with ``*``, or several of them; of events TaskStateChange or JobStateChange
     :param contains: only requests with this text in the body (a startedBy, a word of a command), or with all of
         these
     :param region: only requests to this Region
@@ -135,7 +142,8 @@ class Fault:
         patterns = (self.operation,) if isinstance(self.operation, str) else self.operation
         texts = (self.contains,) if isinstance(self.contains, str) else self.contains
         return (
-            any(fnmatchcase(operation, p) for p in patterns)
+            (self.kind in EVENT_KINDS) == (operation in EVENT_OPERATIONS.values())
+            and any(fnmatchcase(operation, p) for p in patterns)
             and all(text.encode() in body for text in texts)
             and self.region in (None, place.region)
             and self.account in (None, place.account)

@@ -8,8 +8,34 @@ moments on request, so thousands of running jobs need neither timers nor threads
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """
+    Variables that were read for a container before its start.
+
+    :param seconds: how long that took
+    """
+
+    variables: Mapping[str, str]
+    seconds: float = 0.0
+
+
+class NotFetched(Exception):
+    """
+    Variables could not be read: the container does not start.
+
+    :param reason: in the service's words
+    :param seconds: how long it took to find out
+    """
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +51,7 @@ class Container:
     :param stop_timeout: seconds between SIGTERM and SIGKILL, None for the runner's choice
     :param image: as its definition names it
     :param memory: its limit in MiB, None for no limit
+    :param fetch: reads more variables just before the start, None if there are none; may raise :class:`NotFetched`
     """
 
     name: str
@@ -35,6 +62,7 @@ class Container:
     stop_timeout: float | None = None
     image: str = ""
     memory: int | None = None
+    fetch: Callable[[], Fetched] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

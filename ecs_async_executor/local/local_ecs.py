@@ -59,6 +59,7 @@ class LocalEcs:
     :param behaviour: what the services do where they can do it in more than one way: switches, or the name of a
         preset (``default``, ``aws``)
     :param limits: True to enforce AWS's default rate limits, or limits of your own
+    :param quotas: what Service Quotas shows, by the names of the quotas; None: those of a new account
     :param visible_after: seconds after RunTask during which a task is MISSING, and after SubmitJob during which
         DescribeJobs leaves a job out
     :param listed_after: seconds during which it is not listed, None for the same
@@ -95,6 +96,7 @@ class LocalEcs:
         instances: Mapping[str, Sequence[Instance]] | None = None,
         behaviour: Behaviour | Mapping[str, object] | str = DEFAULT,
         limits: bool | Mapping[str, rates.Rate] = False,
+        quotas: Mapping[str, float] | None = None,
         visible_after: float = 0.0,
         listed_after: float | None = None,
         retention: float = 3600.0,
@@ -164,6 +166,7 @@ class LocalEcs:
             "listed_after": listed_after,
             "realistic": realistic,
             "behaviour": Behaviour.of(behaviour),
+            "quotas": quotas,
             "ledger_path": ledger_path,
         }
 
@@ -188,7 +191,7 @@ class LocalEcs:
         account = acquire_account()
         try:
             self._account = Account(self._make_host, Place(account, self.region), **self._options)
-            self._ecs = Ecs(self._account, groups=self._groups)
+            self._ecs = Ecs(self._account, faults=self.faults, groups=self._groups)
             self._batch = Batch(self._account, **self._batch_options)
             ready: Future[tuple[Front, int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
             self._thread = threading.Thread(target=self._run, args=(ready,), name="local-ecs", daemon=True)
@@ -568,8 +571,11 @@ class LocalEcs:
             site = web.TCPSite(runner, host, port, backlog=1024)
             await site.start()
             bound = runner.addresses[0][1]
+            telling = asyncio.create_task(front.tell_of_changes())
             ready.set_result((front, bound, asyncio.get_running_loop(), stopping))
             await stopping.wait()
+            front.closing.set()
+            await telling
         finally:
             front.closing.set()
             await runner.cleanup()

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ecs_async_executor.local.life import Container, Exit, Job, Life
+from ecs_async_executor.local.life import Container, Exit, Job, Life, NotFetched
 from ecs_async_executor.local.memory import MemoryWatch
 from ecs_async_executor.local.processes import Process, start_error
 
@@ -239,9 +239,17 @@ class _Group:
     def _run(self) -> None:
         """Start the containers, wait for all of them, and write down how the job ended."""
         self.cancelled.wait(self.delay)
+        try:
+            variables = self._fetched()
+        except NotFetched as error:
+            self.cancelled.wait(error.seconds)
+            variables = None
+            with self.runner.lock:
+                if not self.cancelled.is_set():
+                    self.life.stop_code, self.life.stopped_reason = NOT_STARTED, error.reason
         with self.runner.lock:
-            if not self.cancelled.is_set():
-                self._start_all()
+            if variables is not None and not self.cancelled.is_set():
+                self._start_all(variables)
             waiters = [
                 threading.Thread(target=self._wait, args=(process,), daemon=True)
                 for process in self.processes.values()
@@ -253,7 +261,21 @@ class _Group:
         with self.runner.lock:
             self._finish()
 
-    def _start_all(self) -> None:
+    def _fetched(self) -> dict[str, dict[str, str]]:
+        """
+        Read the variables of each container that are read before its start.
+
+        :raises NotFetched: if they cannot be read
+        """
+        found = {}
+        for container in self.job.containers:
+            if container.fetch is not None:
+                fetched = container.fetch()
+                self.cancelled.wait(fetched.seconds)
+                found[container.name] = dict(fetched.variables)
+        return found
+
+    def _start_all(self, variables: Mapping[str, Mapping[str, str]]) -> None:
         for container in self.job.containers:
             if any(fnmatchcase(container.image, pattern) for pattern in self.runner.missing_images):
                 self._fail(container, _pull_error(container.image))
@@ -263,7 +285,8 @@ class _Group:
             if not container.command and not idle:
                 continue
             try:
-                process = Process(container, self.runner.environment, self.runner.log_path(self.job.id))
+                environment = {**self.runner.environment, **variables.get(container.name, {})}
+                process = Process(container, environment, self.runner.log_path(self.job.id))
             except (OSError, ValueError) as error:
                 self._fail(container, start_error(container, error))
                 return

@@ -21,7 +21,7 @@ from random import Random
 from typing import Any, TypeAlias
 
 from ecs_async_executor.local.jsonable import from_json
-from ecs_async_executor.local.life import Exit, Job, Life
+from ecs_async_executor.local.life import Exit, Job, Life, NotFetched
 from ecs_async_executor.local.runners import EXITED, NOT_STARTED, TIMED_OUT
 
 Seconds: TypeAlias = float | tuple[float, float]
@@ -151,6 +151,13 @@ class ScriptedRunner:
             return
         started = life.provisioned_at + _draw(rule.pending, random)
         stopping, deprovisioning = _draw(rule.stopping, random), _draw(rule.deprovisioning, random)
+        try:
+            started += sum(one.fetch().seconds for one in job.containers if one.fetch is not None)
+        except NotFetched as error:
+            life.stop_code, life.stopped_reason = NOT_STARTED, error.reason
+            life.stopping_at = life.ended_at = started + error.seconds
+            life.stopped_at = life.ended_at + deprovisioning
+            return
         if not rule.starts:
             life.exits = {job.main: Exit(started, None, rule.container_reason)}
             life.stop_code = rule.stop_code or NOT_STARTED

@@ -27,9 +27,11 @@ from ecs_async_executor.local import rates
 from ecs_async_executor.local.account import Account, Service
 from ecs_async_executor.local.behaviour import Behaviour
 from ecs_async_executor.local.errors import AwsError
+from ecs_async_executor.local.events import LOOK_SECONDS, Events
 from ecs_async_executor.local.faults import Fault, Faults
 from ecs_async_executor.local.outputs import LOGS_TARGET
 from ecs_async_executor.local.place import ASSUMING, Place
+from ecs_async_executor.local.quotas import QUOTAS_TARGET, listed
 from ecs_async_executor.local.scripted import ScriptedRunner
 from ecs_async_executor.local.wire import (
     BATCH_PATH,
@@ -38,14 +40,19 @@ from ecs_async_executor.local.wire import (
     break_off,
     code_of,
     error_reply,
+    is_about_s3,
     json_reply,
     operation_of,
     params_of,
+    s3_error_reply,
     spoilt,
 )
 
 MAX_BODY = 256 * 2**20
 KEEP_ALIVE = 75.0
+RECEIVE = "ReceiveMessage"
+RECEIVE_SECONDS = 0.05
+LONGEST_WAIT = 20.0
 
 Latency: TypeAlias = float | tuple[float, float] | Mapping[str, float | tuple[float, float]]
 """Seconds, bounds of random ones, or either by operation (``*`` for the others)."""
@@ -174,7 +181,9 @@ class Front:
         place: Place,
         figures: OperationStatistics,
     ) -> web.StreamResponse:
-        struck = self.faults.strike(operation, body, place)
+        about_s3 = is_about_s3(request)
+        # A request to S3 names its object in the path only.
+        struck = self.faults.strike(operation, body + request.raw_path.encode() if about_s3 else body, place)
         delay = self._latency(operation) + sum(f.seconds for f in struck if f.kind == "latency")
         if delay > 0:
             await asyncio.sleep(delay)
@@ -186,7 +195,7 @@ class Front:
             else:
                 response = await self._work(request, service, operation, body, place, figures, fault)
         except AwsError as error:
-            early, response = None, error_reply(error, service)
+            early, response = None, s3_error_reply(error) if about_s3 else error_reply(error, service)
         if response.status >= HTTPStatus.BAD_REQUEST:
             code = code_of(response)
             figures.errors[code] = figures.errors.get(code, 0) + 1
@@ -210,6 +219,10 @@ class Front:
         figures: OperationStatistics,
         fault: Fault | None,
     ) -> web.Response:
+        if service is None and request.headers.get("X-Amz-Target", "").startswith(QUOTAS_TARGET):
+            return json_reply(listed(operation, params_of(body), self.account.quotas, place))
+        if operation == RECEIVE and body.startswith(b"{"):
+            return await self._receive(request, body, place)
         if service is None:
             about_logs = request.headers.get("X-Amz-Target", "").startswith(LOGS_TARGET)
             outputs = self.account.outputs
@@ -236,6 +249,30 @@ class Front:
             # AWS's libraries check types before they send; a client that does not gets AWS's answer.
             raise AwsError("SerializationException", f"Malformed parameters: {error!r}") from error
 
+    async def _receive(self, request: web.BaseRequest, body: bytes, place: Place) -> web.Response:
+        """Receive messages of SQS: it is here that their receiver waits, for moto has one thread."""
+        params = params_of(body)
+        until = time.monotonic() + min(float(params.get("WaitTimeSeconds") or 0.0), LONGEST_WAIT)
+        at_once = json.dumps({**params, "WaitTimeSeconds": 0}).encode()
+        while True:
+            response = await self._forward(request, at_once, place)
+            content = response.body if isinstance(response.body, bytes) else b""
+            found = response.status != HTTPStatus.OK or b'"Messages"' in content
+            if found or time.monotonic() >= until or self.closing.is_set():
+                return response
+            await asyncio.sleep(RECEIVE_SECONDS)
+            if request.transport is None or request.transport.is_closing():
+                return response  # what a receiver that is gone took, others would miss
+
+    async def tell_of_changes(self) -> None:
+        """Tell EventBridge of tasks and jobs until the server closes."""
+        events = Events(self.account, self.faults)
+        loop = asyncio.get_running_loop()
+        while not self.closing.is_set():
+            await loop.run_in_executor(self._moto, events.look)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), LOOK_SECONDS)
+
     def _limit(self, service: Service, operation: str, params: Mapping[str, Any], place: Place) -> None:
         if not self.buckets.rates:
             return
@@ -255,6 +292,8 @@ class Front:
         """Return the answer of a fault that replaces the work, or None if the work is to be done."""
         kind = fault.kind
         if kind == "throttle":
+            if is_about_s3(request):
+                raise AwsError("SlowDown", "Please reduce your request rate.", 503)
             raise service.throttled() if service is not None else AwsError("ThrottlingException", "Rate exceeded")
         if kind == "expired_token":
             raise service.expired() if service is not None else AwsError("ExpiredToken", "The token is expired")

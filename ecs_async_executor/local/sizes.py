@@ -1,7 +1,8 @@
 """
 How big tasks and jobs are: the sizes that Fargate has, and what AWS says of those that it has not.
 
-Imports :mod:`errors` only. The words are AWS's, from public reports; those for a GPU on Fargate are not known.
+Imports :mod:`errors` only. The words are AWS's, from public reports. Not known are those for a GPU on Fargate, nor
+those for a container with more CPU than any host.
 """
 
 from __future__ import annotations
@@ -73,11 +74,11 @@ def smaller(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit), default=None)
 
 
-def check_task(size: Size, containers: Mapping[str, int], *, fargate: bool, code: str) -> None:
+def check_task(size: Size, containers: Mapping[str, Size], *, fargate: bool, code: str) -> None:
     """
     Check the size of a task.
 
-    :param containers: the memory of those that have a limit of their own, in MiB
+    :param containers: what those of its containers ask for that say so
     :param code: of the error for a size that Fargate does not have; RunTask's is not RegisterTaskDefinition's
     :raises AwsError: if AWS would refuse it
     """
@@ -85,9 +86,21 @@ def check_task(size: Size, containers: Mapping[str, int], *, fargate: bool, code
         _check_fargate(size, code)
     elif size.cpu > MAX_CPU:
         raise AwsError("ClientException", "Invalid 'cpu' setting for task.")
-    for name, memory in containers.items():
-        if size.memory and memory > size.memory:
+    for name, own in containers.items():
+        if size.memory and own.memory > size.memory:
             raise AwsError(code, f"The 'memory' setting for container '{name}' is greater than for the task.")
+        if not size.cpu and own.cpu > MAX_CPU:
+            raise AwsError("ClientException", f"Invalid 'cpu' setting for container '{name}'.")
+    if size.cpu and sum(own.cpu for own in containers.values()) > size.cpu:
+        raise AwsError(
+            code, "The sum of all container 'cpu' values cannot be greater than the value of the task 'cpu'."
+        )
+
+
+def container_size(*sources: Mapping[str, Any]) -> Size:
+    """Return what a container asks for; of several sources the first that says an amount decides."""
+    cpu, memory = (next((one[name] for one in sources if one.get(name)), 0) for name in ("cpu", "memory"))
+    return Size(cpu=amount(cpu), memory=amount(memory))
 
 
 def _check_fargate(size: Size, code: str) -> None:

@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Any
 from uuid import uuid4
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 
@@ -48,6 +49,26 @@ BATCH_OPERATIONS = {
 """The operations of Batch by the last part of their path, the only place where a client names them."""
 JSON_TYPES = {"ecs": "application/x-amz-json-1.1", "batch": "application/json"}
 
+S3_OPERATIONS = {
+    ("DELETE", True): "DeleteObject",
+    ("GET", True): "GetObject",
+    ("HEAD", True): "HeadObject",
+    ("PUT", True): "PutObject",
+    ("PUT", False): "CreateBucket",
+}
+"""The operations of S3 that faults are about, by their method and whether they name an object."""
+
+
+def is_about_s3(request: web.BaseRequest) -> bool:
+    """Return whether a request goes to S3."""
+    return "/s3/aws4_request" in request.headers.get("Authorization", "")
+
+
+def s3_error_reply(error: AwsError) -> web.Response:
+    """Return an error as S3 does."""
+    text = f"<Error><Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message></Error>"
+    return web.Response(body=text.encode(), status=error.status, content_type="application/xml")
+
 
 def operation_of(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
     """Return the service, or an empty text if it is none of ours, and the operation."""
@@ -58,6 +79,9 @@ def operation_of(request: web.BaseRequest, body: bytes) -> tuple[str, str]:
         operation = BATCH_OPERATIONS.get(request.path[len(BATCH_PATH) :], "")
         if operation:
             return "batch", operation
+    if is_about_s3(request):
+        of_object = "/" in request.path.strip("/")
+        return "", S3_OPERATIONS.get((request.method, of_object), f"{request.method} {request.path}")
     for part in body[:2048].split(b"&") if body.startswith((b"Action=", b"Version=")) else ():
         if part.startswith(b"Action="):
             return "", part[7:].decode()

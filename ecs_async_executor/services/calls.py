@@ -1,7 +1,7 @@
 """
 Calls: one request of a client per call, and our errors instead of the SDK's.
 
-Imports ``core``, ``errors`` and ``redaction``. No Airflow.
+Imports ``core``, ``errors``, ``parameters`` and ``redaction``. No Airflow.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import anyio
 from ecs_async_executor.core.backend import Paced
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.services.errors import CREATE_CLIENT, classify
+from ecs_async_executor.services.parameters import check_parameters
 from ecs_async_executor.services.redaction import unlogged
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Calls:
     :param service: the service's name in the SDK
     :param operations: by their names in the API
     :param decoders: see :meth:`ClientFactory.client`
+    :param lean: likewise
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class Calls:
         *,
         operations: Mapping[str, Operation],
         decoders: Mapping[str, Decoder],
+        lean: bool = False,
     ) -> None:
         self._clients = clients
         self._service = service
         self._operations = operations
         self._decoders = decoders
+        self._lean = lean
         self._client: Any = None
 
     @asynccontextmanager
@@ -72,7 +76,7 @@ class Calls:
 
         :raises BackendError: if the client cannot be made
         """
-        manager = self._clients.client(self._service, self._decoders)
+        manager = self._clients.client(self._service, self._decoders, lean=self._lean)
         try:
             client = await manager.__aenter__()
         except Exception as error:  # noqa: BLE001 - classify knows them all
@@ -88,6 +92,22 @@ class Calls:
     def region_name(self) -> str:
         """The client's region."""
         return str(self._client.meta.region_name)
+
+    @property
+    def partition(self) -> str:
+        """The second part of ARNs where the client is: ``aws``, ``aws-cn`` and others."""
+        return str(self._client.meta.partition)
+
+    def check(self, operation: str, parameters: Mapping[str, Any]) -> None:
+        """
+        Check parameters as the SDK does before it sends them.
+
+        :raises BackendError: if it would refuse them, as if it had
+        """
+        try:
+            check_parameters(self._service, operation, parameters)
+        except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
+            raise classify(error, operation) from None
 
     async def __call__(self, operation: str, **parameters: Any) -> Any:
         """

@@ -1,8 +1,8 @@
 """
 Clients: aiobotocore's clients, with our credentials, time-outs, parsers and pool.
 
-Imports the settings, ``blocking``, ``credentials``, ``parsing``, ``redaction``, ``sdk_data`` and ``unusable``;
-aiobotocore when a client is opened.
+Imports the settings, ``blocking``, ``credentials``, ``endpoints``, ``parsing``, ``redaction``, ``sdk_data`` and
+``unusable``; aiobotocore when a client is opened.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.services import blocking
 from ecs_async_executor.services.credentials import Connection, ReloadedCredentials
+from ecs_async_executor.services.endpoints import settle_endpoint
 from ecs_async_executor.services.parsing import Decoder, ParserFactory
 from ecs_async_executor.services.redaction import install_log_filter
 from ecs_async_executor.services.sdk_data import shared_loader
@@ -108,12 +109,16 @@ class ClientFactory:
             credentials.forget()
 
     @asynccontextmanager
-    async def client(self, service: str, decoders: Mapping[str, Decoder] | None = None) -> AsyncIterator[Any]:
+    async def client(
+        self, service: str, decoders: Mapping[str, Decoder] | None = None, *, lean: bool = False
+    ) -> AsyncIterator[Any]:
         """
         Open a client of a service; it belongs to the running loop.
 
         :param service: the service's name in the SDK
         :param decoders: by the name of a reply's shape in the SDK, the decoder that reads it instead of botocore
+        :param lean: do once what is the same for every request: the first settles the endpoint, and parameters are
+            not checked, which the caller does (:meth:`~ecs_async_executor.services.calls.Calls.check`)
         :raises ConfigurationError: if a connection is configured and the amazon provider is not installed, or if
             nothing could ever be sent: see :mod:`~ecs_async_executor.services.unusable`
         """
@@ -142,7 +147,7 @@ class ClientFactory:
                 region_name=defaults.region_name or self._default_region,
                 endpoint_url=defaults.endpoint_url,
                 verify=defaults.verify,
-                config=self._config(defaults.config, session.user_agent()),
+                config=self._config(defaults.config, session.user_agent(), lean=lean),
             )
             try:
                 client = await stack.enter_async_context(creating)
@@ -152,9 +157,11 @@ class ClientFactory:
                     raise
                 endpoint = ("endpoint_url of the connection", defaults.endpoint_url)
                 raise ConfigurationError([unusable_endpoint(error, service, endpoint)]) from None
+            if lean:
+                settle_endpoint(client)
             yield client
 
-    def _config(self, inherited: Any, user_agent: str) -> Any:
+    def _config(self, inherited: Any, user_agent: str, *, lean: bool) -> Any:
         from aiobotocore.config import AioConfig
 
         if inherited is not None and inherited.user_agent is not None:
@@ -168,5 +175,6 @@ class ClientFactory:
             tcp_keepalive=True,
             # Without it botocore builds one for each request, at a sixth of the request's cost.
             user_agent=user_agent,
+            **({"parameter_validation": False} if lean else {}),
         )
         return ours if inherited is None else AioConfig().merge(inherited).merge(ours)

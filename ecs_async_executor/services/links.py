@@ -36,6 +36,16 @@ def log_stream(region: str, group: str, name: str) -> str:
     return f"{_console(region)}/cloudwatch/home?region={quote(region, safe='')}#logsV2:log-groups/{where}"
 
 
+def service_quota(region: str | None, service: str, code: str) -> str:
+    """
+    Return the page on which a higher quota is requested.
+
+    :param region: None: it is that of the person's console
+    """
+    console = f"https://{_DOMAIN}" if region is None else _console(region)
+    return f"{console}/servicequotas/home/services/{quote(service, safe='')}/quotas/{quote(code, safe='')}"
+
+
 def _console(region: str) -> str:
     domain = next((domain for prefix, domain in _DOMAINS.items() if region.startswith(prefix)), _DOMAIN)
     return f"https://{quote(region, safe='')}.{domain}"

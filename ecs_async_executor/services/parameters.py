@@ -84,6 +84,31 @@ def wrong_parameters(service: str, operation: str, parameters: Mapping[str, Any]
         yield f"{operation} has no {path}; {way_out}"
 
 
+def check_parameters(service: str, operation: str, parameters: Mapping[str, Any]) -> None:
+    """
+    Check the parameters of a request with the SDK's own code.
+
+    :raises botocore.exceptions.ParamValidationError: if the SDK refuses them; the text quotes values
+    """
+    from botocore.exceptions import ParamValidationError
+    from botocore.validate import ParamValidator
+
+    report = ParamValidator().validate(parameters, _input_shape(service, operation))
+    if report.has_errors():
+        raise ParamValidationError(report=report.generate_report())
+
+
+def fits(service: str, operation: str, parameters: Mapping[str, Any]) -> bool:
+    """Return whether the SDK takes parameters."""
+    from botocore.exceptions import ParamValidationError
+
+    try:
+        check_parameters(service, operation, parameters)
+    except ParamValidationError:
+        return False
+    return True
+
+
 @functools.cache
 def _input_shape(service: str, operation: str) -> Any:
     from botocore.session import get_session

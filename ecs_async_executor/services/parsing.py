@@ -97,12 +97,18 @@ class ParserFactory:
 
     def create_parser(self, protocol_name: str) -> _Parser:
         """Return a parser of a protocol."""
-        return _Parser(self._inner.create_parser(protocol_name), self._decoders)
+        return _Parser(partial(self._inner.create_parser, protocol_name), self._decoders)
 
 
 class _Parser:
-    def __init__(self, inner: Any, decoders: Mapping[str, Decoder]) -> None:
-        self._inner = inner
+    """
+    Parses one reply.
+
+    :param fallback: makes botocore's parser; most replies need none
+    """
+
+    def __init__(self, fallback: Callable[[], Any], decoders: Mapping[str, Decoder]) -> None:
+        self._fallback = fallback
         self._decoders = decoders
 
     async def parse(self, response: Mapping[str, Any], shape: Any) -> Any:
@@ -113,7 +119,7 @@ class _Parser:
                 reply = decoder(response["body"])
                 reply["ResponseMetadata"] = {"HTTPStatusCode": _HTTP_OK}
                 return reply
-        return await self._inner.parse(response, shape)
+        return await self._fallback().parse(response, shape)
 
 
 # --- single records -----------------------------------------------------------------------------------------

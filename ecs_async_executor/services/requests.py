@@ -16,6 +16,8 @@ from ecs_async_executor.core.errors import BackendError, Kind, Rejected
 
 EXECUTOR_MARK: Final = {"name": "AIRFLOW_IS_EXECUTOR_CONTAINER", "value": "true"}
 """The variable that tells Airflow in a container of an executor; the provider's executors set the same."""
+EXECUTOR_SETTING: Final = "AIRFLOW__CORE__EXECUTOR"
+"""The variable with the executors that tasks can name, for Airflow in a container."""
 OVERRIDES_LIMIT: Final = 8192
 """Characters of ``overrides`` that RunTask takes, JSON punctuation included. Batch runs its jobs through ECS."""
 NO_SUCH_ID: Final = "a" * 32
@@ -161,18 +163,30 @@ def overlaid(
     return made
 
 
-def put_command(container: dict[str, Any], command: Collection[str], name: str) -> None:
+def put_command(
+    container: dict[str, Any], command: Collection[str], name: str, executors: str | None = None
+) -> None:
     """
     Give a container's override its command and the mark of an executor.
 
     :param name: the container's, for people
+    :param executors: the executors that tasks can name, unless the container has its own
     :raises Rejected: if its environment does not have the form that the API wants
     """
     environment = container.setdefault("environment", [])
     if not isinstance(environment, list):
         raise Rejected(f"environment of {name} must be a list of names and values, not {type_name(environment)}")
     container["command"] = list(command)
+    if executors is not None and variable_in(environment, EXECUTOR_SETTING) is None:
+        environment.append({"name": EXECUTOR_SETTING, "value": executors})
     environment.append(dict(EXECUTOR_MARK))
+
+
+def variable_in(environment: Any, name: str) -> str | None:
+    """Return the value of a variable in the API's list of names and values; None if it is not there."""
+    pairs = environment if isinstance(environment, (list, tuple)) else ()
+    found = [one.get("value") for one in pairs if isinstance(one, Mapping) and one.get("name") == name]
+    return None if not found else str(found[-1])
 
 
 def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[str, Any]:
@@ -185,7 +199,7 @@ def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[
     """
     try:
         whole: dict[str, Any] = copied(dict(request))
-        size = len(json.dumps(whole.get(overrides, {}), separators=(",", ":"), ensure_ascii=False)) + len(added)
+        size = _size_of(whole.get(overrides, {}), added)
     except Exception as error:  # noqa: BLE001 - the DAG author's own objects can raise anything
         raise Rejected(f"{overrides} cannot be sent as JSON: {type(error).__name__}") from None
     if size > OVERRIDES_LIMIT:
@@ -195,6 +209,20 @@ def sealed(request: Mapping[str, Any], overrides: str, added: str = "") -> dict[
             f"{OVERRIDES_LIMIT}: make the environment or other parts of executor_config smaller"
         )
     return whole
+
+
+def _size_of(overrides: Any, added: str) -> int:
+    """Return the characters of a request's overrides, as ECS counts them."""
+    return len(json.dumps(overrides, separators=(",", ":"), ensure_ascii=False)) + len(added)
+
+
+def room_for_command(overrides: Any, added: str, command: int) -> int:
+    """
+    Return how many characters a command can have as JSON.
+
+    :param command: the characters of the one that is in the overrides
+    """
+    return OVERRIDES_LIMIT - (_size_of(overrides, added) - command)
 
 
 def placement_name(parts: Mapping[str, Any]) -> str:

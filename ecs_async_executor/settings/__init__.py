@@ -17,6 +17,7 @@ from ecs_async_executor.settings.describing import aws_batch_table as aws_batch_
 from ecs_async_executor.settings.describing import aws_ecs_table as aws_ecs_table
 from ecs_async_executor.settings.describing import batch_differences as batch_differences
 from ecs_async_executor.settings.describing import describe as describe
+from ecs_async_executor.settings.describing import provider_config as provider_config
 from ecs_async_executor.settings.describing import settings_table as settings_table
 from ecs_async_executor.settings.reading import ConfReader as ConfReader
 from ecs_async_executor.settings.reading import Settings as Settings

@@ -7,10 +7,14 @@ May import :mod:`.options`, :mod:`.tuning` and :mod:`.aws`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from ecs_async_executor.settings.aws import BatchSettings, EcsSettings
 from ecs_async_executor.settings.options import Section
 from ecs_async_executor.settings.tuning import BatchTuning, Tuning
+
+_VERSION_ADDED: Final = "1.0.0"
+"""Airflow shows it beside each option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,33 @@ def describe(model: type[Section]) -> tuple[Option, ...]:
     return tuple(describe_option(model, name) for name in model.model_fields)
 
 
+def provider_config() -> dict[str, Any]:
+    """Return our own sections as Airflow's providers manager wants them; ``provider_config.json`` holds this."""
+    return {
+        model.section: {
+            "description": (
+                f"How {executor} launches and watches containers. "
+                f"What it launches is configured in ``[{aws.section}]``, as for {providers}.\n"
+            ),
+            "options": {option.name: _declared(option) for option in describe(model)},
+        }
+        for model, executor, aws, providers in (
+            (Tuning, "AsyncEcsExecutor", EcsSettings, "AwsEcsExecutor"),
+            (BatchTuning, "AsyncBatchExecutor", BatchSettings, "AwsBatchExecutor"),
+        )
+    }
+
+
+def _declared(option: Option) -> dict[str, Any]:
+    return {
+        "description": f"{option.description}\nAllowed: {option.allowed}.\n",
+        "version_added": _VERSION_ADDED,
+        "type": option.kind,
+        "example": option.example,
+        "default": option.default,
+    }
+
+
 def settings_table() -> str:
     """Return the options of ``[ecs_async_executor]`` as a Markdown table."""
     return _table(describe(Tuning))
@@ -87,7 +118,8 @@ def _table(rows: tuple[Option, ...]) -> str:
     for option in rows:
         default = "unset" if option.default is None else f"`{option.default}`"
         cells = [f"`{option.name}`", default, option.allowed, option.description]
-        lines.append(_line([*cells, *([f"`{option.example}`"] if with_examples else [])]))
+        example = f"`{option.example}`" if option.example else ""
+        lines.append(_line([*cells, *([example] if with_examples else [])]))
     return "\n".join(lines) + "\n"
 
 

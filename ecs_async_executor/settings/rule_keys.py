@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ecs_async_executor.core import sizes
 from ecs_async_executor.core.endings import Ending
+from ecs_async_executor.settings.values import QUEUE_URL, QUEUE_URL_ALLOWED, QUEUE_URL_EXAMPLE
 
 ENDS: Final = tuple(one.value for one in (Ending.OOM, Ending.SPOT, Ending.HOST, Ending.IMAGE, Ending.START))
 ANY: Final = "any"
@@ -238,6 +239,15 @@ class DestinationKeys(Keys):
             "Role that the scheduler assumes there.",
             allowed="the ARN of a role, such as arn:aws:iam::111122223333:role/airflow",
             example="arn:aws:iam::111122223333:role/airflow",
+        ),
+    ] = ""
+    events_queue_url: Annotated[
+        str,
+        _matching(
+            QUEUE_URL,
+            "SQS queue of the events of containers there, as `docs/push.md` has it.",
+            allowed=QUEUE_URL_ALLOWED,
+            example=QUEUE_URL_EXAMPLE,
         ),
     ] = ""
 

@@ -325,6 +325,9 @@ class RuleParser:
             words = "is a connection, which needs the amazon provider: install it"
             way_out = "(pip install 'ecs-async-executor[amazon]'), or remove it"
             self.say((*path, "conn_id"), f"= {shown(found.conn_id)} {words} {way_out}")
+        if found == AT_HOME and found.events_queue_url is not None:
+            words = "is for another Region or account, and this rule names none: set the option of this name"
+            self.say((*path, "events_queue_url"), words)
         return None if found == AT_HOME else found
 
     def _use(self, path: Path, names: Iterable[str]) -> None:

@@ -72,6 +72,9 @@ class _Reader:
                 f"The rules name {len(there)} destinations, and an executor has at most {MOST_DESTINATIONS}: "
                 "leave some to another executor"
             )
+        for name, urls in rules.events_queues.items():
+            if len(urls) > 1:
+                self._say(f"The rules name two queues of events for the destination {name}: keep one")
         return rules
 
     def _read(self, given: Given) -> None:

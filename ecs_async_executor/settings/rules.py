@@ -7,7 +7,7 @@ May import the rest of ``settings`` and :mod:`ecs_async_executor.core.errors`. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,11 +18,13 @@ class Destination:
     Where containers go, if not where the executor's own section says; None for what that section decides.
 
     :param role_arn: the role that is assumed there
+    :param events_queue_url: the queue of its events; it does not tell destinations apart
     """
 
     region_name: str | None = None
     conn_id: str | None = None
     role_arn: str | None = None
+    events_queue_url: str | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -103,9 +105,27 @@ class ExecutorRules:
     @property
     def destinations(self) -> Mapping[str, Destination]:
         """Every destination that a rule names, by its name; home is not among them."""
+        found: dict[str, Destination] = {}
+        for one in self._named:
+            if one.name not in found or one.events_queue_url is not None:
+                found[one.name] = one
+        return found
+
+    @property
+    def events_queues(self) -> Mapping[str, Sequence[str]]:
+        """The queues of events that rules name for each destination; more than one is a mistake."""
+        found: dict[str, list[str]] = {}
+        for one in self._named:
+            urls = found.setdefault(one.name, [])
+            if one.events_queue_url is not None and one.events_queue_url not in urls:
+                urls.append(one.events_queue_url)
+        return found
+
+    @property
+    def _named(self) -> Iterator[Destination]:
         named = [one.destination for one in self.queues.values()]
         named += [one.destination for one in self.placements.values()]
-        return {one.name: one for one in named if one is not None and one != AT_HOME}
+        return (one for one in named if one is not None and one != AT_HOME)
 
 
 NO_RULES: Final = ExecutorRules()

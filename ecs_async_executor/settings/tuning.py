@@ -9,10 +9,24 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from ecs_async_executor.settings.options import Conflict, Section, flag, option, per_second, seconds, whole
-from ecs_async_executor.settings.values import RawPlacements, RawRules
+from ecs_async_executor.settings.values import (
+    COMMAND,
+    ENVIRONMENT_FILE,
+    QUEUE_URL,
+    QUEUE_URL_ALLOWED,
+    QUEUE_URL_EXAMPLE,
+    BucketPath,
+    Delivery,
+    DeliveryOfJob,
+    NoBucket,
+    RawPlacements,
+    RawRules,
+)
 
 _SHUTDOWN_MARGIN: Final = 2.0
 """Seconds that a shutdown needs besides the longest possible request."""
+WRITING_TIMEOUT: Final = 3.0
+"""Seconds that it may take to write a workload's environment file, before its launch request leaves."""
 _SHUTDOWN_MAX: Final = 29.9
 """Below 30, the default of Airflow's ``scheduler_health_check_threshold``: from then on others adopt."""
 
@@ -55,6 +69,7 @@ class Tuning(Section):
         "capacity_timeout": {"", "off", "none"},
         "launch_rate": {"", "off", "none"},
         "status_port": {"", "off", "none"},
+        "events_queue_url": {"", "off", "none"},
     }
 
     max_concurrent_launches: Annotated[
@@ -148,8 +163,9 @@ class Tuning(Section):
         float,
         seconds(
             "How long a scheduler that ends waits for requests in flight and for stops that it still has to send. "
-            f"At least `connect_timeout` + `read_timeout` + {_SHUTDOWN_MARGIN:g}, and below 30: from then on "
-            "other schedulers adopt its task instances.",
+            f"At least `connect_timeout` + `read_timeout` + {_SHUTDOWN_MARGIN:g} "
+            f"({_SHUTDOWN_MARGIN + WRITING_TIMEOUT:g} with environment files), and below 30: from then on other "
+            "schedulers adopt its task instances.",
             example="25",
             low=0.1,
             high=_SHUTDOWN_MAX,
@@ -188,7 +204,38 @@ class Tuning(Section):
             example="False",
         ),
     ] = True
+    read_service_quotas: Annotated[
+        bool,
+        flag(
+            "Whether the executor asks AWS's Service Quotas, once after its start, how many vCPUs the account may "
+            "use on Fargate, and how many tasks per second it may launch there. The first stands beside AWS's "
+            "reason when no vCPUs are left; the second limits the rate that launches begin with, if `launch_rate` "
+            "is unset. It takes `servicequotas:ListServiceQuotas`; without that permission, the log says so once.",
+            example="True",
+        ),
+    ] = False
     container_tags: Annotated[bool, _container_tags("ECS task", "ecs:TagResource")] = False
+    container_executors: Annotated[
+        bool,
+        flag(
+            "Whether containers get the scheduler's `[core] executor`, as `AIRFLOW__CORE__EXECUTOR`, if it has an "
+            "alias or several executors. Airflow in a container refuses a DAG of which a task names an executor "
+            "that is not configured there. The variable in a request's own parameters wins. False: the image or "
+            "the definition has to set it.",
+            example="False",
+        ),
+    ] = True
+    events_queue_url: Annotated[
+        str | None,
+        option(
+            "An SQS queue with the events of containers, from EventBridge, as `docs/push.md` has it. While "
+            "they arrive, ends are seen within seconds, and all containers are polled but once a minute. Unset or "
+            "`off`: polling alone.",
+            allowed=f"{QUEUE_URL_ALLOWED}, or `off`",
+            example=QUEUE_URL_EXAMPLE,
+            pattern=f"^{QUEUE_URL}$",
+        ),
+    ] = None
     status_port: Annotated[
         int | None,
         whole(
@@ -221,6 +268,27 @@ class Tuning(Section):
             high=10000,
         ),
     ] = 1000
+    workload_delivery: Annotated[
+        Delivery,
+        option(
+            "How a container gets its workload, which has a JWT. `command`: in the container's command, as with "
+            "the amazon provider; whoever may describe ECS tasks can read it. `environment_file`: in an object in "
+            "S3, `workload_bucket`, that ECS reads for the container and the executor deletes. The execution role "
+            "of the tasks needs `s3:GetObject` and `s3:GetBucketLocation`, the scheduler's `s3:PutObject` and "
+            "`s3:DeleteObject`.",
+            allowed=f"`{COMMAND}` or `{ENVIRONMENT_FILE}`",
+            example=ENVIRONMENT_FILE,
+        ),
+    ] = COMMAND
+    workload_bucket: Annotated[
+        BucketPath | None,
+        option(
+            "Where environment files go: a bucket without versioning, in the Region of the section, with a "
+            "lifecycle rule that deletes what is a day old. Required with `environment_file`.",
+            allowed="an S3 bucket and a prefix of keys, as `s3://bucket/prefix`",
+            example="s3://airflow-workloads/prod",
+        ),
+    ] = None
     queues: Annotated[
         RawRules,
         _queues(
@@ -267,16 +335,26 @@ class Tuning(Section):
     ] = None
 
     def conflicts(self) -> list[Conflict]:
-        """Return a shutdown that is too short for a request, and a start above the highest rate."""
+        """Return a shutdown too short for a launch, a start above the highest rate, and files without a place."""
         found: list[Conflict] = []
-        least = self.connect_timeout + self.read_timeout + _SHUTDOWN_MARGIN
+        by_file = self.workload_delivery == ENVIRONMENT_FILE
+        margin = _SHUTDOWN_MARGIN + (WRITING_TIMEOUT if by_file else 0.0)
+        least = self.connect_timeout + self.read_timeout + margin
         if self.shutdown_timeout < least:
             found.append(
                 Conflict(
                     ("connect_timeout", "read_timeout", "shutdown_timeout"),
                     f"shutdown_timeout = {self.shutdown_timeout:g} is below connect_timeout + read_timeout + "
-                    f"{_SHUTDOWN_MARGIN:g} = {least:g}: lower connect_timeout or read_timeout, or raise "
+                    f"{margin:g} = {least:g}: lower connect_timeout or read_timeout, or raise "
                     f"shutdown_timeout (to at most {_SHUTDOWN_MAX:g})",
+                )
+            )
+        if by_file and self.workload_bucket is None:
+            found.append(
+                Conflict(
+                    ("workload_delivery", "workload_bucket"),
+                    f"workload_delivery = {ENVIRONMENT_FILE} needs a place for the files: set workload_bucket to "
+                    "an S3 bucket and a prefix of keys, as s3://bucket/prefix",
                 )
             )
         if self.launch_rate is not None and self.launch_rate > self.launch_rate_max:
@@ -329,6 +407,16 @@ class BatchTuning(Tuning):
             " Batch passes them on to the job's ECS task if `propagateTags` is set in `submit_job_kwargs`.",
         ),
     ] = False
+    workload_delivery: Annotated[
+        DeliveryOfJob,
+        option(
+            "How a container gets its workload: in its command, where whoever may describe Batch jobs can read "
+            "its JWT. There is no other way: SubmitJob takes no environment files.",
+            allowed=f"`{COMMAND}`",
+            example=COMMAND,
+        ),
+    ] = COMMAND
+    workload_bucket: Annotated[NoBucket, option("Not supported.", allowed="unset", example="")] = None
     queues: Annotated[
         RawRules,
         _queues(

@@ -13,6 +13,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -34,6 +35,10 @@ INSTEAD_OF_MANAGED_INSTANCES: Final = (
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """What AWS Batch accepts as the name of a job."""
 JOB_NAME_RULE: Final = "1 to 128 letters, digits, hyphens and underscores, starting with a letter or a digit"
+
+QUEUE_URL: Final = r"https?://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
+QUEUE_URL_ALLOWED: Final = "the URL of a standard queue"
+QUEUE_URL_EXAMPLE: Final = "https://sqs.eu-west-1.amazonaws.com/123456789012/airflow-events"
 
 CONTAINER_FORMS: Final = ("containerOverrides", "ecsPropertiesOverride")
 """Parameters of SubmitJob for job definitions with one container, and with several: a request has one of them."""
@@ -172,6 +177,66 @@ def _check_strategy(value: tuple[dict[str, Any], ...] | None) -> tuple[dict[str,
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """
+    A place in S3.
+
+    :param name: the bucket's
+    :param prefix: how the keys of objects begin; empty, or ends with a slash
+    """
+
+    name: str
+    prefix: str = ""
+
+    def key(self, name: str) -> str:
+        """Return the key of an object here."""
+        return f"{self.prefix}{name}"
+
+    def key_in(self, arn: str) -> str | None:
+        """Return the key of an object by its ARN, None if it is elsewhere."""
+        bucket, _, key = arn.partition(":s3:::")[2].partition("/")
+        return key if bucket == self.name and key.startswith(self.prefix) else None
+
+    def __str__(self) -> str:
+        return f"s3://{self.name}/{self.prefix}".rstrip("/")
+
+
+_BUCKET: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9!_.*'()-]+)*)/?")
+
+
+def _read_bucket(value: Any) -> Any:
+    """Read ``s3://bucket/prefix``."""
+    if not isinstance(value, str):
+        return value
+    found = _BUCKET.fullmatch(value)
+    if found is None:
+        raise PydanticCustomError("bucket", "no place in S3")
+    return Bucket(found[1], f"{found[2][1:]}/" if found[2] else "")
+
+
+COMMAND: Final = "command"
+ENVIRONMENT_FILE: Final = "environment_file"
+
+
+def _check_delivery(value: str) -> str:
+    if value not in (COMMAND, ENVIRONMENT_FILE):
+        raise PydanticCustomError("delivery", "no way to hand a workload over")
+    return value
+
+
+def _check_delivery_of_job(value: str) -> str:
+    if _check_delivery(value) == ENVIRONMENT_FILE:
+        raise _refuse(RULE, "SubmitJob takes no environment files; only ECS reads them. Leave it at command")
+    return value
+
+
+def _check_no_bucket(value: Any) -> Any:
+    if value is not None:
+        raise _refuse(RULE, "unset it, because SubmitJob takes no environment files")
+    return value
+
+
 def _check_job_name(value: str) -> str:
     if not JOB_NAME.fullmatch(value):
         raise PydanticCustomError("job_name", "no name of a job")
@@ -246,6 +311,10 @@ Strategy: TypeAlias = Annotated[
     BeforeValidator(read_json),
 ]
 Enabled: TypeAlias = Annotated[bool, BeforeValidator(_enabled)]
+Delivery: TypeAlias = Annotated[str, AfterValidator(_check_delivery)]
+DeliveryOfJob: TypeAlias = Annotated[str, AfterValidator(_check_delivery_of_job)]
+BucketPath: TypeAlias = Annotated[Bucket, BeforeValidator(_read_bucket)]
+NoBucket: TypeAlias = Annotated[Any, AfterValidator(_check_no_bucket)]
 JobName: TypeAlias = Annotated[str, AfterValidator(_check_job_name)]
 Unset: TypeAlias = Annotated[Any, AfterValidator(_check_unset), Field(repr=False)]
 RunTaskParameters: TypeAlias = Annotated[

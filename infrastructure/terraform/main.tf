@@ -1,5 +1,6 @@
 # Everything that ecs-async-executor needs of one account and Region, but Airflow itself: log group, task
-# definition, and optionally a cluster and a security group. roles.tf has the roles, alarms.tf the alarms.
+# definition, and optionally a cluster and a security group. roles.tf has the roles, events.tf the queue of
+# events, alarms.tf the alarms.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -14,9 +15,13 @@ locals {
   tasks     = "${local.ecs}:task/${var.cluster}/*"
   streams   = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:/ecs/${var.name}:log-stream:*"
   bucket    = "arn:${local.partition}:s3:::${var.remote_log_bucket}"
+  workloads = "arn:${local.partition}:s3:::${var.workload_bucket}"
 
   is_home         = length(var.trusted_role_arns) == 0
   has_remote_logs = var.remote_log_bucket != ""
+
+  hands_over_files      = var.workload_bucket != ""
+  makes_workload_bucket = local.is_home && local.hands_over_files
 
   remote_logging = local.has_remote_logs ? [
     { name = "AIRFLOW__LOGGING__REMOTE_LOGGING", value = "True" },

@@ -22,3 +22,8 @@ output "task_security_group_id" {
   description = "security_groups in [aws_ecs_executor]"
   value       = one(aws_security_group.tasks[*].id)
 }
+
+output "events_queue_url" {
+  description = "events_queue_url in [ecs_async_executor]"
+  value       = one(aws_sqs_queue.events[*].url)
+}

@@ -102,12 +102,38 @@ data "aws_iam_policy_document" "scheduler" {
     actions   = ["logs:GetLogEvents"]
     resources = [local.streams]
   }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
+  }
+  dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "HandWorkloadsOver"
+      actions   = ["s3:DeleteObject", "s3:PutObject"]
+      resources = ["${local.workloads}/*"]
+    }
+  }
   dynamic "statement" {
     for_each = length(var.destination_role_arns) > 0 ? [1] : []
     content {
       sid       = "GoToDestinations"
       actions   = ["sts:AssumeRole"]
       resources = var.destination_role_arns
+    }
+  }
+  dynamic "statement" {
+    for_each = var.create_events ? [1] : []
+    content {
+      sid = "ReceiveEvents"
+      actions = [
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+      ]
+      resources = [local.events]
     }
   }
   # The scheduler puts a failed container's last lines beside the log of its task.
@@ -248,6 +274,11 @@ data "aws_iam_policy_document" "operator" {
       }
     }
   }
+  statement {
+    sid       = "ReadAccountQuotas"
+    actions   = ["servicequotas:ListServiceQuotas"]
+    resources = ["*"]
+  }
   dynamic "statement" {
     for_each = length(var.destination_role_arns) > 0 ? [1] : []
     content {
@@ -282,6 +313,22 @@ data "aws_iam_policy_document" "execution" {
     sid       = "WriteContainerLogs"
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = [local.streams]
+  }
+  dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "ReadWorkloads"
+      actions   = ["s3:GetObject"]
+      resources = ["${local.workloads}/*"]
+    }
+  }
+  dynamic "statement" {
+    for_each = local.hands_over_files ? [1] : []
+    content {
+      sid       = "FindWorkloads"
+      actions   = ["s3:GetBucketLocation"]
+      resources = [local.workloads]
+    }
   }
 }
 

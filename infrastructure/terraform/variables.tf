@@ -45,6 +45,12 @@ variable "remote_log_bucket" {
   default     = ""
 }
 
+variable "workload_bucket" {
+  description = "The S3 bucket to make for workloads (workload_delivery); elsewhere that of home; empty for none"
+  type        = string
+  default     = ""
+}
+
 variable "log_retention_days" {
   description = "How many days CloudWatch Logs keeps what containers print"
   type        = number
@@ -79,6 +85,12 @@ variable "api_server_port" {
   description = "The port at which the tasks reach the API server"
   type        = number
   default     = 8080
+}
+
+variable "create_events" {
+  description = "Whether to make a queue of the tasks' events, for events_queue_url; see docs/push.md"
+  type        = bool
+  default     = false
 }
 
 variable "airflow_runs_on" {

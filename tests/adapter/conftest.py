@@ -24,6 +24,9 @@ SETTINGS = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that is long enough for every algorithm " * 2,
     "AIRFLOW__ECS_ASYNC_EXECUTOR__GC_FREEZE": "False",  # these processes start many executors
     "AIRFLOW__BATCH_ASYNC_EXECUTOR__GC_FREEZE": "False",
+    # What containers get depends on [core] executor, which the tests of the UI set for their whole process.
+    "AIRFLOW__ECS_ASYNC_EXECUTOR__CONTAINER_EXECUTORS": "False",
+    "AIRFLOW__BATCH_ASYNC_EXECUTOR__CONTAINER_EXECUTORS": "False",
     "AIRFLOW__AWS_ECS_EXECUTOR__CLUSTER": "main",
     "AIRFLOW__AWS_ECS_EXECUTOR__CONTAINER_NAME": "airflow",
     "AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": "family:1",

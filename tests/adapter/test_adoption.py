@@ -79,7 +79,7 @@ def test_only_what_could_be_launched_again_has_a_workload(executor: Any, databas
     database.orphan("queued", "running", external_ids=[None, ARN])
     queued, running = adopted(executor, database)
     assert queued.launch.workload.ti.task_id == "task_0"
-    log_path = executor.tracking.launches[running.launch.key].log_path
+    log_path = executor.tracking.launches[running.launch.key].log_path(running.launch.key)
     assert running.launch.workload == AdoptedWorkload("queue", {"group": "1"}, log_path=log_path)
     assert "task_0" in str(queued.launch)
 
@@ -318,7 +318,7 @@ def test_another_attempt_under_a_key_of_ours_is_adopted_anew(executor: Any, data
     database.orphan("running", external_ids=[ARN])
     (first,) = adopted(executor, database)
     key, tracked = next(iter(executor.tracking.launches.items()))
-    executor.tracking.launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4(), tracked.queued_at)
+    executor.tracking.launches[key] = type(tracked)(tracked.launch_id, uuid.uuid4().int, tracked.queued_at)
     database.orphan("queued")
     second = next(one for one in adopted(executor, database) if one is not first)
     assert second.launch.launch_id != first.launch.launch_id

@@ -121,6 +121,43 @@ def test_a_missing_permission_for_definitions_is_a_warning(
     assert code == 0
 
 
+def queue_of_events(local: LocalEcs, monkeypatch: pytest.MonkeyPatch, service: str, *, policy: object) -> None:
+    """Make a queue of events, and have the settings name it."""
+    attributes = {"MessageRetentionPeriod": "300", **({"Policy": json.dumps(policy)} if policy else {})}
+    url = local.client("sqs").create_queue(QueueName="airflow-events", Attributes=attributes)["QueueUrl"]
+    monkeypatch.setenv(f"AIRFLOW__{service.upper()}_ASYNC_EXECUTOR__EVENTS_QUEUE_URL", url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", local.url)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_queue_of_events_is_looked_at(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    statement = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    queue_of_events(local, monkeypatch, service, policy={"Version": "2012-10-17", "Statement": [statement]})
+    code, findings = check(service, strict=True)
+    assert (code, findings["Queue of events"]["verdict"]) == (0, "good")
+
+
+def test_a_queue_that_lets_no_events_in_is_a_warning(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_of_events(local, monkeypatch, "ecs", policy=None)
+    code, findings = check("ecs")
+    assert (code, bad(findings)) == (0, ["Queue of events"])
+    assert "events.amazonaws.com" in findings["Queue of events"]["text"]
+
+
+def test_a_queue_of_events_that_is_gone_is_a_warning(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__EVENTS_QUEUE_URL", f"{local.url}/123456789012/gone")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", local.url)
+    code, findings = check("ecs")
+    assert (code, bad(findings)) == (0, ["Queue of events"])
+    assert "does not exist" in findings["Queue of events"]["text"]
+
+
 def test_a_missing_permission_for_job_queues_is_a_warning(local: LocalEcs, check: Callable[..., Any]) -> None:
     local.faults.error("DescribeJobQueues", "AccessDeniedException", "not authorized", 403)
     code, findings = check("batch")

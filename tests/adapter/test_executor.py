@@ -824,7 +824,8 @@ def test_a_token_is_minted_anew_unless_nearly_all_of_its_life_is_left(
     claims = json.dumps({name: moment for name, moment in times.items() if moment is not None})
     token = f"eyJ.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.signature"
     workload = make_workload().model_copy(update={"token": token})
-    fresh = compat.with_fresh_jwt(workload, executor.jwt_generator)
+    fresh, expires = compat.with_fresh_jwt(workload, executor.jwt_generator)
+    assert expires == compat.jwt_expiry(fresh.token)
     assert (fresh.token == token) is kept
     assert workload.token == token, "the workload itself is never changed"
     remaining = compat.jwt_expiry(fresh.token)

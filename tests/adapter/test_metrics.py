@@ -24,7 +24,7 @@ from ecs_async_executor.core.metrics import (
 )
 from ecs_async_executor.core.metrics import GAUGES as GAUGES_THERE_ARE
 from ecs_async_executor.engine.meters import Meters
-from ecs_async_executor.engine.statistics import AtDestination, Statistics
+from ecs_async_executor.engine.statistics import AtDestination, Events, Statistics
 from tests.adapter.scripted import ScriptedBatchExecutor, failed, make_workload, queue, succeeded
 from tests.adapter.test_executor import launch_one
 
@@ -84,6 +84,10 @@ def test_every_gauge_and_counter_is_sent_at_first_and_every_few_seconds_what_has
         capacity_wait=7.0,
         refused_wait=8.0,
         paused="AWS does not answer",
+        events=(
+            Events("", None, 60.0, 3, trusted=True),
+            Events("eu", "AccessDenied", 1.0, 0, trusted=False),
+        ),
         destinations=(
             AtDestination("", None, False, 20.0, 0, 0, 0),
             AtDestination("eu", "no", False, 20.0, 0, 0, 0),
@@ -111,6 +115,7 @@ def test_every_gauge_and_counter_is_sent_at_first_and_every_few_seconds_what_has
         "gate.refused.wait": 8.0,
         "paused": 1,
         "destinations_down": 1,
+        "events.distrusted": 1,
         "hook_hangs": 61.0,
         "outbox": 9,
         "launches": 3,

@@ -378,6 +378,26 @@ def test_the_command_shows_figures_gates_and_the_database(
     assert "ECS" in command("plain").splitlines()[1]
 
 
+def test_the_command_says_why_no_events_come(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., Any],
+    configured: Callable[..., None],
+    scheduler: Callable[..., int],
+    command: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port, server = free_port(), local_ecs()
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__STATUS_PORT", str(port))
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__EVENTS_QUEUE_URL", f"{server.url}/123456789012/gone")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.url)
+    configured(AsyncEcsExecutor)
+    executor = started(partial(_of_job, AsyncEcsExecutor, scheduler()))
+    beat_until(executor, lambda: works(port))
+    beat_until(executor, lambda: [one for one in read_status("127.0.0.1", port)["events"] if one["trouble"]])
+    (line,) = [line for line in command().splitlines() if "no events: " in line]
+    assert "does not exist" in line
+
+
 def test_without_a_port_the_command_shows_what_the_database_knows(
     configured: Callable[..., None],
     scheduler: Callable[..., int],

@@ -272,17 +272,23 @@ def at_once(executor: AsyncEcsExecutor, views: int) -> list[Any]:
         return list(threads.map(lambda _: executor.get_task_log(Ti(ARN), 1), range(views)))
 
 
-def test_fifty_viewers_of_a_task_make_one_look_within_three_seconds(
-    showing: Showing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(task_log, "KEPT_FOR", 0.5)
+def test_fifty_viewers_of_a_task_make_one_look(showing: Showing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_log, "KEPT_FOR", 60.0)  # however slow the machine
     service = Service(RUNNING, "one")
     executor = showing(None, service=service)
     first = at_once(executor, 50)
     assert first == [first[0]] * 50
     assert (service.asked, len(service.logs.calls)) == (1, 1)
+
+
+def test_what_is_kept_for_a_moment_is_asked_for_again_after_it(
+    showing: Showing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_log, "KEPT_FOR", 0.05)
+    service = Service(RUNNING, "one")
+    executor = showing(None, service=service)
     deadline = time.monotonic() + 60
-    while service.asked == 1:  # what is kept for a moment is asked for again after it
+    while service.asked < 2:
         assert time.monotonic() < deadline
         executor.get_task_log(Ti(ARN), 1)
     assert len(service.logs.calls) == 2
@@ -533,7 +539,7 @@ class Backend:
 def looking_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observation | Exception | None], AsyncEcsExecutor]:
     def make(answer: Observation | Exception | None) -> AsyncEcsExecutor:
         backend = Backend(answer)
-        monkeypatch.setattr(EcsAdapter, "make_backend", lambda _: backend)
+        monkeypatch.setattr(EcsAdapter, "make_backend", lambda _, **__: backend)
         return AsyncEcsExecutor()
 
     return make

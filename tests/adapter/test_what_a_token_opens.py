@@ -36,7 +36,7 @@ def execution_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
 def token_of_a_launch(executor: Any) -> str:
     """Return the JWT that a launch's command has."""
     workload = make_workload().model_copy(update={"token": ""})
-    return str(compat.with_fresh_jwt(workload, executor.jwt_generator).token)
+    return str(compat.with_fresh_jwt(workload, executor.jwt_generator)[0].token)
 
 
 def test_a_token_opens_connections_on_old_airflow_only(executor: Any, execution_api: TestClient) -> None:

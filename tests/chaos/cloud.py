@@ -11,14 +11,17 @@ from typing import Any
 from ecs_async_executor.core.backend import Backend, LaunchSpec, Service
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.destinations import HOME, sent_to
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.local import AWS_RATES, Rate
+from ecs_async_executor.local.account import DEFAULT_ACCOUNT
 from ecs_async_executor.services import batch, ecs
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.destinations import Destinations
+from ecs_async_executor.services.events import SqsEvents
 from ecs_async_executor.services.places import Places
 from ecs_async_executor.settings import BatchSettings, EcsSettings, Tuning
-from ecs_async_executor.settings.rules import Destination
+from ecs_async_executor.settings.rules import AT_HOME, Destination
 from tests.chaos.groups import GROUPS
 from tests.chaos.regions import ABROAD, CHOICES, PROVIDERS, Course
 
@@ -70,6 +73,7 @@ class Cloud:
     :param concurrent: the service refuses when too many containers are started at once
     :param groups: placements that are capacity providers with an Auto Scaling group each
     :param abroad: a second destination, which some of the workloads go to; its Region's name
+    :param events: the service of which a queue is told; empty: there is no queue
     :param calm: nothing goes wrong but abroad
     :param failure_memories: what client tokens may remember of a request that started nothing
     """
@@ -90,12 +94,20 @@ class Cloud:
     failure_memories: tuple[str, ...] = ()
     choices: Callable[[str], Choices] = lambda _: NO_CHOICES
     abroad: str = ""
+    events: str = ""
     calm: bool = False
 
     def behaviour(self, seed: int) -> dict[str, str]:
         """Return what the service does in a run where it can do it in more than one way."""
         memories = self.failure_memories
         return {"failure_memory": memories[seed % len(memories)]} if memories else {}
+
+    def queues(self, endpoint: str) -> Mapping[str, EventQueue]:
+        """Return the queue of events of home, if there is one."""
+        if not self.events:
+            return {}
+        url = f"{endpoint}/{DEFAULT_ACCOUNT}/{self.events}-events"
+        return {HOME: SqsEvents.from_settings(ECS_SETTINGS, TUNING, AT_HOME, url)}
 
     def identity(self, external_id: str | None) -> str | None:
         """Return the identity that Airflow assigned, None if the value is something else."""
@@ -189,6 +201,7 @@ _REGIONS = replace(
 CLOUDS: Mapping[str, Cloud] = {
     "ecs": _ECS,
     "ecs-regions": _REGIONS,
+    "ecs-events": replace(_ECS, events="ecs"),
     "ecs-regions-calm": replace(_REGIONS, calm=True),
     "batch": Cloud(
         service=batch.SERVICE,

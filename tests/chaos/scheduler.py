@@ -35,6 +35,7 @@ from ecs_async_executor.core.messages import (
     Report,
     Stop,
 )
+from ecs_async_executor.engine import listening
 from ecs_async_executor.engine.bridge import Bridge
 from tests.chaos.airflow_db import Database, Outcome, TaskInstance
 from tests.chaos.cloud import CLOUDS, TUNING, Cloud
@@ -115,6 +116,7 @@ class Scheduler:
             render=self._render,
             choices=lambda launch: cloud.choices(str(launch.route)),
             destinations=(cloud.abroad,) if cloud.abroad else (),
+            events=lambda: cloud.queues(endpoint),
             tuning=TUNING,
             max_attempts=3,
             stall_timeout=STALL_TIMEOUT,
@@ -296,6 +298,7 @@ def main(
     )
     # Importing Airflow for its AWS connections would take longer than many incarnations live.
     sys.modules["airflow"] = None  # type: ignore[assignment]
+    listening.RETRY_SECONDS = 3.0  # in a minute, most incarnations have ended
     scheduler = Scheduler(
         Database(path),
         number,

@@ -11,6 +11,7 @@ from pathlib import Path
 from ecs_async_executor.local import LocalEcs
 from tests.chaos.cloud import CLOUDS
 from tests.chaos.weather import VISIBLE_AFTER, climate, script
+from tests.local.rules import told_of
 
 
 def main(ready: Path, ledger: Path, seed: int, name: str) -> None:
@@ -33,6 +34,8 @@ def main(ready: Path, ledger: Path, seed: int, name: str) -> None:
     ) as ecs:
         for region in filter(None, (ecs.region, cloud.abroad)):
             ecs.register("airflow", "main", command=["quick"], place=ecs.place(region))
+        if cloud.events:
+            told_of(ecs, cloud.events)
         for fault in climate(cloud):
             ecs.faults.add(fault)
         partial = ready.with_suffix(".partial")

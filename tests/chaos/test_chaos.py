@@ -68,6 +68,10 @@ def test_killed_schedulers_and_every_fault_lose_nothing_and_run_nothing_twice(se
     assert result.adopted > 0
     if CLOUDS[service].groups:
         assert result.audit.grouped > 0
+    if CLOUDS[service].events:
+        assert result.struck["event_doubled"] > 0
+        assert result.struck["event_forged"] > 0
+        assert result.calls["DeleteMessageBatch"] > 0, "no scheduler has received an event"
     if CLOUDS[service].abroad:
         assert 0 < result.audit.abroad < result.audit.containers
         assert result.storms["abroad down"] > 0

@@ -64,6 +64,18 @@ DENIED: dict[str, Any] = {
 }
 
 
+_OF_EVENTS = (
+    Fault(kind="event_lost", probability=0.003),
+    Fault(kind="event_doubled", probability=0.1),
+    Fault(kind="event_late", probability=0.05, seconds=5.0),
+    Fault(kind="event_late", probability=0.01, seconds=60.0),
+    Fault(kind="event_forged", probability=0.05),
+    Fault(kind="reset_before", operation="*Message*", probability=0.02),
+    Fault(kind="reset_after", operation="*Message*", probability=0.02),
+)
+"""What can become of any event, and of any request to their queue."""
+
+
 def script(cloud: Cloud) -> list[Rule]:
     """Return the rules of the containers' lives; a command is ``<life> <key> <queueing> <nonce>``."""
     failure: dict[str, Any] = {"pending": 0.5, "starts": False, "stopped_reason": "ResourceInitializationError"}
@@ -106,6 +118,7 @@ def climate(cloud: Cloud) -> list[Fault]:
         Fault(kind="hang", operation=every, probability=0.003, seconds=10.0),
         Fault(kind="hang_after", operation=run, probability=0.005, seconds=10.0),
         Fault(kind="missing", operation=read, probability=0.02),
+        *(_OF_EVENTS if cloud.events else ()),
     ]
 
 
@@ -143,6 +156,8 @@ def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
     kinds = {"throttles": 5, "no capacity": 3, "denied": 2, "credentials": 1, "outage": 1, "hosts lost": 5}
     if cloud.abroad:
         kinds |= {"abroad down": 6, "spot full": 6}
+    if cloud.events:
+        kinds |= {"no events": 4, "queue denied": 2}
     if cloud.calm:
         kinds = {"abroad down": 1}
     while True:
@@ -169,6 +184,10 @@ def storms(seed: int, cloud: Cloud) -> Iterator[Storm]:
         elif name == "spot full":
             full = Fault.from_json({"known": "spot_full"})
             fault = replace(full, lasting=lasting)
+        elif name == "no events":
+            fault = Fault(kind="event_lost", lasting=2 * lasting)
+        elif name == "queue denied":
+            fault = Fault(operation="*Message*", lasting=2 * lasting, **DENIED)
         elif name == "outage":
             fault = Fault(kind="status", operation=cloud.every, status=503, lasting=lasting / 2)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.messages import Finished, Launch, Report
@@ -14,7 +15,7 @@ from tests.contract.services import TUNING, Elsewhere, Local
 class Scheduler:
     """A scheduler's main thread."""
 
-    def __init__(self, service: Local | Elsewhere, life: str = "quick") -> None:
+    def __init__(self, service: Local | Elsewhere, life: str = "quick", **options: Any) -> None:
         self.service = service
         self.life = life
         self.reports: list[Report] = []
@@ -22,7 +23,7 @@ class Scheduler:
             service=service.facts,
             backend=service.backend,
             render=self.render,
-            tuning=TUNING,
+            **{"tuning": TUNING, **options},
             max_attempts=3,
             destinations=service.destinations,
         )

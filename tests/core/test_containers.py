@@ -85,7 +85,7 @@ def test_what_is_no_news_changes_nothing(observation: Observation, phase: Locate
     if not news:
         before = copy(launch)
         assert step(launch, Observed(observation), NOW, RULES) == []
-        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__slots__)
+        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__struct_fields__)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +230,18 @@ def test_sweeps_and_stops_that_do_not_find_a_container_count_the_same_time_once(
     assert step(launch, StopTargetMissing(pause=10.0), NOW + 60.0, RULES) == [Forget()]
 
 
-def test_a_workload_is_kept_until_its_container_has_started_and_no_longer() -> None:
-    launch = tracked(starting(), launch=dataclasses.replace(LAUNCH, workload="large"))
-    step(launch, Observed(PENDING), NOW, RULES)
-    assert launch.launch.workload == "large"
+@pytest.mark.parametrize("phase", [starting(), running(confirmed=False)])
+def test_what_a_launch_is_made_of_is_kept_until_its_container_has_started_and_no_longer(phase: Located) -> None:
+    whole = dataclasses.replace(LAUNCH, workload="large", route=("queue", "large, too"), started_by="a mark")
+    launch = tracked(phase, launch=whole)
+    if isinstance(phase, Starting):
+        step(launch, Observed(PENDING), NOW, RULES)
+    assert launch.launch == whole
     step(launch, Observed(RUNS), NOW, RULES)
-    assert launch.launch == LAUNCH
+    assert launch.launch == dataclasses.replace(LAUNCH, started_by=LAUNCH.launch_id)
+    kept = launch.launch
+    step(launch, Observed(RUNS), NOW, RULES)
+    assert launch.launch is kept
 
 
 # --- containers that the service has taken and lets wait ------------------------------------------------------

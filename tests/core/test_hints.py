@@ -73,6 +73,8 @@ INIT = "ResourceInitializationError: "
         (Ending.IMAGE, None, PULL + "toomanyrequests: You have reached your pull rate limit", [], "pull-through"),
         (Ending.IMAGE, None, PULL + "write /x: no space left on device", [], "disk"),
         (Ending.IMAGE, None, PULL + "odd", [], "could not be pulled"),
+        (Ending.START, None, INIT + "failed to download env files: file download command", [], "s3:GetObject"),
+        (Ending.START, None, INIT + "failed to download env files: network timeout, secret", [], "S3"),
         (Ending.START, None, INIT + "unable to pull secrets or registry auth", [], "secretsmanager"),
         (Ending.START, None, INIT + "failed to validate logger args: no log group", [], "log driver"),
         (Ending.START, None, INIT + "failed to initialize logging driver", [], "CreateLogStream"),

@@ -194,7 +194,7 @@ def test_every_phase_with_every_event(phase: str, event: str) -> None:
     else:
         assert (kinds(step(launch, EVENTS[event], NOW, RULES)), type(launch.phase)) == expected[::-1]
     if (type(before.phase), type(EVENTS[event])) not in CELLS:
-        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__slots__)
+        assert all(getattr(launch, name) == getattr(before, name) for name in launch.__struct_fields__)
 
 
 LEGAL = [pair for pair in itertools.product(PHASES, EVENTS) if TABLE.get(pair) != BUG]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-LIMIT_SECONDS = 300.0
+LIMIT_SECONDS = 420.0
 ON_BATCH = ("--executor", "batch")
 
 

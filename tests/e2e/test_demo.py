@@ -26,7 +26,7 @@ def demos() -> Iterator[list[Demo]]:
     [
         pytest.param(
             (),
-            "AsyncEcsExecutor",
+            "EcsExecutor",
             "ECS tasks",
             "ecs container failure",
             ("SpotInterruption", "exit 0: interrupted"),
@@ -35,11 +35,11 @@ def demos() -> Iterator[list[Demo]]:
         ),
         pytest.param(
             ON_BATCH,
-            "AsyncBatchExecutor",
+            "BatchExecutor",
             "Batch jobs",
             "batch container failure",
             ("Host EC2 terminated",),
-            ("us-east-1 demo-spot", "eu-west-1 default", "512 MB", "1 GB", "no capacity"),
+            ("us-east-1 demo-spot", "eu-west-1 default", "512 MB", "1 GB", "RUNNABLE", "placed elsewhere"),
             id="Batch",
         ),
     ],
@@ -57,9 +57,13 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
     demo = Demo(tmp_path, *arguments)
     demos.append(demo)
     assert demo.finish() == 0, demo.output
-    assert f"Airflow with ecs_async_executor.{executor}," in demo.output
+    assert f"Airflow with ecs_async_executor.Async{executor}," in demo.output
     assert "when: oom, memory: x2" in demo.output
     assert f"{containers}, all as expected" in demo.output
+    burst, found, _ = demo.output.partition("A burst: 200 workloads")[2].partition("Every task instance")
+    assert found
+    for words in (f"Async{executor}", f"Aws{executor}", "this demo's Airflow", "all after", "scheduler waits"):
+        assert words in burst
     for end in (*ends, "CannotPullContainer", "exit 137: OutOfMemory"):
         assert end in demo.output
     table, _, event_log = demo.output.partition("Where the executor's rules have sent")[2].partition("(Audit Log)")
@@ -68,6 +72,28 @@ def test_every_task_instance_ends_as_expected_and_nothing_is_left_behind(
     assert "…" not in table
     for event in (entry, "container waits", "retry rule"):
         assert event in event_log
+    assert demo.left_processes() == []
+    assert demo.left_files() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "executor"),
+    [pytest.param((), "EcsExecutor", id="ECS"), pytest.param(ON_BATCH, "BatchExecutor", id="Batch")],
+)
+def test_the_providers_executor_is_compared_and_what_it_does_otherwise_is_no_failure(
+    demos: list[Demo], tmp_path: Path, arguments: tuple[str, ...], executor: str
+) -> None:
+    demo = Demo(tmp_path, *arguments, "--provider", limit=900)
+    demos.append(demo)
+    assert demo.finish() == 0, demo.output
+    ours, _, compared = demo.output.partition("The same with the amazon provider's executor")
+    assert "all as expected" in ours
+    differences = compared.partition(f"What went differently with Aws{executor}")[2]
+    for task in ("broken.out_of_memory", "host_lost.long_haul"):
+        assert task in differences
+    assert "Known behaviour of the provider:" in differences
+    assert "Earlier runs have not shown this" not in differences
+    assert ".log ──" not in demo.output
     assert demo.left_processes() == []
     assert demo.left_files() == []
 

@@ -124,7 +124,7 @@ def with_tokens(executor: AsyncEcsExecutor, database: Metadata, tis: list[Any]) 
         workloads = compat.rebuild(loaded)
     generator = executor.jwt_generator
     return [
-        {"id": str(ti_id), "token": compat.with_fresh_jwt(workload, generator).token}
+        {"id": str(ti_id), "token": compat.with_fresh_jwt(workload, generator)[0].token}
         for ti_id, workload in workloads.items()
     ]
 

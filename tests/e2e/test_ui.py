@@ -7,6 +7,7 @@ With ``ECS_ASYNC_TESTS_SCREENSHOTS`` the pictures of what was looked at are kept
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -33,7 +35,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
 ]
 
-RUN = quote("scheduled__2025-01-01T00:00:00+00:00")
+RUN = "{run}"
+"""Stands in paths for the run of the demo's DAGs, whose name is that of the moment at which the demo began."""
 WIDTH, HEIGHT = 1200, 800
 STEP_MS, FIRST_LOOK_MS = 10_000, 20_000
 """How long a step may take; the first question to AWS imports its SDK."""
@@ -88,24 +91,40 @@ BATCH = Service(
 
 @dataclass(frozen=True)
 class Kept:
-    """A demo that has made its report and goes on."""
+    """
+    A demo that has made its report and goes on.
+
+    :param run: of its DAGs, as it stands in addresses
+    """
 
     url: str
     service: Service
+    run: str
+
+
+def run_of(url: str) -> str:
+    """Ask Airflow how the run of the demo's DAGs is called."""
+    with urlopen(f"{url}/auth/token", timeout=30) as answer:  # noqa: S310 - our own server
+        token = json.load(answer)["access_token"]
+    address = f"{url}/api/v2/dags/broken/dagRuns"
+    asking = Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+    with urlopen(asking, timeout=30) as answer:  # noqa: S310
+        (run,) = json.load(answer)["dag_runs"]
+    return quote(run["dag_run_id"])
 
 
 @pytest.fixture(scope="module", params=[pytest.param(ECS, id="ECS"), pytest.param(BATCH, id="Batch")])
 def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     service: Service = request.param
     if url := os.environ.get("ECS_ASYNC_TESTS_KEPT"):
-        yield Kept(url, service)
+        yield Kept(url, service, run_of(url))
         return
     demo = Demo(tmp_path_factory.mktemp("demo"), "--keep", *service.arguments, limit=900)
     try:
         demo.read_until("Airflow's UI is at ")
         found = re.search(r"UI is at (http://[\d.:]+)", demo.lines[-1])
         assert found is not None
-        yield Kept(found[1], service)
+        yield Kept(found[1], service, run_of(found[1]))
         demo.process.send_signal(signal.SIGINT)
         demo.finish()
     finally:
@@ -140,7 +159,7 @@ def open_page(kept: Kept, chromium: Browser) -> Iterator[Callable[..., Page]]:
         page.set_default_timeout(STEP_MS)
         page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
         page.on("response", note_refusal)
-        page.goto(path)
+        page.goto(path.replace(RUN, kept.run))
         return page
 
     yield open_page

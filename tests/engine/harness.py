@@ -7,7 +7,7 @@ import itertools
 import random
 import uuid
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,7 @@ from ecs_async_executor.core.backend import LaunchSpec, Service
 from ecs_async_executor.core.choices import Choices
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.ledger import Ledger
+from ecs_async_executor.core.listening import EventQueue
 from ecs_async_executor.core.messages import (
     Adopt,
     AirflowState,
@@ -87,9 +88,11 @@ class Harness:
         render: Callable[[Launch], LaunchSpec] | None = None,
         choices: Callable[[Launch], Choices] = no_choices,
         rendering: Rendering | None = None,
+        events: Mapping[str, EventQueue] | None = None,
         seed: int = 1,
     ) -> None:
         self.cloud = cloud
+        self.events = events
         self.options = options
         self.ledger = Ledger(rules)
         self.inbox: deque[Command | Check] = deque()
@@ -119,6 +122,7 @@ class Harness:
             heartbeat_age=self._heartbeat_age,
             silences=lambda: self.silences,
             publish=self.snapshots.append,
+            events=self.events,
             wall=lambda: wall() + self.clock_error,
             random_source=random.Random(self.seed),
             event=SERVICE.event,

@@ -19,6 +19,7 @@ from ecs_async_executor.core.destinations import HOME, sent_to
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch
 from tests.engine.cloud import Container, Plan
 from tests.engine.harness import RULES
+from tests.engine.listened import Listened
 from tests.engine.placed import Placed
 from tests.engine.placed_far import PlacedFar
 from tests.engine.walk import Instance, Walk
@@ -242,6 +243,7 @@ TestForgottenFailures = pytest.mark.slow(ForgottenFailures.TestCase)
 TestReplayedFailures = pytest.mark.slow(ReplayedFailures.TestCase)
 TestShortGraces = pytest.mark.slow(ShortGraces.TestCase)
 TestPlaced = pytest.mark.slow(Placed.TestCase)
+TestListening = pytest.mark.slow(Listened.TestCase)
 TestPlacedFar = pytest.mark.slow(PlacedFar.TestCase)
 TestSharedMark = pytest.mark.slow(SharedMark.TestCase)
 TestSharedMarkWithoutTokens = pytest.mark.slow(SharedMarkWithoutTokens.TestCase)
@@ -254,6 +256,7 @@ for machine, examples in (
     (ReplayedFailures, 10),
     (ShortGraces, 10),
     (Placed, 20),
+    (Listened, 6),
     (PlacedFar, 20),
     (SharedMark, 10),
     (SharedMarkWithoutTokens, 8),

@@ -146,6 +146,22 @@ def test_a_closed_gate_says_why_since_when_and_how_many_wait(
     assert "eyJ" not in json.dumps(answer)
 
 
+def test_each_rate_says_what_was_sent_and_refused_of_late(cloud: FakeCloud, shown: Scheduler, port: int) -> None:
+    cloud.fault = failing("launch", BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded"), times=1)
+    cloud.plan = lambda label, nth: Plan(start_after=0.0, duration=60.0)
+    shown.bridge.submit(a_launch("slow"))
+    shown.until(lambda: document(port)["statistics"]["active"])
+    rates = {rate["operation"]: rate for rate in document(port)["rates"]}
+    launch = rates["launch"]
+    assert (launch["bucket"], launch["begins_at"]) == ("FARGATE", 900.0)
+    assert (launch["calls"], launch["refused"], launch["throttles"]) == (2, 1, 1)
+    assert launch["sent_when_refused"] == 1
+    assert launch["refused_since"] == launch["refused_at"]
+    assert launch["refused_at"].startswith("20")
+    assert rates["read"]["calls"] >= 1
+    assert (rates["stop"]["calls"], rates["stop"]["refused_since"]) == (0, None)
+
+
 def test_launches_can_be_asked_for_by_state(cloud: FakeCloud, shown: Scheduler, port: int) -> None:
     cloud.plan = lambda label, nth: Plan(start_after=0.0, duration=60.0)
     shown.bridge.submit(a_launch("runs"))

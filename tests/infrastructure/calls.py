@@ -19,15 +19,27 @@ IN_THE_API_SERVER = {"task_log.py", "looking.py"}
 """Beside the folder ui."""
 
 MODULES_BEHIND = {
-    "make_backend": ("backend.py", "stopped.py"),
+    "make_backend": ("backend.py", "files.py", "stopped.py"),
     "make_console": ("console.py",),
     "inspector": ("details.py",),
     "details": ("details.py",),
     "log_streams": ("details.py",),
     "look_at_definitions": ("checking.py", "../logs.py"),
     "log_reader": ("../logs.py",),
+    "account_quotas": ("../servicequotas.py",),
+    "make_events": ("../events.py",),
+    "look_at_events": ("../events.py",),
 }
 """By the methods of ServiceAdapter that open a client, the modules of a service's folder that call through it."""
+
+
+OF_SERVICES = {"events": "sqs"}
+"""By the modules that all services share, the service that they call, if its name is another."""
+OF_BATCHES = {
+    "DeleteMessageBatch": "DeleteMessage",
+    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
+}
+"""The IAM actions of operations that do for many what another does for one."""
 
 
 def _parsed(path: Path) -> ast.Module:
@@ -71,8 +83,15 @@ def _called(tree: ast.AST) -> set[str]:
 
 
 def service_of(path: Path) -> str:
-    """Return the service that a module calls, by its folder or its name."""
-    return path.parent.name if path.parent != SERVICES else path.stem
+    """Return the service that a module calls, as IAM names it: by its client, else by its folder or its name."""
+    named = {
+        _text(call.args[1])
+        for call in _calls(sources()[path])
+        if _name(call.func) == "Calls" and len(call.args) > 1
+    }
+    if named and (service := named.pop()):
+        return service.replace("-", "")
+    return path.parent.name if path.parent != SERVICES else OF_SERVICES.get(path.stem, path.stem)
 
 
 @cache
@@ -81,7 +100,7 @@ def by_module() -> Mapping[Path, frozenset[str]]:
     found = {}
     for path, tree in sources().items():
         if SERVICES in path.parents and (operations := _called(tree)):
-            found[path] = frozenset(f"{service_of(path)}:{one}" for one in operations)
+            found[path] = frozenset(f"{service_of(path)}:{OF_BATCHES.get(one, one)}" for one in operations)
     return found
 
 
@@ -155,7 +174,7 @@ def actions(service: str, role: str) -> set[str]:
         else:
             found = found.union(*(_of_module(service, name) for name in modules))
     if role == "scheduler":  # the engine calls the backend, and reads what dead containers printed last
-        found |= _of_module(service, "backend.py") | _of_module(service, "stopped.py")
+        found = found.union(*(_of_module(service, name) for name in MODULES_BEHIND["make_backend"]))
     return found
 
 
@@ -178,7 +197,7 @@ def printed_for_people() -> set[str]:
 
 def named() -> set[str]:
     """Return the IAM actions that messages and descriptions name."""
-    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3):[A-Z]\w+")
+    pattern = re.compile(r"\b(?:ecs|batch|logs|iam|sts|sqs|s3|servicequotas):[A-Z]\w+")
     texts = (
         node.value
         for tree in sources().values()

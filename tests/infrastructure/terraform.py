@@ -109,6 +109,8 @@ class Module:
     def _holds(self, condition: str) -> bool:
         if " || " in condition:
             return any(self._holds(one) for one in condition.split(" || "))
+        if " && " in condition:
+            return all(self._holds(one) for one in condition.split(" && "))
         if length := re.fullmatch(r"length\(([\w.]+)\) (==|>) 0", condition):
             return (len(self._expression(length[1])) == 0) is (length[2] == "==")
         if comparison := re.fullmatch(r'([\w.]+) (==|!=) ""', condition):
@@ -147,7 +149,7 @@ class Module:
             condition.setdefault(one["test"], {})[one["variable"]] = one["values"]
         return {
             "Sid": done["sid"],
-            "Effect": "Allow",
+            "Effect": done.get("effect", "Allow"),
             "Action": done["actions"],
             "Resource": done["resources"],
             "Condition": condition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import pytest
 from cfnlint.api import lint_file
 
+from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.listening import Hint
+from ecs_async_executor.services.events import parsed
 from tests.infrastructure.cloudformation import PATH, Template
-from tests.infrastructure.policies import Statements, policy
+from tests.infrastructure.policies import Statements, normal, policy
 from tests.infrastructure.terraform import PATHS, Module
 
-OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+OPERATIONS = (DOCS / "operations.md").read_text()
+PUSH_PAGE = (DOCS / "push.md").read_text()
+PUSH = [json.loads(one) for one in re.findall(r"```json\n(.*?)```", PUSH_PAGE, re.DOTALL)]
 
 DESTINATION = "arn:aws:iam::210987654321:role/airflow-scheduler"
 TRUSTED = "arn:aws:iam::210987654321:role/home-scheduler,arn:aws:iam::210987654321:role/home-api-server"
@@ -21,12 +28,14 @@ EVERYTHING = {
     "Image": "airflow:1",
     "ExecutionApiUrl": "http://airflow.internal:8080/execution/",
     "RemoteLogBucket": "airflow-logs",
+    "WorkloadBucket": "airflow-workloads",
     "CreateCluster": "true",
     "VpcId": "vpc-0a1b2c3d",
     "ApiServerSecurityGroup": "sg-0a1b2c3d",
     "DestinationRoleArns": DESTINATION,
     "SchedulerLogGroup": "/airflow/scheduler",
     "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:pages",
+    "CreateEvents": "true",
 }
 LEAST = {
     "Image": "airflow:1",
@@ -136,8 +145,12 @@ def test_what_is_off_is_not_permitted() -> None:
         "OpenShells",
         "AllowShells",
         "GoToDestinations",
+        "ReceiveEvents",
         "WriteRemoteLogs",
         "ReadRemoteLogs",
+        "HandWorkloadsOver",
+        "ReadWorkloads",
+        "FindWorkloads",
     }
     assert optional.isdisjoint(found)
 
@@ -218,6 +231,28 @@ def test_both_make_the_same_of_the_rest() -> None:
     )
 
 
+def test_both_keep_workloads_alike() -> None:
+    template, module = both(EVERYTHING)
+    bucket = template.resources["Workloads"]
+    assert bucket["BucketName"] == module.resource("aws_s3_bucket.workloads")["bucket"] == "airflow-workloads"
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    (like,) = module.resource("aws_s3_bucket_lifecycle_configuration.workloads")["rule"]
+    assert rule == {"Id": like["id"], "Status": like["status"], "ExpirationInDays": like["expiration"][0]["days"]}
+    block = module.resource("aws_s3_bucket_public_access_block.workloads")
+    public = bucket["PublicAccessBlockConfiguration"]
+    assert {snake(name): value for name, value in public.items()} == {
+        name: value for name, value in block.items() if name not in {"count", "bucket"}
+    }
+    assert all(public.values())
+    assert "VersioningConfiguration" not in bucket
+    statements = normal(template.resources["WorkloadsPolicy"]["PolicyDocument"]["Statement"])
+    document = module.statements("workloads")
+    assert statements == document
+    assert {one["Effect"] for one in statements.values()} == {"Deny"}
+    (readers,) = statements["OnlyContainersGetWorkloads"]["Condition"]["ArnNotEquals"].values()
+    assert readers == ["arn:aws:iam::123456789012:role/airflow-execution"]
+
+
 @CASES
 def test_both_leave_out_the_same(given: dict[str, str]) -> None:
     template, module = both(given)
@@ -225,6 +260,11 @@ def test_both_leave_out_the_same(given: dict[str, str]) -> None:
         "EcsCluster": "aws_ecs_cluster.this",
         "TaskSecurityGroup": "aws_security_group.tasks",
         "TasksReachApiServer": "aws_vpc_security_group_ingress_rule.tasks_reach_api_server",
+        "Workloads": "aws_s3_bucket.workloads",
+        "WorkloadsPolicy": "aws_s3_bucket_policy.workloads",
+        "EventQueue": "aws_sqs_queue.events",
+        "UndeliveredEvents": "aws_sqs_queue.undelivered",
+        "EventRule": "aws_cloudwatch_event_rule.tasks",
     }.items():
         assert module.has(resource) is (name in template.resources), name
     alarms = module.resource("aws_cloudwatch_metric_alarm.this")["for_each"]
@@ -253,12 +293,50 @@ def test_both_set_the_same_alarms_on_events_that_there_are() -> None:
         assert all(f"`{event}`" in OPERATIONS for event in events), events
 
 
+def test_both_and_the_page_make_the_same_queue_of_events() -> None:
+    template, module = both(EVERYTHING)
+    rule = template.resources["EventRule"]
+    (target,) = rule["Targets"]
+    patterns = [one for one in PUSH if isinstance(one, dict) and one.get("source") == ["aws.ecs"]]
+    assert [rule["EventPattern"]] == [module.local("event_pattern")] == patterns
+    transformers = [one[0]["InputTransformer"] for one in PUSH if isinstance(one, list)]
+    made = {"InputPathsMap": module.local("event_paths"), "InputTemplate": module.local("event_template")}
+    assert [target["InputTransformer"]] == [made] == transformers
+    for name, resource in (("EventQueue", "events"), ("UndeliveredEvents", "undelivered")):
+        queue, like = template.resources[name], module.resource(f"aws_sqs_queue.{resource}")
+        assert (queue["QueueName"], queue["MessageRetentionPeriod"], queue["SqsManagedSseEnabled"]) == (
+            like["name"],
+            like["message_retention_seconds"],
+            like["sqs_managed_sse_enabled"],
+        )
+    (kept,) = re.findall(r"MessageRetentionPeriod=(\d+)", PUSH_PAGE)
+    assert template.resources["EventQueue"]["MessageRetentionPeriod"] == int(kept)
+    target_there = module.resource("aws_cloudwatch_event_target.events")
+    (retries,) = target_there["retry_policy"]
+    assert target["RetryPolicy"] == {
+        "MaximumEventAgeInSeconds": retries["maximum_event_age_in_seconds"],
+        "MaximumRetryAttempts": retries["maximum_retry_attempts"],
+    }
+
+
+def test_the_rule_passes_what_the_executor_reads_and_no_command() -> None:
+    template, _ = both(EVERYTHING)
+    (target,) = template.resources["EventRule"]["Targets"]
+    paths, text = target["InputTransformer"]["InputPathsMap"], target["InputTransformer"]["InputTemplate"]
+    for name in paths:
+        text = text.replace(f"<{name}>", f"the {name}")
+    assert parsed(text.replace("the status", "STOPPED")) == (Hint("the container", Seen.STOPPED), False)
+    assert not [path for path in paths.values() if "overrides" in path or "command" in path]
+
+
 def test_the_module_is_read_whole() -> None:
     assert {path.name for path in PATHS} == {
         "alarms.tf",
+        "events.tf",
         "main.tf",
         "outputs.tf",
         "roles.tf",
         "variables.tf",
         "versions.tf",
+        "workloads.tf",
     }

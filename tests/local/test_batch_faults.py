@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ecs_async_executor.local import KINDS, Fault, LocalEcs, Rate
+from ecs_async_executor.local.faults import EVENT_KINDS
 
 Start = Callable[..., LocalEcs]
 Submit = Callable[..., str]
@@ -219,7 +220,7 @@ def test_one_record_can_be_such_that_it_cannot_be_read(start: Start, submit: Sub
     assert on_the_wire(aws, "DescribeJobs", {"jobs": jobs})["jobs"][0]["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"failures", "interrupted"}))  # has tests of its own
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - EVENT_KINDS - {"failures", "interrupted"}))  # have their own
 def test_every_kind_can_be_given_for_batch_and_does_something(start: Start, submit: Submit, kind: str) -> None:
     aws = start(script=[{"duration": None}])
     client = client_of(aws)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from ecs_async_executor.local.demo.airflow_home import Entry, Try
 from ecs_async_executor.local.demo.cloud import Ran
+from ecs_async_executor.local.demo.compare import KNOWN, comparison
 from ecs_async_executor.local.demo.journeys import journeys, misplaced
 from ecs_async_executor.local.demo.report import Report
 from ecs_async_executor.local.demo.scenario import (
@@ -23,6 +24,7 @@ from ecs_async_executor.local.demo.scenario import (
     Expected,
     Where,
 )
+from ecs_async_executor.local.demo.show import Show
 
 NOW = datetime(2025, 1, 1, tzinfo=timezone.utc)
 KEPT = (*SCENARIO, *LASTING)
@@ -52,7 +54,7 @@ def report(
         places = list(one.places)
         for number, (state, count, end) in enumerate(zip(one.states, one.containers, one.ends, strict=True), 1):
             read = Try(one.dag_id, one.task_id, one.map_index, number, state, NOW, NOW, NOW, None, not one.lasts)
-            tries += [read] * (number > one.not_kept)
+            tries.append(read)
             stopped = None if one.lasts else NOW + timedelta(seconds=1234)
             status = "RUNNING" if one.lasts else "STOPPED"
             code = 0 if why == "exited" else None
@@ -62,6 +64,15 @@ def report(
                     Ran("demo/0123456789", one.label, number, status, NOW, NOW, stopped, code, end, why, where)
                 )
     return Report(scenario, tries, containers, entries, WORDS if ours else {}, "ECS task", ours)
+
+
+def shown(*parts: RenderableType) -> str:
+    """Return what the console of a user with a hundred columns shows."""
+    output = io.StringIO()
+    console = Console(file=output, width=100, color_system=None)
+    for part in parts:
+        console.print(part)
+    return output.getvalue()
 
 
 def test_a_run_with_every_entry_in_the_event_log_is_as_expected() -> None:
@@ -117,17 +128,33 @@ def test_not_all_is_told_before_the_event_log_says_what_waits() -> None:
     assert not told.told()
 
 
+def test_a_failure_with_exit_0_and_a_container_given_back_explain_themselves() -> None:
+    text = shown(report(*ENTRIES).table())
+    (first,) = (line for line in text.splitlines() if "waiting.deferred" in line)
+    assert first.split()[-1] == "deferred"
+    (first,) = (line for line in text.splitlines() if "waiting.rescheduled" in line)
+    assert first.split()[-1] == "rescheduled"
+    assert "gave way" not in text
+    (hopeless,) = (line for line in text.splitlines() if "failing.hopeless" in line)
+    assert "exit 0: code failed" in hopeless
+    assert "Airflow's process reported the failure of the task's code" in text
+
+
+def test_a_container_that_the_providers_executor_launches_again_is_called_that() -> None:
+    (killed,) = (one for one in SCENARIO if one.task_id == "out_of_memory")
+    again = report(ours=False, scenario=[replace(killed, containers=(3,))])
+    again = replace(again, containers=[replace(ran, exit_code=1) for ran in again.containers])
+    states = [line.split()[-1] for line in shown(again.table()).splitlines() if "01234567" in line]
+    assert states == ["relaunched", "relaunched", "failed"]
+
+
 def test_the_report_reads_at_a_hundred_columns() -> None:
     long = report(*ENTRIES, why="CannotPullContainer")
-    output = io.StringIO()
-    console = Console(file=output, width=100, color_system=None)
-    console.print(long.table())
-    console.print(long.event_log())
-    console.print(long.said_last())
-    text = output.getvalue()
+    text = shown(long.table(), long.event_log(), long.said_last(), replace(long, noun="Batch job").table())
     assert max(map(len, text.splitlines())) <= 100
     assert "failing.second_time_lucky  2    01234567  CannotPullContainer" in text
     assert "1234 s  success" in text
+    assert "…" not in text
     assert "Container killed due to memory usage, after [many] words" in text
     assert "the [end]" in text
 
@@ -151,12 +178,54 @@ def test_a_try_that_ran_elsewhere_or_with_another_size_is_a_surprise(service: st
 @pytest.mark.parametrize("service", PLACEMENT)
 def test_the_table_of_places_reads_at_a_hundred_columns(service: str) -> None:
     scenario = PLACEMENT[service]
-    output = io.StringIO()
-    console = Console(file=output, width=100, color_system=None)
-    console.print(journeys(report(*entries(scenario), scenario=scenario, why="OutOfMemory")))
-    text = output.getvalue()
+    text = shown(journeys(report(*entries(scenario), scenario=scenario, why="OutOfMemory")))
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
     assert "eu-west-1" in text
     assert "512 MB" in text
-    assert ("placed elsewhere" in text) == (service == "ecs")
+    assert "placed elsewhere" in text
+
+
+# --- beside the provider's executor --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", KNOWN)
+def test_what_the_provider_is_known_to_do_is_said_beside_what_became_of_the_task(service: str) -> None:
+    ours, theirs = report(*ENTRIES), report(ours=False)
+    (host_lost,) = (one for one in SCENARIO if one.task_id == "long_haul")
+    stuck = [
+        replace(read, state="running", settled=False) if read.label == host_lost.label else read
+        for read in theirs.tries
+        if (read.label, read.number) != (host_lost.label, 2)
+    ]
+    theirs = replace(theirs, tries=stuck)
+    text = " ".join(shown(comparison(ours, theirs, service, ("AsyncEcsExecutor", "AwsEcsExecutor"))).split())
+    assert "host_lost.long_haul AsyncEcsExecutor failed, 1 container; then success, 1 container" in text
+    assert "AwsEcsExecutor running, 1 container Known behaviour of the provider:" in text
+    assert f"{len(SCENARIO) - 1} of {len(SCENARIO)} task instances went alike" in text
+    assert "the Audit Log says why: 3 with AsyncEcsExecutor, 0 with AwsEcsExecutor" in text
+    assert "Earlier runs have not shown this" not in text
+
+
+def test_what_is_not_known_of_the_provider_is_said_to_be_new() -> None:
+    ours, theirs = report(*ENTRIES), report(ours=False)
+    changed = [replace(read, state="failed") if read.label == "mapped.total" else read for read in theirs.tries]
+    text = shown(comparison(ours, replace(theirs, tries=changed), "ecs", ("Ours", "Theirs")))
+    assert "Earlier runs have not shown this" in text
+
+
+# --- progress ------------------------------------------------------------------------------------------------
+
+
+def test_what_takes_its_time_says_how_long_and_for_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = Show()
+    with show.waiting("Starting Airflow") as tell:
+        tell("until the API server answers")
+        assert capsys.readouterr().out == ""
+        monkeypatch.setattr("ecs_async_executor.local.demo.show.QUIET_SECONDS", 0.0)
+        tell("until the API server answers")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("… Starting Airflow: 0 s, until the API server answers")
+    assert "Starting Airflow: 0." in last

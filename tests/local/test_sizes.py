@@ -17,6 +17,7 @@ NONE_LIKE_IT = (
     "No Fargate configuration exists for given values: {} CPU, {} memory. "
     "See the Amazon ECS documentation for the valid values."
 )
+TOO_MANY_UNITS = "The sum of all container 'cpu' values cannot be greater than the value of the task 'cpu'."
 
 Start = Callable[..., LocalEcs]
 Run = Callable[..., dict[str, Any]]
@@ -70,6 +71,8 @@ def test_a_task_that_fargate_does_not_have_is_refused(
     ("container", "message"),
     [
         ({"memory": 513}, "The 'memory' setting for container 'main' is greater than for the task."),
+        ({"cpu": 257}, TOO_MANY_UNITS),
+        ({"cpu": 99_999_999}, TOO_MANY_UNITS),
         ({"resourceRequirements": [{"type": "GPU", "value": "1"}]}, "do not support GPU"),
     ],
 )
@@ -82,6 +85,40 @@ def test_a_container_that_its_task_cannot_have_is_refused(
     code, said = refusal(ecs.client().run_task, **params)
     assert code == "InvalidParameterException"
     assert message in said
+
+
+def test_the_cpu_of_all_containers_together_has_to_fit_into_the_task(start: Start, request_for: Run) -> None:
+    ecs = start()
+    client = ecs.client()
+    ecs.register("pair", size=("512", "1024"), cpu=256, sidecars=[{"name": "proxy", "cpu": 256}])
+    params = request_for(taskDefinition="pair")
+    assert client.run_task(**params)["failures"] == []
+    params["overrides"]["containerOverrides"][0] |= {"cpu": 257}
+    assert refusal(client.run_task, **params) == ("InvalidParameterException", TOO_MANY_UNITS)
+    params["overrides"] |= {"cpu": "1 vCPU", "memory": "2 GB"}
+    assert client.run_task(**params)["failures"] == []
+
+
+def test_a_definition_whose_containers_have_more_cpu_than_the_task_is_refused(start: Start) -> None:
+    code, said = refusal(
+        start().client().register_task_definition,
+        family="odd",
+        cpu="256",
+        memory="512",
+        containerDefinitions=[{"name": "main", "image": "local", "cpu": 512}],
+    )
+    assert (code, said) == ("ClientException", TOO_MANY_UNITS)
+
+
+def test_a_container_has_no_more_cpu_than_the_largest_instance(start: Start) -> None:
+    ecs = start()
+    ecs.client().register_task_definition(
+        family="unsized", containerDefinitions=[{"name": "main", "image": "local", "memory": 512}]
+    )
+    needs = {"containerOverrides": [{"name": "main", "cpu": 99_999_999}]}
+    code, said = refusal(ecs.client().run_task, taskDefinition="unsized", launchType="EC2", overrides=needs)
+    assert (code, said) == ("ClientException", "Invalid 'cpu' setting for container 'main'.")
+    assert len(ecs.ledger) == 0
 
 
 def test_a_definition_for_fargate_needs_a_size_that_it_has(start: Start) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import ecs_async_executor
 from ecs_async_executor.core.metrics import Measure, metrics_table
@@ -62,8 +63,17 @@ def test_installed_version_is_the_projects() -> None:
 
 
 def test_changelog_has_the_version_and_a_place_for_what_comes() -> None:
-    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[:2] == ["Unreleased", PROJECT["version"]]
+    headings = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert [version for version, _ in headings[:2]] == ["Unreleased", PROJECT["version"]]
+    dates = [date for _, date in headings[1:]]
+    assert [date for date in dates if not re.fullmatch(r" - 20\d\d-\d\d-\d\d", date)] == []
+
+
+def test_the_classifier_of_the_status_is_that_of_the_version() -> None:
+    (status,) = (name for name in PROJECT["classifiers"] if name.startswith("Development Status"))
+    version = Version(PROJECT["version"])
+    is_stable = version >= Version("1") and not version.is_prerelease
+    assert status.endswith("5 - Production/Stable" if is_stable else "4 - Beta")
 
 
 def test_classifiers_are_the_pythons_that_can_install_it() -> None:

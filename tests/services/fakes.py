@@ -48,7 +48,7 @@ class FakeFactory:
         self.closed = False
 
     @asynccontextmanager
-    async def client(self, service: str, decoders: Any = None) -> Any:
+    async def client(self, service: str, decoders: Any = None, **_: Any) -> Any:
         assert service == self._service
         yield self._client
         self.closed = True

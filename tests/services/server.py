@@ -14,7 +14,7 @@ from aiohttp import web
 @asynccontextmanager
 async def served(handle: Callable[[web.Request], Any]) -> AsyncIterator[str]:
     application = web.Application()
-    application.router.add_post("/", handle)
+    application.router.add_post("/{path:.*}", handle)
     runner = web.AppRunner(application)
     await runner.setup()
     try:

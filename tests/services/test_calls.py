@@ -32,7 +32,7 @@ def test_refused_credentials_are_looked_up_again() -> None:
 def test_a_client_that_cannot_be_made_is_an_error_of_ours() -> None:
     class Broken(FakeFactory):
         @asynccontextmanager
-        async def client(self, service: str, decoders: Any = None) -> Any:
+        async def client(self, service: str, decoders: Any = None, **_: Any) -> Any:
             if service:
                 raise NoCredentialsError
             yield

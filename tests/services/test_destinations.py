@@ -37,7 +37,7 @@ class Factory(FakeFactory):
         self.go.set()
 
     @asynccontextmanager
-    async def client(self, service: str, decoders: Any = None) -> AsyncIterator[Any]:
+    async def client(self, service: str, decoders: Any = None, **_: Any) -> AsyncIterator[Any]:
         self.opened += 1
         await self.go.wait()
         if self.errors:

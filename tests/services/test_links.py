@@ -37,5 +37,12 @@ def test_a_log_stream_has_a_page_whatever_its_name() -> None:
     ],
 )
 def test_each_partition_has_its_own_console(region: str, host: str) -> None:
-    pages = links.ecs_task(region, "c", "1"), links.batch_job(region, "1"), links.log_stream(region, "g", "s")
+    pages = [links.ecs_task(region, "c", "1"), links.batch_job(region, "1"), links.log_stream(region, "g", "s")]
+    pages.append(links.service_quota(region, "fargate", "L-1"))
     assert all(page.startswith(f"https://{host}/") for page in pages)
+
+
+def test_a_quota_has_a_page_even_where_the_region_is_not_known() -> None:
+    page = "console.aws.amazon.com/servicequotas/home/services/fargate/quotas/L-3032A538"
+    assert links.service_quota("eu-west-1", "fargate", "L-3032A538") == f"https://eu-west-1.{page}"
+    assert links.service_quota(None, "fargate", "L-3032A538") == f"https://{page}"

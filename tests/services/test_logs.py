@@ -146,7 +146,7 @@ def test_lines_that_cannot_be_read_are_explained(answer: Exception, said: str, p
 
 def test_a_reader_that_cannot_have_a_client_says_why() -> None:
     class Broken:
-        def client(self, *_: Any) -> Any:
+        def client(self, *_: Any, **__: Any) -> Any:
             raise BackendError(Kind.REFUSED, "ConfigurationError", "conn_id needs the amazon provider")
 
     async def run() -> None:

@@ -97,7 +97,7 @@ class Inner:
 def test_errors_and_everything_else_stay_botocores(
     status: int, shape: str | None, body: bytes, by_us: bool
 ) -> None:
-    parser = parsing._Parser(Inner(), DECODERS)
+    parser = parsing._Parser(Inner, DECODERS)
     response = {"status_code": status, "headers": {"X-Amzn-RequestId": "1"}, "body": body}
 
     async def parse() -> Any:

@@ -24,5 +24,7 @@ def test_the_readme_shows_what_differs_for_batch_only() -> None:
         "describe_rate",
         "permanent_error_grace",
         "container_tags",
+        "workload_delivery",
+        "workload_bucket",
         "queues",
     ]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.settings import Destination, EcsSettings, Placement, Queue, Retry
 from ecs_async_executor.settings.rule_parsing import Service
 from ecs_async_executor.settings.rule_reading import read_retries
@@ -49,6 +50,40 @@ def test_the_options_are_read_into_rules() -> None:
         Retry("spot", {"placements": ("on-demand",)}),
     )
     assert found.destinations == {"aws_eu/eu-west-1": destination}
+
+
+QUEUE_URL = "https://sqs.us-east-1.amazonaws.com/123456789012/far-events"
+
+
+def test_a_destination_has_the_queue_of_events_that_one_of_its_rules_names() -> None:
+    far = {"region_name": "us-east-1"}
+    found = rules(queues=json.dumps({"a": {**far, "events_queue_url": QUEUE_URL}, "b": far}))
+    (one,) = found.destinations.values()
+    assert (one, one.name, one.events_queue_url) == (Destination("us-east-1"), "us-east-1", QUEUE_URL)
+
+
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        (
+            {"a": {"events_queue_url": QUEUE_URL}},
+            "is for another Region or account, and this rule names none: set the option of this name",
+        ),
+        (
+            {
+                "a": {"region_name": "us-east-1", "events_queue_url": QUEUE_URL},
+                "b": {"region_name": "us-east-1", "events_queue_url": f"{QUEUE_URL}-2"},
+            },
+            "The rules name two queues of events for the destination us-east-1: keep one",
+        ),
+    ],
+    ids=["of home", "two"],
+)
+def test_a_queue_of_events_belongs_to_one_destination(queues: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        rules(queues=json.dumps(queues))
+    (problem,) = caught.value.problems
+    assert said in problem
 
 
 def test_placements_can_be_named_without_json() -> None:

@@ -140,3 +140,63 @@ def test_a_queue_of_batchs_cannot_name_jobs_as_batch_does_not() -> None:
             "letters, digits, hyphens and underscores, starting with a letter or a digit"
         ),
     )
+
+
+# --- how workloads are handed over --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "key"),
+    [
+        ("s3://workloads", "s3://workloads", "x.env"),
+        ("s3://workloads/", "s3://workloads", "x.env"),
+        ("s3://work-loads.eu/prod/airflow/", "s3://work-loads.eu/prod/airflow", "prod/airflow/x.env"),
+    ],
+)
+def test_a_bucket_is_read_with_its_prefix(text: str, bucket: str, key: str) -> None:
+    read = tuning(workload_delivery="environment_file", workload_bucket=text).workload_bucket
+    assert read is not None
+    assert (str(read), read.key("x.env")) == (bucket, key)
+    assert read.key_in(f"arn:aws-cn:s3:::{read.name}/{key}") == key
+    assert read.key_in(f"arn:aws:s3:::other/{key}") is None
+
+
+@pytest.mark.parametrize("text", ["workloads", "s3://", "s3://Upper/x", "https://s3/x", "s3://a/b", "s3://abc//x"])
+def test_what_is_no_bucket_is_refused(text: str) -> None:
+    (problem,) = problems_of({"workload_bucket": text})
+    assert problem.endswith("is not valid: it must be an S3 bucket and a prefix of keys, as `s3://bucket/prefix`")
+
+
+def test_environment_files_need_a_bucket_and_time_to_be_written() -> None:
+    (problem,) = problems_of({"workload_delivery": "environment_file"})
+    assert problem.startswith(f"[{OURS}] workload_delivery = environment_file needs a place for the files: set ")
+    by_file = {"workload_delivery": "environment_file", "workload_bucket": "s3://workloads"}
+    assert not tuning(**by_file).conflicts()
+    (problem,) = problems_of({**by_file, "shutdown_timeout": "19"})
+    assert "connect_timeout + read_timeout + 5 = 20" in problem
+
+
+def test_a_way_to_hand_over_that_does_not_exist_is_refused() -> None:
+    (problem,) = problems_of({"workload_delivery": "carrier pigeon"})
+    assert problem.endswith("it must be `command` or `environment_file`")
+
+
+def test_batch_says_that_it_has_no_environment_files() -> None:
+    (problem,) = problems_of_batch({"workload_delivery": "environment_file"})
+    assert "SubmitJob takes no environment files" in problem
+    (problem,) = problems_of_batch({"workload_bucket": "s3://workloads"})
+    assert "SubmitJob takes no environment files" in problem
+
+
+# --- a queue of events ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["off", "", "none"])
+def test_without_a_queue_of_events_there_is_none(url: str) -> None:
+    assert tuning(events_queue_url=url).events_queue_url is None
+
+
+@pytest.mark.parametrize("url", ["https://sqs.eu-west-1.amazonaws.com/1/q", "airflow-events", "arn:aws:sqs:x:1:q"])
+def test_what_is_no_url_of_a_queue_is_refused(url: str) -> None:
+    (problem,) = problems_of({"events_queue_url": url})
+    assert "the URL of a standard queue" in problem

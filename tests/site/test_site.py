@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if built_before := os.environ.get("ECS_ASYNC_TESTS_SITE"):
+        return Path(built_before)
     folder = tmp_path_factory.mktemp("built") / "site"
     built = build(folder)
     assert built.returncode == 0, built.stderr
@@ -129,6 +132,16 @@ def test_no_page_shows_markdown_that_was_not_understood(site: Path) -> None:
     marks = re.compile(r"(?:^|\n)\s*(?:[-*] |#{1,6} )|\n\s*\d+\. |\| *---|```|\*\*\S")
     shown = [(name, text.strip()[:80]) for name, page in pages(site) for text in page.text if marks.search(text)]
     assert shown == []
+
+
+def test_no_link_to_a_page_is_called_by_the_name_of_its_file(site: Path) -> None:
+    called = [
+        (name, text)
+        for name, _ in pages(site)
+        if not name.startswith("files/")
+        for text in re.findall(r"<a [^>]*>([^<]*\.md)</a>", (site / name).read_text())
+    ]
+    assert called == []
 
 
 def test_a_list_goes_on_after_a_table_or_code_in_an_item(site: Path) -> None:

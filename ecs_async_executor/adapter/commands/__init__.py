@@ -46,6 +46,11 @@ _QUEUE = _arg(("--queue",), help="The Airflow queue of the example task", defaul
 _EXECUTOR_CONFIG = _arg(
     ("--executor-config",), help="The executor_config of the example task, as JSON", type=json.loads, default=None
 )
+_ASK_AWS = _arg(
+    ("--ask-aws",),
+    help="Also ask AWS's Service Quotas what the account may use; it takes servicequotas:ListServiceQuotas",
+    action="store_true",
+)
 
 
 def get_cli_commands() -> list[GroupCommand]:
@@ -73,6 +78,12 @@ def get_cli_commands() -> list[GroupCommand]:
                     help="Show what the executors do in each running scheduler",
                     func=lazy_load_command("ecs_async_executor.cli.status"),
                     args=(ARG_OUTPUT,),
+                ),
+                ActionCommand(
+                    name="quotas",
+                    help="Show how much of AWS's quotas the executors use, who else does, and what to set",
+                    func=lazy_load_command("ecs_async_executor.cli.quotas"),
+                    args=(_ASK_AWS, ARG_OUTPUT),
                 ),
             ),
         )

@@ -19,6 +19,7 @@ from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.commands.configured import executor_of
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.example import KEY, default_queue, example_workload, try_spec
+from ecs_async_executor.adapter.commands.named import judge_of
 from ecs_async_executor.adapter.commands.output import quiet, say
 from ecs_async_executor.adapter.commands.surroundings import look_around
 from ecs_async_executor.adapter.reports import in_words
@@ -29,6 +30,7 @@ from ecs_async_executor.core.backend import Backend, LaunchSpec, Trial
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.core.retries import Rule, rule_of
+from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.findings import Finding, Verdict, good, problem
 from ecs_async_executor.services.logs import LogReader
 from ecs_async_executor.settings import ExecutorRules
@@ -68,7 +70,8 @@ def check(args: argparse.Namespace) -> None:
     with quiet():
         findings = list(look_around(executor))
         usable = all(one.verdict is not Verdict.PROBLEM for one in findings)
-        findings += _look_at_requests(adapter, _seconds(args), launching=args.launch, usable=usable)
+        judge = judge_of(adapter, executor.team_name)
+        findings += _look_at_requests(adapter, judge, _seconds(args), launching=args.launch, usable=usable)
     _conclude(args, f"{adapter.service.name}: ", list(_grouped(findings)))
     if args.launch:
         from ecs_async_executor.adapter.commands.launch import launch
@@ -103,13 +106,14 @@ def _seconds(args: argparse.Namespace) -> float:
 
 
 def _look_at_requests(
-    adapter: ServiceAdapter, seconds: float, *, launching: bool, usable: bool
+    adapter: ServiceAdapter, judge: JudgeExecutors, seconds: float, *, launching: bool, usable: bool
 ) -> Iterator[Finding]:
     """
     Yield what is found of the requests for every queue and placement, and of all that start no container.
 
     Of the requests after an end only those are named that would be refused.
 
+    :param judge: is told what containers have as ``[core] executor``
     :param usable: no problem is known that every request would meet
     """
     specs: list[LaunchSpec] = []
@@ -144,8 +148,8 @@ def _look_at_requests(
         yield Finding("Requests", Verdict.NOT_TRIED, "because of the problems with the settings")
         return
     try:
-        backend = adapter.make_backend()
-        yield from run_bounded(partial(_ask, adapter, backend, specs, seconds), seconds + _MARGIN)
+        backend = adapter.make_backend(launches=True)
+        yield from run_bounded(partial(_ask, adapter, backend, specs, judge, seconds), seconds + _MARGIN)
     except Exception as error:  # noqa: BLE001 - said, with the exit code
         yield problem("Client", in_words(error))
         return
@@ -170,7 +174,11 @@ def _asked_by(rule: Rule) -> dict[str, Any]:
 
 
 async def _ask(
-    adapter: ServiceAdapter, backend: Backend, specs: Sequence[LaunchSpec], seconds: float
+    adapter: ServiceAdapter,
+    backend: Backend,
+    specs: Sequence[LaunchSpec],
+    judge: JudgeExecutors,
+    seconds: float,
 ) -> list[Finding]:
     """Try every destination, each on its own: one that does not answer says nothing of the others."""
     findings: dict[str, list[Finding]] = {name: [] for name in adapter.destinations}
@@ -178,7 +186,7 @@ async def _ask(
         trials = backend.trials(specs)
         for name, found in findings.items():
             theirs = [one for one in trials if one.destination == name]
-            group.start_soon(_ask_there, adapter, reader, theirs, specs, name, seconds, found)
+            group.start_soon(_ask_there, adapter, reader, theirs, specs, judge, name, seconds, found)
     return [one for found in findings.values() for one in found]
 
 
@@ -187,6 +195,7 @@ async def _ask_there(
     reader: LogReader,
     trials: Sequence[Trial],
     specs: Sequence[LaunchSpec],
+    judge: JudgeExecutors,
     destination: str,
     seconds: float,
     found: list[Finding],
@@ -207,10 +216,12 @@ async def _ask_there(
                 else:
                     found.append(good(trial.name))
             try:
-                async for finding in adapter.look_at_definitions(reader, specs, destination):
+                async for finding in adapter.look_at_definitions(reader, specs, judge, destination):
                     found.append(replace(finding, name=f"{finding.name}{there}"))  # noqa: PERF401 - each counts
             except BackendError as error:
                 found.append(problem(f"Definitions{there}", in_words(error)))
+            async for finding in adapter.look_at_events(destination):
+                found.append(replace(finding, name=f"{finding.name}{there}"))  # noqa: PERF401 - likewise
         if limit.cancelled_caught:
             found.append(problem(f"Client{there}", f"no answer within {seconds:g} s"))
     except Exception as error:  # noqa: BLE001 - said, with the exit code

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ecs_async_executor.adapter.commands.in_container import NO_AIRFLOW, NO_API
+from ecs_async_executor.adapter.commands.in_container import NO_AIRFLOW, NO_API, NO_FILE
 from ecs_async_executor.core.backend import Observation, Seen, Service
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.redaction import redacted
@@ -18,6 +18,8 @@ _FOUND_IN_CONTAINER = {
     "version of Airflow in the image.",
     NO_API: "The container cannot reach Airflow's execution API, so every task would fail. Set [core] "
     "execution_api_server_url in the container, or open the network to it.",
+    NO_FILE: "The variable of the environment file is not there, so every task would fail. Let the image's "
+    "entrypoint pass on all variables, or set workload_delivery = command.",
 }
 _WOULD = {
     Kind.CAPACITY: "A first task would wait for capacity, {capacity_timeout}.",

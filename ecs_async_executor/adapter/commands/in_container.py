@@ -6,6 +6,7 @@ It asks what a task needs before its own code runs, without a database or a JWT.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from importlib import import_module
@@ -15,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 NO_AIRFLOW = 40
 NO_API = 41
+NO_FILE = 42
 MODULES = ("sdk.execution_time.execute_workload", "sdk.execution_time.supervisor", "executors.workloads")
 
 
@@ -30,6 +32,11 @@ def main() -> int:
         say("Airflow cannot be imported:", type(error).__name__, error)
         return NO_AIRFLOW
     say("airflow.sdk.execution_time.execute_workload can be imported")
+    if variable := "".join(sys.argv[1:-1]):  # before the workload
+        if not os.environ.get(variable):
+            say(f"The environment file has not arrived: there is no variable {variable}")
+            return NO_FILE
+        say("The environment file has arrived")
     base = conf.get("api", "base_url", fallback="/")
     base = f"http://localhost:8080{base}" if base.startswith("/") else base  # as Airflow has it
     url = urlsplit(conf.get("core", "execution_api_server_url", fallback=base))

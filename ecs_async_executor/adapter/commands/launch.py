@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,15 @@ def launch(adapter: ServiceAdapter, queue: str | None, config: Any, timeout: flo
     timeout = TIMEOUT if timeout is None else timeout
     launch_id = str(uuid.uuid4())
     key = TaskInstanceKey("ecs_async_check", "launch", f"check__{launch_id}", 1, -1)
+    file, variable = adapter.beside_request(example_workload(key, queue)) or (None, None)
     spec = example_spec(
-        adapter, Launch(launch_id, key, None, 0, launch_id, time.time()), _command(key, queue), queue, config
+        adapter,
+        Launch(launch_id, key, None, 0, launch_id, time.time()),
+        _command(key, queue, variable),
+        queue,
+        config,
     )
+    spec = replace(spec, handed_over=file)
     tuning = adapter.tuning
     limits = Limits(timeout, adapter.max_attempts, tuning.permanent_error_grace, tuning.capacity_timeout)
     trial = _Trial(adapter, spec, launch_id)
@@ -82,9 +89,14 @@ def launch(adapter: ServiceAdapter, queue: str | None, config: Any, timeout: flo
     _say(words)
 
 
-def _command(key: TaskInstanceKey, queue: str) -> list[str]:
-    """Return a harmless command; it ends as a workload's does."""
-    return ["python", "-c", Path(in_container.__file__).read_text(), example_workload(key, queue)]
+def _command(key: TaskInstanceKey, queue: str, variable: str | None) -> list[str]:
+    """
+    Return a harmless command; it ends as a workload's does.
+
+    :param variable: the variable that it expects to be set, None for none
+    """
+    expected = [variable] if variable else []
+    return ["python", "-c", Path(in_container.__file__).read_text(), *expected, example_workload(key, queue)]
 
 
 def _say(text: str) -> None:
@@ -109,7 +121,7 @@ class _Trial:
 
     def __init__(self, adapter: ServiceAdapter, spec: LaunchSpec, launch_id: str) -> None:
         self._adapter = adapter
-        self._backend: Backend = adapter.make_backend()
+        self._backend: Backend = adapter.make_backend(launches=True)
         self._spec = spec
         self._launch_id = launch_id
         self._number = 1

@@ -39,6 +39,11 @@ def show_request(args: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(_without_secrets(spec.request, workload), indent=2, default=str) + "\n")
     if destination := destination_of(spec.scope):
         sys.stderr.write(f"It goes to destination {destination}.\n")
+    if spec.handed_over is not None:
+        bucket = adapter.tuning.workload_bucket
+        sys.stderr.write(
+            f"The workload goes to {bucket}, in an environment file that the request names besides.\n"
+        )
     sys.stderr.writelines(f"{line}\n" for line in adapter.about_size(spec))
 
 

@@ -41,7 +41,8 @@ def status(args: argparse.Namespace) -> None:
         return
     show(map(_row, seen), args.output)
     if args.output == "table":
-        for line in (*_problems(seen), *_destinations(seen), *_gates(seen), *_in_database(works, reasons)):
+        troubles = (*_problems(seen), *_destinations(seen), *_events(seen), *_gates(seen))
+        for line in (*troubles, *_in_database(works, reasons)):
             say(line)
 
 
@@ -98,6 +99,7 @@ def _whole(seen: ExecutorStatus, works: Sequence[Work], reasons: Sequence[Reason
         "statistics": shown.get("statistics", {}),
         "gates": shown.get("gates", []),
         "destinations": shown.get("destinations", []),
+        "events": shown.get("events", []),
         "rates": shown.get("rates", []),
         "in_database": of_executor,
         "reasons": [{**asdict(reason), "at": reason.at.isoformat()} for reason in reasons],
@@ -125,6 +127,14 @@ def _destinations(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
                     f"{_name(one)} on {one.hostname}: {there['pending']} wait for destination "
                     f"{there['name'] or 'home'}: {there['trouble']}"
                 )
+
+
+def _events(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
+    for one in seen:
+        for queue in one.status.get("events", ()) if one.status is not None else ():
+            if queue["trouble"] is not None:
+                where = f", destination {queue['destination']}" if queue["destination"] else ""
+                yield f"{_name(one)} on {one.hostname}: no events{where}: {queue['trouble']}"
 
 
 def _gates(seen: Iterable[ExecutorStatus]) -> Iterator[str]:

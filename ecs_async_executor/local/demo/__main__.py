@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ecs_async_executor.local.demo.run import CLOUDS, TIMEOUT_SECONDS, Options, demo
+from ecs_async_executor.local.demo.run import Options, demo
+from ecs_async_executor.local.demo.stage import CLOUDS
+from ecs_async_executor.local.demo.watch import TIMEOUT_SECONDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,12 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--executor", choices=tuple(CLOUDS), default="ecs", help="the service to run on (default: %(default)s)"
     )
-    parser.add_argument(
-        "--provider", action="store_true", help="use the amazon provider's own executor, to compare"
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument(
+        "--provider",
+        action="store_true",
+        help="run the DAGs once more with the amazon provider's own executor, and compare",
     )
-    parser.add_argument(
-        "--keep", action="store_true", help="go on after the report, to look around in Airflow's UI"
-    )
+    more.add_argument("--keep", action="store_true", help="go on after the report, to look around in Airflow's UI")
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, metavar="SECONDS", help="for the DAGs (%(default)s)"
     )

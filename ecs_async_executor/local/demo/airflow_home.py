@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ecs_async_executor.local.demo.burst import DAG, LAUNCH_RATE, NUMBER
 from ecs_async_executor.local.demo.processes import MARK
 from ecs_async_executor.local.demo.scenario import HOME, LASTING, LASTING_DAG, PLACEMENT_DAG, label
 
@@ -116,6 +118,8 @@ class AirflowHome:
         shutil.copytree(Path(__file__).parent / "dags", self.dags, ignore=left_out)
         self._status_port = str(status_port)
         self.rules = folder / "rules.yaml"
+        self._light = _light_runner(folder / "light")
+        self._token = ""
         self._jwt_secret = secrets.token_hex(32)
         self._base = {
             MARK: secrets.token_hex(8),
@@ -126,6 +130,9 @@ class AirflowHome:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.task_logs),
             # A container notices at its next heartbeat only that its task has ended; the default is 5 s.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "DEMO_BURST": str(NUMBER),
+            # The home page of Airflow's UI shows the runs of the last 24 hours.
+            "DEMO_DATE": datetime.now(timezone.utc).replace(microsecond=0).isoformat(),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
             # The commands that Airflow sends begin with "python".
@@ -155,6 +162,31 @@ class AirflowHome:
     def container_environment(self) -> dict[str, str]:
         """What a container needs to find Airflow, as a task definition would give it."""
         return dict(self._base)
+
+    def light_environment(self, *, reports: bool) -> dict[str, str]:
+        """
+        Return the same for a container in which a script runs in place of Airflow's task runner.
+
+        :param reports: the script tells Airflow how its task fares
+        """
+        path = os.pathsep.join((str(self._light), self._base["PATH"]))
+        return {**self._base, "PATH": path, **({"DEMO_API": f"127.0.0.1:{self.port}"} if reports else {})}
+
+    @property
+    def staged(self) -> dict[str, str]:
+        """The part of the environment by which the burst runs first, all at once; the rest waits."""
+        rate = str(LAUNCH_RATE)
+        return {
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+            "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(self.concurrency),
+            "AIRFLOW__CORE__PARALLELISM": str(self.concurrency + NUMBER),
+            "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": "0",
+            **{
+                f"AIRFLOW__{service}_ASYNC_EXECUTOR__{name}": rate
+                for service in ("ECS", "BATCH")
+                for name in ("LAUNCH_RATE", "LAUNCH_RATE_MAX")
+            },
+        }
 
     def steering(self, rules: str) -> dict[str, str]:
         """Write the rules of an executor of ours, and return the part of the environment that names them."""
@@ -226,13 +258,47 @@ class AirflowHome:
             return {}
         return {name: state["status"] or "absent" for name, state in told.items()}
 
+    def make_pool(self) -> None:
+        """Make the pool of the burst, which thus takes no slot of the other tasks."""
+        self._call("POST", "pools", {"name": DAG, "slots": NUMBER})
+
+    def unpause(self) -> bool:
+        """Let all DAGs run; return whether all have been parsed by now."""
+        answer = self._call("PATCH", "dags?dag_id_pattern=~", {"is_paused": False})
+        return len(answer["dags"]) == len(list(self.dags.glob("*.py")))
+
+    def _call(self, method: str, path: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Send a request to Airflow's public API."""
+        if not self._token:
+            with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:  # noqa: S310
+                self._token = json.load(answer)["access_token"]
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/api/v2/{path}",
+            data=json.dumps(data).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            read: dict[str, Any] = json.load(answer)
+        return read
+
+    def burst(self) -> tuple[dict[str, int], float | None]:
+        """Return how many task instances of the burst are in each state, and when the first was queued."""
+        rows = self._read(
+            "SELECT COALESCE(state, 'none'), COUNT(*), MIN(queued_dttm) FROM task_instance "  # noqa: S608
+            f"WHERE dag_id = '{DAG}' AND map_index >= 0 GROUP BY state"
+        )
+        queued = [moment.timestamp() for *_, at in rows if (moment := _time(at)) is not None]
+        return {state: count for state, count, _ in rows}, min(queued, default=None)
+
     def tries(self) -> list[Try]:
-        """Read every try of every task instance, in the order in which they were queued."""
+        """Read every try of every task instance but the burst's, in the order in which they were queued."""
         columns = "dag_id, task_id, map_index, try_number, state, queued_dttm, start_date, end_date"
         rows = self._read(
-            f"SELECT {columns}, external_executor_id, 1 FROM task_instance_history "  # noqa: S608
+            f"SELECT {columns}, external_executor_id, 1 FROM task_instance_history WHERE dag_id <> '{DAG}' "  # noqa: S608
             f"UNION ALL SELECT {columns}, external_executor_id, "
-            "state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed') FROM task_instance"
+            "state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed') FROM task_instance "
+            f"WHERE dag_id <> '{DAG}'"
         )
         found = {}
         for row in rows:
@@ -287,6 +353,17 @@ def _read(row: tuple[Any, ...]) -> Try:
 def _time(text: str | None) -> datetime | None:
     """Read SQLAlchemy's way to keep a UTC time in SQLite."""
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+def _light_runner(folder: Path) -> Path:
+    """Make a folder with a program ``python`` that runs no Airflow, for the path of some containers."""
+    folder.mkdir(parents=True)
+    program = folder / "python"
+    script = Path(__file__).with_name("light_task.py")
+    # Without the site's packages Python starts in a tenth of the time.
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(script))} "$@"\n')
+    program.chmod(0o755)
+    return folder
 
 
 def _free_ports(count: int) -> list[int]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from ecs_async_executor.local.demo.airflow_home import AirflowHome
 
 
-SMALL, NO_IMAGE, HUGE = "demo-small", "demo-no-image", "demo-huge"
+SMALL, NO_IMAGE, HUGE, BURST = "demo-small", "demo-no-image", "demo-huge", "demo-burst"
 """Task definitions and job definitions besides ``demo``; tasks of the DAGs in ``dags/`` name them."""
+DRIVEN = "demo-driven"
+"""The definition of what :mod:`drive` launches, which belongs to no Airflow."""
 SMALL_MB = 512
 HUGE_CPU, HUGE_MB = 16, 122880
 """The largest size of Fargate: no container instance of anybody's has room for it."""
@@ -73,11 +75,14 @@ class Cloud(Protocol):
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
         """Make what has to exist, and return the part of the environment that the executor needs."""
 
+    def driven(self) -> dict[str, str]:
+        """Return what :mod:`drive` needs besides: another definition."""
+
     def rules(self) -> str:
         """Return the executor's rules, a YAML file, once what they name exists."""
 
     def containers(self) -> Sequence[Ran]:
-        """Return every container, in the order in which they were made."""
+        """Return every container but those of bursts, in the order in which they were made."""
 
     def take_host_away(self, container: str) -> None:
         """Let the host under a container be reclaimed, as Spot does."""
@@ -90,6 +95,18 @@ class Cloud(Protocol):
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
         """Have no capacity at first for the next container of a task, or never for any."""
+
+
+def accepted(url: str, definition: str) -> list[float]:
+    """Return when the local server has accepted the containers of a definition, in seconds since the epoch."""
+    with urllib.request.urlopen(f"{url}/_local/ledger", timeout=30) as answer:  # noqa: S310 - our own server
+        entries = json.load(answer)["entries"]
+    return [entry["created_at"] for entry in entries if of_definition(entry["definition"], definition)]
+
+
+def of_definition(revision: str, *names: str) -> bool:
+    """Return whether a definition, by its ARN or as ``name:revision``, has one of these names."""
+    return revision.rpartition("/")[2].rpartition(":")[0] in names
 
 
 def kill(url: str, kind: str, container: str) -> None:

@@ -22,7 +22,7 @@ def journeys(report: Report) -> Table:
     """Lay out each task instance that the rules steer, with what it asked for: a line for each container."""
     title = "Where the executor's rules have sent each try, and with what size"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("what was asked for", "try", "ran at", "size", "its end", "state"):
+    for heading in ("what was asked for", "try", "ran at", "size", "how it ended", "state"):
         table.add_column(heading, no_wrap=heading != "what was asked for")
     for one in steered(report.scenario):
         lines = [line for number in range(1, len(one.states) + 1) for line in _lines(report, one.label, number)]
@@ -58,9 +58,8 @@ def _lines(report: Report, label: str, number: int) -> Iterator[tuple[str, ...]]
     told = {entry.event for entry in report.entries if (entry.label, entry.number) == (label, number)}
     states = [read.state or "none" for read in report.tries if (read.label, read.number) == (label, number)]
     for ran in containers:
-        end, state = ending(ran), "never ran"
+        end, state = ending(ran), "not started"
         if ran is containers[-1]:
-            # Airflow keeps no row of a try that failed before it ran.
-            state = coloured(states[0]) if states else "not kept"
+            state = coloured(states[0]) if states else "none"
             end += "\nplaced elsewhere" if any(event.endswith(ELSEWHERE) for event in told) else ""
         yield str(number), ran.where.at, size(ran.where), end, state

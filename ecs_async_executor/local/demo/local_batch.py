@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from ecs_async_executor.local.demo.cloud import (
+    BURST,
+    DRIVEN,
     HUGE,
     HUGE_CPU,
     HUGE_MB,
@@ -23,16 +25,18 @@ from ecs_async_executor.local.demo.cloud import (
     brief,
     interrupt,
     kill,
+    of_definition,
     workload,
 )
 from ecs_async_executor.local.demo.scenario import (
     ABROAD,
-    AVOIDS,
     EXITED,
+    FILLS,
     HOME,
     HOST_TAKEN,
     NOT_STARTED,
     OUT_OF_MEMORY,
+    PROBES,
     Where,
     label,
 )
@@ -52,16 +56,16 @@ retries:
   - {{when: oom, memory: x2, up to: 8 GB}}
 queues:
   cheap:
-    placements: spot
+    placements: [spot, on-demand]
+    placement_patience: 3
     retries:
-      - {{when: any, placements: on-demand}}
+      - {{when: host, placements: on-demand}}
   eu:
     region_name: {ABROAD}
 """
 OVER = ("SUCCEEDED", "FAILED")
 _INSTANCE = re.compile(r" \(instance [^)]*\)")
 WITHOUT_CAPACITY_SECONDS = 5.0
-TIME_LIMIT_SECONDS = 4.0
 FOR_GOOD_SECONDS = 30 * 86400.0
 
 
@@ -82,6 +86,7 @@ class Batch:
         self._batch: dict[str, Any] = {
             name: session.client("batch", name, endpoint_url=url) for name in (HOME, ABROAD)
         }
+        self._over: dict[str, Ran | None] = {}
 
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
         """Make the job definitions, and return the part of the environment that the executor needs."""
@@ -91,7 +96,13 @@ class Batch:
         self._register(SMALL, environment, memory=SMALL_MB)
         self._register(NO_IMAGE, environment, image=MISSING_IMAGE)
         self._register(HUGE, environment, cpu=HUGE_CPU, memory=HUGE_MB)
+        for name in (BURST, DRIVEN):
+            self._register(name, airflow.light_environment(reports=name == BURST))
         return airflow.batch_executor(provider=provider, url=self.url, job_definition=DEFINITION)
+
+    def driven(self) -> dict[str, str]:
+        """Return what a driven executor needs besides: another job definition."""
+        return {"AIRFLOW__AWS_BATCH_EXECUTOR__JOB_DEFINITION": DRIVEN}
 
     def rules(self) -> str:
         """Return the executor's rules, once what they name exists."""
@@ -126,8 +137,8 @@ class Batch:
         )
 
     def containers(self) -> list[Ran]:
-        """Return every job, in the order in which they were made."""
-        found = [ran for region, client in self._batch.items() for ran in _jobs(region, client)]
+        """Return every job but those of bursts, in the order in which they were made."""
+        found = [ran for region, client in self._batch.items() for ran in self._jobs(region, client)]
         return sorted(found, key=lambda ran: ran.created)
 
     def take_host_away(self, container: str) -> None:
@@ -139,24 +150,32 @@ class Batch:
         interrupt(self.url, "jobs", container)
 
     def fill_cheap_capacity(self) -> None:
-        """Have the queue's time limit cancel each job of one task that is there, for want of capacity."""
-        fault = {"kind": "unplaced", "operation": "SubmitJob", "seconds": TIME_LIMIT_SECONDS, "count": None}
-        add_fault(self.url, AVOIDS, SPOT_QUEUE, **fault)
+        """Let each job of some tasks that is sent there stay RUNNABLE."""
+        fault = {"kind": "stuck", "operation": "SubmitJob", "seconds": FOR_GOOD_SECONDS, "count": None}
+        for task_id in (FILLS, PROBES):
+            add_fault(self.url, task_id, SPOT_QUEUE, **fault)
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:
         """Leave the next job of a task RUNNABLE for a while, or all of them for good."""
         how = {"seconds": FOR_GOOD_SECONDS, "count": None} if for_good else {"seconds": WITHOUT_CAPACITY_SECONDS}
         add_fault(self.url, task_id, kind="stuck", operation="SubmitJob", **how)
 
-
-def _jobs(region: str, client: Any) -> Iterator[Ran]:
-    filters = [{"name": "JOB_NAME", "values": ["demo*"]}]
-    for queue in client.describe_job_queues()["jobQueues"]:
-        pages = client.get_paginator("list_jobs").paginate(jobQueue=queue["jobQueueName"], filters=filters)
-        ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
-        for start in range(0, len(ids), 100):
-            for job in client.describe_jobs(jobs=ids[start : start + 100])["jobs"]:
-                yield _read(job, f"{region} {queue['jobQueueName']}")
+    def _jobs(self, region: str, client: Any) -> Iterator[Ran]:
+        filters = [{"name": "JOB_NAME", "values": ["demo*"]}]
+        for queue in client.describe_job_queues()["jobQueues"]:
+            pages = client.get_paginator("list_jobs").paginate(jobQueue=queue["jobQueueName"], filters=filters)
+            ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
+            # What is over changes no more, and nothing of a burst is wanted.
+            changing = [job_id for job_id in ids if job_id not in self._over]
+            for start in range(0, len(changing), 100):
+                for job in client.describe_jobs(jobs=changing[start : start + 100])["jobs"]:
+                    of_burst = of_definition(job["jobDefinition"], BURST, DRIVEN)
+                    ran = None if of_burst else _read(job, f"{region} {queue['jobQueueName']}")
+                    if ran is None or job["status"] in OVER:
+                        self._over[job["jobId"]] = ran
+                    else:
+                        yield ran
+            yield from (ran for job_id in ids if (ran := self._over.get(job_id)) is not None)
 
 
 def _read(job: dict[str, Any], at: str) -> Ran:

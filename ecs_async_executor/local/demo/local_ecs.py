@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from ecs_async_executor.local.demo.cloud import (
+    BURST,
+    DRIVEN,
     HUGE,
     HUGE_CPU,
     HUGE_MB,
@@ -23,6 +25,7 @@ from ecs_async_executor.local.demo.cloud import (
     brief,
     interrupt,
     kill,
+    of_definition,
     workload,
 )
 from ecs_async_executor.local.demo.scenario import (
@@ -89,6 +92,7 @@ class Ecs:
         session = boto3.session.Session("local", "local")
         self._ecs = {name: session.client("ecs", name, endpoint_url=url) for name in (HOME, ABROAD)}
         self._ec2 = {name: session.client("ec2", name, endpoint_url=url) for name in (HOME, ABROAD)}
+        self._stopped: dict[str, Ran | None] = {}
 
     def prepare(self, environment: Mapping[str, str]) -> tuple[str, str]:
         """
@@ -146,7 +150,7 @@ class Ecs:
         )
 
     def tasks(self) -> list[Ran]:
-        """Return every ECS task, in the order in which they were made."""
+        """Return every ECS task but those of bursts, in the order in which they were made."""
         found = [ran for region, cluster in CLUSTERS.items() for ran in self._tasks(region, cluster)]
         return sorted(found, key=lambda ran: ran.created)
 
@@ -158,16 +162,32 @@ class Ecs:
             for page in client.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=status)
             for arn in page["taskArns"]
         ]
-        for start in range(0, len(arns), 100):
-            yield from map(_read, client.describe_tasks(cluster=cluster, tasks=arns[start : start + 100])["tasks"])
+        # What has stopped changes no more, and nothing of a burst is wanted.
+        changing = [arn for arn in arns if arn not in self._stopped]
+        for start in range(0, len(changing), 100):
+            described = client.describe_tasks(cluster=cluster, tasks=changing[start : start + 100])["tasks"]
+            for task in described:
+                of_burst = of_definition(task["taskDefinitionArn"], BURST, DRIVEN)
+                ran = None if of_burst else _read(task)
+                if ran is None or ran.stopped:
+                    self._stopped[task["taskArn"]] = ran
+                else:
+                    yield ran
+        yield from (ran for arn in arns if (ran := self._stopped.get(arn)) is not None)
 
     def settings(self, airflow: AirflowHome, *, provider: bool) -> dict[str, str]:
         """Make what has to exist, and return the part of the environment that the executor needs."""
         subnets, groups = self.prepare(airflow.container_environment)
+        for family in (BURST, DRIVEN):
+            self._register(family, airflow.light_environment(reports=family == BURST))
         return airflow.executor(provider=provider, ecs_url=self.url, subnets=subnets, security_groups=groups)
 
+    def driven(self) -> dict[str, str]:
+        """Return what a driven executor needs besides: another task definition."""
+        return {"AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION": DRIVEN}
+
     def containers(self) -> list[Ran]:
-        """Return every ECS task, in the order in which they were made."""
+        """Return every ECS task but those of bursts, in the order in which they were made."""
         return self.tasks()
 
     def take_host_away(self, container: str) -> None:

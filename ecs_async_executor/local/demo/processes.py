@@ -15,7 +15,7 @@ import psutil
 from ecs_async_executor.local.demo.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MARK = "ECS_ASYNC_EXECUTOR_DEMO"
@@ -52,12 +52,18 @@ class Processes:
     interrupts: Interrupts
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a process; its output goes to ``<logs>/<name>.log``."""
+    def start(
+        self, name: str, *arguments: str, settings: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """
+        Start a process; its output goes to ``<logs>/<name>.log``.
+
+        :param settings: its environment besides that of all
+        """
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 arguments,
-                env=dict(self.environment),
+                env={**self.environment, **(settings or {})},
                 cwd=self.logs,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -67,15 +73,25 @@ class Processes:
         self._running[name] = process
         return process
 
-    def run(self, name: str, *arguments: str) -> None:
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        settings: Mapping[str, str] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         """
         Run a process to its end.
 
-        :raises DiedError: if it fails
+        :param settings: its environment besides that of all
+        :param meanwhile: called again and again until then
+        :raises DiedError: if it fails, or another process ends meanwhile
         """
-        process = self.start(name, *arguments)
+        process = self.start(name, *arguments, settings=settings)
         while (status := process.poll()) is None:
-            self.interrupts.check()
+            self.check(but=name)
+            if meanwhile is not None:
+                meanwhile()
             time.sleep(POLL_SECONDS)
         del self._running[name]
         if status:
@@ -85,17 +101,18 @@ class Processes:
         """Return where the output of a process goes."""
         return self.logs / f"{name}.log"
 
-    def check(self) -> None:
+    def check(self, *, but: str = "") -> None:
         """
         Look whether everything still runs and nobody wants it to end.
 
+        :param but: a process that may end
         :raises DiedError: if something does not run
         :raises StoppedError: if somebody wants it to end
         """
         self.interrupts.check()
         for name, process in self._running.items():
             status = process.poll()
-            if status is not None:
+            if status is not None and name != but:
                 raise DiedError(name, status)
 
     def stop(self, names: Sequence[str] | None = None, *, patience: float) -> None:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from ecs_async_executor.local.demo.scenario import Expected
 
 COLOURS = {"success": "green", "failed": "red"}
+NOTES = (
+    "code failed: Airflow's process reported the failure of the task's code, and ended in order.",
+    "deferred, rescheduled: the task waited without a container, and went on in the next one.",
+    "not started: no container came of it, and the executor launched another for the same try.",
+)
 ENTRY_LINES, LAST_LINES = 2, 5
 """How many lines are shown of an entry, which begins with the reason and a hint, and of last words."""
 
@@ -65,6 +70,11 @@ class Report:
         return all(one.label in last and self._reached(one, last[one.label]) for one in self.scenario) and all(
             ran.stopped or ran.label in lasting for ran in self.containers
         )
+
+    def states(self) -> object:
+        """Return a value that changes whenever a task instance or a container does."""
+        tries = [(read.label, read.number, read.state) for read in self.tries]
+        return tries, [(ran.id, ran.status) for ran in self.containers]
 
     def told(self) -> bool:
         """Return whether the executor has also said all that it has to say of it."""
@@ -117,10 +127,9 @@ class Report:
     def _differences(self, expected: Expected, tries: Sequence[Try]) -> list[str]:
         found = []
         states = tuple(read.state or "no state" for read in tries)
-        wanted_states = expected.states[expected.not_kept :]
-        if states != wanted_states:
+        if states != expected.states:
             found.append(
-                f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(wanted_states)}"
+                f"{expected.label} went {' → '.join(states) or 'nowhere'}, not {' → '.join(expected.states)}"
             )
         if expected.lasts:
             return found
@@ -132,13 +141,22 @@ class Report:
                 found.append(f"{expected.label} try {number}: {containers[0].end or 'no end'}, not {end}")
         return found
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """Lay it all out: a line per container, under the try of the task instance that ran in it."""
         title = f"Every task instance, and the {self.noun}s that it ran in"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for heading in ("task instance", "try", self.noun, "its end", "queued", "wait", "ran", "state"):
+        for heading in (
+            "task instance",
+            "try",
+            self.noun.split()[-1],
+            "how it ended",
+            "queued",
+            "wait",
+            "ran",
+            "state",
+        ):
             right = heading in ("queued", "wait", "ran")
-            table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "its end")
+            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
         for read in self.tries:
             containers = self.of(read.label, read.number)
             state = coloured(read.state or "none")
@@ -153,13 +171,21 @@ class Report:
                     read.label if first else "",
                     str(read.number) if first else "",
                     ran.short,
-                    ending(ran),
+                    _ending_of(read, ran),
                     _clock(queued),
                     _seconds(queued, ran.started),
                     _seconds(ran.started, ran.stopped),
-                    state if last else "gave way" if ran.started else "never ran",
+                    state if last else self._given_back(read, ran),
                 )
-        return table
+        return Group(table, *(Padding(Text(note, style="dim"), (0, 0, 0, 1)) for note in NOTES), "")
+
+    def _given_back(self, read: Try, ran: Ran) -> str:
+        """Say why a try has gone on in another container."""
+        if not ran.started:
+            return "not started"
+        if ran.exit_code:
+            return "relaunched"
+        return next((one.waits for one in self.scenario if one.label == read.label and one.waits), "relaunched")
 
     def event_log(self) -> RenderableType:
         """Lay out what the executor added to Airflow's event log."""
@@ -206,12 +232,23 @@ def ending(ran: Ran) -> str:
     return f"exit {ran.exit_code}" if ran.why == EXITED else f"exit {ran.exit_code}: {ran.why}"
 
 
+def _ending_of(read: Try, ran: Ran) -> str:
+    """Say the same of a container, and whether it has told Airflow of a failure."""
+    reported = read.state == "failed" and ran.exit_code == 0 and ran.why == EXITED
+    return f"{ending(ran)}: code failed" if reported else ending(ran)
+
+
 def _clock(moment: datetime | None) -> str:
     return "–" if moment is None else f"{moment.astimezone():%H:%M:%S}"
 
 
 def _seconds(since: datetime | None, until: datetime | None) -> str:
     return "–" if since is None or until is None else f"{(until - since).total_seconds():.0f} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def coloured(state: str) -> str:

@@ -38,9 +38,9 @@ class Expected:
     :param ends: how the first container of each try ends
     :param lasts: the state of its only try is no end: it stays in it
     :param events: what our executor has to add to Airflow's event log about each try, by the end of its name
-    :param not_kept: how many of its first tries Airflow forgets, because they failed before they ran
     :param asked: what it asks for that the executor's rules have a say in, for people
     :param places: where each of its containers goes, if it asks for something
+    :param waits: how it waits after it has given its first container back
     """
 
     dag_id: str
@@ -51,9 +51,9 @@ class Expected:
     map_index: int = -1
     lasts: bool = False
     events: tuple[str, ...] = ()
-    not_kept: int = 0
     asked: str = ""
     places: tuple[Where, ...] = ()
+    waits: str = ""
 
     @property
     def label(self) -> str:
@@ -101,8 +101,8 @@ SCENARIO = (
     Expected("mapped", "total"),
     Expected("failing", "second_time_lucky", ("failed", "success"), (1, 1), (EXITED, EXITED)),
     Expected("failing", "hopeless", ("failed",)),
-    Expected("waiting", "deferred", containers=(2,)),
-    Expected("waiting", "rescheduled", containers=(2,)),
+    Expected("waiting", "deferred", containers=(2,), waits="deferred"),
+    Expected("waiting", "rescheduled", containers=(2,), waits="rescheduled"),
     HOST_LOST,
     KILLED,
     UNPULLABLE,
@@ -113,12 +113,14 @@ LASTING = (RUNS_ON, NO_CAPACITY)
 LASTING_DAG = "lasting.py"
 
 PLACEMENT_DAG = "placement.py"
-GROWS, MOVES, AVOIDS = "grows", "moves", "avoids"
-_DOUBLED, _ON_SPOT, _ABROAD, _FULL = (
+GROWS, MOVES, AVOIDS, FILLS, PROBES = "grows", "moves", "avoids", "fills", "probes"
+_DOUBLED, _ON_SPOT, _ABROAD, _FULL, _FILLED, _PROBED = (
     "512 MB, x2 after an out-of-memory",
     "cheap capacity, on-demand after an interruption",
     "another Region",
     "cheap capacity, which is full",
+    "cheap capacity: its job waits, which shows that the queue is full",
+    "cheap capacity: a probe, which waits too",
 )
 
 
@@ -126,18 +128,20 @@ def _steered(task_id: str, asked: str, where: Where, *events: str) -> Expected:
     return Expected("placement", task_id, events=events, asked=asked, places=(where,))
 
 
-def _changed(
-    task_id: str, asked: str, end: str, first: Where, second: Where, event: str = FAILURE, *, not_kept: int = 0
-) -> Expected:
-    """Return what a task instance does whose second try succeeds because a rule changes it."""
+def _stays(task_id: str, asked: str, where: Where) -> Expected:
+    """Return what a task instance does whose container is accepted and finds no room."""
+    return Expected("placement", task_id, ("queued",), lasts=True, events=(WAITED,), asked=asked, places=(where,))
+
+
+def _changed(task_id: str, asked: str, end: str, first: Where, second: Where, *events: str) -> Expected:
+    """Return what a task instance does whose second try succeeds because it goes elsewhere or is larger."""
     return Expected(
         "placement",
         task_id,
         ("failed", "success"),
         (1, 1),
         (end, EXITED),
-        events=(event, RETRY),
-        not_kept=not_kept,
+        events=events or (FAILURE, RETRY),
         asked=asked,
         places=(first, second),
     )
@@ -159,6 +163,7 @@ PLACEMENT = {
             Where(f"{HOME} FARGATE_SPOT", 0.25, 2048),
             Where(f"{HOME} FARGATE", 0.25, 2048),
             "container interrupted",
+            RETRY,
         ),
         _steered("abroad", _ABROAD, Where(f"{ABROAD} FARGATE", 0.25, 2048)),
         _steered(AVOIDS, _FULL, Where(f"{HOME} FARGATE", 0.25, 1024), ELSEWHERE),
@@ -171,14 +176,9 @@ PLACEMENT = {
             MOVES, _ON_SPOT, HOST_TAKEN, Where(f"{HOME} demo-spot", 1, 2048), Where(f"{HOME} default", 1, 2048)
         ),
         _steered("abroad", _ABROAD, Where(f"{ABROAD} default", 1, 2048)),
-        _changed(
-            AVOIDS,
-            _FULL,
-            NOT_STARTED,
-            Where(f"{HOME} demo-spot", 1, 1024),
-            Where(f"{HOME} default", 1, 1024),
-            not_kept=1,
-        ),
+        _steered(AVOIDS, _FULL, Where(f"{HOME} default", 1, 1024), ELSEWHERE),
+        _stays(FILLS, _FILLED, Where(f"{HOME} demo-spot", 1, 1024)),
+        _stays(PROBES, _PROBED, Where(f"{HOME} demo-spot", 1, 1024)),
     ),
 }
 """What the executor's rules steer, by service; the amazon provider's executors have no such rules."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from ecs_async_executor.local.demo.airflow_home import Try
@@ -20,6 +20,9 @@ WIDTH = 100
 
 TAIL = 40
 """Lines of a log that are shown when something went wrong."""
+
+QUIET_SECONDS = 10.0
+"""How long nothing is written, where there is no terminal, of what still goes on."""
 
 
 class Show:
@@ -49,11 +52,26 @@ class Show:
         self.console.print(text, style="dim", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def waiting(self, text: str) -> Iterator[None]:
-        """Show that something takes its time, and how long it took."""
-        began = time.monotonic()
-        with self.console.status(text) if self.console.is_terminal else contextlib.nullcontext():
-            yield
+    def waiting(self, text: str) -> Iterator[Callable[[str], None]]:
+        """
+        Show that something takes its time, and how long it took.
+
+        :returns: a function to call again and again meanwhile: it shows what is waited for, and the seconds so far
+        """
+        began = told = time.monotonic()
+        live = self.console.status(f"{text} …") if self.console.is_terminal else None
+
+        def tell(detail: str) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if live is not None:
+                live.update(f"{text}: {now - began:.0f} s, {detail}")
+            elif now - told >= QUIET_SECONDS:
+                told = now
+                self.say(f"[dim]… {text}: {now - began:.0f} s, {detail}[/]")
+
+        with live or contextlib.nullcontext():
+            yield tell
         self.say(f"{text}: {time.monotonic() - began:.1f} s")
 
     def news(self, tries: Sequence[Try]) -> None:

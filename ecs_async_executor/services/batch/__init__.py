@@ -6,6 +6,7 @@ from ecs_async_executor.services.batch.checking import look_at_definitions as lo
 from ecs_async_executor.services.batch.console import BatchConsole as BatchConsole
 from ecs_async_executor.services.batch.details import inspecting as inspecting
 from ecs_async_executor.services.batch.names import job_name as job_name
+from ecs_async_executor.services.batch.requests import BatchTemplate as BatchTemplate
 from ecs_async_executor.services.batch.requests import base_request as base_request
 from ecs_async_executor.services.batch.requests import launch_spec as launch_spec
 from ecs_async_executor.services.batch.requests import workload_request as workload_request

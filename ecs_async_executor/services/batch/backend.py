@@ -66,7 +66,7 @@ class BatchBackend:
     """The most identifiers that DescribeJobs takes."""
 
     def __init__(self, clients: ClientFactory, settings: BatchSettings) -> None:
-        self._call = Calls(clients, "batch", operations=OPERATIONS, decoders=DECODERS)
+        self._call = Calls(clients, "batch", operations=OPERATIONS, decoders=DECODERS, lean=True)
         self._settings = settings
         self._unreadable = UnreadableRecords(SERVICE.event("describe.malformed"), "job_id", "jobId")
 
@@ -91,6 +91,8 @@ class BatchBackend:
         request = spec.request
         job = {**request, "jobName": job_name(request["jobName"], client_token)}
         try:
+            if not spec.checked:
+                self._call.check("SubmitJob", job)
             reply = await self._call("SubmitJob", **job)
         except BackendError as error:
             raise tag_refusal(error, request.get("tags"), "batch:TagResource") from None

@@ -14,7 +14,13 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.batch.logs import stream_of
 from ecs_async_executor.services.batch.requests import containers_of
 from ecs_async_executor.services.calls import Calls, Operation
-from ecs_async_executor.services.definitions import NO_SUCH_STREAM, log_finding, unreadable
+from ecs_async_executor.services.definitions import (
+    NO_SUCH_STREAM,
+    JudgeExecutors,
+    executors_findings,
+    log_finding,
+    unreadable,
+)
 from ecs_async_executor.services.findings import Finding, good, problem, warning
 from ecs_async_executor.services.logs import LogReader, NoLog
 from ecs_async_executor.settings import CONTAINER_FORMS
@@ -30,12 +36,13 @@ _SINGLE, _SEVERAL = CONTAINER_FORMS
 
 
 async def look_at_definitions(
-    clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec]
+    clients: ClientFactory, reader: LogReader, specs: Sequence[LaunchSpec], judge_executors: JudgeExecutors
 ) -> AsyncIterator[Finding]:
     """
     Yield what is found of each job queue and job definition that the requests name.
 
     :param reader: opened
+    :param judge_executors: is told what containers have as ``[core] executor``
     """
     groups: set[tuple[str, str]] = set()
     calls = Calls(clients, "batch", operations=_OPERATIONS, decoders={})
@@ -57,6 +64,14 @@ async def look_at_definitions(
                 continue
             yield good(name)
             container = _first_container(described)
+            requested = (
+                _environment_in(one.request) for one in specs if one.request["jobDefinition"] == definition
+            )
+            of_definition = f"job definition {definition!r}"
+            for finding in executors_findings(
+                judge_executors, of_definition, requested, container.get("environment")
+            ):
+                yield finding
             configuration: Mapping[str, Any] = container.get("logConfiguration") or {}
             try:
                 stream = stream_of(NO_SUCH_STREAM, configuration, calls.region_name, "the container")
@@ -77,6 +92,13 @@ def _forms(specs: Iterable[LaunchSpec]) -> dict[str, set[str]]:
         forms = found.setdefault(str(spec.request["jobDefinition"]), set())
         forms.add(_SEVERAL if _SEVERAL in spec.request else _SINGLE)
     return found
+
+
+def _environment_in(request: Mapping[str, Any]) -> Any:
+    """Return the variables that a request gives Airflow's container."""
+    several = request.get(_SEVERAL)
+    override = next(iter(containers_of(several)), {}) if several else request.get(_SINGLE) or {}
+    return override.get("environment")
 
 
 async def _queue(calls: Calls, queue: str) -> Finding:

@@ -1,8 +1,8 @@
 """
 Requests to Batch: SubmitJob's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, ``names`` and ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes``
-of the folder above.
+Imports ``core``, the settings, ``names`` and ``sizes`` beside it, and ``parameters``, ``requests``, ``sizes`` and
+``templates`` of the folder above.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.batch.names import name_prefix, own_prefix
 from ecs_async_executor.services.batch.sizes import REFUSED, put_sizes, wrong_sizes
@@ -29,6 +30,7 @@ from ecs_async_executor.services.requests import (
     type_name,
 )
 from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
+from ecs_async_executor.services.templates import Template
 from ecs_async_executor.settings import CONTAINER_FORMS, JOB_NAME, MORE_THAN_A_CONTAINER, BatchSettings
 
 ONE_ATTEMPT: Final = {"attempts": 1}
@@ -96,6 +98,7 @@ def workload_request(
     queue_overrides: Mapping[str, Any] | None,
     executor_config: Any,
     command: Sequence[str],
+    executors: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the parameters of one workload's request.
@@ -104,6 +107,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the container's
+    :param executors: the executors that tasks can name, if Airflow in the container has to be told
     :raises Rejected: if the executor_config cannot be used; the reason holds none of its values
     """
     changes = checked_parameters(executor_config, "SubmitJob")
@@ -125,7 +129,7 @@ def workload_request(
         container, name = _first_of_several(request[_SEVERAL]), f"the first container of {_SEVERAL}"
     if sized:
         put_sizes(request, container, sized)
-    put_command(container, command, name)
+    put_command(container, command, name, executors)
     return request
 
 
@@ -188,6 +192,49 @@ def launch_spec(
         expires_at=expires_at,
         own_mark=own_mark if own_mark != prefix else None,
     )
+
+
+class BatchTemplate:
+    """
+    A request that becomes those of many launches, by their commands and marks.
+
+    :param spec: see :class:`~ecs_async_executor.services.templates.Template`; without a launch's own tags
+    :param name: the job's, before it was marked
+    """
+
+    def __init__(self, spec: LaunchSpec, name: str) -> None:
+        overrides = _SEVERAL if _SEVERAL in spec.request else _SINGLE
+        added = _added(spec.request["jobQueue"])
+        self._template = Template(spec, _OPERATION, overrides=overrides, added=added)
+        self._name = name
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """
+        Return what :func:`launch_spec` does for a launch; None if it would refuse it.
+
+        :param expires_at: likewise
+        :param tags: likewise
+        """
+        spec, request = self._template.spec, self._template.request(command)
+        if request is None:
+            return None
+        if tags:
+            request["tags"] = _tagged(request.get("tags"), tags)
+        prefix = request["jobName"] = name_prefix(self._name, launch.started_by)
+        own_mark = own_prefix(prefix, launch.launch_id)
+        return LaunchSpec(
+            request=request,
+            scope=spec.scope,
+            placement=spec.placement,
+            bucket=spec.bucket,
+            started_by=prefix,
+            expires_at=expires_at,
+            own_mark=own_mark if own_mark != prefix else None,
+            choice=spec.choice,
+            checked=spec.checked,
+        )
 
 
 def _tagged(own: Any, tags: Mapping[str, str]) -> Any:

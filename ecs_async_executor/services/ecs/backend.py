@@ -8,7 +8,7 @@ above.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,8 @@ import anyio
 from ecs_async_executor.core.backend import Handle, LaunchSpec, Observation, Paced, Service, Trial, unpaced
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.services.calls import Calls, Operation
+from ecs_async_executor.services.ecs.delivery import with_file
+from ecs_async_executor.services.ecs.files import WorkloadFiles, before_launch
 from ecs_async_executor.services.ecs.replies import DECODERS, launched, missing, observation, sized
 from ecs_async_executor.services.ecs.requests import FARGATE_PROVIDERS, cluster_of, providers_in
 from ecs_async_executor.services.ecs.sizes import size_refusal
@@ -68,6 +70,7 @@ class EcsBackend:
 
     :param clients: makes the client
     :param settings: names the container that decides, and the cluster to check
+    :param files: the workloads, where they are handed over in environment files
     """
 
     describe_batch = 100
@@ -75,9 +78,10 @@ class EcsBackend:
 
     _defaults_lock: anyio.Lock  # made by open(): it belongs to the loop
 
-    def __init__(self, clients: ClientFactory, settings: EcsSettings) -> None:
-        self._call = Calls(clients, "ecs", operations=OPERATIONS, decoders=DECODERS)
+    def __init__(self, clients: ClientFactory, settings: EcsSettings, files: WorkloadFiles | None = None) -> None:
+        self._call = Calls(clients, "ecs", operations=OPERATIONS, decoders=DECODERS, lean=True)
         self._settings = settings
+        self._files = files
         self._defaults: dict[str, tuple[str, ...]] = {}
         self._stopped: dict[str, StoppedTasks] = {}
         self._unreadable = UnreadableRecords(SERVICE.event("describe.malformed"), "arn", "taskArn", "arn")
@@ -92,8 +96,8 @@ class EcsBackend:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Hold a client open; it belongs to the running loop."""
-        async with self._call.open():
+        """Hold a client open, and one of S3 if workloads go there; they belong to the running loop."""
+        async with self._call.open(), nullcontext() if self._files is None else self._files.open():
             self._defaults_lock = anyio.Lock()
             self._stopped = {}
             yield
@@ -109,13 +113,24 @@ class EcsBackend:
         request = spec.request
         if not request.get("launchType") and not request.get("capacityProviderStrategy"):
             request = await self._with_capacity(request, spec.scope)
+        files = self._files
+        if files is not None and spec.handed_over is not None:
+            # Before each request, the repeated ones too: it leads to the same object, with a JWT that is valid.
+            arn = await files.put(client_token, spec.handed_over, spec.expires_at)
+            request = with_file(request, self._settings.container_name, arn)
+        request = {**request, "clientToken": client_token}
         try:
-            reply = await self._call("RunTask", **{**request, "clientToken": client_token})
+            if not spec.checked:
+                self._call.check("RunTask", request)
+            reply = await self._call("RunTask", **request)
         except BackendError as error:
             said = size_refusal(error, request)
             raise tag_refusal(said, request.get("tags"), "ecs:TagResource") from None
         container_name = self._settings.container_name
-        return sized([launched(reply, container_name, spec.scope)], reply, container_name)[0]
+        observation = launched(reply, container_name, spec.scope)
+        if files is not None and spec.handed_over is not None:
+            files.launched(client_token, observation.handle.id)
+        return sized([observation], reply, container_name)[0]
 
     async def _with_capacity(self, request: Mapping[str, Any], scope: str) -> dict[str, Any]:
         """Leave the choice to the cluster's default strategy; without one, take Fargate, as the provider does."""
@@ -134,15 +149,7 @@ class EcsBackend:
             try:
                 reply = await self._call("DescribeClusters", clusters=[scope])
             except BackendError as error:
-                if error.kind is Kind.THROTTLED:
-                    # Nothing was launched, and RunTask's rate is not to blame.
-                    raise BackendError(Kind.CONCURRENT, error.code, error.message) from None
-                if error.kind is Kind.AMBIGUOUS:
-                    raise BackendError(Kind.UNSENT, error.code, error.message) from None  # RunTask is what counts
-                if error.kind in {Kind.REFUSED, Kind.INVALID}:
-                    words = f"{error.message} {_WHY_CLUSTERS}".lstrip()
-                    raise BackendError(Kind.REFUSED, error.code, words) from None
-                raise
+                raise before_launch(error, _WHY_CLUSTERS) from None
             clusters = reply.get("clusters") or []
             if not clusters:
                 raise BackendError(
@@ -176,6 +183,8 @@ class EcsBackend:
                 found.append(missing(scope, asked[_short(failure["arn"])], failure))
             except UNREADABLE as error:  # noqa: PERF203
                 self._unreadable.log(failure, error, record="failure")
+        if self._files is not None:
+            self._files.described(found, reply, self._settings.container_name)
         return sized(found, reply, self._settings.container_name)
 
     # --- searching
@@ -252,6 +261,10 @@ class EcsBackend:
             if cluster in by_default:
                 describe = partial(self._default_providers, cluster)
                 trials.append(Trial(f"DescribeClusters, cluster {cluster!r}", describe))
+        if (files := self._files) is not None:
+            bucket = f"bucket {files.bucket.name!r}"
+            trials.append(Trial(f"PutObject, {bucket}", files.try_to_write))
+            trials.append(Trial(f"DeleteObject, {bucket}", files.try_to_delete))
         return trials
 
     @property

@@ -8,7 +8,7 @@ of the folder above.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypedDict
@@ -57,8 +57,13 @@ class _SizeOfContainer(TypedDict, total=False):
     memoryReservation: str | None
 
 
+class _EnvironmentFile(TypedDict, total=False):
+    value: str
+
+
 class _ContainerOverride(TypedDict, total=False):
     name: str
+    environmentFiles: list[_EnvironmentFile] | None
     cpu: int | None
     memory: int | None
     memoryReservation: int | None
@@ -264,6 +269,19 @@ def size_of(task: Mapping[str, Any], container_name: str) -> Size | None:
     reserved = [override.get("memoryReservation"), container.get("memoryReservation")]
     memory = first_amount([*limits, *reserved], memory_mib)
     return Size(cpu, memory) if cpu or memory else None
+
+
+def environment_files(
+    reply: Mapping[str, Any], container_name: str, tasks: Collection[str]
+) -> dict[str, list[str]]:
+    """Return the ARNs of the environment files that launches gave these tasks' Airflow containers."""
+    found: dict[str, list[str]] = {}
+    for task in with_seldom_fields(reply).get("tasks") or ():
+        with suppress(*UNREADABLE):
+            if (name := task["taskArn"]) in tasks:
+                override = _named((task.get("overrides") or {}).get("containerOverrides"), container_name)
+                found[name] = [str(one["value"]) for one in override.get("environmentFiles") or ()]
+    return found
 
 
 def _named(containers: Sequence[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
 """
 Requests to ECS: RunTask's parameters, from the settings to the finished spec. Pure functions.
 
-Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests`` and ``sizes`` of the folder
-above.
+Imports ``core``, the settings, ``sizes`` beside it, and ``parameters``, ``requests``, ``sizes`` and ``templates``
+of the folder above.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import Rejected
+from ecs_async_executor.core.messages import Launch
 from ecs_async_executor.services import parameters as sdk
 from ecs_async_executor.services.ecs.sizes import REFUSED, Part, lines_about_size, put_sizes, wrong_sizes
 from ecs_async_executor.services.requests import (
@@ -27,6 +28,7 @@ from ecs_async_executor.services.requests import (
     type_name,
 )
 from ecs_async_executor.services.sizes import are_sized, layers_of, without_sizes
+from ecs_async_executor.services.templates import Template
 from ecs_async_executor.settings import EcsSettings
 from ecs_async_executor.settings.values import INSTEAD_OF_MANAGED_INSTANCES, MANAGED_INSTANCES
 
@@ -206,6 +208,7 @@ def workload_request(
     executor_config: Any,
     container_name: str,
     command: Sequence[str],
+    executors: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the parameters of one workload's request.
@@ -214,6 +217,7 @@ def workload_request(
     :param queue_overrides: the changes of the workload's queue
     :param executor_config: the changes of the workload itself, as the DAG's author wrote them
     :param command: the Airflow container's
+    :param executors: the executors that tasks can name, if Airflow in the container has to be told
     :raises Rejected: if the executor_config cannot be used; the reason holds none of its values but sizes
     """
     changes = checked_parameters(executor_config, "RunTask")
@@ -231,7 +235,7 @@ def workload_request(
     container = container_for(request, container_name)
     if sized:
         put_sizes(request, container, sized, _sized_part(request, (one.parameters for one in sized)))
-    put_command(container, command, f"container {container_name!r}")
+    put_command(container, command, f"container {container_name!r}", executors)
     return request
 
 
@@ -241,6 +245,8 @@ def launch_spec(
     started_by: str,
     expires_at: float | None = None,
     tags: Mapping[str, str] | None = None,
+    handed_over: str | None = None,
+    added: str = "",
 ) -> LaunchSpec:
     """
     Check a finished request, mark it, and return it with the names of the limits that it falls under.
@@ -248,6 +254,8 @@ def launch_spec(
     :param started_by: our mark; a mark that the request already has stays, and the task cannot be searched by it
     :param expires_at: wall-clock seconds after which the container could not use its command any more
     :param tags: added to the request's own, which win, as far as there is room
+    :param handed_over: see :class:`~ecs_async_executor.core.backend.LaunchSpec`
+    :param added: what the overrides get before they are sent
     :raises Rejected: if ECS would certainly refuse the request
     """
     _check_count(request)
@@ -261,7 +269,7 @@ def launch_spec(
         raise Rejected(_EXCLUSIVE)
     if request.get("launchType") == MANAGED_INSTANCES:
         raise Rejected(INSTEAD_OF_MANAGED_INSTANCES)
-    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides")
+    whole = sealed(sdk.with_numbers_as_text(*_OPERATION, dict(request)), "overrides", added)
     if tags:
         whole["tags"] = _tagged(whole.get("tags"), tags)
     mark: str | None = None
@@ -276,7 +284,47 @@ def launch_spec(
         bucket=_bucket(whole),
         started_by=mark,
         expires_at=expires_at,
+        handed_over=handed_over,
     )
+
+
+class EcsTemplate:
+    """
+    A request that becomes those of many launches, by their commands and marks.
+
+    :param spec: see :class:`~ecs_async_executor.services.templates.Template`; without a launch's own tags
+    """
+
+    def __init__(self, spec: LaunchSpec) -> None:
+        self._template = Template(spec, _OPERATION, overrides="overrides", more={"clientToken": "a"})
+
+    def spec_for(
+        self, command: Sequence[str], launch: Launch, expires_at: float | None, tags: Mapping[str, str]
+    ) -> LaunchSpec | None:
+        """
+        Return what :func:`launch_spec` does for a launch; None if it would refuse it.
+
+        :param expires_at: likewise
+        :param tags: likewise
+        """
+        spec, request = self._template.spec, self._template.request(command)
+        if request is None or not _STARTED_BY.fullmatch(launch.started_by):
+            return None
+        if tags:
+            request["tags"] = _tagged(request.get("tags"), tags)
+        mark = spec.started_by
+        if mark is not None:
+            mark = request["startedBy"] = launch.started_by
+        return LaunchSpec(
+            request=request,
+            scope=spec.scope,
+            placement=spec.placement,
+            bucket=spec.bucket,
+            started_by=mark,
+            expires_at=expires_at,
+            choice=spec.choice,
+            checked=spec.checked,
+        )
 
 
 def _tagged(own: Any, tags: Mapping[str, str]) -> Any:

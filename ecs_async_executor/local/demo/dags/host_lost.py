@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import dag, task
 
 
-@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+@dag(schedule="@once", start_date=datetime.fromisoformat(os.environ["DEMO_DATE"]), catchup=False)
 def host_lost() -> None:
     """Lose the host in the first try; Airflow's retry runs on another one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 
 from airflow.sdk import dag, task
 
@@ -15,7 +15,7 @@ DEFINITION = os.environ.get("DEMO_DEFINITION", "taskDefinition")
 """What an ``executor_config`` calls a definition of one's own: that depends on the service."""
 
 
-@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+@dag(schedule="@once", start_date=datetime.fromisoformat(os.environ["DEMO_DATE"]), catchup=False)
 def lasting() -> None:
     """Run and wait for longer than anybody looks."""
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import dag, task
 
+ON_BATCH = os.environ.get("DEMO_DEFINITION") == "jobDefinition"
 PART_MB = 50
 PARTS = 10
 
 
-@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+# Tasks with two tries begin before those with one.
+@dag(
+    schedule="@once",
+    start_date=datetime.fromisoformat(os.environ["DEMO_DATE"]),
+    catchup=False,
+    default_args={"priority_weight": 5},
+)
 def placement() -> None:
     """Ask for sizes and queues; which placement and which Region that is, the rules say."""
 
@@ -36,16 +43,23 @@ def placement() -> None:
     def abroad() -> None:
         print(f"In {os.environ['DEMO_REGION']}", flush=True)
 
-    # A size of its own: what is full for it is not full for the others. The retry is for Batch, where a job waits
-    # in a full queue until the queue's time limit ends it.
-    @task(retries=1, retry_delay=timedelta(seconds=1), queue="cheap", executor_config={"memory": "1 GB"})
+    # A size of its own: what is full for it is not full for the others.
+    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"})
     def avoids() -> None:
         print("Where there is room", flush=True)
 
+    @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"}, pool="burst", priority_weight=100)
+    def stays() -> None:
+        raise RuntimeError("There was never to be room for this")
+
+    first, moved = abroad(), moves()
+    first >> moved >> avoids()
     grows()
-    moves()
-    abroad()
-    avoids()
+    if ON_BATCH:
+        # Batch takes jobs for a full queue, and they stay there. The first shows by that that there is no room,
+        # the second is the probe for room, and others avoid the queue meanwhile.
+        stays.override(task_id="fills")()
+        first >> stays.override(task_id="probes")()
 
 
 placement()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import os
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
@@ -20,7 +21,13 @@ class SecondLook(BaseSensorOperator):
         return context["ti"].get_first_reschedule_date(context) is not None
 
 
-@dag(schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=timezone.utc), catchup=False)
+# What waits begins first: the others run meanwhile.
+@dag(
+    schedule="@once",
+    start_date=datetime.fromisoformat(os.environ["DEMO_DATE"]),
+    catchup=False,
+    default_args={"priority_weight": 10},
+)
 def waiting() -> None:
     """Wait without holding a container."""
     DateTimeSensorAsync(
