@@ -87,7 +87,7 @@ BROAD = (*SPREAD, "-m", "not e2e")
 QUICK = (*SPREAD, "-m", "not e2e and not slow")
 NARROW = (*QUICK, "--ignore", "tests/local", "--ignore", "tests/infrastructure")
 """For another Python: leave out the tests that depend on neither Python nor Airflow nor a dependency."""
-OF_AIRFLOW = (*QUICK, "tests/adapter", "tests/differential", "tests/project", "tests/settings")
+OF_AIRFLOW = (*QUICK, "tests/adapter", "tests/differential", "tests/project", "tests/scale", "tests/settings")
 """For another Airflow on the same Python: the only folders that import Airflow or its amazon provider."""
 OF_THE_SDK = (*QUICK, "tests/adapter", "tests/contract", "tests/differential", "tests/services", "tests/settings")
 """For another aiobotocore: the folders in which requests are made, sent or read by it."""

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--smoke",
         action="store_true",
-        help="check in under a minute that the suite works: small sizes, two at a time; the figures mean little",
+        help="check in two minutes that the suite works: small sizes, two at a time; the figures mean little",
     )
     add("--only", action="append", choices=scenarios.NAMES, help="run this scenario only; repeatable")
     add("--service", choices=scenarios.SERVICES, default="ecs", help="default: %(default)s")

@@ -41,7 +41,6 @@ def launch(cell: Cell, server: Server, progress: Progress) -> Figures:
                     gc.collect()
                     others.append(client.launch(requests))
             progress(launched=number)
-        tracked = _tracked(run)
     run.end()
     ours, others, beats = ours[WARM_UP:], others[WARM_UP:], beats[WARM_UP:]
     ratios = [mine / other for mine, other in zip(ours, others, strict=True)]
@@ -52,7 +51,6 @@ def launch(cell: Cell, server: Server, progress: Progress) -> Figures:
         "cpu_per_launch_s": statistics.median(ours) / cell.size,
         "bare_cpu_per_launch_s": statistics.median(others) / cell.size,
         "main_cpu_per_launch_s": statistics.median(beats) / cell.size,
-        "tracked_per_launch": tracked,
     }
 
 
@@ -73,18 +71,3 @@ def _finish(run: Run) -> None:
     while len(run.finished) < run.cell.size:
         run.beat()
         time.sleep(executors.BUSY)
-
-
-def _tracked(run: Run) -> float:
-    """Return how many objects that the collector goes through a launch leaves as long as it runs."""
-    run.forget()
-    run.make(run.cell.size)
-    gc.collect()
-    gc.disable()
-    before = len(gc.get_objects())
-    run.hand_over()
-    run.beat_until(lambda: len(run.launched) >= run.cell.size)
-    after = len(gc.get_objects())
-    gc.enable()
-    _finish(run)
-    return (after - before) / run.cell.size

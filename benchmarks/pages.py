@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.cells import ALL_OURS, OURS, PROVIDER
-from benchmarks.results import Row, Table, seconds
+from benchmarks.results import Row, Table, Target, seconds, targets
 from benchmarks.scenarios import DEFAULT_QUOTAS, MORE_QUEUED, RAISED_QUOTAS, SCHEDULERS
 
 ROOT = Path(__file__).parent.parent
+PERFORMANCE = "docs/performance.md"
 Column = tuple[str, Callable[[Row], str]]
 
 
@@ -19,7 +20,15 @@ def _median(name: str, write: Callable[[float], str]) -> Callable[[Row], str]:
 
 
 def _range(name: str, write: Callable[[float], str]) -> Callable[[Row], str]:
-    return lambda row: " to ".join(dict.fromkeys(write(pick(row.each(name))) for pick in (min, max)))
+    return lambda row: _between(write(min(row.each(name))), write(max(row.each(name))))
+
+
+def _between(low: str, high: str) -> str:
+    """Return a range; its unit once, if both ends have the same."""
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    return f"{number} to {high}" if high.endswith(f" {unit}") or not unit else f"{low} to {high}"
 
 
 def _whole(value: float) -> str:
@@ -40,9 +49,9 @@ _SHORT: tuple[Column, ...] = (
 )
 _LONG: tuple[Column, ...] = (
     *_NAMES,
-    ("due to success", _range("until_success_s", seconds)),
+    ("run done after", _range("until_success_s", seconds)),
     ("starts per second", _range("launches_per_s", _whole)),
-    ("due to start, median and p99", lambda row: _both(row, "due_to_start")),
+    ("tasks started after, median and p99", lambda row: _both(row, "due_to_start")),
     ("queued to start, median and p99", lambda row: _both(row, "queued_to_start")),
     ("loops", _range("loops", _whole)),
     ("longest loop", _range("loop_max_s", seconds)),
@@ -51,7 +60,7 @@ _LONG: tuple[Column, ...] = (
 )
 PAGES = (
     ("README.md", _SHORT, (DEFAULT_QUOTAS, RAISED_QUOTAS, MORE_QUEUED)),
-    ("docs/performance.md", _LONG, tuple(SCHEDULERS)),
+    (PERFORMANCE, _LONG, tuple(SCHEDULERS)),
 )
 
 
@@ -71,23 +80,32 @@ def rewrite(table: Table) -> list[Path]:
         ]
         if rows:
             path = ROOT / name
-            path.write_text(_between(path.read_text(), "scheduler", _markdown(columns, rows)))
+            _write(path, "scheduler", _markdown(columns, rows))
             written.append(path)
+    found = [target for target in targets(table) if target.name.startswith("a scheduler, ")]
+    if found:
+        lines = [_target(target) for target in found]
+        _write(ROOT / PERFORMANCE, "scheduler targets", _grid(["Target", "Wanted", "Measured", ""], lines))
     return written
 
 
+def _target(target: Target) -> list[str]:
+    values = _between(f"{target.low:.3g}", f"{target.high:.3g}")
+    wanted = f"{'>=' if target.at_least else '<='} {target.limit:.3g}"
+    return [target.name, *(f"{text} {target.unit}".strip() for text in (wanted, values)), target.verdict]
+
+
 def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    head = [" | ".join(heading for heading, _ in columns), " | ".join("---" for _ in columns)]
-    return "\n".join(f"| {line} |" for line in (*head, *(_line(columns, row) for row in rows)))
+    return _grid([heading for heading, _ in columns], [[write(row) for _, write in columns] for row in rows])
 
 
-def _line(columns: Sequence[Column], row: Row) -> str:
-    return " | ".join(write(row) for _, write in columns)
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
-def _between(text: str, name: str, table: str) -> str:
+def _write(path: Path, name: str, table: str) -> None:
     marks = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-    new, found = marks.subn(lambda mark: f"{mark[1]}\n{table}\n{mark[2]}", text)
+    new, found = marks.subn(lambda mark: f"{mark[1]}\n{table}\n{mark[2]}", path.read_text())
     if found != 1:
-        raise ValueError(f"{found} places for the table {name!r}")
-    return new
+        raise ValueError(f"{path} has {found} places for the table {name!r}")
+    path.write_text(new)

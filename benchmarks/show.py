@@ -63,7 +63,6 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("p10", "cpu_of_bare_p10", _ratio),
         ("p90", "cpu_of_bare_p90", _ratio),
         ("main thread's", "main_cpu_per_launch_s", _us),
-        ("tracked objects", "tracked_per_launch", _number),
     ),
     "steady": (
         ("adoption", "adopt_s", _ms),
@@ -122,10 +121,10 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("since then p99", "seen_then_p99_s", _ms),
     ),
     "scheduler": (
-        ("due to success", "until_success_s", _ms),
+        ("run done after", "until_success_s", _ms),
         ("launches/s", "launches_per_s", _number),
         ("quota used", "quota_used", _percent),
-        ("due to start p50", "due_to_start_p50_s", _ms),
+        ("tasks started after p50", "due_to_start_p50_s", _ms),
         ("p99", "due_to_start_p99_s", _ms),
         ("queued to start p50", "queued_to_start_p50_s", _ms),
         ("p99", "queued_to_start_p99_s", _ms),
