@@ -124,7 +124,7 @@ class Adoption:
     def _is_known(self, key: Key, ti: Any) -> bool:
         tracking = self._tracking
         tracked = tracking.launches.get(key)
-        return tracked is not None and key not in tracking.staged and tracking.is_launch_of(tracked, ti)
+        return tracked is not None and key not in tracking.uncommitted and tracking.is_launch_of(tracked, ti)
 
     def _needs_workload(self, ti: Any) -> bool:
         if str(ti.state) == AirflowState.QUEUED.value:

@@ -398,6 +398,19 @@ def test_a_database_error_is_the_scheduler_s_to_repeat(
     assert len(executor.scripted.adoptions) == 1
 
 
+def test_what_waits_to_be_handed_over_outlives_an_adoption_that_names_it_again_and_is_rolled_back(
+    executor: Any, database: Metadata
+) -> None:
+    database.orphan("running", "running", external_ids=[ARN, ARN])
+    with database.session() as session:
+        adopt(executor, session)
+    with database.session() as session:
+        assert list(executor.try_adopt_task_instances(database.tis(session)[:2])) == []
+        session.rollback()
+    executor.heartbeat()
+    assert len(executor.scripted.adoptions) == len(executor.running) == 2
+
+
 def test_revoking_what_was_just_adopted_finds_and_stops_its_container(executor: Any, database: Metadata) -> None:
     database.orphan("queued")
     with database.session() as session:
