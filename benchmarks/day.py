@@ -78,13 +78,16 @@ def measure(
     first = max(0.05, min(0.5, FIRST / launches))
     day = Day(launches=launches, seconds=seconds, parts=(first, 1.0 - first), heartbeat=2.0, seed=seed)
     hours: list[dict[str, Any]] = []
-    looks: list[dict[str, Size]] = []
+    table: dict[str, list[int]] = {}
     idle: list[dict[str, Size]] = []
     begun = time.process_time()
 
     def look(day: Day, now: float, is_over: bool) -> None:  # noqa: FBT001 - the day calls it
         sizes = day.sizes()
-        looks.append(sizes)
+        for name, size in sizes.items():
+            row = table.setdefault(name, [])
+            row += [0] * (len(hours) - len(row))
+            row.append(size.items)
         hour = {
             "hour": round(now / 3600, 2),
             "all_over": is_over,
@@ -101,16 +104,15 @@ def measure(
         keep(told())
 
     def told() -> dict[str, Any]:
-        names = sorted({name for sizes in looks for name in sizes})
-        table = {name: [sizes[name].items if name in sizes else 0 for sizes in looks] for name in names}
-        changing = {name: row for name, row in table.items() if max(row) >= SHOWN and max(row) != min(row)}
+        whole = {name: row + [0] * (len(hours) - len(row)) for name, row in table.items()}
+        changing = {name: row for name, row in whole.items() if max(row) >= SHOWN and max(row) != min(row)}
         return {
             "lost": day.lost,
             "ran_twice": day.cloud.ran_twice,
             "told_twice": day.told_twice,
             "grown": grown(idle[0], idle[-1]) if len(idle) > 1 else None,
             "hours": hours,
-            "collections": len(names),
+            "collections": len(table),
             "entries_of_those_that_change": dict(sorted(changing.items(), key=lambda one: -max(one[1]))),
         }
 

@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import bare, executors, interleaved, push, simulation
+from benchmarks import bare, executors, interleaved, push
 from benchmarks.cells import ALL_OURS, BARE, OURS, Cell, Figures
 from benchmarks.database import Database, build
 from benchmarks.driver import Progress, Run
 from benchmarks.meters import Spinner, percentile
 from benchmarks.servers import FARGATE, RAISED, Server
+from benchmarks.simulation import sweeps
 
 NOTHING = dict.fromkeys(FARGATE, (0.0, 0.0))
 STORM_BEGINS, STORM_ENDS = 15.0, 30.0
@@ -290,7 +291,7 @@ def storm(cell: Cell, server: Server, progress: Progress) -> Figures:
 
 def simulated(cell: Cell, _: Server, __: Progress) -> Figures:
     """Run the engine alone, in virtual time."""
-    return simulation.simulate(cell)
+    return sweeps.simulate(cell)
 
 
 def scaled(cell: Cell, server: Server, progress: Progress) -> Figures:

@@ -75,15 +75,18 @@ def _schedulers(plt: Any, table: Table, rows: Sequence[Row]) -> Any:
     figure, panels = plt.subplots(
         2, len(rows), figsize=(3.4 * len(rows), 5.6), layout="constrained", sharex=True, squeeze=False
     )
+    for panel in panels[1][1:]:
+        panel.sharey(panels[1][0])
+    for panel in panels[1]:
+        panel.set_yscale("log")
     for column, ours in zip(panels.T, rows, strict=True):
         provider = table.of("scheduler", PROVIDER, noted=True, size=ours.cell.size, note=ours.cell.note)
         for row in (provider, ours):
             if row is not None:
                 _second_by_second(column, row)
-        column[0].set_title(ours.cell.note, fontsize=10)
+        column[0].set_title(ours.cell.note.replace(", ", "\n"), fontsize=10)
         column[0].set_ylim(bottom=0)
         column[1].set_xlabel("seconds since the run was due", fontsize=9)
-        column[1].set_yscale("log")
         for panel in column:
             panel.grid(visible=True, which="major", alpha=0.3)
             for side in ("top", "right"):

@@ -98,7 +98,12 @@ def _launched(run: Run, cell: Cell, progress: Progress) -> Figures:
     for number in (before, cell.size - before):
         run.launched.clear()
         run.queue(number)
-        run.beat_until(lambda number=number: len(run.launched) >= number)  # type: ignore[misc]
+        deadline = time.monotonic() + TIMEOUT
+        while len(run.launched) < number:
+            run.beat()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(run.launched)} of {number} were launched")
+            time.sleep(PAUSE)
         _until_all_run(run, progress)
         run.expected.clear()
         run.launched.clear()

@@ -114,6 +114,13 @@ class Adoption:
             if time.monotonic() >= until:
                 break
 
+    def hand_over_first(self, bridge: Bridge, key: Key) -> None:
+        """Hand the launch of a key over before all others, if it is staged."""
+        adopt = self._tracking.staged.get(key)
+        if adopt is not None:
+            bridge.submit(adopt)
+            take_out(self._tracking.staged, key)  # after that: a launch can come twice, but none may be lost
+
     def _is_known(self, key: Key, ti: Any) -> bool:
         tracking = self._tracking
         tracked = tracking.launches.get(key)

@@ -171,7 +171,7 @@ class BatchAdapter(AwsAdapter):
         self, request: Any, launch: Launch, placed: Callable[[LaunchSpec], LaunchSpec]
     ) -> RequestTemplate | None:
         spec = batch.launch_spec(request, started_by=launch.started_by, launch_id=launch.launch_id)
-        return batch.BatchTemplate(placed(spec), request["jobName"])
+        return batch.BatchTemplate(placed(spec), str(request["jobName"]))  # a number becomes text
 
     def _size_asked(self, queue: str | None, config: Any) -> Size:
         base = self._executor.submit_job_kwargs

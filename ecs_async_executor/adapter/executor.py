@@ -224,6 +224,7 @@ class AsyncExecutor(compat.VersionedExecutor):
                     self.fail(key, refusal)
                     continue
                 launch, subject = workloads.new_launch(key, workload, queued_at)
+                self._adoption.hand_over_first(bridge, key)  # its container has to go before the next one comes
                 tracking.add(key, launch, subject)
                 bridge.submit(launch)
             except Exception as error:  # noqa: BLE001 - it is about this workload alone
@@ -351,12 +352,8 @@ class AsyncExecutor(compat.VersionedExecutor):
         bridge = self._bridge
         if tracked is None or bridge is None:
             return
-        adopted = tracking.staged.get(key)
-        if adopted is not None:
-            # The engine has to know the launch to find its container. Its adoption is committed: only then does
-            # the scheduler ask anything about its task instance.
-            bridge.submit(adopted)
-            tracking.staged.pop(key, None)  # after that: a launch can come twice, but none may be lost
+        # Its adoption is committed: only then does the scheduler ask anything about its task instance.
+        self._adoption.hand_over_first(bridge, key)
         bridge.submit(Stop(tracked.launch_id, reason))
         self._lines.add("info", "launch.abandoned", key=str(key), reason=reason)
         tracking.forget(key)

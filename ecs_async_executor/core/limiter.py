@@ -1,8 +1,9 @@
 """
 How fast a service may be called: which buckets each operation draws from, and the time between sweeps. Pure.
 
-May import :mod:`~ecs_async_executor.core.buckets`. Rates are calls per second, every ``now`` is in seconds of one
-monotonic clock. The rates to begin with come from :class:`~ecs_async_executor.core.backend.Service`.
+May import :mod:`~ecs_async_executor.core.adaptive` and :mod:`~ecs_async_executor.core.buckets`. Rates are calls
+per second, every ``now`` is in seconds of one monotonic clock. The rates to begin with come from
+:class:`~ecs_async_executor.core.backend.Service`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ecs_async_executor.core.buckets import AdaptiveBucket, TokenBucket
+from ecs_async_executor.core.adaptive import AdaptiveBucket
+from ecs_async_executor.core.buckets import RecoveringBucket, TokenBucket
 
 THROTTLED_SHARE = 0.5
 """A rate of launches below this part of the one it began with holds launches up for long."""
@@ -51,7 +53,8 @@ class Limiter:
     :param modify_rate: the rate of launches and stops together to start with, or of stops alone
     :param shares_modify: launches and stops share a bucket
     :param gently: other schedulers may start on the same quota at the same time: see
-        :class:`~ecs_async_executor.core.buckets.AdaptiveBucket`
+        :class:`~ecs_async_executor.core.adaptive.AdaptiveBucket`
+    :param wall_offset: seconds to add to ``now`` for the wall clock: see there
     """
 
     def __init__(
@@ -67,14 +70,16 @@ class Limiter:
         now: float,
         shares_modify: bool = True,
         gently: bool = True,
+        wall_offset: float = 0.0,
     ) -> None:
         self._launch_rate = launch_rate
         self._gently = gently
+        self._wall_offset = wall_offset
         self._launch_burst = launch_burst
         self._launch_rate_max = launch_rate_max
         self._launch: dict[str, AdaptiveBucket] = {}
-        self._stop = AdaptiveBucket(modify_rate, modify_burst, now, ceiling=modify_rate, grow=False)
-        self._read = AdaptiveBucket(read_rate, read_burst, now, ceiling=read_rate, grow=False)
+        self._stop = RecoveringBucket(modify_rate, modify_burst, now)
+        self._read = RecoveringBucket(read_rate, read_burst, now)
         self._modify = TokenBucket(modify_rate, modify_burst, now) if shares_modify else None
         self._modify_rate = modify_rate
         self._launches_waiting = 0
@@ -141,9 +146,9 @@ class Limiter:
         self._launch_bucket(bucket, now).throttled(now)
         self._follow()
 
-    def launch_succeeded(self, bucket: str) -> None:
+    def launch_succeeded(self, bucket: str, now: float) -> None:
         """Note that the service accepted a launch that :meth:`take_launch` let go."""
-        self._launch[bucket].succeeded()
+        self._launch[bucket].succeeded(now)
 
     def stop_ready_at(self, now: float) -> float:
         """Return the earliest time at which a stop may be sent; ``now`` if it may be."""
@@ -203,7 +208,12 @@ class Limiter:
         if found is None:
             rate = self._launch_rate(bucket)
             found = AdaptiveBucket(
-                rate, self._launch_burst, now, ceiling=self._launch_rate_max, gently=self._gently
+                rate,
+                self._launch_burst,
+                now,
+                ceiling=self._launch_rate_max,
+                gently=self._gently,
+                wall_offset=self._wall_offset,
             )
             self._launch[bucket] = found
         return found

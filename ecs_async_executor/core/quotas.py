@@ -1,15 +1,18 @@
 """
 What the figures of rates mean: who uses a quota, and which setting to change. Pure.
 
-May import the standard library only. Rates are calls per second. A bucket is AWS's, of one account in one Region:
+May import ``usage`` only. Rates are calls per second. A bucket is AWS's, of one account in one Region:
 every executor of ours there draws from it, and everybody else in the account.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from ecs_async_executor.core.usage import RECENT_SECONDS
 
 NEAR = 0.8
 """Whoever has sent less than this part of a quota was not refused for their own rate."""
@@ -20,6 +23,8 @@ FEW = 5
 _FAR = 2.0
 """A rate is far from another if it is so many times as high, or as low."""
 _AT = 0.95
+_MORE = 1.1
+"""AWS has raised a quota if it lets so many times as much through, for ten minutes: no burst explains more."""
 _LASTS = 3600.0
 """Seconds after which a rate that others leave is no passing matter."""
 _SLOW_SWEEP = 3.0
@@ -98,8 +103,8 @@ class Bucket:
 
     @property
     def calls(self) -> int:
-        """The calls of the last ten minutes."""
-        return sum(draw.calls for draw in self.draws)
+        """The calls of the last ten minutes. One whose refusal took a second is forgotten that much before it."""
+        return max(sum(draw.calls for draw in self.draws), self.refused)
 
     @property
     def refused(self) -> int:
@@ -122,6 +127,11 @@ class Bucket:
         return min((draw.background for draw in self.draws if draw.calls), default=0.0)
 
     @property
+    def is_raised(self) -> bool:
+        """Whether AWS has let more through in the last ten minutes than the quota that it gives by default."""
+        return self.quota is not None and self.calls - self.refused > _MORE * RECENT_SECONDS * self.quota
+
+    @property
     def is_refused(self) -> bool:
         """Whether so much is refused that it matters."""
         return self.refused >= FEW and self.refused >= MANY * self.calls
@@ -133,7 +143,7 @@ class Bucket:
             return By.NOBODY
         if self.refused <= _FAR * self.background * self.calls:
             return By.OTHERS
-        if self.quota is None:
+        if self.quota is None or self.is_raised:
             return By.UNKNOWN
         sent = self.sent_when_refused
         if sent >= NEAR * self.quota or (self.wider is not None and sent + self.beside >= NEAR * self.wider):
@@ -208,9 +218,12 @@ def _about_refusals(bucket: Bucket, settings: Settings) -> Iterator[Advice]:
     if by is By.OURS:
         yield _ours(bucket, settings, share)
     elif by is By.UNKNOWN:
+        why = "AWS publishes no quota for them"
+        if bucket.quota is not None:
+            why = f"AWS lets more through than the {bucket.quota:g}/s that an account has by default"
         yield Advice(
             bucket.call,
-            f"{share}; AWS publishes no quota for them, and ours sent {bucket.sent_when_refused:.1f}/s",
+            f"{share}; {why}, and ours sent {bucket.sent_when_refused:.1f}/s",
             "nothing has to be done: the executors keep to what AWS lets through",
         )
     elif by is By.UNSEEN:
@@ -270,8 +283,10 @@ def _about_launches(bucket: Bucket, settings: Settings) -> Iterator[Advice]:
     fastest = max(draw.rate for draw in draws)
     begins_at = max(draw.begins_at for draw in draws)
     section = settings.section
-    if not bucket.refused and fastest >= _AT * settings.launch_rate_max and _is_all_used(draws):
-        higher = _rounded_down(_FAR * settings.launch_rate_max)
+    most_of_all = math.inf if bucket.raised_by or bucket.quota is None else bucket.quota
+    is_reached = fastest >= _AT * settings.launch_rate_max and _is_all_used(draws)
+    if not bucket.refused and is_reached and settings.launch_rate_max < most_of_all:
+        higher = _rounded_down(min(_FAR * settings.launch_rate_max, most_of_all))
         yield Advice(
             bucket.call,
             f"launch_rate_max = {settings.launch_rate_max:g} is reached, and AWS refuses nothing",

@@ -47,8 +47,10 @@ class Destination:
         session: Session,
         options: Options,
         event: Callable[[str], str],
+        wall: Callable[[], float],
         accounts: Accounts,
     ) -> None:
+        now = anyio.current_time()
         self.name = name
         self.session = session
         self._options = options
@@ -63,7 +65,8 @@ class Destination:
             modify_burst=options.change_burst,
             shares_modify=options.shares_changes,
             gently=options.gently,
-            now=anyio.current_time(),
+            now=now,
+            wall_offset=wall() - now,
         )
         self.describing = Describing(
             session=session, limiter=self.limiter, calls=options.max_concurrent_describes, event=event
@@ -144,6 +147,7 @@ class Destinations:
     """
     Every destination in use, made when the first scope or bucket of it comes up. Iteration begins at home.
 
+    :param wall: the wall clock
     :param resumed: called when the credentials of a destination work again
     :param accounts: what is known of their accounts
     """
@@ -155,6 +159,7 @@ class Destinations:
         meters: Meters,
         *,
         event: Callable[[str], str],
+        wall: Callable[[], float],
         resumed: Callable[[], None],
         accounts: Accounts,
     ) -> None:
@@ -163,6 +168,7 @@ class Destinations:
         self._options = options
         self._meters = meters
         self._event = event
+        self._wall = wall
         self._resumed = resumed
         self._known: dict[str, Destination] = {}
         self.home = self[HOME]
@@ -173,7 +179,9 @@ class Destinations:
             session = Session(
                 self._backend, self._meters, event=self._event, resumed=self._resumed, destination=name
             )
-            known = self._known[name] = Destination(name, session, self._options, self._event, self._accounts)
+            known = self._known[name] = Destination(
+                name, session, self._options, self._event, self._wall, self._accounts
+            )
         return known
 
     def __iter__(self) -> Iterator[Destination]:

@@ -171,6 +171,7 @@ class Engine:
             options,
             self._meters,
             event=event,
+            wall=self._wall,
             resumed=dispatcher.wake_lanes,
             accounts=accounts,
         )

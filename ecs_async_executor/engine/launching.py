@@ -381,7 +381,7 @@ class Launching:
                 self._refused(tracked, spec, destination, gate, error, probes=probes)
             else:
                 handle = observation.handle
-                destination.limiter.launch_succeeded(spec.bucket)
+                destination.limiter.launch_succeeded(spec.bucket, anyio.current_time())
                 self._replied(tracked, spec, gate, observation, probes=probes)
         except Exception as error:
             # This runs beside the lanes: without this, a bug in one answer would end them all.

@@ -105,6 +105,7 @@ class Listening:
         self._receivers = 0
         self._told_of_trouble = False
         self._refusals = 0
+        self._told_of_refusals = False
         self._told_of_whole = False
         self._missed_told = hearing.missed
         self._was_trusted = True
@@ -112,6 +113,14 @@ class Listening:
 
     async def run(self) -> None:
         """Listen for ever; a queue that cannot be read is tried again every now and then."""
+        try:
+            await self._listen()
+        except Exception:
+            # A bug, after which this begins again. Nobody counts what is missed meanwhile.
+            self._hearing.failed("listening has ended with an error, which is in the log, and begins again")
+            raise
+
+    async def _listen(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._describe_for_ever)
             while True:
@@ -131,7 +140,7 @@ class Listening:
                 await self._failed(error)
                 continue
             self._answered()
-            if len(messages) >= FULL and self._receivers < RECEIVERS - 1:
+            if len(messages) >= FULL and self._receivers < RECEIVERS - 1 and not self._is_stuck:
                 self._receivers += 1
                 tasks.start_soon(self._receive_backlog)
             await self._take_in(messages)
@@ -139,7 +148,7 @@ class Listening:
     async def _receive_backlog(self) -> None:
         """Receive beside the first receiver, as long as there is a backlog."""
         try:
-            while len(messages := await self._queue.receive()) >= FULL:
+            while len(messages := await self._queue.receive()) >= FULL and not self._is_stuck:
                 await self._take_in(messages)
             await self._take_in(messages)
         except BackendError:
@@ -161,10 +170,11 @@ class Listening:
         try:
             if done:
                 await self._queue.delete(done)
+                self._refusals = 0
             if left:
                 await self._queue.leave(left)
         except BackendError as error:
-            self._not_deleted(error)
+            await self._not_deleted(error)
         if len(messages) < FULL:
             await anyio.sleep(REST_SECONDS)
 
@@ -245,7 +255,14 @@ class Listening:
 
     # --- saying so -------------------------------------------------------------------------------------------
 
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether no message leaves the queue, so that it fills with old ones."""
+        return self._refusals >= REFUSALS_BORNE
+
     def _answered(self) -> None:
+        if self._is_stuck:
+            return
         self._hearing.answered(anyio.current_time())
         if self._told_of_trouble:
             self._told_of_trouble = False
@@ -260,11 +277,16 @@ class Listening:
         passing = error.kind in NO_ANSWER or error.kind is Kind.THROTTLED
         await anyio.sleep(NO_ANSWER_SECONDS if passing else RETRY_SECONDS)
 
-    def _not_deleted(self, error: BackendError) -> None:
-        """Say once that messages stay; they come again, which costs requests and changes nothing."""
+    async def _not_deleted(self, error: BackendError) -> None:
+        """Say once that messages stay. They come again and again: have sweeps do the work, and ask rarely."""
         self._refusals += error.kind is Kind.REFUSED
-        if self._refusals == REFUSALS_BORNE:
+        if not self._is_stuck:
+            return
+        self._hearing.failed(str(error))
+        if not self._told_of_refusals:
+            self._told_of_refusals = True
             log.warning(self._event("events.not_deleted"), code=error.code, reason=error.message, **self._named)
+        await anyio.sleep(RETRY_SECONDS)
 
     def _tell_of_whole_events(self) -> None:
         if not self._told_of_whole:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
@@ -50,7 +51,7 @@ class SqsEvents:
 
     :param clients: makes the client
     :param url: the queue's
-    :param wall: the wall clock
+    :param wall: the wall clock, for answers without a time
     """
 
     def __init__(self, clients: ClientFactory, url: str, wall: Callable[[], float] = time.time) -> None:
@@ -79,15 +80,16 @@ class SqsEvents:
             VisibilityTimeout=HIDDEN_SECONDS,
             MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
-        return [self._message(one) for one in reply.get("Messages") or ()]
+        now = self._now(reply)
+        return [_message(one, now) for one in reply.get("Messages") or ()]
 
-    def _message(self, told: Mapping[str, Any]) -> Message:
-        attributes = told.get("Attributes") or {}
-        receives = int(attributes.get("ApproximateReceiveCount") or 1)
-        sent = float(attributes.get("SentTimestamp") or 0.0) / 1000.0
-        age = max(0.0, self._wall() - sent) if sent else 0.0
-        hint, whole = parsed(told.get("Body") or "")
-        return Message(told["ReceiptHandle"], hint, whole, receives, age)
+    def _now(self, reply: Mapping[str, Any]) -> float:
+        """Return SQS's own time: by a wrong clock of this host, events of others would be old, and deleted."""
+        headers = (reply.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
+        try:
+            return parsedate_to_datetime(headers["date"]).timestamp()
+        except (KeyError, ValueError):
+            return self._wall()
 
     async def delete(self, receipts: Sequence[str]) -> None:
         """Delete messages, as many as one reply has."""
@@ -107,6 +109,14 @@ class SqsEvents:
         reply = await self._call("GetQueueAttributes", QueueUrl=self._url, AttributeNames=["All"])
         attributes: Mapping[str, str] = reply["Attributes"]
         return attributes
+
+
+def _message(told: Mapping[str, Any], now: float) -> Message:
+    attributes = told.get("Attributes") or {}
+    receives = int(attributes.get("ApproximateReceiveCount") or 1)
+    sent = float(attributes.get("SentTimestamp") or 0.0) / 1000.0
+    hint, whole = parsed(told.get("Body") or "")
+    return Message(told["ReceiptHandle"], hint, whole, receives, max(0.0, now - sent) if sent else 0.0)
 
 
 # --- what a message says ----------------------------------------------------------------------------------------

@@ -360,7 +360,7 @@ def test_a_callback_goes_where_its_queue_leads_to_if_its_data_name_one(
 def test_the_engine_works_within_batchs_limits(executor: Any) -> None:
     arguments = executor.scripted.arguments
     assert arguments["service"] is batch.SERVICE
-    assert arguments["tuning"] == BatchTuning(gc_freeze=False)
+    assert arguments["tuning"] == BatchTuning(gc_freeze=False, container_executors=False)
     assert arguments["max_attempts"] == 3
 
 

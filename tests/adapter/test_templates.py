@@ -50,6 +50,7 @@ ASKED: dict[str, tuple[str, str | None, Any, str | None]] = {
     "Batch: a queue's": ("BATCH", "gpu", {}, None),
     "Batch: a placement": ("BATCH", "choosy", {}, "spot"),
     "Batch: own tags": ("BATCH", "default", {"tags": {"team": "data"}, "jobName": "mine"}, None),
+    "Batch: a number for a name": ("BATCH", "default", {"jobName": 2026}, None),
     "Batch: several containers": (
         *("BATCH", "default"),
         {"ecsPropertiesOverride": {"taskProperties": [{"containers": [{"name": "airflow"}]}]}},

@@ -128,3 +128,16 @@ def test_an_adoption_is_handed_over_in_portions_and_outlives_the_next_one(execut
     while tracking.staged:
         executor._adoption.hand_over(bridge, budget=0.0)
     assert [adoption.launch.key for adoption in bridge.adoptions] == keys
+
+
+def test_a_key_that_is_queued_again_before_its_adoption_was_handed_over_is_handed_over_first(
+    executor: Any, bridge: Any
+) -> None:
+    workload = make_workload("load")
+    adopted = Launch(str(uuid.uuid4()), workload.ti.key, None, 0, "mark", 0.0)
+    adopt = Adopt(adopted, AirflowState.RUNNING, "arn")
+    executor.tracking.stage(workload.ti.key, adopt, uuid.uuid4(), committed=True)
+    queue(executor, workload)
+    executor.heartbeat()
+    assert [type(command) for command in bridge.commands] == [Adopt, Launch]
+    assert not executor.tracking.staged

@@ -1,4 +1,4 @@
-"""Buckets: how many tokens at what rate, and how the rate follows what the service takes and refuses."""
+"""Buckets: how many tokens at what rate, and how a rate recovers from throttles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecs_async_executor.core.buckets import AdaptiveBucket, TokenBucket
+from ecs_async_executor.core.buckets import RecoveringBucket, TokenBucket
 
 starts = st.floats(0.0, 1e7)
 rates = st.floats(0.5, 500.0)
@@ -17,7 +17,7 @@ steps = st.lists(st.floats(0.0, 30.0) | st.floats(0.0, 0.1), max_size=80)
 jumps = st.lists(st.floats(-5.0, 5.0), max_size=80)
 
 
-def taken(bucket: TokenBucket | AdaptiveBucket, now: float, at_most: int = 10_000) -> int:
+def taken(bucket: TokenBucket | RecoveringBucket, now: float, at_most: int = 10_000) -> int:
     count = 0
     while count < at_most and bucket.take(now):
         count += 1
@@ -123,172 +123,51 @@ def test_asking_later_never_gives_an_earlier_time(
     assert bucket.ready_at(start + earlier) <= bucket.ready_at(start + later) + 1e-5
 
 
-# --- AdaptiveBucket ------------------------------------------------------------------------------------------
+# --- RecoveringBucket ----------------------------------------------------------------------------------------
 
 
-def use(bucket: AdaptiveBucket, now: float, seconds: float) -> float:
-    """Take tokens as fast as the bucket gives them."""
-    end = now + seconds
-    while now < end:
-        if bucket.take(now):
-            bucket.succeeded()
-        else:
-            bucket.wanted(now)
-            now = bucket.ready_at(now)
-    return now
-
-
-def test_unthrottled_the_rate_doubles_every_seven_seconds_of_waiting() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    now = use(bucket, 0.0, 0.5)
-    before = bucket.rate
-    use(bucket, now, 7.0)
-    assert bucket.rate == pytest.approx(2 * before, rel=0.02)
-
-
-def test_the_rate_does_not_grow_while_nobody_waits() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    for second in range(600):
-        assert taken(bucket, float(second), at_most=9) == 9
-    assert bucket.rate == 20.0
-
-
-def test_waiting_once_after_each_long_rest_is_no_evidence() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    for second in range(0, 600, 2):
-        taken(bucket, float(second))
-        bucket.wanted(float(second))
-    assert bucket.rate == 20.0
-
-
-def test_a_throttle_cuts_empties_and_holds_the_bucket() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
+def test_a_throttle_slows_down_and_holds_and_time_alone_recovers_the_first_rate() -> None:
+    bucket = RecoveringBucket(20.0, 20.0, 0.0)
     for _ in range(50):
         bucket.succeeded()
-    bucket.throttled(0.0)
+    bucket.throttled(100.0)
     assert bucket.rate == pytest.approx(14.0)
-    assert bucket.ready_at(0.0) == pytest.approx(0.5 + 1 / 14.0)
-
-
-def test_what_was_on_its_way_cuts_no_further() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    bucket.succeeded()
-    bucket.throttled(0.0)
-    rate = bucket.rate
-    for i in range(30):
-        bucket.throttled(i * 0.03)
-    assert bucket.rate == rate
+    assert bucket.ready_at(100.0) == pytest.approx(100.5 + 1 / 14.0)
+    bucket.ready_at(130.0)
+    assert bucket.rate == 20.0
 
 
 @pytest.mark.parametrize(("passed", "factor"), [(99, 0.7), (3, 0.7), (1, 0.5), (0, 0.4)])
 def test_a_cut_is_as_deep_as_the_share_let_through_within_bounds(passed: int, factor: float) -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
+    bucket = RecoveringBucket(20.0, 10.0, 0.0)
     for _ in range(passed):
         bucket.succeeded()
     bucket.throttled(0.0)
     assert bucket.rate == pytest.approx(20.0 * factor)
 
 
-def test_after_a_cut_the_rate_dwells_below_what_failed_and_then_leaves_it() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    bucket.succeeded()
-    bucket.succeeded()
-    bucket.succeeded()
-    bucket.throttled(0.0)
-    at = {}
-    now = 0.0
-    for second in (8, 16, 24, 60):
-        now = use(bucket, now, second - now)
-        at[second] = bucket.rate
-    assert 17.0 < at[8] < 18.0
-    assert at[16] == pytest.approx(18.0, abs=0.1)
-    assert 18.0 < at[24] < 19.5
-    assert at[60] > 80.0
-
-
-def test_the_rate_is_soon_back_after_a_storm_in_which_nothing_passed() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0)
-    now = use(bucket, 0.0, 10.0)
-    for _ in range(15):
-        bucket.throttled(now)
-        now += 1.0
-    assert bucket.rate == 0.5
-    use(bucket, now, 30.0)
-    assert bucket.rate >= 18.0
-
-
-def test_a_storm_of_throttles_ends_at_the_floor() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=1000.0, floor=0.5)
-    for second in range(60):
+def test_after_a_storm_it_recovers_what_it_knew_before() -> None:
+    bucket = RecoveringBucket(20.0, 10.0, 0.0)
+    for second in range(15):
         bucket.throttled(float(second))
     assert bucket.rate == 0.5
-
-
-def test_the_rate_never_exceeds_the_ceiling() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=30.0)
-    use(bucket, 0.0, 60.0)
-    assert bucket.rate == 30.0
-
-
-def test_without_growth_the_rate_recovers_to_the_first_with_time_alone() -> None:
-    bucket = AdaptiveBucket(20.0, 20.0, 0.0, ceiling=1000.0, grow=False)
-    use(bucket, 0.0, 100.0)
-    assert bucket.rate == 20.0
-    bucket.throttled(100.0)
-    assert bucket.rate == pytest.approx(14.0)
-    bucket.ready_at(130.0)
+    bucket.ready_at(60.0)
     assert bucket.rate == 20.0
 
 
 @settings(deadline=None)
-@given(starts, st.lists(st.tuples(st.floats(-5.0, 20.0), st.sampled_from("twse")), max_size=100), st.booleans())
-def test_whatever_happens_the_rate_stays_within_bounds_and_ready_at_is_truthful(
-    start: float,
-    events: list[tuple[float, str]],
-    grow: bool,
+@given(starts, st.lists(st.tuples(st.floats(-5.0, 20.0), st.sampled_from("tse")), max_size=100))
+def test_whatever_happens_a_recovering_rate_stays_within_bounds_and_ready_at_is_truthful(
+    start: float, events: list[tuple[float, str]]
 ) -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, start, ceiling=100.0, floor=0.5, grow=grow)
+    bucket = RecoveringBucket(20.0, 10.0, start)
     now = start
     for step, event in events:
         now += step
         if event == "t":
             bucket.throttled(now)
-        elif event == "w":
-            bucket.wanted(now)
         elif event == "s":
             bucket.succeeded()
         else:
             assert bucket.take(max(now, bucket.ready_at(now)))
-        assert 0.5 <= bucket.rate <= (100.0 if grow else 20.0)
-
-
-def waited(bucket: AdaptiveBucket, seconds: float, start: float = 0.0) -> None:
-    """Take whatever there is, and wait for more, for so long."""
-    for tick in range(int(seconds * 100)):
-        while bucket.take(start + tick / 100):
-            pass
-        bucket.wanted(start + tick / 100)
-
-
-def test_one_that_begins_gently_is_at_its_whole_rate_after_two_seconds_of_waiting() -> None:
-    bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=100.0, gently=True)
-    assert bucket.rate == 5.0
-    assert [bucket.take(0.0) for _ in range(6)] == [True] * 5 + [False]
-    waited(bucket, 2.1)
-    assert bucket.rate == pytest.approx(20.0, rel=0.05)
-
-
-def test_one_that_is_throttled_as_it_begins_takes_itself_to_share_the_quota() -> None:
-    alone, crowded = (AdaptiveBucket(20.0, 10.0, 0.0, ceiling=100.0, gently=True) for _ in range(2))
-    waited(crowded, 1.5)
-    before = crowded.rate
-    assert before < 20.0
-    crowded.throttled(1.5)
-    assert crowded.rate == pytest.approx(0.4 * before)
-    waited(alone, 6.0)
-    before = alone.rate
-    assert before > 26.0
-    for _ in range(99):
-        alone.succeeded()
-    alone.throttled(6.0)
-    assert alone.rate == pytest.approx(0.7 * before)
+        assert 0.5 <= bucket.rate <= 20.0

@@ -43,7 +43,7 @@ def test_where_each_operation_has_its_own_quota_stops_and_launches_take_nothing_
     launches = stops = 0
     for now in (step / 100 for step in range(1001)):
         while limits.take_launch("SubmitJob", now):
-            limits.launch_succeeded("SubmitJob")
+            limits.launch_succeeded("SubmitJob", now)
             launches += 1
         while limits.take_stop(now):
             stops += 1

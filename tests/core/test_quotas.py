@@ -25,6 +25,7 @@ SETTINGS = Settings(
 )
 QUIET = Draw("a", rate=20.0, begins_at=20.0, used=12.0, calls=7200)
 REFUSED = replace(QUIET, refused=100, refused_for=300.0, sent_when_refused=20.0)
+RARER = replace(REFUSED, calls=2400)
 LAUNCHES = Bucket("RunTask on Fargate", "launch", 20.0, "AWS Support raises this quota on request", (QUIET,))
 READS = Bucket("DescribeTasks, ListTasks", "read", 20.0, "AWS Support raises this quota on request", (QUIET,))
 
@@ -45,11 +46,12 @@ def reads(*draws: Draw, **changes: object) -> Bucket:
         (launches(replace(REFUSED, sent_when_refused=10.0)), By.OTHERS),
         (launches(replace(REFUSED, sent_when_refused=16.0)), By.OURS),
         # What an executor that was not refused uses was sent at that time, too.
-        (launches(replace(REFUSED, sent_when_refused=10.0), replace(QUIET, used=9.0)), By.OURS),
+        (launches(replace(REFUSED, sent_when_refused=10.0), replace(QUIET, used=9.0, calls=5400)), By.OURS),
         (launches(replace(REFUSED, sent_when_refused=10.0), unseen=1), By.UNSEEN),
         (launches(replace(REFUSED, sent_when_refused=10.0), unseen=1, beside=25.0, wider=40.0), By.OURS),
         (launches(replace(REFUSED, sent_when_refused=10.0), beside=5.0, wider=40.0), By.OTHERS),
         (launches(REFUSED, quota=None), By.UNKNOWN),
+        (launches(replace(REFUSED, calls=30_000, refused=900, sent_when_refused=55.0)), By.UNKNOWN),
         (launches(replace(REFUSED, background=0.01)), By.OTHERS),
         (launches(replace(REFUSED, refused=1000, background=0.01)), By.OURS),
     ],
@@ -82,20 +84,33 @@ def test_it_is_told_who_uses_a_quota(bucket: Bucket, by: By) -> None:
         (launches(REFUSED), {}, "", "No setting gives more; AWS Support raises this quota on request"),
         (launches(REFUSED, raised_by=""), {}, "", "another Region or account has its own"),
         (
-            launches(REFUSED, REFUSED),
+            launches(RARER, RARER),
             {"launch_rate": 20.0},
             "launch_rate = 10",
             "each of 2 executors begins with launch_rate = 20",
         ),
         (launches(REFUSED), {"launch_rate": 60.0}, "launch_rate = 20", "Unset it"),
+        (
+            launches(replace(REFUSED, calls=30_000, refused=900, sent_when_refused=55.0)),
+            {"launch_rate": 80.0},
+            "",
+            "AWS lets more through than the 20/s that an account has by default, and ours sent 55.0/s. Nothing",
+        ),
+        (reads(replace(REFUSED, calls=0)), {}, "", "100 % of 100 calls in ten minutes were refused"),
         (launches(REFUSED), {"launch_rate": 20.0}, "", "No setting gives more"),
-        (reads(REFUSED, REFUSED, REFUSED), {}, "describe_rate = 6.6", "each of 3 executors polls with"),
+        (reads(RARER, RARER, RARER), {}, "describe_rate = 6.6", "each of 3 executors polls with"),
         (reads(REFUSED, quota=None), {}, "", "AWS publishes no quota for them"),
         (
             launches(replace(QUIET, rate=100.0, used=95.0)),
             {},
             "launch_rate_max = 200",
             "launch_rate_max = 100 is reached, and AWS refuses nothing",
+        ),
+        (
+            launches(replace(QUIET, rate=30.0, used=29.0), quota=50.0, raised_by=""),
+            {"launch_rate_max": 30.0},
+            "launch_rate_max = 50",
+            "launch_rate_max = 30 is reached",
         ),
         (
             launches(replace(QUIET, rate=70.0, used=60.0)),
@@ -176,3 +191,8 @@ def test_an_advice_is_a_paragraph() -> None:
 )
 def test_a_part_of_a_whole_has_no_more_digits_than_mean_something(share: float, words: str) -> None:
     assert percent(share) == words
+
+
+def test_no_rate_is_recommended_above_a_quota_that_aws_raises_for_nobody() -> None:
+    bucket = launches(replace(QUIET, rate=50.0, used=50.0, begins_at=40.0), quota=50.0, raised_by="")
+    assert not list(advise(bucket, replace(SETTINGS, launch_rate_max=50.0)))

@@ -128,6 +128,28 @@ async def test_events_that_no_longer_come_bring_the_sweeps_back_at_once() -> Non
         assert it.is_trusted
 
 
+async def test_a_listener_that_ends_with_a_bug_again_and_again_brings_the_sweeps_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def bug() -> None:
+        raise RuntimeError("a bug")
+
+    async with played(short) as it:
+        await it.work(300)
+        assert it.interval == 60.0
+        receive = it.queue.receive
+        monkeypatch.setattr(it.queue, "receive", bug)
+        with capture_logs():
+            await it.work(20)
+            since = anyio.current_time()
+            await it.work(100)
+        assert (it.interval, it.is_trusted) == (1.0, False)
+        assert max(it.delays(since)) < 3.0
+        monkeypatch.setattr(it.queue, "receive", receive)
+        await it.work(200)
+        assert (it.interval, it.is_trusted) == (60.0, True)
+
+
 async def test_one_end_in_twenty_without_an_event_keeps_sweeps_as_they_were() -> None:
     async with played(short, Weather(lost=0.05)) as it:
         await it.work(600)
@@ -176,13 +198,21 @@ async def test_a_queue_that_cannot_be_read_is_said_once_costs_nothing_and_is_tri
         assert told == ["cloud_executor.events.unavailable", "cloud_executor.events.available"]
 
 
-async def test_messages_that_may_not_be_deleted_are_said_once_and_do_no_harm() -> None:
+async def test_messages_that_may_not_be_deleted_are_said_once_cost_nothing_and_are_tried_again() -> None:
     async with played(short) as it:
         it.queue.fault = lambda call: NO_DELETE if call == "delete" else None
         with capture_logs() as logs:
             await it.work(300)
+            calls = len(it.queue.calls)
+            await it.work(300)
+            assert len(it.queue.calls) - calls <= 2 * 5
+            assert (it.interval, it.is_trusted) == (1.0, False)
+            it.queue.fault = lambda call: None
+            await it.work(300)
         assert it.interval > 1.0
-        assert [entry["event"] for entry in logs].count("cloud_executor.events.not_deleted") == 1
+        assert it.is_trusted
+        told = [entry["event"] for entry in logs if ".events." in entry["event"]]
+        assert told == ["cloud_executor.events.not_deleted"]
 
 
 async def test_several_schedulers_share_a_queue_and_messages_of_nobody_end() -> None:

@@ -58,6 +58,22 @@ def test_messages_are_waited_for_as_long_as_sqs_does_and_ten_at_a_time() -> None
     assert set(asked["MessageSystemAttributeNames"]) == {"ApproximateReceiveCount", "SentTimestamp"}
 
 
+@pytest.mark.parametrize(
+    ("headers", "age"),
+    [
+        ({"date": "Fri, 15 Jan 2027 08:00:40 GMT"}, 42.5),
+        ({"date": "Fri, 15 Jan 2027 07:59:00 GMT"}, 0.0),
+        ({"date": "no date"}, 2.5),
+        ({}, 2.5),
+    ],
+)
+def test_how_old_a_message_is_is_told_by_the_clock_of_sqs(headers: dict[str, str], age: float) -> None:
+    told = {"ReceiptHandle": "r1", "Attributes": {"SentTimestamp": str(int((NOW - 2.5) * 1000))}}
+    client = FakeClient(receive_message={"Messages": [told], "ResponseMetadata": {"HTTPHeaders": headers}})
+    [message] = use(client, SqsEvents.receive)
+    assert message.age == age
+
+
 def test_no_message_within_that_time_is_no_error() -> None:
     assert use(FakeClient(receive_message={}), SqsEvents.receive) == []
 

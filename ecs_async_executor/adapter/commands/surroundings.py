@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from airflow.configuration import conf
-from airflow.exceptions import AirflowNotFoundException
+from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # 3.1 has it only here
 from airflow.models.connection import Connection
 
 from ecs_async_executor.adapter import compat
