@@ -139,9 +139,11 @@ class Hearing:
 
     :ivar trouble: why no events can be received, or None
     :ivar missed: ends that came without an event, in all
+    :ivar unknown: containers that the service did not know of late, to be asked about again soon
     """
 
     def __init__(self, now: float) -> None:
+        self.unknown: set[str] = set()
         self.trouble: str | None = None
         self.missed = 0
         self._on_since = now
@@ -190,6 +192,11 @@ class Hearing:
             self._count(heard=True)
         elif hint.handle_id not in self._over:
             _remember(self._told, hint.handle_id, now)
+
+    def not_known(self, handle_id: str) -> None:
+        """Note that the service did not know a container. An answer a minute must not decide about it."""
+        if self.is_stretched:
+            self.unknown.add(handle_id)
 
     def was_ours(self, handle_id: str) -> bool:
         """Return whether a container is one of ours that has ended not long ago."""

@@ -15,6 +15,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.limiter import PollPacer
@@ -58,6 +59,8 @@ NO_ANSWER_SECONDS = 5.0
 MISSED_LOGGED_SECONDS = 600.0
 REFUSALS_BORNE = 3
 """A queue that is just being deleted refuses once or twice; permissions that are missing refuse each time."""
+LOOK_AGAIN_SECONDS = 1.0
+"""From an answer that the service does not know a container to the next look at it."""
 LOOKS_AGAIN = 6
 """What an event tells can reach descriptions late: so many further looks, 1, 2, 4, ... seconds apart."""
 
@@ -225,6 +228,9 @@ class Listening:
         for hint in self._early.take(by_id, now):
             self._hearing.heard(hint, now)
             self._is_due(hint, by_id[hint.handle_id], now)
+        while self._hearing.unknown:
+            unknown = self._hearing.unknown.pop()
+            self._due.setdefault(unknown, _Due(Hint(unknown, Seen.STOPPED), now + LOOK_AGAIN_SECONDS))
         launches: list[Tracked] = []
         for handle_id, due in list(self._due.items()):
             tracked = by_id.get(handle_id)

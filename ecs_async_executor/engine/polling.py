@@ -212,6 +212,8 @@ class Polling:
                         news = True
                         if observation.seen is Seen.MISSING:
                             self._log_missing(tracked, phase)
+                            if self._hearing is not None:
+                                self._hearing.not_known(observation.handle.id)
                         event = Observed(observation, self._random.random(), pause)
                         self._dispatcher.apply(tracked, event, now)
                         self._time(tracked, phase, observation, now)

@@ -20,7 +20,7 @@ import msgspec
 
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError
-from ecs_async_executor.core.listening import Hint, Message
+from ecs_async_executor.core.listening import MOST_RECEIVES, Hint, Message
 from ecs_async_executor.services.calls import Calls, Operation
 from ecs_async_executor.services.clients import ClientFactory
 from ecs_async_executor.services.findings import Finding, good, warning
@@ -212,7 +212,19 @@ def _doubts(attributes: Mapping[str, str]) -> list[tuple[str, str]]:
     if int(attributes.get("MessageRetentionPeriod") or 0) > MOST_RETENTION:
         text = "it keeps messages for longer than an hour, and an event is of no use after a minute"
         doubts.append((text, "set MessageRetentionPeriod to 300"))
+    most = _receives_allowed(attributes.get("RedrivePolicy") or "")
+    if most is not None and most < MOST_RECEIVES:
+        text = f"it gives a message up after {most} receives, but schedulers leave events of others more often"
+        doubts.append((text, f"set maxReceiveCount to {MOST_RECEIVES}, or leave out the RedrivePolicy"))
     return doubts
+
+
+def _receives_allowed(redrive: str) -> int | None:
+    """Return how often a message is received before it goes to a dead-letter queue; None: without end."""
+    try:
+        return int(json.loads(redrive)["maxReceiveCount"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _lets_events_in(policy: str) -> bool:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from ecs_async_executor.core.backend import Seen
+from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.destinations import HOME
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.listening import Hint
@@ -419,3 +419,35 @@ async def test_destinations_that_share_a_queue_leave_each_others_events() -> Non
             queue.send(Hint(cloud.of(label)[0].handle.id, Seen.STOPPED))
         for label in ("far", "near"):
             await it.until_finished(label, timeout=20.0)
+
+
+async def test_a_container_that_is_not_known_for_a_moment_in_each_sweep_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def plan(label: str, nth: int) -> Plan:
+        return LASTING if label == "lasting" else short(label, nth)
+
+    async with played(plan) as it:
+        it.harness.launch("lasting")
+        await it.work(300)
+        assert it.interval == 60.0
+        [lasting] = it.cloud.of("lasting")
+        describe, asked = it.cloud.describe, [anyio.current_time()]
+
+        async def forgetful(scope: str, ids: Any) -> list[Observation]:
+            found = list(await describe(scope, ids))
+            if lasting.handle.id not in ids:
+                return found
+            forgotten = anyio.current_time() > asked[-1] + 10.0
+            asked.append(anyio.current_time())
+            return [
+                Observation(one.handle, Seen.MISSING, "MISSING")
+                if forgotten and one.handle == lasting.handle
+                else one
+                for one in found
+            ]
+
+        monkeypatch.setattr(it.cloud, "describe", forgetful)
+        await it.work(900.0)
+        assert "lasting" not in {str(end.key) for end in it.harness.finished()}
+        assert it.interval == 60.0

@@ -222,6 +222,15 @@ def test_a_fifo_queue_and_a_long_memory_are_warned_of() -> None:
     ]
 
 
+@pytest.mark.parametrize(("redrive", "warned"), [(3, True), ("3", True), (16, False), (None, False)])
+def test_a_dead_letter_queue_that_takes_events_from_schedulers_is_warned_of(redrive: object, warned: bool) -> None:
+    policy = json.dumps({"Statement": ALLOWED})
+    attributes = {"RedrivePolicy": json.dumps({"maxReceiveCount": redrive})} if redrive else {}
+    [finding] = found(Policy=policy, **attributes)
+    assert finding.verdict is (Verdict.WARNING if warned else Verdict.GOOD)
+    assert ("after 3 receives" in finding.text) is warned
+
+
 def test_a_queue_that_cannot_be_read_is_a_warning_in_awss_words() -> None:
     client = FakeClient(get_queue_attributes=refusal("QueueDoesNotExist", "The queue does not exist.", "Get"))
 
