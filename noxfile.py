@@ -246,6 +246,7 @@ def chaos(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Watch a real Airflow run DAGs on a local ECS or Batch; arguments go to it (--executor batch, --keep)."""
+    session.log("Installing Airflow and the amazon provider. The first time that is some quiet minutes of pip.")
     # The amazon provider has the executor that the burst is measured with besides ours.
     session.install(*constraints(), f"apache-airflow-core=={AIRFLOW}", ".[amazon,local]")
     # Run the installed package, not the sources here.

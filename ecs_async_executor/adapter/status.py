@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow.configuration import conf
 from airflow.jobs.job import Job
 from sqlalchemy import select
 
@@ -126,7 +127,7 @@ def statuses(session: Session, timeout: float = READ_TIMEOUT, state: str | None 
         for _, executor in compat.our_executors(AsyncExecutor)
         for scheduler in schedulers
     ]
-    return [answer.result() for answer in asked]
+    return [seen for answer in asked if (seen := answer.result()) is not None]
 
 
 def _running_schedulers(session: Session) -> list[Any]:
@@ -136,7 +137,9 @@ def _running_schedulers(session: Session) -> list[Any]:
     return list(session.execute(query.order_by(_job.id)).all())
 
 
-def _ask(executor: AsyncExecutor, scheduler: Any, timeout: float, state: str | None) -> Future[ExecutorStatus]:
+def _ask(
+    executor: AsyncExecutor, scheduler: Any, timeout: float, state: str | None
+) -> Future[ExecutorStatus | None]:
     """Begin to read one status."""
     seen = ExecutorStatus(
         hostname=scheduler.hostname or "",
@@ -149,7 +152,10 @@ def _ask(executor: AsyncExecutor, scheduler: Any, timeout: float, state: str | N
     return DaemonThreads().submit(_status_of, executor, seen, timeout, state)
 
 
-def _status_of(executor: AsyncExecutor, seen: ExecutorStatus, timeout: float, state: str | None) -> ExecutorStatus:
+def _status_of(
+    executor: AsyncExecutor, seen: ExecutorStatus, timeout: float, state: str | None
+) -> ExecutorStatus | None:
+    """Return an executor's status, or None if its scheduler is gone and a later one has its port."""
     try:
         host, port = _address(executor, seen.hostname)
         status = read_status(host, port, timeout, state)
@@ -159,12 +165,26 @@ def _status_of(executor: AsyncExecutor, seen: ExecutorStatus, timeout: float, st
         return replace(seen, problem="; ".join(error.problems))
     shown = (status.get("class"), status.get("team"), status.get("job_id"))
     if shown != (seen.class_name, seen.team, seen.job_id):
+        if _has_replaced(status, seen):
+            return None
         others = f"{status.get('class')} of the scheduler with job {status.get('job_id')}"
         others += f", team {status['team']}" if status.get("team") else ""
         setting = port_setting(executor.adapter.tuning, seen.team)
         problem = f"{host}:{port} shows another executor: {others}. Give each a port of its own: {setting}"
         return replace(seen, problem=problem)
     return replace(seen, status=status)
+
+
+def _has_replaced(status: Mapping[str, Any], seen: ExecutorStatus) -> bool:
+    """
+    Return whether a port shows the successor of a scheduler that was killed.
+
+    Airflow's table of jobs has a killed scheduler as running until another one looks for such, every five minutes.
+    """
+    threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
+    same = (status.get("class"), status.get("team")) == (seen.class_name, seen.team)
+    job_id = status.get("job_id")
+    return same and isinstance(job_id, int) and job_id > seen.job_id and seen.heartbeat_age > threshold
 
 
 def _address(executor: AsyncExecutor, hostname: str) -> tuple[str, int]:

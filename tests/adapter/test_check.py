@@ -451,6 +451,19 @@ def test_a_connection_is_looked_at_before_any_request(
     assert findings["Requests"]["text"] == "because of the problems with the settings"
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_providers_default_connection_need_not_exist(
+    local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    pytest.importorskip("airflow.providers.amazon")
+    monkeypatch.delenv(f"AIRFLOW__AWS_{service.upper()}_EXECUTOR__CONN_ID", raising=False)
+    code, findings = check(service, strict=True)
+    assert code == 0
+    assert findings["Connection 'aws_default'"]["verdict"] == "info"
+    assert "AWS's default credential chain is used" in findings["Connection 'aws_default'"]["text"]
+    assert findings["Requests"]["text"] != "because of the problems with the settings"
+
+
 def test_a_parallelism_that_outgrows_the_status_requests_is_a_warning(
     local: LocalEcs, check: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,21 @@ def test_the_same_is_readable_in_a_terminal(place: Open, service: str, capsys: S
         assert words in shown, shown
 
 
+def test_of_what_a_container_has_printed_the_end_is_shown_as_people_read_it(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **KILLED)
+    over = at.runs(0, state="failed", end_date=ago(1))
+    at.until(over, "STOPPED")
+    lines = [f'{{"timestamp": "2026-01-02T03:04:05Z", "level": "info", "event": "part {n}"}}' for n in range(30)]
+    token = "token=eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+    at.says(0, "ecs container output", "\n".join(["ECS container exited 137", "printed last:", *lines, token]))
+    at.call("describe", over, "-o", "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    *shown, last = found["event_log"][0]["text"].splitlines()
+    assert shown == [f"2026-01-02T03:04:05 INFO part {n}" for n in range(26, 30)]
+    assert last.startswith("token=")
+    assert "eyJ" not in last
+
+
 def test_a_task_instance_without_a_container_shows_why(place: Open, capsys: Shown) -> None:
     at = place("ecs", **FOREVER)
     at.set(0, state="queued", queued_dttm=ago(12))

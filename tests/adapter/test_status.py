@@ -134,6 +134,34 @@ def test_the_status_of_a_running_executor_is_found_by_the_table_of_jobs(
     assert not works(port)
 
 
+@pytest.mark.parametrize("age", [0.0, 60.0])
+def test_a_killed_scheduler_whose_successor_has_its_port_is_not_shown(
+    local_ecs: Callable[..., LocalEcs],
+    started: Callable[..., Any],
+    configured: Callable[..., None],
+    scheduler: Callable[..., int],
+    database: Metadata,
+    monkeypatch: pytest.MonkeyPatch,
+    age: float,
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__STATUS_PORT", str(port))
+    local_ecs()
+    configured(AsyncEcsExecutor)
+    killed, job_id = scheduler(age=age), scheduler()
+    executor = started(partial(_of_job, AsyncEcsExecutor, job_id))
+    beat_until(executor, lambda: works(port))
+
+    with database.session() as session:
+        seen = {one.job_id: one.problem or "" for one in statuses(session)}
+
+    assert seen.pop(job_id) == ""
+    if age:
+        assert seen == {}
+    else:  # it has just sent a heartbeat, so it runs: two schedulers have one port
+        assert "shows another executor" in seen[killed]
+
+
 def test_two_teams_have_a_port_each(
     local_ecs: Callable[..., LocalEcs],
     started: Callable[..., Any],

@@ -41,12 +41,12 @@ def break_it(monkeypatch: pytest.MonkeyPatch, lane: str, times: float) -> Callab
     original: Any = getattr(owner, name)
     met = 0
 
-    def broken(self: Any, *arguments: Any) -> Any:
+    def broken(self: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal met
         if met < times:
             met += 1
             raise KeyError("a bug")
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     monkeypatch.setattr(owner, name, broken)
     return lambda: met

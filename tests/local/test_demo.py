@@ -148,6 +148,18 @@ def test_a_container_that_the_providers_executor_launches_again_is_called_that()
     assert states == ["relaunched", "relaunched", "failed"]
 
 
+def test_containers_that_are_relaunched_within_a_try_show_when_each_was_made() -> None:
+    (missing,) = (one for one in SCENARIO if one.task_id == "no_image")
+    again = report(ours=False, scenario=[replace(missing, containers=(3,))])
+    made = [NOW + timedelta(seconds=seconds) for seconds in (1, 3, 9)]
+    containers = [replace(ran, created=at, started=None) for ran, at in zip(again.containers, made, strict=True)]
+    text = shown(replace(again, containers=containers).table())
+    lines = [line for line in text.splitlines() if "01234567" in line]
+    assert len(lines) == len(made)
+    for line, at in zip(lines, made, strict=True):
+        assert f"{at.astimezone():%H:%M:%S}" in line
+
+
 def test_the_report_reads_at_a_hundred_columns() -> None:
     long = report(*ENTRIES, why="CannotPullContainer")
     text = shown(long.table(), long.event_log(), long.said_last(), replace(long, noun="Batch job").table())

@@ -17,6 +17,7 @@ from ecs_async_executor.adapter.commands.asking import details_of, is_of_an_earl
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.output import duration, say, show
+from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.words import moment, warn
 from ecs_async_executor.core.hints import hint
@@ -25,6 +26,11 @@ from ecs_async_executor.services.redaction import redacted
 
 if TYPE_CHECKING:
     import argparse
+
+    from ecs_async_executor.adapter.tries import Entry
+
+_OUTPUT = " container output"
+_LAST_LINES = 5
 
 
 @command
@@ -116,7 +122,15 @@ def _ago(at: float, now: float) -> str:
 
 
 def _entries(target: Target) -> list[dict[str, Any]]:
-    return [{"when": moment(one.at), "event": one.event, "text": redacted(one.text)} for one in target.entries]
+    return [{"when": moment(one.at), "event": one.event, "text": _text(one)} for one in target.entries]
+
+
+def _text(entry: Entry) -> str:
+    """Return the text of an entry; of a container's output the end, as its begin repeats the entry before it."""
+    if not entry.event.endswith(_OUTPUT):
+        return redacted(entry.text)
+    lines = entry.text.splitlines()[-_LAST_LINES:]
+    return "\n".join(redacted(readable(line)) for line in lines)
 
 
 # --- for programs --------------------------------------------------------------------------------------------

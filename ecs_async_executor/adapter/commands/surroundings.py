@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from airflow.configuration import conf
+from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # 3.1 has it only here
 from airflow.models.connection import Connection
 
 from ecs_async_executor.adapter import compat
@@ -21,9 +22,10 @@ from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.core.errors import ConfigurationError
 from ecs_async_executor.core.limiter import PollPacer
-from ecs_async_executor.services.findings import Finding, good, problem, warning
+from ecs_async_executor.services.findings import Finding, good, info, problem, warning
 from ecs_async_executor.settings import Tuning
 
+_DEFAULT_CONN_ID = "aws_default"
 SLOW_SWEEP = 30.0
 """Seconds; a sweep of all containers that takes longer delays the news of what has ended."""
 
@@ -75,7 +77,10 @@ def _connection(conn_id: str, setting: str) -> Finding:
     try:
         connection = Connection.get_connection_from_secrets(conn_id)
     except Exception as error:  # noqa: BLE001 - secrets backends raise anything
-        hint = f"create it (airflow connections add {conn_id} --conn-type aws), or unset {setting}"
+        if conn_id == _DEFAULT_CONN_ID and isinstance(error, AirflowNotFoundException):
+            # The name is the default of the provider's conn_id, and its hook goes on without the connection.
+            return info(name, "not defined: AWS's default credential chain is used, as the provider does")
+        hint = f"create it (airflow connections add {conn_id} --conn-type aws), or set {setting} to nothing"
         return problem(name, in_words(error), hint)
     if connection.conn_type != "aws":
         return problem(name, f"its type is {connection.conn_type!r}", f"name one of type aws in {setting}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"success": "green", "failed": "red"}
 NOTES = (
+    "queued: the time of day. wait: from then until the container ran. ran: until its task had stopped.",
     "code failed: Airflow's process reported the failure of the task's code, and ended in order.",
     "deferred, rescheduled: the task waited without a container, and went on in the next one.",
     "not started: no container came of it, and the executor launched another for the same try.",
@@ -163,10 +164,12 @@ class Report:
             if not containers:
                 waited = _seconds(read.queued, read.started)
                 table.add_row(read.label, str(read.number), "–", "–", _clock(read.queued), waited, "–", state)
-            for ran in containers:
-                first, last = ran is containers[0], ran is containers[-1]
-                # Airflow keeps only the last time that a try was queued.
-                queued = read.queued if last else ran.created
+            for before, ran in zip([None, *containers], containers, strict=False):
+                first, last = before is None, ran is containers[-1]
+                queued = ran.created
+                # Airflow keeps only the last time that a try was queued, and knows nothing of a relaunch.
+                if last and read.queued is not None and (before is None or read.queued > before.created):
+                    queued = read.queued
                 table.add_row(
                     read.label if first else "",
                     str(read.number) if first else "",

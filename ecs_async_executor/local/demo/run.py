@@ -180,6 +180,8 @@ class Run:
             launched = sum(len(burst.launched) for burst in self.bursts[:1])
             ran = f"{len(report.tries)} tries in {len(report.containers)} {cloud.noun}s"
             show.say(f"[green]A burst of {launched}, and {ran}, all as expected[/]")
+            if not self._options.keep:
+                show.say("Airflow's UI with all this: --keep. An Airflow and a DAG of your own: docs/try-it.md")
         if self._options.keep:
             self._keep()
         return 1 if surprises else 0

@@ -123,7 +123,8 @@ class Stage:
         return [people for name, people in COMPONENTS.items() if health.get(name) != "healthy"]
 
     def _unhealthy(self) -> str:
-        return f"these are healthy: {', '.join(self._missing())}"
+        missing = self._missing()
+        return f"these are healthy: {', '.join(missing)}" if missing else "all of it is healthy"
 
     def stop(self) -> None:
         """End everything: Airflow first, while the containers still have somebody to report to."""

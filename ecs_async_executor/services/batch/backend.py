@@ -169,6 +169,7 @@ class BatchBackend:
     def untried(self) -> str:
         """The requests that would need a job, as the end of a sentence."""
         return (
-            "SubmitJob, because it would start a job, and TerminateJob, because it needs one. The first task will "
-            "show whether Batch accepts the job definition, and whether the credentials permit SubmitJob"
+            "SubmitJob, because it would start a job, and TerminateJob, because it needs one. check --launch "
+            "starts one, and shows whether Batch accepts the job definition, and whether the credentials permit "
+            "SubmitJob"
         )

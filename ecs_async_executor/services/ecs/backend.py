@@ -271,8 +271,8 @@ class EcsBackend:
     def untried(self) -> str:
         """The requests that would start a task, as the end of a sentence."""
         return (
-            "RunTask, because it would start a task. The first task will show whether ECS accepts the task "
-            "definition, and whether the credentials permit passing its roles"
+            "RunTask, because it would start a task. check --launch starts one, and shows whether ECS accepts the "
+            "task definition, and whether the credentials permit RunTask and passing its roles"
         )
 
 

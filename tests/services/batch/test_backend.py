@@ -177,6 +177,7 @@ def test_one_scheduler_submits_no_more_than_batch_takes_and_leaves_some_to_other
 def test_the_untried_operations_are_told_with_the_reason() -> None:
     clients: Any = FakeFactory(FakeClient(), "batch")
     assert f"Not tried: {batch.BatchBackend(clients, settings()).untried}." == (
-        "Not tried: SubmitJob, because it would start a job, and TerminateJob, because it needs one. The first "
-        "task will show whether Batch accepts the job definition, and whether the credentials permit SubmitJob."
+        "Not tried: SubmitJob, because it would start a job, and TerminateJob, because it needs one. check "
+        "--launch starts one, and shows whether Batch accepts the job definition, and whether the credentials "
+        "permit SubmitJob."
     )

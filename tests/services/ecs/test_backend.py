@@ -244,6 +244,6 @@ def test_a_refused_look_at_the_cluster_says_what_it_was_for() -> None:
 def test_the_untried_operation_is_told_with_the_reason() -> None:
     clients: Any = FakeFactory(FakeClient())
     assert f"Not tried: {ecs.EcsBackend(clients, settings()).untried}." == (
-        "Not tried: RunTask, because it would start a task. The first task will show whether ECS accepts the task "
-        "definition, and whether the credentials permit passing its roles."
+        "Not tried: RunTask, because it would start a task. check --launch starts one, and shows whether ECS "
+        "accepts the task definition, and whether the credentials permit RunTask and passing its roles."
     )
