@@ -23,6 +23,7 @@ from ecs_async_executor.local.demo.scenario import (
     SCENARIO,
     Expected,
     Where,
+    as_played,
 )
 from ecs_async_executor.local.demo.show import Show
 
@@ -32,10 +33,14 @@ ANYWHERE = Where(f"{HOME} FARGATE", 0.25, 2048)
 LONG = "OutOfMemoryError: Container killed due to memory usage, " + "after [many] words " * 20
 
 
+def first_of(event: str | tuple[str, ...]) -> str:
+    return event if isinstance(event, str) else event[0]
+
+
 def entries(scenario: Sequence[Expected] = SCENARIO) -> list[Entry]:
     """Make the entries that the executor has to add."""
     return [
-        Entry(NOW, one.dag_id, one.task_id, one.map_index, number, f"ecs {event}", LONG)
+        Entry(NOW, one.dag_id, one.task_id, one.map_index, number, f"ecs {first_of(event)}", LONG)
         for one in scenario
         for number, event in enumerate(one.events, 1)
     ]
@@ -185,6 +190,29 @@ def test_a_try_that_ran_elsewhere_or_with_another_size_is_a_surprise(service: st
             changed[number] = replace(ran, where=other)
             (surprise,) = misplaced(replace(expected, containers=changed))
             assert surprise.startswith(f"{ran.label} try {ran.number} ran at {other.at} with ")
+
+
+@pytest.mark.parametrize(
+    ("avoids_at", "probes_at", "states"),
+    [
+        (None, None, ("success", "queued")),
+        ("default", None, ("success", "queued")),
+        ("default", "demo-spot", ("success", "queued")),
+        (None, "default", ("success", "success")),
+        ("default", "default", ("success", "success")),
+        ("demo-spot", "default", ("queued", "success")),
+        ("demo-spot", "demo-spot", ("success", "queued")),  # which the first one is not
+    ],
+)
+def test_either_of_two_that_are_launched_at_once_may_be_the_probe(
+    avoids_at: str | None, probes_at: str | None, states: tuple[str, str]
+) -> None:
+    at = {"placement.avoids": avoids_at, "placement.probes": probes_at}
+    played = as_played(PLACEMENT["batch"], {label: f"{HOME} {queue}" for label, queue in at.items() if queue})
+    assert [one.task_id for one in played] == [one.task_id for one in PLACEMENT["batch"]]
+    ends = {one.label: (one.states, one.places[0].at) for one in played}
+    where = {"success": f"{HOME} default", "queued": f"{HOME} demo-spot"}
+    assert [ends[label] for label in at] == [((state,), where[state]) for state in states]
 
 
 @pytest.mark.parametrize("service", PLACEMENT)

@@ -30,6 +30,7 @@ from ecs_async_executor.local.demo.cloud import (
 )
 from ecs_async_executor.local.demo.scenario import (
     ABROAD,
+    AVOIDS,
     EXITED,
     FILLS,
     HOME,
@@ -122,7 +123,7 @@ class Batch:
         cpu: int = 1,
         memory: int = 2048,
     ) -> None:
-        variables = {**environment, "DEMO_REGION": region}
+        variables = {**environment, "DEMO_REGION": region, "DEMO_DEFINITION": "jobDefinition"}
         self._batch[region].register_job_definition(
             jobDefinitionName=name,
             type="container",
@@ -152,7 +153,7 @@ class Batch:
     def fill_cheap_capacity(self) -> None:
         """Let each job of some tasks that is sent there stay RUNNABLE."""
         fault = {"kind": "stuck", "operation": "SubmitJob", "seconds": FOR_GOOD_SECONDS, "count": None}
-        for task_id in (FILLS, PROBES):
+        for task_id in (FILLS, AVOIDS, PROBES):
             add_fault(self.url, task_id, SPOT_QUEUE, **fault)
 
     def withhold_capacity(self, task_id: str, *, for_good: bool = False) -> None:

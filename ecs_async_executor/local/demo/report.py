@@ -95,7 +95,7 @@ class Report:
         ]
         found += [f"{label} was not expected at all" for label in tries]
         found += [
-            f'{label} try {number}: Airflow\'s event log has no "{event}"'
+            f'{label} try {number}: Airflow\'s event log has no "{event if isinstance(event, str) else event[0]}"'
             for label, number, event in self._missing_entries()
         ]
         return found + [
@@ -113,7 +113,7 @@ class Report:
             if not self.last_words.get(key) or words not in self.last_words[key]
         ]
 
-    def _missing_entries(self) -> list[tuple[str, int, str]]:
+    def _missing_entries(self) -> list[tuple[str, int, str | tuple[str, ...]]]:
         """Return what the executor should have added to the event log: task instance, try and event."""
         if not self.ours:
             return []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 EXITED = "exited"
 HOST_TAKEN = "its host was taken away"
@@ -37,7 +38,8 @@ class Expected:
         goes on in another, or when the first does not start
     :param ends: how the first container of each try ends
     :param lasts: the state of its only try is no end: it stays in it
-    :param events: what our executor has to add to Airflow's event log about each try, by the end of its name
+    :param events: what our executor has to add to Airflow's event log about each try, by the end of its name;
+        several: one of them
     :param asked: what it asks for that the executor's rules have a say in, for people
     :param places: where each of its containers goes, if it asks for something
     :param waits: how it waits after it has given its first container back
@@ -50,7 +52,7 @@ class Expected:
     ends: tuple[str, ...] = (EXITED,)
     map_index: int = -1
     lasts: bool = False
-    events: tuple[str, ...] = ()
+    events: tuple[str | tuple[str, ...], ...] = ()
     asked: str = ""
     places: tuple[Where, ...] = ()
     waits: str = ""
@@ -133,7 +135,9 @@ def _stays(task_id: str, asked: str, where: Where) -> Expected:
     return Expected("placement", task_id, ("queued",), lasts=True, events=(WAITED,), asked=asked, places=(where,))
 
 
-def _changed(task_id: str, asked: str, end: str, first: Where, second: Where, *events: str) -> Expected:
+def _changed(
+    task_id: str, asked: str, end: str, first: Where, second: Where, *events: str | tuple[str, ...]
+) -> Expected:
     """Return what a task instance does whose second try succeeds because it goes elsewhere or is larger."""
     return Expected(
         "placement",
@@ -162,7 +166,8 @@ PLACEMENT = {
             INTERRUPTED,
             Where(f"{HOME} FARGATE_SPOT", 0.25, 2048),
             Where(f"{HOME} FARGATE", 0.25, 2048),
-            "container interrupted",
+            # The first if the task's process ends in order within half a minute, as it does unless it just begins.
+            ("container interrupted", FAILURE),
             RETRY,
         ),
         _steered("abroad", _ABROAD, Where(f"{ABROAD} FARGATE", 0.25, 2048)),
@@ -182,3 +187,26 @@ PLACEMENT = {
     ),
 }
 """What the executor's rules steer, by service; the amazon provider's executors have no such rules."""
+
+
+def as_played(scenario: Sequence[Expected], first_at: Mapping[str, str]) -> list[Expected]:
+    """
+    Return a scenario in which those that find a queue full have the parts they took: one avoids it, one probes it.
+
+    They are launched at once, and milliseconds decide which is the probe, or if one is due already.
+
+    :param first_at: where the first container of a task instance is
+    """
+    parts = {one.task_id: one for one in scenario if one.dag_id == "placement" and one.task_id in (AVOIDS, PROBES)}
+    if len(parts) < 2:  # noqa: PLR2004
+        return list(scenario)
+    avoids, probes = parts[AVOIDS], parts[PROBES]
+    elsewhere = avoids.places[0].at
+    if first_at.get(probes.label) != elsewhere:
+        return list(scenario)
+    is_probe = first_at.get(avoids.label, elsewhere) != elsewhere
+    taken = {
+        avoids: replace(probes if is_probe else avoids, task_id=AVOIDS),
+        probes: replace(avoids, task_id=PROBES),
+    }
+    return [taken.get(one, one) for one in scenario]

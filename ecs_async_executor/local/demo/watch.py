@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ecs_async_executor.local.demo.journeys import steered
 from ecs_async_executor.local.demo.report import Report
-from ecs_async_executor.local.demo.scenario import HOST_LOST, MOVES
+from ecs_async_executor.local.demo.scenario import HOST_LOST, MOVES, as_played
 from ecs_async_executor.local.demo.stage import FailedError
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ class Watch:
 
     def _look(self) -> Report:
         airflow = self._stage.airflow
-        tries = airflow.tries()
+        tries, containers = airflow.tries(), self._cloud.containers()
+        first_at = {ran.label: ran.where.at for ran in reversed(containers)}
         return Report(
-            self._scenario,
+            as_played(self._scenario, first_at),
             tries=tries,
-            containers=self._cloud.containers(),
+            containers=containers,
             entries=airflow.executor_entries(),
             last_words={(t.label, t.number): words for t in tries if (words := airflow.last_words(t))},
             noun=self._cloud.noun,

@@ -48,18 +48,20 @@ def placement() -> None:
     def avoids() -> None:
         print("Where there is room", flush=True)
 
+    # Batch takes jobs for a full queue, and they stay there.
     @task(retries=0, queue="cheap", executor_config={"memory": "1 GB"}, pool="burst", priority_weight=100)
-    def stays() -> None:
+    def fills() -> None:
         raise RuntimeError("There was never to be room for this")
 
     first, moved = abroad(), moves()
-    first >> moved >> avoids()
     grows()
     if ON_BATCH:
-        # Batch takes jobs for a full queue, and they stay there. The first shows by that that there is no room,
-        # the second is the probe for room, and others avoid the queue meanwhile.
-        stays.override(task_id="fills")()
-        first >> stays.override(task_id="probes")()
+        # The first shows by staying that there is no room. One of the others may be the probe, and stay too.
+        fills()
+        probes = avoids.override(task_id="probes", pool="burst", priority_weight=100)()
+        first >> moved >> [avoids.override(pool="burst", priority_weight=100)(), probes]
+    else:
+        first >> moved >> avoids()
 
 
 placement()
