@@ -7,6 +7,7 @@ leaves a state from which the same call, or the report behind it, can be repeate
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import OrderedDict, deque
@@ -65,6 +66,10 @@ class KnownLaunch(msgspec.Struct, frozen=True, gc=False):
         return path
 
 
+def _same(text: str) -> str:
+    return text
+
+
 def _names(key: TaskInstanceKey) -> tuple[str, str, str]:
     return key.run_id, key.task_id, key.dag_id
 
@@ -93,7 +98,7 @@ class Tracking:
         self.queued_timeout = 600.0
         self._spent: set[str] = set()
         self._spent_order: deque[str] = deque()
-        self._texts: dict[str, str] = {}
+        self._share = functools.lru_cache(SHARED_TEXTS_KEPT)(_same)
 
     def shared(self, key: K) -> K:
         """
@@ -108,12 +113,6 @@ class Tracking:
         share = self._share
         made: Any = tuple.__new__(type(key), (share(dag_id), share(task_id), share(run_id), try_number, map_index))
         return made  # type: ignore[no-any-return]
-
-    def _share(self, text: str) -> str:
-        texts = self._texts
-        if len(texts) >= SHARED_TEXTS_KEPT:
-            texts.clear()
-        return texts.setdefault(text, text)
 
     def add(self, key: Key, launch: Launch, subject: object) -> None:
         """Track a launch, in place of any earlier one of its key, before it is handed to the engine."""

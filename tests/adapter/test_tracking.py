@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -50,7 +52,15 @@ def test_names_that_nothing_has_any_more_are_not_kept_for_ever() -> None:
     tracking = Tracking()
     for number in range(3 * SHARED_TEXTS_KEPT):
         tracking.shared(TaskInstanceKey("dag", "task", f"run {number}"))
-    assert len(tracking._texts) <= SHARED_TEXTS_KEPT
+    assert tracking._share.cache_info().currsize == SHARED_TEXTS_KEPT
+
+
+def test_names_in_use_stay_shared_however_many_others_come_and_go() -> None:
+    tracking = Tracking()
+    keys = [TaskInstanceKey(f"dag {1:d}", "task", f"run {number}") for number in range(3 * SHARED_TEXTS_KEPT)]
+    assert keys[0].dag_id is not keys[-1].dag_id
+    shared = [tracking.shared(key) for key in keys]
+    assert shared[0].dag_id is shared[-1].dag_id
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,32 @@ def test_an_adoption_is_handed_over_in_portions_and_outlives_the_next_one(execut
     while tracking.staged:
         executor._adoption.hand_over(bridge, budget=0.0)
     assert [adoption.launch.key for adoption in bridge.adoptions] == keys
+
+
+class Counted(OrderedDict[Any, Any]):
+    """Counts the entries that are looked at."""
+
+    seen = 0
+
+    def items(self) -> Any:
+        for item in super().items():
+            self.seen += 1
+            yield item
+
+
+def test_handing_an_adoption_over_looks_at_each_launch_once(executor: Any, bridge: Any) -> None:
+    tracking = executor.tracking
+    # Of a plain dictionary the first entry is looked for among all that were taken out before.
+    assert type(tracking.staged) is OrderedDict
+    tracking.staged = Counted()
+    for number in range(1000):
+        key = a_key(task_id=f"task_{number}")
+        launch = Launch(str(uuid.uuid4()), key, None, 0, "mark", 0.0)
+        tracking.stage(key, Adopt(launch, AirflowState.RUNNING, "arn"), uuid.uuid4(), committed=True)
+    tracking.staged.seen = 0
+    executor._adoption.hand_over(bridge, budget=math.inf)
+    assert len(bridge.adoptions) == 1000
+    assert tracking.staged.seen == 1000
 
 
 def test_a_key_that_is_queued_again_before_its_adoption_was_handed_over_is_handed_over_first(

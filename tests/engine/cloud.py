@@ -131,6 +131,18 @@ THROTTLED = BackendError(Kind.THROTTLED, "ThrottlingException", "Rate exceeded")
 NO_ANSWER = BackendError(Kind.AMBIGUOUS, "ReadTimeoutError", "Read timeout")
 
 
+def again(error: BackendError) -> BackendError:
+    """Return the same error anew: one that is raised keeps every frame it ever passed, and all that they hold."""
+    return BackendError(
+        error.kind,
+        error.code,
+        error.message,
+        error.resource_ids,
+        unavailable=error.unavailable,
+        token_used=error.token_used,
+    )
+
+
 @dataclass
 class There:
     """
@@ -261,16 +273,16 @@ class FakeCloud:
             await anyio.sleep(self.latency / 2)
             if there.is_hanging(anyio.current_time()):
                 await anyio.sleep(there.hangs_for)
-                raise NO_ANSWER
+                raise again(NO_ANSWER)
             if operation == "launch" and there.is_over_quota(anyio.current_time()):
-                raise THROTTLED
+                raise again(THROTTLED)
             error = self.fault(operation, self) or there.fault(operation, self)
             if error is not None and not error.token_used:
-                raise error
+                raise again(error)
             yield error
             await anyio.sleep(self.latency / 2)
             if error := self.fault(f"{operation}:after", self) or there.fault(f"{operation}:after", self):
-                raise error
+                raise again(error)
         finally:
             there.ends(operation)
             self.in_flight[operation] -= 1
@@ -292,7 +304,7 @@ class FakeCloud:
             if no is not None:
                 if self.failure_memory != "forget" and no.token_used and no.kind is not Kind.CONFLICT:
                     self.failures[client_token] = (no, spec.request)
-                raise no
+                raise again(no)
             label = spec.request["label"]
             handle = Handle(spec.scope, f"container-{next(self._ids)}")
             plan = self.no_place.get(spec.placement) or self.plan(label, len(self.of(label)) + 1)
@@ -309,7 +321,7 @@ class FakeCloud:
             return
         failure, same = self.failures[token]
         if request == same:
-            raise failure
+            raise again(failure)
         if self.failure_memory == "conflict":
             raise BackendError(Kind.CONFLICT, "ConflictException", "token in use")
 

@@ -16,6 +16,7 @@ import sys
 import time
 import types
 import uuid
+import weakref
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -51,7 +52,8 @@ LOOP_LIVES = 4 * HOUR
 LOST_AFTER = 2 * HOUR
 WEATHER_LASTS = 600.0
 PEERS_SHARE = 0.1
-DEFERS, FAILS, STUCK, NEVER_STARTS = 0.15, 0.05, 0.002, 0.01
+DEFERS, FAILS, STUCK, NEVER_STARTS = 0.15, 0.05, 0.008, 0.01
+TASKS_OF_RUN = 4
 QUEUES = ("default", "large", "night", "other")
 WEATHERS = {
     "throttled": ("launch", THROTTLED, 0.1, 60.0),
@@ -318,6 +320,8 @@ class Day:
         self.told_twice: list[str] = []
         self.later: deque[tuple[float, Ti]] = deque()
         self.weather: tuple[str, BackendError | None, float, float] = WEATHERS["well"]
+        self.killed: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+        """Schedulers that were killed and are still in memory: nothing should hold one."""
         self._plans: dict[str, tuple[Plan, ...]] = {}
         self._number = 0
         self._tasks: TaskGroup | None = None
@@ -375,8 +379,8 @@ class Day:
         number = self._number
         return Ti(
             id=uuid.UUID(int=self.random.getrandbits(128), version=4),
-            task_id=f"task_{number % 50}",
-            run_id=f"scheduled__{number // 50}",
+            task_id=f"task_{number % TASKS_OF_RUN}",
+            run_id=f"scheduled__{number // TASKS_OF_RUN}",
             try_number=1,
             queue=QUEUES[number % len(QUEUES)],
         )
@@ -467,7 +471,7 @@ class Day:
                 self._turn_weather(now)
             if now - peer.began > self.peer_lives and queueing and not orphaned:
                 orphaned, adopt_at = list(peer.tis.values()), now + UNTIL_ADOPTED
-                peer.die()
+                self._kill(peer)
                 peer = Scheduler(tasks)
                 self.counts["schedulers killed"] += 1
             if orphaned and now > adopt_at:
@@ -499,7 +503,11 @@ class Day:
             if not queueing and (not self.open or now > begun + seconds + 2 * LOST_AFTER):
                 break
             await anyio.sleep(self.heartbeat)
+        self._kill(peer)
+
+    def _kill(self, peer: Scheduler) -> None:
         peer.die()
+        self.killed.add(peer)
 
     def _queue_again(self, now: float) -> None:
         still = deque((at, ti) for at, ti in self.later if at > now)

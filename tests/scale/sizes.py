@@ -17,7 +17,7 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +85,25 @@ def grown(before: Mapping[str, Size], after: Mapping[str, Size], slack: int = 10
     """
     had = {name: before[name].items if name in before else 0 for name in after}
     return {name: (had[name], size.items) for name, size in after.items() if size.items > had[name] + slack}
+
+
+def full(
+    had_grown: Iterable[str], entries: Mapping[str, Sequence[int]], launches: Sequence[int]
+) -> dict[str, dict[str, int]]:
+    """
+    Return what is kept up to a number: its entries, and the launches after which it had as many, by name.
+
+    :param had_grown: what held more after half of a day than after a small part, and no more at its end
+    :param entries: at each look, by name
+    :param launches: until each look
+    """
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(had_grown):
+        row = entries[name]
+        most = max(row)
+        if row[-1] == most:
+            found[name] = {"entries": most, "full_after": launches[row.index(most)]}
+    return found
 
 
 def of_package(package: str = PACKAGE) -> dict[str, object]:

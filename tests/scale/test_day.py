@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ecs_async_executor.adapter import tracking
+from ecs_async_executor.core import usage
 from ecs_async_executor.core.ledger import Ledger
 from tests.engine.virtual_time import run
 from tests.scale.day import Day
@@ -24,6 +25,7 @@ def soon_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what is kept up to a number be full after the first part of a day."""
     monkeypatch.setattr(tracking, "SPENT_IDENTITIES_KEPT", 200)
     monkeypatch.setattr(tracking, "SHARED_TEXTS_KEPT", 50)
+    monkeypatch.setattr(usage, "RECENT_SECONDS", 5)
 
 
 def live(launches: int = 2000) -> tuple[Day, dict[str, tuple[int, int]]]:
@@ -34,6 +36,7 @@ def live(launches: int = 2000) -> tuple[Day, dict[str, tuple[int, int]]]:
     def look(day: Day, _: float, is_over: bool) -> None:
         if is_over:
             idle.append(day.sizes())
+            assert not day.killed, "something holds a scheduler that was killed"
 
     run(day.run, 1e9, look)
     first, second = idle

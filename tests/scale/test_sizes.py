@@ -13,7 +13,7 @@ import anyio
 import msgspec
 import pytest
 
-from tests.scale.sizes import of_package, sizes_of
+from tests.scale.sizes import full, of_package, sizes_of
 
 
 class Struct(msgspec.Struct, gc=False):
@@ -135,3 +135,9 @@ def test_what_modules_and_classes_keep_is_found(monkeypatch: pytest.MonkeyPatch)
     found = sizes_of(of_package())
     assert found["core.ledger:leak"].items == found["core.ledger:Ledger.leaks"].items == 1
     assert found["core.ledger:cached"].items == 1
+
+
+def test_what_grew_in_the_first_half_only_is_full_and_says_since_when() -> None:
+    entries = {"kept up to a number": [1, 7, 7, 7], "of the present": [1, 9, 2, 3]}
+    found = full(entries, entries, launches=[10, 20, 30, 40])
+    assert found == {"kept up to a number": {"entries": 7, "full_after": 20}}
