@@ -22,6 +22,7 @@ from ecs_async_executor.core.messages import PostMortem
 from ecs_async_executor.engine.postmortems import Read
 from ecs_async_executor.services.details import ContainerDetails, Inspector
 from ecs_async_executor.services.logs import LogReader, LogStream, NoLog
+from ecs_async_executor.services.readable import readable
 
 _TIMEOUT: Final = 20.0
 """Seconds for all requests, of which the lines may take five to arrive."""
@@ -70,7 +71,7 @@ class LastWordsReader:
             problem = f"no answer within {_TIMEOUT:g} s"
         if dead.log_path is not None:
             self._files.write(dead.log_path, last_words.file(dead, lines, problem))
-        return last_words.entry(dead, lines, problem)
+        return last_words.entry(dead, lines, problem, readable)
 
     async def _read(self, clients: _Clients, dead: PostMortem) -> Sequence[str]:
         inspector, reader = await clients.opened()

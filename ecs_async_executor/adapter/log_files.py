@@ -1,8 +1,8 @@
 """
 Files beside a task's log, which Airflow shows in the same tab: written locally, or by Airflow's remote log IO.
 
-May import ``compat``, Airflow and structlog. Writing can take long: it happens in daemon threads, which no end of
-a process waits for, and of too many texts at once the newest are dropped.
+May import ``compat``, ``core.last_words``, Airflow and structlog. Writing can take long: it happens in daemon
+threads, which no end of a process waits for, and of too many texts at once the newest are dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any, Final
 import structlog
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.core import last_words
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +30,8 @@ SUFFIX: Final = ".container.log"
 """Airflow's readers list a try's log by prefix."""
 THREADS: Final = 2
 WAITING_MAX: Final = 100
+TASK_LOG_MAX: Final = 1_000_000
+"""Bytes of the end of a task's log that are compared with what its container has printed last."""
 LINES_INTERVAL: Final = 60.0
 """Seconds between two log lines about the same: a folder that cannot be written fails each file."""
 
@@ -130,6 +134,7 @@ def _append(path: str, text: str) -> None:
     # Where containers share the folder, a task can put a link there, to a file that only the scheduler may write.
     if not file.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} is not below the log folder: a folder of it is a link")
+    text = last_words.besides(text, _end_of(folder / path.removesuffix(SUFFIX)))
     folders, files = (
         int(conf.get("logging", f"file_task_handler_new_{what}_permissions", fallback=default), 8)
         for what, default in (("folder", "0o775"), ("file", "0o664"))
@@ -141,6 +146,18 @@ def _append(path: str, text: str) -> None:
         opened.write(text)
         if new:
             os.fchmod(opened.fileno(), files)
+
+
+def _end_of(task_log: Path) -> str:
+    """Return the end of a task's log; empty if it is not here, as where containers keep their logs elsewhere."""
+    try:
+        with open(task_log, "rb", opener=_open_no_link) as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                return ""
+            opened.seek(max(0, opened.seek(0, os.SEEK_END) - TASK_LOG_MAX))
+            return opened.read(TASK_LOG_MAX).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -181,18 +181,18 @@ def entries(session: Session, of: Try) -> list[Entry]:
     return [Entry.of(row.dttm, row.event, row.extra) for row in session.execute(query.order_by(Log.id))]
 
 
-def waits(session: Session, of: Sequence[Try]) -> dict[UUID, str]:
+def waits(session: Session, of: Sequence[Try]) -> dict[UUID, Entry]:
     """Return the latest reason to wait, by its id, of each of these tries that has one since it was queued."""
     oldest = min((one.queued_at for one in of if one.queued_at is not None), default=None)
     if oldest is None:
         return {}
     tries = {(one.dag_id, one.run_id, one.task_id, one.map_index, one.number): one for one in of}
     query: Any = select(Log.dag_id, Log.run_id, Log.task_id, Log.map_index, Log.try_number, Log.dttm, Log.extra)
-    reasons: dict[UUID, str] = {}
+    reasons: dict[UUID, Entry] = {}
     for *key, at, text in session.execute(query.where(Log.event == WAITS, Log.dttm >= oldest).order_by(Log.id)):
         found = tries.get(tuple(key))
         if found is not None and found.queued_at is not None and at >= found.queued_at:
-            reasons[found.id] = text or ""
+            reasons[found.id] = Entry.of(at, WAITS, text)
     return reasons
 
 

@@ -6,8 +6,10 @@ May import ``hints`` and ``messages``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.hints import hint
@@ -26,16 +28,17 @@ def ran(dead: PostMortem) -> bool:
     return dead.exit_code is not None or dead.ending not in _NEVER_RAN
 
 
-def entry(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
+def entry(dead: PostMortem, lines: Sequence[str], problem: str = "", readable: Callable[[str], str] = str) -> str:
     """
     Return the entry for Airflow's event log: the reason, a hint and the last lines.
 
     :param problem: why there are no lines, as a clause
+    :param readable: makes a line readable, which can be JSON
     """
     above = _above(dead, lines, problem)
     room = ENTRY_CHARACTERS - len(above)
     shown: list[str] = []
-    for line in reversed(lines[-ENTRY_LINES:]):
+    for line in map(readable, reversed(lines[-ENTRY_LINES:])):
         short = line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 3] + "..."
         room -= len(short) + 1
         if room < 0:
@@ -45,8 +48,50 @@ def entry(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
 
 
 def file(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
-    """Return the text of the file beside the task's log: the same, with all lines."""
+    """
+    Return the text of the file beside the task's log: the same, with all lines.
+
+    The lines stay as they are: Airflow shows its own JSON as it shows a task's log.
+    """
     return "\n".join([_above(dead, lines, problem), *lines, ""])
+
+
+def besides(text: str, task_log: str) -> str:
+    """
+    Return the text of a file without the lines that the task's log has too.
+
+    Airflow in a container writes each line of a task's log to its standard output as well. What the task prints
+    gets another time there, some microseconds later, so that Airflow does not take the two lines for the same.
+    """
+    known = Counter(record for line in task_log.split("\n") if (record := _record(line)) is not None)
+    kept: list[str] = []
+    begin, left_out = None, 0
+    for line in text.split("\n"):
+        record = _record(line) if known else None
+        if record is not None and begin is None:
+            begin = len(kept)
+        if record is not None and known[record]:
+            known[record] -= 1
+            left_out += 1
+        else:
+            kept.append(line)
+    if left_out:
+        lines = "1 line" if left_out == 1 else f"{left_out} lines"
+        kept.insert(begin or 0, f"(without {lines} that the task's own log has)")
+    return "\n".join(kept)
+
+
+def _record(line: str) -> str | None:
+    """Return what a line of Airflow's JSON says, whenever it was written; None for any other line."""
+    if not line.startswith("{"):
+        return None
+    try:
+        record: Any = json.loads(line)
+    except ValueError:
+        return None
+    if "event" not in record or record.pop("timestamp", None) is None:
+        return None
+    return json.dumps(record, sort_keys=True)
 
 
 def _above(dead: PostMortem, lines: Sequence[str], problem: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
+from ecs_async_executor.adapter.commands import held
 from ecs_async_executor.adapter.commands import list as command
 from ecs_async_executor.local import Fault
 from tests.adapter.steering import DAG, Place, ago
@@ -113,6 +115,59 @@ def test_without_the_permission_to_describe_the_database_is_shown_and_the_permis
     assert json.loads(shown.out)[0]["container"] == running
     assert f"Allow {permission} to whoever runs this command." in shown.err
     assert len(shown.err.splitlines()) == 1
+
+
+def test_a_table_says_that_aws_gave_no_answer_where_it_was_asked(place: Open, capsys: Shown) -> None:
+    at = place("ecs")
+    at.runs(0)
+    at.local.faults.add(Fault(kind="error", operation="DescribeTasks", code="AccessDeniedException"))
+    at.call("list")
+    assert "no answer" in capsys.readouterr().out
+    at.call("list", "--offline")
+    assert "not asked for" in capsys.readouterr().out
+
+
+REFUSED = "The container waits: ECS refuses it: not authorized"
+
+
+@pytest.mark.parametrize(
+    ("paused", "launch", "said", "holds"),
+    [
+        (None, {"phase": "waiting", "reason": None}, "The container waits for its turn: 7 wait, 20", True),
+        (None, {"phase": "waiting", "reason": "not authorized"}, REFUSED, True),
+        (None, {"phase": "in_doubt", "reason": None}, REFUSED, False),
+        ("AWS credentials", {"phase": "waiting", "reason": None}, "nothing is launched: AWS credentials", True),
+        (None, None, REFUSED, False),
+    ],
+)
+def test_a_reason_that_has_gone_is_not_shown_where_the_status_port_shows_what_is_waited_for(
+    place: Open,
+    capsys: Shown,
+    monkeypatch: pytest.MonkeyPatch,
+    paused: str | None,
+    launch: dict[str, Any] | None,
+    said: str,
+    holds: bool,
+) -> None:
+    at = place("ecs")
+    at.set(0, state="queued", queued_dttm=ago(2))
+    at.says(0, "container waits", REFUSED)
+    at.call("list", "--offline", "-o", "json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["reason"] == REFUSED
+    assert row["reason_at"]
+    key = {name: row[name] for name in ("dag_id", "run_id", "task_id")}
+    key |= {name: int(row[name]) for name in ("map_index", "try_number")}
+    launches = [] if launch is None else [key | launch]
+    figures = {"pending": 7, "launch_rate": 20.0}
+    status = {"paused": paused, "launches": launches, "statistics": figures}
+    monkeypatch.setattr(held, "statuses", lambda *_, **__: [SimpleNamespace(status=status)])
+    at.call("list", "-o", "json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert said in row["reason"]
+    assert (row["reason_at"] == "") is holds
+    at.call("list")
+    assert (" ago)" not in capsys.readouterr().out) is holds
 
 
 def test_offline_asks_nobody_but_the_database(place: Open, capsys: Shown) -> None:

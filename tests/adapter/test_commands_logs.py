@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
 from ecs_async_executor.adapter.commands import logs as command
-from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.local import Fault
 from ecs_async_executor.services import logs
+from ecs_async_executor.services.readable import readable
 from tests.adapter.steering import Place
 
 Open = Callable[..., Place]
@@ -127,6 +127,11 @@ def test_old_lines_are_left_out_if_only_recent_ones_are_wanted(place: Open, caps
     [
         (LINE, "2026-11-28T01:02:03 INFO hello who=world"),
         ('{"event": "x", "n": [1]}', "x n=[1]"),
+        (
+            '{"event": "x", "ti_id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "try_number": 1, "n": 2}',
+            "x n=2",
+        ),
+        ('{"event": "x", "task_id": "another\'s"}', "x task_id=another's"),
         ("{no json", "{no json"),
         ('{"other": 1}', '{"other": 1}'),
         ("Traceback:", "Traceback:"),

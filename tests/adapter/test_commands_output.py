@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from ecs_async_executor.adapter.commands.durations import count, count_from_one
 from ecs_async_executor.adapter.commands.ending import INTERRUPTED, command
 from ecs_async_executor.adapter.commands.output import say, show
-from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.words import warn
+from ecs_async_executor.services.readable import readable
 
 Shown = pytest.CaptureFixture[str]
 HOSTILE = "No room [/red] [bold]in[/bold] \x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m\x9b3J\x08 end"

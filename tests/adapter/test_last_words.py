@@ -217,6 +217,14 @@ def test_the_lines_are_in_the_entry_and_in_the_file() -> None:
     assert adapter.asked == ["tail a/airflow/1 50"]
 
 
+def test_airflows_json_is_readable_in_the_entry_and_stays_json_in_the_file_which_airflow_reads() -> None:
+    line = '{"timestamp":"2026-11-29T01:05:33.72Z","level":"info","event":"50 MB","ti_id":"1","dag_id":"d"}'
+    files = Files()
+    (text,) = told(Adapter(airflow(), lines=[line, "plain \x1b[2J"]), dead(), files=files)
+    assert text.split("\n")[-2:] == ["2026-11-29T01:05:33 INFO 50 MB", "plain "]
+    assert line in files.written[0][1].split("\n")
+
+
 def test_without_a_log_path_there_is_no_file() -> None:
     files = Files()
     (text,) = told(Adapter(airflow(), lines=["one"]), dead(log_path=None), files=files)

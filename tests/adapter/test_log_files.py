@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.utils.log.file_task_handler import _interleave_logs
 from structlog.testing import capture_logs
 
 from ecs_async_executor.adapter import log_files
@@ -49,6 +50,36 @@ def test_without_remote_logs_a_file_is_in_airflows_log_folder(folder: Path, umas
     assert file.read_text() == "one\ntwo\n"
     # A later try, perhaps another user's, writes its log into the same folders.
     assert [path.stat().st_mode & 0o777 for path in (file, file.parent)] == [0o664, 0o775]
+
+
+def in_json(event: str, at: str) -> str:
+    return f'{{"timestamp": "2026-11-29T01:05:46.{at}Z", "level": "info", "event": "{event}"}}'
+
+
+def test_where_the_folder_is_shared_with_containers_the_logs_tab_has_no_line_twice(folder: Path) -> None:
+    (folder / LOG).parent.mkdir(parents=True)
+    (folder / LOG).write_text(in_json("printed", "000625") + "\n")
+    log_files.write(LOG + SUFFIX, "\n".join(["why", in_json("began", "0"), in_json("printed", "000890"), ""]))
+    shown = [
+        one.event for one in _interleave_logs(*(iter(file.open()) for file in (folder / LOG).parent.iterdir()))
+    ]
+    assert [line for line in shown if "printed" in line] == ["printed"]
+    assert {"why\n", "began"} <= set(shown)
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_a_tasks_log_that_is_no_file_is_not_read(folder: Path, tmp_path: Path, what: str) -> None:
+    (folder / LOG).parent.mkdir(parents=True)
+    line = in_json("printed", "0")
+    (tmp_path / "elsewhere").write_text(line)
+    make: dict[str, Callable[[], Any]] = {
+        "link": lambda: (folder / LOG).symlink_to(tmp_path / "elsewhere"),
+        "pipe": lambda: os.mkfifo(folder / LOG),
+        "folder": (folder / LOG).mkdir,
+    }
+    make[what]()
+    log_files.write(LOG + SUFFIX, line)
+    assert (folder / (LOG + SUFFIX)).read_text() == line
 
 
 @pytest.mark.parametrize("path", ["../elsewhere.log", "a/../../elsewhere.log", "/elsewhere.log"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.hints import hint
-from ecs_async_executor.core.last_words import ENTRY_CHARACTERS, ENTRY_LINES, entry, file, ran
+from ecs_async_executor.core.last_words import ENTRY_CHARACTERS, ENTRY_LINES, besides, entry, file, ran
 from ecs_async_executor.core.messages import PostMortem
 
 OOM = "ECS container exited 137 (OutOfMemoryError: Container killed due to memory usage)"
@@ -61,3 +62,55 @@ def test_without_lines_it_says_why(of: PostMortem, problem: str, said: str) -> N
 @pytest.mark.parametrize("ending", list(Ending))
 def test_a_container_with_an_exit_code_has_run(ending: Ending) -> None:
     assert ran(dead(ending, 1))
+
+
+def test_an_entry_has_the_lines_as_people_read_them_and_bounds_what_is_shown() -> None:
+    raw = "{" + "x" * 5000 + "}"
+    text = entry(dead(), [raw, "plain"], readable=lambda line: "short" if line == raw else line)
+    assert text.split("\n")[-2:] == ["short", "plain"]
+
+
+# --- beside the task's log -------------------------------------------------------------------------------------
+
+
+def printed(event: str, microsecond: int = 0, **more: str) -> str:
+    at = f"2026-11-29T01:05:46.{microsecond:06d}Z"
+    return json.dumps({"timestamp": at, "level": "info", "event": event, "logger": "task.stdout", **more})
+
+
+SUPERVISOR = printed("Executing workload")
+
+
+def test_what_a_task_has_printed_and_its_log_has_does_not_stand_twice() -> None:
+    text = file(dead(), [SUPERVISOR, printed("50 MB", 890), "plain", printed("100 MB", 890)])
+    shown = besides(text, "\n".join([printed("50 MB", 625), printed("100 MB", 625), ""])).split("\n")
+    assert shown == [
+        *file(dead(), ["x"]).split("\n")[:3],
+        "(without 2 lines that the task's own log has)",
+        SUPERVISOR,
+        "plain",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "",
+        "50 MB",
+        "{no json",
+        '{"event": "50 MB"}',
+        '{"timestamp": "2026-11-29"}',
+        printed("50 MB", level="error"),
+        printed("50 MB", 890)[:-20],
+    ],
+)
+def test_what_the_tasks_log_lacks_stays(log: str) -> None:
+    text = file(dead(), [SUPERVISOR, printed("50 MB", 890), "50 MB", "{no json", '{"event": "50 MB"}'])
+    assert besides(text, log) == text
+
+
+def test_a_line_that_comes_more_often_than_in_the_tasks_log_stays_as_often() -> None:
+    text = file(dead(), [printed(".", number) for number in range(3)])
+    assert besides(text, printed(".", 7)).count("task.stdout") == 2
+    assert "(without 1 line that" in besides(text, printed(".", 7))

@@ -86,3 +86,17 @@ def test_what_the_providers_executor_does_not_finish_is_shown_as_it_is(
     found = watching(["queued", "running"], ours=False).until_settled(limit, lambda _: None, patient=False)
     assert found.tries[0].state in ("queued", "running")
     assert not found.settled()
+
+
+def test_the_failure_of_a_try_that_is_retried_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Show()
+    for states in (("running",), ("up_for_retry",), ("failed", "queued"), ("failed", "failed")):
+        tries = enumerate(states, 1)
+        show.news([Try("dag", "task", -1, number, state, NOW, NOW, NOW, None, False) for number, state in tries])
+    told = [line.partition("s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        "dag.task: running",
+        "dag.task: failed; another try will follow (up_for_retry)",
+        "dag.task (try 2): queued",
+        "dag.task (try 2): failed",
+    ]

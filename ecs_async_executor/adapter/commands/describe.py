@@ -17,11 +17,11 @@ from ecs_async_executor.adapter.commands.asking import details_of, is_of_an_earl
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.output import duration, say, show
-from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.words import moment, warn
 from ecs_async_executor.core.hints import hint
 from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.readable import readable
 from ecs_async_executor.services.redaction import redacted
 
 if TYPE_CHECKING:

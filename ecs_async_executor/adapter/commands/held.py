@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -22,11 +23,13 @@ from ecs_async_executor.adapter.commands.asking import DESCRIBING, is_of_an_earl
 from ecs_async_executor.adapter.commands.fleet import Fleet, Member
 from ecs_async_executor.adapter.commands.locating import locate
 from ecs_async_executor.adapter.commands.words import refusal
-from ecs_async_executor.adapter.tries import Try
+from ecs_async_executor.adapter.status import statuses
+from ecs_async_executor.adapter.tries import Entry, Try
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.destinations import destination_of, within
 from ecs_async_executor.services.redaction import redacted
 
+_KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 ASKING_TIMEOUT = 60.0
 """Seconds that AWS has to describe all containers."""
 
@@ -44,7 +47,9 @@ class Held:
     :param place: where the container is, as far as its identifier tells
     :param destination: the executor's name for its Region and account; empty at home, or if it is not known
     :param seen: what AWS says of the container; None if AWS was not asked, or gave no answer
-    :param waits: the latest reason to wait in Airflow's event log
+    :param asked: whether AWS was asked about the container
+    :param waits: the latest reason to wait in Airflow's event log, or what its executor says at present
+    :param waits_at: when the event log was told; None of what holds at present
     """
 
     of: Try
@@ -52,8 +57,10 @@ class Held:
     handle_id: str | None
     place: str = ""
     destination: str = ""
+    asked: bool = False
     seen: Observation | None = None
     waits: str = ""
+    waits_at: datetime | None = None
 
     @property
     def phase(self) -> str:
@@ -76,6 +83,11 @@ class Held:
             return redacted(self.seen.reason)
         return redacted(self.waits) if self.phase == "pending" else ""
 
+    @property
+    def reason_at(self) -> datetime | None:
+        """When the event log was told of the reason, which may have gone since; None if it holds at present."""
+        return self.waits_at if self.reason and not (self.seen is not None and self.seen.reason) else None
+
 
 def held(fleet: Fleet, *, dag_id: str | None = None, run_id: str | None = None) -> list[Held]:
     """Return the task instances that the wanted executors hold, those first that are so for longest."""
@@ -97,9 +109,53 @@ def held(fleet: Fleet, *, dag_id: str | None = None, run_id: str | None = None) 
     return sorted(ours, key=lambda one: (one.of.since is None, one.of.since, str(one.of)))
 
 
-def _held(of: Try, member: Member, waits: Mapping[UUID, str]) -> Held:
+def _held(of: Try, member: Member, waits: Mapping[UUID, Entry]) -> Held:
     handle_id = member.adapter.handle_id(of.external_id) if of.external_id else None
-    return Held(of, member, handle_id, waits=waits.get(of.id, ""))
+    told = waits.get(of.id)
+    if told is None:
+        return Held(of, member, handle_id)
+    return Held(of, member, handle_id, waits=told.text, waits_at=told.at)
+
+
+def at_present(rows: Sequence[Held]) -> list[Held]:
+    """
+    Return the task instances with what they wait for at present, as far as schedulers show it (``status_port``).
+
+    The event log is told when a wait begins, not that its reason has gone.
+    """
+    if not any(row.waits and row.handle_id is None for row in rows):
+        return list(rows)
+    with create_session(scoped=False) as session:
+        shown = [one.status for one in statuses(session, state="pending") if one.status is not None]
+    launches = {
+        tuple(launch.get(name) for name in _KEY): (status, launch)
+        for status in shown
+        for launch in status["launches"]
+    }
+    return [_at_present(row, launches) for row in rows]
+
+
+def _at_present(row: Held, launches: Mapping[Any, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Held:
+    of = row.of
+    found = launches.get((of.dag_id, of.run_id, of.task_id, of.map_index, of.number))
+    if row.handle_id is not None or not row.waits or found is None:
+        return row
+    status, launch = found
+    if not status.get("paused") and launch.get("reason"):  # its gate is closed, as the event log says
+        return replace(row, waits_at=None)
+    reason = _waits_for(status, launch)
+    return row if reason is None else replace(row, waits=reason, waits_at=None)
+
+
+def _waits_for(status: Mapping[str, Any], launch: Mapping[str, Any]) -> str | None:
+    """Return what a launch waits for whose gate is not closed; None if that is not shown."""
+    if status.get("paused"):
+        return f"The container waits: nothing is launched: {status['paused']}"
+    if launch.get("phase") != "waiting":
+        return None
+    figures = status.get("statistics") or {}
+    turn = f"{figures.get('pending')} wait, {figures.get('launch_rate', 0):.3g} are launched per second"
+    return f"The container waits for its turn: {turn}"
 
 
 def look(rows: Sequence[Held], asked: Asked) -> tuple[list[Held], list[str]]:
@@ -122,7 +178,7 @@ def look(rows: Sequence[Held], asked: Asked) -> tuple[list[Held], list[str]]:
             f"{refusal(error, DESCRIBING[member.service])} Their states are missing here."
             for error in _errors_of(work)
         ]
-    return [seen.get(row.of.id, row) for row in rows], problems
+    return [seen.get(row.of.id) or replace(row, asked=row.handle_id is not None) for row in rows], problems
 
 
 def _errors_of(work: Callable[[], Coroutine[Any, Any, Collection[Exception]]]) -> Collection[Exception]:

@@ -17,7 +17,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Fleet, fleet
-from ecs_async_executor.adapter.commands.held import Held, held, look
+from ecs_async_executor.adapter.commands.held import Held, at_present, held, look
 from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
 from ecs_async_executor.adapter.commands.words import HERE, moment, short_id, warn
@@ -65,7 +65,7 @@ def _show(ours: Fleet, args: argparse.Namespace, console: Any) -> None:
     problems: list[str] = []
     if not args.offline:
         with progress("Asking AWS") as told:
-            asked, problems = look(asked, told)
+            asked, problems = look(at_present(asked), told)
     found = [row for row in asked if not filtered or row.phase == args.state]
     total = len(found) if filtered else len(rows)
     found = found[:limit]
@@ -95,6 +95,7 @@ def _record(row: Held) -> dict[str, Any]:
         "place": row.place,
         "destination": row.destination,
         "reason": row.reason,
+        "reason_at": moment(row.reason_at),
     }
 
 
@@ -119,7 +120,14 @@ def _show_table(rows: Sequence[Held], args: argparse.Namespace, console: Any) ->
     show([_cells(row, same, numbers, now, console.width, several=several) for row in rows], "table", console)
     for reason, number in numbers.items():
         count = f"{reasons[reason]} task instances: " if reasons[reason] > 1 else ""
-        say(f"[{number}] {count}{reason}")
+        say(f"[{number}] {count}{reason}{_told(rows, reason, now)}")
+
+
+def _told(rows: Sequence[Held], reason: str, now: float) -> str:
+    """Say when the event log was told of a reason last, as it may have gone since."""
+    times = [row.reason_at for row in rows if row.reason == reason]
+    latest = max((at for at in times if at is not None), default=None)
+    return "" if latest is None or None in times else f" (said {duration(now - latest.timestamp())} ago)"
 
 
 def _cells(
@@ -129,7 +137,8 @@ def _cells(
     state = of.state or ""
     if of.since is not None:
         state += f" {duration(now - of.since.timestamp())}"
-    container = row.status or ("not asked for" if row.handle_id else "none yet")
+    missing = "no answer" if row.asked else "not asked for"
+    container = row.status or (missing if row.handle_id else "none yet")
     cells: dict[str, Any] = {
         "DAG": of.dag_id,
         "run": of.run_id,

@@ -21,13 +21,13 @@ from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.locating import scopes_of
 from ecs_async_executor.adapter.commands.output import say, say_raw
-from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.words import refusal, warn
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.services.details import ContainerDetails
 from ecs_async_executor.services.logs import LogStream, NoLog, nothing_printed
+from ecs_async_executor.services.readable import readable
 
 if TYPE_CHECKING:
     import argparse

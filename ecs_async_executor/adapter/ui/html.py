@@ -16,9 +16,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ecs_async_executor.adapter.commands.output import duration
-from ecs_async_executor.adapter.commands.readable import readable
 from ecs_async_executor.adapter.commands.words import moment, short_id
 from ecs_async_executor.adapter.ui import addresses
+from ecs_async_executor.services.readable import readable
 from ecs_async_executor.services.redaction import without_tokens
 
 HEADERS: Final[Mapping[str, str]] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.utils.session import create_session
 
 from ecs_async_executor.adapter import compat
@@ -65,6 +66,11 @@ class TaskPage:
     handle_id: str | None
     entries: Sequence[Entry] | None
     look: Look
+
+    @property
+    def core_executor(self) -> str:
+        """The executors of this API server, by which the page tells whose the try is."""
+        return conf.get("core", "executor", fallback="")
 
     @property
     def waits(self) -> bool:

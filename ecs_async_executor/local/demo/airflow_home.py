@@ -330,8 +330,13 @@ class AirflowHome:
         return self._log(of, "")
 
     def last_words(self, of: Try) -> str:
-        """Return what stands beside the log of a try: what the executor has read of its container's output."""
-        return self._log(of, ".container.log")
+        """
+        Return what the executor has put beside the log of a try, and after it that log, as the tab Logs has both.
+
+        What the container has printed is left out beside a log that has it.
+        """
+        beside = self._log(of, ".container.log")
+        return "\n".join([beside.rstrip("\n"), self._log(of, "")]) if beside else ""
 
     def _log(self, of: Try, suffix: str) -> str:
         name = f"attempt={of.number}.log{suffix}"

@@ -24,6 +24,8 @@ TAIL = 40
 QUIET_SECONDS = 10.0
 """How long nothing is written, where there is no terminal, of what still goes on."""
 
+RETRIED = "up_for_retry"
+
 
 class Show:
     """Writes to standard output."""
@@ -75,13 +77,19 @@ class Show:
         self.say(f"{text}: {time.monotonic() - began:.1f} s")
 
     def news(self, tries: Sequence[Try]) -> None:
-        """Write what has changed since the last time."""
+        """
+        Write what has changed since the last time.
+
+        Airflow has a try that will be followed by another as "up_for_retry", and as "failed" once that one begins.
+        """
         for read in tries:
             key = (read.label, read.number)
-            if self._states.get(key) != read.state and read.state is not None:
-                again = f" (try {read.number})" if read.number > 1 else ""
-                self.say(f"{read.label}{again}: {read.state}")
-            self._states[key] = read.state
+            before, self._states[key] = self._states.get(key), read.state
+            if read.state in (None, before) or (before, read.state) == (RETRIED, "failed"):
+                continue
+            again = f" (try {read.number})" if read.number > 1 else ""
+            state = "failed; another try will follow (up_for_retry)" if read.state == RETRIED else read.state
+            self.say(f"{read.label}{again}: {state}")
 
     def tail(self, title: str, text: str) -> None:
         """Write the end of a log, if there is anything in it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.ecs import EcsAdapter
 from ecs_async_executor.adapter.ui import holders
 from ecs_async_executor.core.backend import Handle, Observation, Seen
@@ -227,6 +228,19 @@ def test_a_task_of_another_executor_gets_a_friendly_line(show: Show, rows: Rows,
     assert "No container of ours" in page
     assert "LocalExecutor" in page
     assert not aws.asked
+
+
+def test_an_api_server_with_another_executor_than_the_schedulers_names_its_own_as_the_likely_cause(
+    show: Show, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "our_executors", lambda _: [])
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    holders.configured.cache_clear()
+    rows.set("task_0", "running", ARN)
+    page = show(rows.page("task_0"))
+    assert "belongs to the default executor" in page
+    assert "<code>[core] executor = LocalExecutor</code>" in page
+    assert "Give this API server the same, and restart it." in page
 
 
 def test_each_try_that_is_known_can_be_chosen(show: Show, rows: Rows, aws: Aws) -> None:

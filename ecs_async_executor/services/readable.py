@@ -1,7 +1,7 @@
 """
 Airflow's log lines, which are JSON in a container's output, as people read them.
 
-May import ``services.redaction``.
+May import ``redaction``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 
 from ecs_async_executor.services.redaction import printable
 
-_OWN = ("timestamp", "level", "event", "logger", "filename", "lineno", "loc")
+_OWN = frozenset({"timestamp", "level", "event", "logger", "filename", "lineno", "loc"})
+_OF_TASK = frozenset({"ti_id", "dag_id", "run_id", "task_id", "map_index", "try_number"})
+"""What Airflow 3.2 and later repeat in each line of a task."""
 
 
 def readable(line: str) -> str:
@@ -34,7 +36,8 @@ def _readable(line: str) -> str:
         return line
     time = str(record.get("timestamp") or "").partition(".")[0].removesuffix("Z")
     words = [time, str(record.get("level") or "").upper(), str(record["event"])]
-    words += [f"{name}={_short(value)}" for name, value in record.items() if name not in _OWN]
+    without = _OWN | _OF_TASK if "ti_id" in record else _OWN
+    words += [f"{name}={_short(value)}" for name, value in record.items() if name not in without]
     return " ".join(word for word in words if word)
 
 
