@@ -169,7 +169,7 @@ class ReloadedCredentials:
                 raise
             self._refused = False
         elif self._refused and self._error is not None:
-            raise self._error  # more useful than "no credentials"
+            raise self._error.with_traceback(None)  # more useful than "no credentials"
 
     def get_deferred_property(self, _name: str) -> Callable[[], None]:
         """Return no account id; botocore asks for one for endpoints that neither ECS nor Batch has."""
