@@ -217,7 +217,7 @@ def test_the_check_fails_for_a_job_queue_that_there_is_not(
 
 
 def test_the_check_says_in_a_line_why_no_client_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: EcsAdapter) -> None:
+    def broken(_: EcsAdapter, **_options: object) -> None:
         raise ImportError("no module named aiobotocore")
 
     monkeypatch.setattr(EcsAdapter, "make_backend", broken)
