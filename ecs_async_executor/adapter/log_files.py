@@ -134,7 +134,7 @@ def _append(path: str, text: str) -> None:
     # Where containers share the folder, a task can put a link there, to a file that only the scheduler may write.
     if not file.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} is not below the log folder: a folder of it is a link")
-    text = last_words.besides(text, _end_of(folder / path.removesuffix(SUFFIX)))
+    text = last_words.besides(text, end_of(path.removesuffix(SUFFIX)))
     folders, files = (
         int(conf.get("logging", f"file_task_handler_new_{what}_permissions", fallback=default), 8)
         for what, default in (("folder", "0o775"), ("file", "0o664"))
@@ -148,10 +148,16 @@ def _append(path: str, text: str) -> None:
             os.fchmod(opened.fileno(), files)
 
 
-def _end_of(task_log: Path) -> str:
-    """Return the end of a task's log; empty if it is not here, as where containers keep their logs elsewhere."""
+def end_of(log_path: str) -> str:
+    """
+    Return the end of a task's log; empty if it is not here, as where containers keep their logs elsewhere.
+
+    :param log_path: below Airflow's log folder
+    """
+    from airflow.configuration import conf
+
     try:
-        with open(task_log, "rb", opener=_open_no_link) as opened:
+        with open(Path(conf.get("logging", "base_log_folder"), log_path), "rb", opener=_open_no_link) as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 return ""
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - TASK_LOG_MAX))

@@ -1,8 +1,9 @@
 """
 The log of a running task: its container's status, and the last lines that the container has printed.
 
-May import ``core``, ``services`` and the service-free adapter. It runs in Airflow's api-server, on an executor
-that is never started: no bridge, no engine. Every problem becomes a line; nothing here raises.
+May import ``core``, ``services``, ``compat``, ``log_files`` and the service-free adapter. It runs in Airflow's
+api-server, on an executor that is never started: no bridge, no engine. Every problem becomes a line; nothing here
+raises.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any, Final
 
 import anyio
 
-from ecs_async_executor.adapter import looking
+from ecs_async_executor.adapter import compat, log_files, looking
 from ecs_async_executor.adapter.bounded import run_bounded
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.core import last_words
 from ecs_async_executor.services import blocking, links
 from ecs_async_executor.services.details import ContainerDetails, Details
 from ecs_async_executor.services.logs import LogReader, LogStream, NoLog, nothing_printed
@@ -59,10 +61,22 @@ def task_log(adapter: ServiceAdapter, ti: Any, try_number: int) -> tuple[list[st
         if handle_id is None or ti.try_number != try_number:
             return [], []
         shown = run_bounded(partial(_shared_look, adapter, handle_id), TASK_LOG_TIMEOUT + _MARGIN)
+        lines = _unknown(shown.lines, ti)
     except Exception as error:  # noqa: BLE001 - it is a line of a log
         why = _NO_ANSWER.format(TASK_LOG_TIMEOUT) if isinstance(error, TimeoutError) else in_words(error)
         return [f"The status of the {adapter.service.name} container could not be read: {why}"], []
-    return list(shown.sources), shown.lines
+    sources = list(shown.sources)
+    if left_out := len(shown.lines) - len(lines):
+        several = "are shown once: the task's own log has them"
+        once = "is shown once: the task's own log has it" if left_out == 1 else several
+        sources.append(f"{left_out} of these lines {once}")
+    return sources, lines
+
+
+def _unknown(lines: Sequence[str], ti: Any) -> Sequence[str]:
+    """Return a container's lines without those of the task's log, if that is in this machine's log folder."""
+    log_path = compat.log_paths()(ti) if lines else None
+    return lines if log_path is None else last_words.unknown(lines, log_files.end_of(log_path))
 
 
 async def _shared_look(adapter: ServiceAdapter, handle_id: str) -> _Shown:

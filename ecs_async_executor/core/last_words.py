@@ -57,28 +57,32 @@ def file(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
 
 
 def besides(text: str, task_log: str) -> str:
+    """Return the text of a file without the lines that the task's log has too, and with how many these were."""
+    lines = text.split("\n")
+    kept = unknown(lines, task_log)
+    if left_out := len(lines) - len(kept):
+        begin = next(index for index, line in enumerate(lines) if _record(line) is not None)
+        several = "1 line" if left_out == 1 else f"{left_out} lines"
+        kept.insert(begin, f"(without {several} that the task's own log has)")
+    return "\n".join(kept)
+
+
+def unknown(lines: Sequence[str], task_log: str) -> list[str]:
     """
-    Return the text of a file without the lines that the task's log has too.
+    Return the lines of a container that the task's log does not have.
 
     Airflow in a container writes each line of a task's log to its standard output as well. What the task prints
     gets another time there, some microseconds later, so that Airflow does not take the two lines for the same.
     """
     known = Counter(record for line in task_log.split("\n") if (record := _record(line)) is not None)
     kept: list[str] = []
-    begin, left_out = None, 0
-    for line in text.split("\n"):
+    for line in lines:
         record = _record(line) if known else None
-        if record is not None and begin is None:
-            begin = len(kept)
         if record is not None and known[record]:
             known[record] -= 1
-            left_out += 1
         else:
             kept.append(line)
-    if left_out:
-        lines = "1 line" if left_out == 1 else f"{left_out} lines"
-        kept.insert(begin or 0, f"(without {lines} that the task's own log has)")
-    return "\n".join(kept)
+    return kept
 
 
 def _record(line: str) -> str | None:

@@ -97,6 +97,10 @@ def seen(seen: Seen, status: str, *containers: ContainerDetails, **more: Any) ->
     return Details(observation, "eu-west-1", containers=containers)
 
 
+def in_json(event: str, at: str) -> str:
+    return json.dumps({"timestamp": f"2026-11-29T01:05:46.{at}Z", "level": "info", "event": event})
+
+
 RUNNING = seen(Seen.RUNNING, "RUNNING", container())
 
 
@@ -157,6 +161,21 @@ def test_the_task_log_tells_of_missing_settings(monkeypatch: pytest.MonkeyPatch)
 def test_the_last_lines_follow_with_a_link_to_all_of_them(showing: Showing) -> None:
     executor = showing(RUNNING, "one", "two")
     assert executor.get_task_log(Ti(ARN), 1) == ([f"ECS container {ARN}: RUNNING. Its log: {PAGE}"], ["one\ntwo"])
+
+
+def test_where_the_folder_is_shared_with_containers_a_running_tasks_lines_are_not_shown_twice(
+    showing: Showing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
+    monkeypatch.setattr(compat, "log_paths", lambda: lambda _: "task.log")
+    supervisors, printed = in_json("Executing workload", "000001"), in_json("line", "000890")
+    about, lines = showing(RUNNING, supervisors, printed).get_task_log(Ti(ARN), 1)
+    assert lines == [f"{supervisors}\n{printed}"]
+
+    (tmp_path / "task.log").write_text(in_json("line", "000625") + "\n")
+    again, lines = showing(RUNNING, supervisors, printed).get_task_log(Ti(ARN), 1)
+    assert lines == [supervisors]
+    assert again == [*about, "1 of these lines is shown once: the task's own log has it"]
 
 
 def test_newer_airflows_get_them_line_by_line(showing: Showing) -> None:
