@@ -81,8 +81,8 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
     )
 
 
-SPREAD = ("-n", "2", "--dist", "loadfile")
-"""Two processes: most tests wait rather than compute. The tests of a file share servers."""
+SPREAD = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Two processes: most tests wait rather than compute. The tests of a file share servers; the long ones come first."""
 BROAD = (*SPREAD, "-m", "not e2e")
 QUICK = (*SPREAD, "-m", "not e2e and not slow")
 NARROW = (*QUICK, "--ignore", "tests/local", "--ignore", "tests/infrastructure")
