@@ -82,7 +82,7 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
 
 
 SPREAD = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-"""Two processes: most tests wait rather than compute. The tests of a file share servers; the long ones come first."""
+"""Two processes: most tests wait rather than compute. The tests of a file share servers; long files come first."""
 BROAD = (*SPREAD, "-m", "not e2e")
 QUICK = (*SPREAD, "-m", "not e2e and not slow")
 NARROW = (*QUICK, "--ignore", "tests/local", "--ignore", "tests/infrastructure")
