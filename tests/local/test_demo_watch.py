@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -9,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ecs_async_executor.local.demo import watch
+from ecs_async_executor.local.demo import local_ecs, watch
 from ecs_async_executor.local.demo.airflow_home import Try
 from ecs_async_executor.local.demo.cloud import Ran
-from ecs_async_executor.local.demo.scenario import HOST_LOST, Expected, Where
+from ecs_async_executor.local.demo.scenario import ABROAD, HOME, HOST_LOST, Expected, Where
 from ecs_async_executor.local.demo.show import Show
 from ecs_async_executor.local.demo.stage import FailedError
 
@@ -100,3 +101,30 @@ def test_the_failure_of_a_try_that_is_retried_is_told_once(capsys: pytest.Captur
         "dag.task (try 2): queued",
         "dag.task (try 2): failed",
     ]
+
+
+class Listing:
+    """A client for which a task stops between the list of those that run and that of those that have stopped."""
+
+    def __init__(self, *arns: str) -> None:
+        self._arns = list(arns)
+
+    def get_paginator(self, _: str) -> Listing:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"taskArns": self._arns}]
+
+    def describe_tasks(self, tasks: Sequence[str], **_: Any) -> dict[str, Any]:
+        return {"tasks": [{"taskArn": arn, "taskDefinitionArn": "task-definition/demo:1"} for arn in tasks]}
+
+
+def test_a_task_that_stops_between_two_lists_is_one_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(task: dict[str, Any]) -> Ran:
+        return replace(ran(task["taskArn"]), stopped=NOW)
+
+    monkeypatch.setattr(local_ecs, "_read", read)
+    ecs = local_ecs.Ecs("http://127.0.0.1:9")
+    ecs._ecs = {HOME: Listing("one"), ABROAD: Listing()}  # type: ignore[dict-item]
+    assert [one.id for one in ecs.containers()] == ["one"]
+    assert [one.id for one in ecs.containers()] == ["one"]

@@ -156,12 +156,13 @@ class Ecs:
 
     def _tasks(self, region: str, cluster: str) -> Iterator[Ran]:
         client = self._ecs[region]
-        arns = [
+        # One that stops between the two lists is in both.
+        arns = dict.fromkeys(
             arn
             for status in ("RUNNING", "STOPPED")
             for page in client.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus=status)
             for arn in page["taskArns"]
-        ]
+        )
         # What has stopped changes no more, and nothing of a burst is wanted.
         changing = [arn for arn in arns if arn not in self._stopped]
         for start in range(0, len(changing), 100):
