@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,9 @@ def configured(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Configure both executors."""
     monkeypatch.setattr(compat, "configured_executors", lambda: [AsyncEcsExecutor, AsyncBatchExecutor])
     monkeypatch.setattr(compat, "our_executors", lambda _: [])
+    # The tests of the UI set [core] executor for their whole process; here containers need none.
+    one = SimpleNamespace(alias=None, module_path="ecs_async_executor.AsyncEcsExecutor", team_name=None)
+    monkeypatch.setattr(compat, "executor_names", lambda: [one])
 
 
 def register_job(local: LocalEcs, **container: Any) -> None:
