@@ -71,7 +71,7 @@ class FakeQueue:
             until = anyio.current_time() + WAIT
             while not (ready := self._ready()) and anyio.current_time() < until:
                 next_at = min((one.visible_at for one in self.sent.values()), default=math.inf)
-                with anyio.move_on_at(min(until, next_at)):
+                with anyio.move_on_after(min(until, next_at) - anyio.current_time()):
                     await self._changed.wait()
         finally:
             self.waiting -= 1

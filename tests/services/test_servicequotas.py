@@ -14,6 +14,11 @@ from tests.services.fakes import FakeClient, FakeFactory, refusal
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 def quota(name: str, value: float, code: str = "L-1", **more: Any) -> dict[str, Any]:
     return {"QuotaName": name, "QuotaCode": code, "Value": value, "Adjustable": True, **more}
 
