@@ -16,12 +16,16 @@ def taken(bucket: AdaptiveBucket, now: float, at_most: int = 10_000) -> int:
     return count
 
 
-def use(bucket: AdaptiveBucket, now: float, seconds: float) -> float:
-    """Take tokens as fast as the bucket gives them."""
-    end = now + seconds
+def use(bucket: AdaptiveBucket, now: float, seconds: float, *, refused_every: int = 0) -> float:
+    """Take tokens as fast as the bucket gives them; every so many calls is refused, whatever the rate."""
+    end, calls = now + seconds, 0
     while now < end:
         if bucket.take(now):
-            bucket.succeeded(now)
+            calls += 1
+            if refused_every and calls % refused_every == 0:
+                bucket.throttled(now)
+            else:
+                bucket.succeeded(now)
         else:
             bucket.wanted(now)
             now = bucket.ready_at(now)
@@ -152,35 +156,19 @@ def test_a_cut_is_as_deep_as_the_share_let_through_within_bounds(passed: int, fa
     assert bucket.rate == pytest.approx(20.0 * factor, rel=0.002)
 
 
-def noisy(bucket: AdaptiveBucket, now: float, seconds: float, *, every: int) -> float:
-    """Use the bucket while every so many calls is refused, whatever the rate."""
-    end, calls = now + seconds, 0
-    while now < end:
-        if bucket.take(now):
-            calls += 1
-            if calls % every:
-                bucket.succeeded(now)
-            else:
-                bucket.throttled(now)
-        else:
-            bucket.wanted(now)
-            now = bucket.ready_at(now)
-    return now
-
-
 def test_a_share_of_refusals_that_does_not_depend_on_the_rate_is_learnt_and_cuts_no_more() -> None:
     bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=40.0)
-    now = noisy(bucket, 0.0, 300.0, every=20)
+    now = use(bucket, 0.0, 300.0, refused_every=20)
     assert bucket.background == pytest.approx(0.05, rel=0.25)
     assert bucket.rate == 40.0
-    noisy(bucket, now, 60.0, every=20)
+    use(bucket, now, 60.0, refused_every=20)
     assert bucket.rate == 40.0
 
 
 def test_more_refusals_than_the_learnt_share_cut_the_rate() -> None:
     bucket = AdaptiveBucket(20.0, 10.0, 0.0, ceiling=40.0)
-    now = noisy(bucket, 0.0, 300.0, every=20)
-    noisy(bucket, now, 10.0, every=3)
+    now = use(bucket, 0.0, 300.0, refused_every=20)
+    use(bucket, now, 10.0, refused_every=3)
     assert bucket.rate < 30.0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -224,17 +225,8 @@ class BatchTemplate:
             request["tags"] = _tagged(request.get("tags"), tags)
         prefix = request["jobName"] = name_prefix(self._name, launch.started_by)
         own_mark = own_prefix(prefix, launch.launch_id)
-        return LaunchSpec(
-            request=request,
-            scope=spec.scope,
-            placement=spec.placement,
-            bucket=spec.bucket,
-            started_by=prefix,
-            expires_at=expires_at,
-            own_mark=own_mark if own_mark != prefix else None,
-            choice=spec.choice,
-            checked=spec.checked,
-        )
+        own = own_mark if own_mark != prefix else None
+        return replace(spec, request=request, started_by=prefix, expires_at=expires_at, own_mark=own)
 
 
 def _tagged(own: Any, tags: Mapping[str, str]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ecs_async_executor.core.backend import LaunchSpec
@@ -315,16 +316,7 @@ class EcsTemplate:
         mark = spec.started_by
         if mark is not None:
             mark = request["startedBy"] = launch.started_by
-        return LaunchSpec(
-            request=request,
-            scope=spec.scope,
-            placement=spec.placement,
-            bucket=spec.bucket,
-            started_by=mark,
-            expires_at=expires_at,
-            choice=spec.choice,
-            checked=spec.checked,
-        )
+        return replace(spec, request=request, started_by=mark, expires_at=expires_at)
 
 
 def _tagged(own: Any, tags: Mapping[str, str]) -> Any:
