@@ -107,10 +107,7 @@ class Adoption:
         until = time.monotonic() + budget
         while staged:
             for _ in range(min(len(staged), LAUNCHES_PER_LOOK)):
-                key, adopt = next(iter(staged.items()))
-                # In this order: the engine can be given a launch twice, but none may be lost.
-                bridge.submit(adopt)
-                take_out(staged, key)
+                self._hand_over(bridge, *next(iter(staged.items())))
             if time.monotonic() >= until:
                 break
 
@@ -118,8 +115,12 @@ class Adoption:
         """Hand the launch of a key over before all others, if it is staged."""
         adopt = self._tracking.staged.get(key)
         if adopt is not None:
-            bridge.submit(adopt)
-            take_out(self._tracking.staged, key)  # after that: a launch can come twice, but none may be lost
+            self._hand_over(bridge, key, adopt)
+
+    def _hand_over(self, bridge: Bridge, key: Key, adopt: Adopt) -> None:
+        # In this order: the engine can be given a launch twice, but none may be lost.
+        bridge.submit(adopt)
+        take_out(self._tracking.staged, key)
 
     def _is_known(self, key: Key, ti: Any) -> bool:
         tracking = self._tracking
