@@ -17,6 +17,7 @@ from weakref import WeakSet
 from sqlalchemy import event
 
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.collecting import PutOff
 from ecs_async_executor.adapter.compat import Key, VersionedExecutor
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
@@ -39,7 +40,11 @@ _STATES = {state.value: state for state in AirflowState}
 
 
 class Adoption:
-    """Adopts task instances for an executor."""
+    """
+    Adopts task instances for an executor.
+
+    :ivar put_off: garbage collections, during an adoption
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class Adoption:
         self._tracking = tracking
         self._lines = lines
         self._watched: WeakSet[Session] = WeakSet()
+        self.put_off = PutOff()
 
     def adopt(self, tis: Sequence[Any]) -> list[Any]:
         """
@@ -64,6 +70,10 @@ class Adoption:
 
         :raises RETRIED_DATABASE_ERRORS: for the scheduler to repeat it
         """
+        with self.put_off:
+            return self._adopt(tis)
+
+    def _adopt(self, tis: Sequence[Any]) -> list[Any]:
         session = compat.load_for_adoption(tis)
         # A launch that is running, or past its launching, is never launched again. It needs a whole workload only
         # for a hook that reads the command to say where the container runs.
@@ -103,6 +113,7 @@ class Adoption:
 
         :param budget: seconds
         """
+        self.put_off.over()  # SystemExit can have kept the adoption from it
         staged = self._tracking.staged
         until = time.monotonic() + budget
         while staged:

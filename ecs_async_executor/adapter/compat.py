@@ -43,6 +43,7 @@ __all__ = [
     "configured_executors",
     "executor_names",
     "forget_queued",
+    "fresh_jwt",
     "has_id",
     "hostname",
     "jwt_expiry",
@@ -207,18 +208,29 @@ def with_fresh_jwt(workload: Any, generator: Any) -> tuple[Any, float | None]:
 
     :returns: the workload, and when its JWT expires: see :func:`jwt_expiry`
     """
-    claims = _claims(workload.token)
+    subject = str(workload.ti.id if isinstance(workload, ExecuteTask) else workload.callback.id)
+    token, expires = fresh_jwt(workload.token, subject, generator, workload)
+    return (workload if token is workload.token else workload.model_copy(update={"token": token})), expires
+
+
+def fresh_jwt(token: str, subject: str, generator: Any, workload: Any) -> tuple[str, float | None]:
+    """
+    Return a JWT with nearly all of its life left: the one given, or a new one.
+
+    :param workload: a workload, or the type of workloads, which knows how Airflow makes one
+    :returns: the JWT, and when it expires: see :func:`jwt_expiry`
+    """
+    claims = _claims(token)
     issued, expires = _moment(claims, "iat"), _moment(claims, "exp")
     if issued is not None and expires is not None:
         age = time.time() - issued
         if 0 <= age <= _NEARLY_NEW * (expires - issued):
-            return workload, expires
-    subject = str(workload.ti.id if isinstance(workload, ExecuteTask) else workload.callback.id)
+            return token, expires
     if hasattr(workload, "generate_token"):
         token = workload.generate_token(subject, generator)
     else:
         token = generator.generate({"sub": subject})
-    return workload.model_copy(update={"token": token}), jwt_expiry(token)
+    return token, jwt_expiry(token)
 
 
 def jwt_expiry(token: str) -> float | None:

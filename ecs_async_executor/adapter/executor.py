@@ -160,6 +160,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             blocks=self.workloads.blocks,
             lacks=self.workloads.lacks,
             look_up=self.workloads.look_up,
+            condense=self.workloads.condense,
             tuning=tuning,
             max_attempts=self.adapter.max_attempts,
             stall_timeout=stall_timeout,
@@ -187,6 +188,7 @@ class AsyncExecutor(compat.VersionedExecutor):
             return
         try:
             tuning = self.adapter.tuning
+            self._adoption.put_off.over()
             self.tracking.staged.clear()
             in_time = bridge.stop(
                 tuning.shutdown_timeout,

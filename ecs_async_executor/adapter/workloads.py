@@ -19,6 +19,7 @@ import msgspec
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.compat import Key
+from ecs_async_executor.adapter.condensed import CondensedWorkload, condensed
 from ecs_async_executor.adapter.last_ends import LastEnds
 from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.retrying import RETRIES, Retrying
@@ -139,6 +140,11 @@ class Workloads:
 
     # --- not on the main thread ------------------------------------------------------------------------------
 
+    def condense(self, launch: Launch) -> Launch:
+        """Return a launch whose workload is text, if no overridden hook may want to see it whole."""
+        text = None if self.overridden else condensed(launch.key, launch.workload)
+        return launch if text is None else launch.evolve(workload=text)
+
     def choices(self, launch: Launch) -> Choices:
         """
         Return the placements that a launch may choose from.
@@ -171,8 +177,12 @@ class Workloads:
             if isinstance(workload, AdoptedWorkload):
                 command, expires_at = self._command_for_hook(launch, workload) if self.overridden else [], None
             else:
-                workload, expires_at = compat.with_fresh_jwt(workload, self.jwt_generator)
-                command = self._adapter.command(workload)
+                if isinstance(workload, CondensedWorkload):
+                    text, expires_at = workload.with_fresh_jwt(self.jwt_generator)
+                    command = [*COMMAND, text]
+                else:
+                    workload, expires_at = compat.with_fresh_jwt(workload, self.jwt_generator)
+                    command = self._adapter.command(workload)
                 if self._templates is not None:
                     like_others = self._templates.spec(launch, choice, command, expires_at)
                     if like_others is not None:

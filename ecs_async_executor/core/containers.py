@@ -6,8 +6,6 @@ May import the other decisions of ``core``, but not ``table``.
 
 from __future__ import annotations
 
-import dataclasses
-
 from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Handle, Observation, Seen
@@ -123,7 +121,7 @@ def _known(tracked: Tracked, phase: Located, observation: Observation) -> Locate
 def _slim(tracked: Tracked) -> None:
     """Drop what only a launch or a search needs: neither comes again, and there can be 100,000 of these."""
     launch = tracked.launch
-    tracked.launch = dataclasses.replace(launch, workload=None, route=None, started_by=launch.launch_id)
+    tracked.launch = launch.evolve(workload=None, route=None, started_by=launch.launch_id)
 
 
 def _place(tracked: Tracked, phase: Located, observation: Observation) -> list[Effect]:

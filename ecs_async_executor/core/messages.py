@@ -2,21 +2,23 @@
 The messages that cross the bridge: commands into the loop thread, reports out of it.
 
 May import ``endings`` and ``sizes`` only. No message changes once it is made, so the two threads share no state.
+Launches are many and live long: garbage collections, which stop every thread, do not go through them.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.sizes import Size
 
 
-@dataclass(slots=True)  # frozen, it would cost five times as much to make, on the scheduler's thread
-class Launch:
+class Launch(msgspec.Struct, gc=False):
     """
     Command: run one queueing of a workload.
 
@@ -34,7 +36,7 @@ class Launch:
 
     launch_id: str
     key: Hashable
-    workload: Any = field(repr=False)
+    workload: Any
     priority: int
     started_by: str
     queued_at: float
@@ -46,6 +48,14 @@ class Launch:
         """Return the launch's name for people."""
         return self.label or str(self.key)
 
+    def __repr__(self) -> str:
+        """Return a text without the workload, which has a JWT."""
+        return f"Launch({self.launch_id!r}, {self.key!r})"
+
+    def evolve(self, **changes: Any) -> Launch:
+        """Return this launch with other values."""
+        return msgspec.structs.replace(self, **changes)
+
 
 class AirflowState(enum.Enum):
     """Airflow's state of a workload when its scheduler died."""
@@ -55,8 +65,7 @@ class AirflowState(enum.Enum):
     RESTARTING = "restarting"
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(msgspec.Struct, gc=False):
     """
     Command: take over a launch of another scheduler, and find out whether it has a container.
 

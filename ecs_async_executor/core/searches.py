@@ -6,8 +6,6 @@ May import the other decisions of ``core``, but not ``table``.
 
 from __future__ import annotations
 
-import dataclasses
-
 from msgspec.structs import replace
 
 from ecs_async_executor.core.backend import Observation, Seen
@@ -66,7 +64,7 @@ def checked(tracked: Tracked, phase: Checking, event: Checked, now: float, rules
         # The scheduler that launched this one may have launched another after it, under the same mark.
         mark = continued_mark(tracked, observation)
         if mark is not None:
-            tracked.launch = dataclasses.replace(tracked.launch, started_by=mark)
+            tracked.launch = tracked.launch.evolve(started_by=mark)
             tracked.continued = True
     fallback = observation.handle if mine and unknown else None
     return enter(tracked, Searching(None, phase.adopted, now, fallback=fallback, patience=phase.patience), now)

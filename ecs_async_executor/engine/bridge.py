@@ -32,7 +32,7 @@ from ecs_async_executor.engine.loop_thread import LoopThread, State
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import options_from, rules_from
 from ecs_async_executor.engine.postmortems import Reading, unread
-from ecs_async_executor.engine.rendering import Rendering, find_nothing, never, no_choices
+from ecs_async_executor.engine.rendering import Rendering, as_it_is, find_nothing, never, no_choices
 from ecs_async_executor.engine.statistics import Statistics, shown
 from ecs_async_executor.engine.status import Endpoint
 from ecs_async_executor.settings import Tuning
@@ -62,6 +62,7 @@ class Bridge:
     :param blocks: returns whether the other two may block for a launch: they are then called in a worker thread
     :param lacks: returns whether something about a launch has to be looked up before the others are called
     :param look_up: looks it up, in a worker thread; raises nothing, and never leaves it open
+    :param condense: makes a launch smaller, on the loop thread, as soon as it is taken in
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param stall_timeout: seconds of silence of the scheduler after which nothing is launched; None: no limit
     :param endpoint: where to show what the engine does; None: nowhere
@@ -82,6 +83,7 @@ class Bridge:
         blocks: Callable[[Launch], bool] = never,
         lacks: Callable[[Launch], bool] = never,
         look_up: Callable[[Launch], object] = find_nothing,
+        condense: Callable[[Launch], Launch] = as_it_is,
         tuning: Tuning,
         max_attempts: int,
         stall_timeout: float | None = None,
@@ -93,7 +95,9 @@ class Bridge:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._event = service.event
-        self._rendering = partial(Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up)
+        self._rendering = partial(
+            Rendering, render, choices=choices, blocks=blocks, lacks=lacks, look_up=look_up, condense=condense
+        )
         self._endpoint = endpoint
         self._last_words = last_words
         self._account_quotas = account_quotas

@@ -178,6 +178,7 @@ class Engine:
         self.intake = Intake(
             inbox=self._inbox,
             ledger=ledger,
+            rendering=self._rendering,
             session=destinations.home.session,
             dispatcher=dispatcher,
             tasks=tasks,

@@ -1,7 +1,7 @@
 """
 The lane that takes commands out of the inbox and into the ledger.
 
-May import ``core``, ``dispatcher``, ``session``, ``wakeup``, anyio and structlog.
+May import ``core``, ``dispatcher``, ``rendering``, ``session``, ``wakeup``, anyio and structlog.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
+from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.session import Session
 from ecs_async_executor.engine.wakeup import Wakeup
 
@@ -52,6 +53,7 @@ class Intake:
         *,
         inbox: deque[Command | Check],
         ledger: Ledger,
+        rendering: Rendering,
         session: Session,
         dispatcher: Dispatcher,
         tasks: TaskGroup,
@@ -60,6 +62,7 @@ class Intake:
     ) -> None:
         self._inbox = inbox
         self._ledger = ledger
+        self._rendering = rendering
         self._session = session
         self._dispatcher = dispatcher
         self._tasks = tasks
@@ -103,7 +106,7 @@ class Intake:
             self._tasks.start_soon(self._check, command)
             return
         try:
-            self._ledger.command(command, now)
+            self._ledger.command(self._condensed(command), now)
         except Exception as error:
             log.exception(self._event("engine.command_failed"), command=type(command).__name__)
             launch = command.launch if isinstance(command, Adopt) else command
@@ -114,6 +117,15 @@ class Intake:
             elif isinstance(launch, Launch):
                 failed = Finished(launch.launch_id, launch.key, success=False, reason=reason, ending=Ending.LOST)
                 self._ledger.outbox.append(failed)
+
+    def _condensed(self, command: Command) -> Command:
+        match command:
+            case Launch():
+                return self._rendering.condense(command)
+            case Adopt(launch, state, handle_id):
+                condensed = self._rendering.condense(launch)
+                return command if condensed is launch else Adopt(condensed, state, handle_id)
+        return command
 
     async def _check(self, check: Check) -> None:
         if not check.answer.set_running_or_notify_cancel():

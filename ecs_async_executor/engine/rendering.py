@@ -53,6 +53,11 @@ def find_nothing(_: Launch) -> None:
     """Look nothing up."""
 
 
+def as_it_is(launch: Launch) -> Launch:
+    """Return a launch unchanged."""
+    return launch
+
+
 class Rendering:
     """
     Make the requests of launches.
@@ -64,6 +69,7 @@ class Rendering:
         one at a time
     :param lacks: returns whether something about a launch has to be looked up before the others are called
     :param look_up: looks it up, for so long as a database takes; raises nothing, and never leaves it open
+    :param condense: makes the same launch of fewer objects; it waits in that form
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class Rendering:
         blocks: Callable[[Launch], bool] = never,
         lacks: Callable[[Launch], bool] = never,
         look_up: Callable[[Launch], object] = find_nothing,
+        condense: Callable[[Launch], Launch] = as_it_is,
     ) -> None:
+        self.condense = condense
         self._render = render
         self._choices = choices
         self._blocks = blocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -373,6 +374,7 @@ def test_a_system_exit_at_any_statement_of_an_adoption_launches_nothing_and_can_
                 assert list(executor.try_adopt_task_instances(_as_the_scheduler_loads_them(session, 2))) == []
             executor.heartbeat()
         executor.end()
+        assert gc.isenabled(), f"line {line}"
         handed_over = [str(one.launch) for one in executor.scripted.adoptions]
         assert len(handed_over) == len(set(handed_over)) == (2 if goes_on == "repeats" else 0), f"line {line}"
         assert not executor.scripted.launches
@@ -472,3 +474,44 @@ def test_adopting_nothing_or_before_the_start_gives_everything_back(make_executo
     executor.start()
     assert executor.try_adopt_task_instances([]) == []
     queue(executor, make_workload())
+
+
+def test_no_garbage_is_collected_while_the_rows_are_locked_for_an_adoption(
+    executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.orphan("queued", "running", external_ids=[None, ARN])
+    on: list[bool] = []
+    rebuild = compat.rebuild
+
+    def noting(tis: Any) -> Any:
+        on.append(gc.isenabled())
+        return rebuild(tis)
+
+    monkeypatch.setattr(compat, "rebuild", noting)
+    assert len(adopted(executor, database)) == 2
+    assert (on, gc.isenabled()) == ([False], True)
+
+
+def test_garbage_is_collected_again_after_an_adoption_that_failed(
+    executor: Any, database: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.orphan("running", external_ids=[ARN])
+
+    def interrupted(_: object) -> None:
+        assert not gc.isenabled()
+        raise SystemExit
+
+    monkeypatch.setattr(compat, "load_for_adoption", interrupted)
+    with pytest.raises(SystemExit), database.session() as session:
+        adopt(executor, session)
+    assert gc.isenabled()
+
+
+def test_an_adoption_leaves_the_garbage_collection_off_that_was_off(executor: Any, database: Metadata) -> None:
+    database.orphan("running", external_ids=[ARN])
+    gc.disable()
+    try:
+        assert len(adopted(executor, database)) == 1
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

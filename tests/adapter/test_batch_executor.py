@@ -7,7 +7,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -222,7 +221,7 @@ def test_a_hook_that_takes_something_out_of_executor_config_finds_it_there_again
     queue(executor, workload)
     executor.heartbeat()
     (launch,) = executor.scripted.launches
-    for one in (launch, launch, replace(launch, workload=AdoptedWorkload("default", config))):
+    for one in (launch, launch, launch.evolve(workload=AdoptedWorkload("default", config))):
         spec = executor.workloads.render(one)
         assert (spec.scope, spec.request["jobDefinition"]) == ("gpu", "data")
     assert config == workload.ti.executor_config == {"tier": "gpu", "tags": {"team": "data"}}
@@ -241,7 +240,7 @@ def test_an_executor_config_that_cannot_be_copied_for_a_hook_fails_its_workload_
     executor.heartbeat()
     (launch,) = executor.scripted.launches
     with pytest.raises(Rejected, match=r"^executor_config cannot be copied: ValueError$"):
-        executor.workloads.render(replace(launch, workload=AdoptedWorkload("default", {"tags": Secretive()})))
+        executor.workloads.render(launch.evolve(workload=AdoptedWorkload("default", {"tags": Secretive()})))
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_with_a_retry_strategy_of_the_users_own_only_the_last_attempt_decides(se
 def test_a_resumed_task_gets_its_own_jobs_outcome_and_not_that_of_the_job_before(service: Local) -> None:
     scheduler = Scheduler(service)
     [before] = scheduler.launches(1)
-    resumed = replace(before, launch_id=str(uuid.uuid4()))
+    resumed = before.evolve(launch_id=str(uuid.uuid4()))
     deadline = time.monotonic() + 20
     jobs: list[str] = []
     for scheduler.life, launch in (("long", before), ("quick", resumed)):

@@ -62,7 +62,7 @@ from tests.core.lives import (
     waiting,
 )
 
-TOKENED = dataclasses.replace(LAUNCH, tokened=True)
+TOKENED = LAUNCH.evolve(tokened=True)
 OURS = Doubt(NOW - 5.0, SPEC)
 REFUSALS: dict[tuple[Kind, bool], tuple[type, list[type]]] = {
     (Kind.THROTTLED, False): (Waiting, [Enqueue]),

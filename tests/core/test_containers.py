@@ -232,13 +232,13 @@ def test_sweeps_and_stops_that_do_not_find_a_container_count_the_same_time_once(
 
 @pytest.mark.parametrize("phase", [starting(), running(confirmed=False)])
 def test_what_a_launch_is_made_of_is_kept_until_its_container_has_started_and_no_longer(phase: Located) -> None:
-    whole = dataclasses.replace(LAUNCH, workload="large", route=("queue", "large, too"), started_by="a mark")
+    whole = LAUNCH.evolve(workload="large", route=("queue", "large, too"), started_by="a mark")
     launch = tracked(phase, launch=whole)
     if isinstance(phase, Starting):
         step(launch, Observed(PENDING), NOW, RULES)
     assert launch.launch == whole
     step(launch, Observed(RUNS), NOW, RULES)
-    assert launch.launch == dataclasses.replace(LAUNCH, started_by=LAUNCH.launch_id)
+    assert launch.launch == LAUNCH.evolve(started_by=LAUNCH.launch_id)
     kept = launch.launch
     step(launch, Observed(RUNS), NOW, RULES)
     assert launch.launch is kept

@@ -246,7 +246,7 @@ def test_the_young_are_found_after_the_loop_thread_was_replaced() -> None:
         identity = f"id{number}"
         ledger.command(launch(identity), 0.0)
         tracked = latest(ledger, identity)
-        tracked.launch = replace(tracked.launch, key=identity)
+        tracked.launch = tracked.launch.evolve(key=identity)
         ledger.dispatch(tracked, Requested(SPEC), since)
         ledger.dispatch(tracked, Replied(seen(Seen.PENDING)), since)
     ledger.recover(100.0)

@@ -63,7 +63,7 @@ from tests.core.lives import (
     tracked,
 )
 
-TOKENED = dataclasses.replace(LAUNCH, tokened=True)
+TOKENED = LAUNCH.evolve(tokened=True)
 U59: dict[str, Any] = {"missing": Grace(59.0, NOW)}
 U60: dict[str, Any] = {"missing": Grace(60.0, NOW)}
 SENT: dict[str, Any] = {"sent": True}
@@ -233,7 +233,7 @@ def test_every_answer_to_a_search_for_a_launch_that_is_not_wanted(
 
 
 def test_a_launch_that_airflow_assigned_an_identity_is_launched_after_a_second_search() -> None:
-    launch = tracked(searching(QUEUED), launch=dataclasses.replace(tracked(searching()).launch, tokened=True))
+    launch = tracked(searching(QUEUED), launch=tracked(searching()).launch.evolve(tokened=True))
     assert kinds(step(launch, Found(None), NOW, RULES)) == [Search]
     assert kinds(step(launch, Found(None), NOW + RULES.search_interval, RULES)) == [Enqueue]
 

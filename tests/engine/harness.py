@@ -318,12 +318,12 @@ def make_launch(label: str, *, priority: int = 0, key: str | None = None, **fiel
         queued_at=EPOCH + anyio.current_time(),
         label=label,
     )
-    return replace(launch, **fields)
+    return launch.evolve(**fields)
 
 
 def under_a_new_id(launch: Launch) -> Launch:
     """Return a launch as a scheduler adopts it where Airflow has not kept its identity."""
-    return replace(launch, launch_id=launch_id())
+    return launch.evolve(launch_id=launch_id())
 
 
 async def first_scheduler_dies(

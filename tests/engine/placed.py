@@ -103,7 +103,7 @@ class Placed(Walk):
     def hand_over(self, instance: Instance) -> None:
         launch = instance.launch
         choices = self.choices.setdefault(launch.label, self.random.choice(self.CHOICES))
-        instance.launch = replace(launch, route=self.CHOICES.index(choices))
+        instance.launch = launch.evolve(route=self.CHOICES.index(choices))
         super().hand_over(instance)
 
     def start_loop(self) -> None:

@@ -60,9 +60,7 @@ async def test_adopted_queued_found_by_its_mark_is_not_launched_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
     original, _ = await first_scheduler_dies(cloud, started_by="ti-1")
     async with Harness(cloud).running() as second:
-        second.adopt(
-            replace(make_launch("a", started_by="ti-1"), queued_at=original.queued_at), AirflowState.QUEUED
-        )
+        second.adopt(make_launch("a", started_by="ti-1").evolve(queued_at=original.queued_at), AirflowState.QUEUED)
         await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 
@@ -95,7 +93,7 @@ async def test_a_running_one_that_clocks_make_look_old_is_followed_all_the_same(
     cloud = FakeCloud(plan=lambda label, nth: Plan(duration=60))
     original, known = await first_scheduler_dies(cloud, started_by="ti-1", after=5)
     async with Harness(cloud).running() as second:
-        skewed = replace(original, launch_id=launch_id(), queued_at=original.queued_at + 30)
+        skewed = original.evolve(launch_id=launch_id(), queued_at=original.queued_at + 30)
         second.adopt(skewed, AirflowState.RUNNING, known)
         finished = await second.until_finished("a")
     assert (finished.success, finished.handle_id) == (True, known)
@@ -107,7 +105,7 @@ async def test_an_identity_that_an_earlier_queueing_used_up_does_not_bring_its_o
     original, _ = await first_scheduler_dies(cloud, tokened=True, over=True, after=60)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
-        resumed = replace(original, queued_at=wall())
+        resumed = original.evolve(queued_at=wall())
         if how == "adopted":
             second.adopt(resumed, AirflowState.QUEUED)
         else:
@@ -133,7 +131,7 @@ async def test_a_used_up_identity_whose_queueing_was_launched_under_another_is_f
         queued_at = wall() - 1
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
-        second.adopt(replace(original, queued_at=queued_at), AirflowState.QUEUED)
+        second.adopt(original.evolve(queued_at=queued_at), AirflowState.QUEUED)
         await second.until_finished("a")
     assert len(cloud.of("a")) == 2
     assert second.finished("a")[0].handle_id == cloud.of("a")[1].handle.id
@@ -144,7 +142,7 @@ async def test_used_up_tokens_cost_no_attempt() -> None:
     original, _ = await first_scheduler_dies(cloud, tokened=True, over=True, after=60)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
-        second.adopt(replace(original, queued_at=wall()), AirflowState.QUEUED)
+        second.adopt(original.evolve(queued_at=wall()), AirflowState.QUEUED)
         finished = await second.until_finished("a")
     assert finished.success
     assert [c.token.removeprefix(original.launch_id) for c in cloud.of("a")] == [f"-{n}" for n in range(1, 7)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
+from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.errors import BackendError, Kind
-from ecs_async_executor.core.messages import Finished, Report
-from tests.engine.bridged import Scheduler, a_launch
+from ecs_async_executor.core.messages import Adopt, AirflowState, Finished, Launch, Report
+from tests.engine.bridged import Scheduler, a_launch, render
 from tests.engine.cloud import FakeCloud
 
 
@@ -27,12 +27,32 @@ def test_people_can_see_what_every_launch_waits_for_but_not_what_it_runs(cloud: 
     cloud.fault = lambda operation, _: refusal if operation == "launch" else None
     scheduler = Scheduler(cloud)
     scheduler.bridge.start()
-    launch = replace(a_launch("a"), workload="secret")
+    launch = a_launch("a").evolve(workload="secret")
     scheduler.bridge.submit(launch)
     scheduler.until(lambda: any(record["errors"] for record in scheduler.bridge.shown_launches()))
     (shown,) = scheduler.bridge.shown_launches()
     assert (shown["launch_id"], shown["workload"], shown["phase"]) == (launch.launch_id, "a", "waiting")
     assert "secret" not in str(shown)
+    scheduler.bridge.stop(5, stop_containers=False, reason="")
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_launch_waits_in_the_form_that_takes_the_least(cloud: FakeCloud, *, adopted: bool) -> None:
+    cloud.fault = lambda operation, _: BackendError(Kind.CAPACITY, "RESOURCE:MEMORY", "no room")
+    rendered: list[object] = []
+
+    def noting(launch: Launch) -> LaunchSpec:
+        rendered.append(launch.workload)
+        return render(launch)
+
+    scheduler = Scheduler(cloud, render=noting, condense=lambda launch: launch.evolve(workload="small"))
+    scheduler.bridge.start()
+    launch = a_launch("a").evolve(workload="large", tokened=True)
+    scheduler.bridge.submit(Adopt(launch, AirflowState.QUEUED, None) if adopted else launch)
+    scheduler.until(lambda: rendered)
+    tracked = scheduler.bridge.ledger.latest(launch.launch_id)
+    assert tracked is not None
+    assert (tracked.launch, set(rendered)) == (launch.evolve(workload="small"), {"small"})
     scheduler.bridge.stop(5, stop_containers=False, reason="")
 
 

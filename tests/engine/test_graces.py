@@ -107,7 +107,7 @@ async def search(first: str, kind: Kind, was: AirflowState) -> Outcome:
                 cloud.unlisted = lambda container: True
             else:
                 weather.errors = {first: kind}
-            successor.adopt(replace(launch, workload=None), was, None)
+            successor.adopt(launch.evolve(workload=None), was, None)
             calls = cloud.calls["search"]
             await harness.until(lambda: cloud.calls["search"] > calls)
             await anyio.sleep(1.0)

@@ -60,7 +60,7 @@ async def test_a_conflict_leads_to_the_container_that_exists() -> None:
         successor = Harness(cloud)
         async with successor.running():
             successor.adopt(
-                replace(make_launch("a"), launch_id=launch_id, tokened=True, route="other"), AirflowState.QUEUED
+                make_launch("a").evolve(launch_id=launch_id, tokened=True, route="other"), AirflowState.QUEUED
             )
             successor.rendered.append("make the JWT differ")
             finished = await successor.until_finished("a")

@@ -92,9 +92,7 @@ async def test_listed_but_not_yet_described_is_not_launched_again() -> None:
     cloud = FakeCloud(plan=lambda label, nth: Plan(hidden_for=30))
     original, _ = await first_scheduler_dies(cloud, started_by="ti-1")
     async with Harness(cloud).running() as second:
-        second.adopt(
-            replace(make_launch("a", started_by="ti-1"), queued_at=original.queued_at), AirflowState.QUEUED
-        )
+        second.adopt(make_launch("a", started_by="ti-1").evolve(queued_at=original.queued_at), AirflowState.QUEUED)
         await second.until_finished("a")
     assert len(cloud.of("a")) == 1
 
@@ -103,7 +101,7 @@ async def test_a_known_container_that_the_service_does_not_show_yet_is_not_launc
     cloud = FakeCloud(plan=lambda label, nth: Plan(start_after=40, hidden_for=20))
     original, known = await first_scheduler_dies(cloud, tokened=True)
     async with Harness(cloud).running() as second:
-        adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
+        adopted = original.evolve(launch_id=launch_id(), started_by="ti-1", tokened=False)
         second.adopt(adopted, AirflowState.QUEUED, known)
         finished = await second.until_finished("a")
     assert len(cloud.of("a")) == 1

@@ -61,7 +61,7 @@ async def test_the_container_after_one_that_never_started_is_found_though_airflo
     original, known = await first_scheduler_dies(cloud, containers=2, after=after, **fields)
     async with Harness(cloud).running() as second:
         second.rendered.append("make the JWT differ")
-        adopted = replace(original, launch_id=launch_id(), started_by="ti-1", tokened=False)
+        adopted = original.evolve(launch_id=launch_id(), started_by="ti-1", tokened=False)
         second.adopt(adopted, was, known)
         finished = await second.until_finished("a")
     assert len(cloud.of("a")) == 2
@@ -170,7 +170,7 @@ async def test_adopted_launches_share_no_token_after_the_users_own_mark_was_take
     originals = []
     async with Harness(cloud).running() as first:
         for label in "ab":
-            originals.append(replace(make_launch(label), started_by=f"ti-{label}"))
+            originals.append(make_launch(label).evolve(started_by=f"ti-{label}"))
             first.submit(originals[-1])
             await first.until_launched(label)
     for container in cloud.containers.values():

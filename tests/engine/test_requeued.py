@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import anyio
 import pytest
 
@@ -107,7 +105,7 @@ async def test_a_queueing_under_the_identity_of_a_revoked_launch_that_lingers_is
         cloud.latency = 0.05
         engine.stop(first.launch_id)
         await anyio.sleep(10)
-        engine.submit(replace(first, queued_at=wall()))
+        engine.submit(first.evolve(queued_at=wall()))
         await engine.until_finished("a")
         await anyio.sleep(1000)
         assert engine.is_idle()
@@ -202,7 +200,7 @@ async def test_an_identity_that_is_queued_again_while_its_adopted_container_has_
             TIMED_OUT if operation == "describe" and anyio.current_time() < 40 else None
         )
         await anyio.sleep(25)  # deferred, and due again; its end was not seen
-        second.submit(replace(launch, queued_at=EPOCH + anyio.current_time()))
+        second.submit(launch.evolve(queued_at=EPOCH + anyio.current_time()))
         await second.until_finished("a")
         await anyio.sleep(600)
     assert [end.exit_code for end in second.finished("a")] == [1]

@@ -111,7 +111,7 @@ async def test_who_wakes_up_does_not_launch_what_another_has_adopted_and_launche
         sleeper.silence = 30.0
         launch = make_launch("a", started_by="ti", tokened=tokened)
         if tokened:
-            launch = replace(launch, started_by=launch.launch_id)
+            launch = launch.evolve(started_by=launch.launch_id)
         sleeper.submit(launch)
         await anyio.sleep(5)
         if adopted:

@@ -109,8 +109,8 @@ class SharedMark(Walk):
         made = [c.created for c in self.cloud.of(key)]
         if made and self.loop.time() - max(made) < self.MARGIN:
             self.pass_time(self.MARGIN - (self.loop.time() - max(made)))
-        launch = replace(
-            self.new_launch(), key=key, label=key, tokened=False, started_by=key, priority=self.random.randrange(3)
+        launch = self.new_launch().evolve(
+            key=key, label=key, tokened=False, started_by=key, priority=self.random.randrange(3)
         )
         self.hand_over(Queueing(launch, ids=[launch.launch_id]))
 
@@ -142,7 +142,7 @@ class SharedMark(Walk):
             return
         launch_id = str(uuid.uuid4())
         instance.ids.append(launch_id)
-        instance.launch = replace(instance.launch, launch_id=launch_id)
+        instance.launch = instance.launch.evolve(launch_id=launch_id)
         self.instances[launch_id] = instance
         self.harness.adopt(instance.launch, was, self.arns.get(instance.launch.label))
 
@@ -203,7 +203,7 @@ class Destinations(Weather):
 
     def hand_over(self, instance: Instance) -> None:
         # Queue and executor_config decide the destination, and the route is made of them.
-        instance.launch = replace(instance.launch, route=self.destination_of(instance.launch))
+        instance.launch = instance.launch.evolve(route=self.destination_of(instance.launch))
         super().hand_over(instance)
 
     def render(self, launch: Launch) -> LaunchSpec:

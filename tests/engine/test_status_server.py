@@ -407,7 +407,7 @@ def test_a_command_is_never_shown(cloud: FakeCloud, port: int) -> None:
     scheduler = Scheduler(cloud, endpoint=replace(ENDPOINT, port=port), render=with_secret)
     cloud.plan = lambda label, nth: Plan(start_after=0.0, duration=60.0)
     scheduler.bridge.start()
-    launch = replace(a_launch("a"), workload={"token": "a secret"})
+    launch = a_launch("a").evolve(workload={"token": "a secret"})
     scheduler.bridge.submit(launch)
     scheduler.until(lambda: listens(port) and by_name(document(port, "active")))
     assert "a secret" not in json.dumps(document(port))

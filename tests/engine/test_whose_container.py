@@ -35,7 +35,7 @@ async def test_a_finished_container_of_this_queueing_counts_for_more_than_a_livi
     await anyio.sleep(5)
     async with Harness(cloud).running() as second:
         second.adopt(
-            replace(make_launch("a", started_by="ti-1"), queued_at=second_launch.queued_at), AirflowState.QUEUED
+            make_launch("a", started_by="ti-1").evolve(queued_at=second_launch.queued_at), AirflowState.QUEUED
         )
         finished = await second.until_finished("a")
     assert finished.exit_code == 1

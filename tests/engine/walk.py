@@ -195,7 +195,7 @@ class Walk(RuleBasedStateMachine):
     # --- Airflow ---------------------------------------------------------------------------------------------
 
     def queue(self, key: str) -> None:
-        launch = replace(self.new_launch(), key=key, label=key, tokened=True, priority=self.random.randrange(3))
+        launch = self.new_launch().evolve(key=key, label=key, tokened=True, priority=self.random.randrange(3))
         self.hand_over(Instance(launch))
 
     def hand_over(self, instance: Instance) -> None:
