@@ -152,9 +152,10 @@ def test_the_output_of_another_log_driver_is_not_asked_for(
     image: Local, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = image("echo hello")
-    local.register("family", "airflow", environment={}, command=["true"])
+    nowhere = {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/"}
+    local.register("family", "airflow", environment=nowhere, command=["true"])
     monkeypatch.setenv("AIRFLOW__AWS_ECS_EXECUTOR__TASK_DEFINITION", "family:3")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"exited 41\."):
         check("ecs")
     shown = capsys.readouterr().out
     assert "Its log cannot be read: container 'airflow' has no log configuration, and only" in shown
