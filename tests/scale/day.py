@@ -30,6 +30,7 @@ from anyio.abc import TaskGroup
 
 from ecs_async_executor import AsyncEcsExecutor
 from ecs_async_executor.adapter import compat
+from ecs_async_executor.adapter.condensed import CondensedWorkload
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.telemetry import LogLines
 from ecs_async_executor.core.backend import Backend, LaunchSpec
@@ -538,8 +539,12 @@ class Day:
         )
 
         def label_of(launch: Launch) -> str:
-            ti = getattr(launch.workload, "ti", None)
-            return self.open[ti.id].label if ti is not None and ti.id in self.open else "over"
+            workload = launch.workload
+            if isinstance(workload, CondensedWorkload):
+                subject = uuid.UUID(workload.subject)
+            else:
+                subject = getattr(getattr(workload, "ti", None), "id", None)  # an adopted workload has none
+            return self.open[subject].label if subject in self.open else "over"
 
         with ExitStack() as stack:
             for name, module in list(sys.modules.items()):
