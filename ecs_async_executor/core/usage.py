@@ -45,7 +45,7 @@ class Usage:
     __slots__ = ("_refused_at", "_refused_since", "_seconds", "_sent_when_refused")
 
     def __init__(self) -> None:
-        self._seconds: deque[list[int]] = deque(maxlen=RECENT_SECONDS)  # second, calls, refused
+        self._seconds: deque[list[int]] = deque()  # second, calls, refused; none that is not recent
         self._refused_since: float | None = None
         self._refused_at: float | None = None
         self._sent_when_refused: float | None = None
@@ -75,7 +75,8 @@ class Usage:
     def figures(self, now: float) -> Used:
         """Return the figures of the last seconds and minutes."""
         second = int(now)
-        late = [one for one in self._seconds if one[0] > second - RECENT_SECONDS]
+        self._forget(second)
+        late = self._seconds
         refused = sum(one[2] for one in late)
         # The present second has not ended: it does not count.
         used = sum(one[1] for one in late if second - USED_SECONDS <= one[0] < second) / USED_SECONDS
@@ -91,5 +92,10 @@ class Usage:
     def _second(self, now: float) -> list[int]:
         second = int(now)
         if not self._seconds or self._seconds[-1][0] < second:
+            self._forget(second)
             self._seconds.append([second, 0, 0])
         return self._seconds[-1]
+
+    def _forget(self, second: int) -> None:
+        while self._seconds and self._seconds[0][0] <= second - RECENT_SECONDS:
+            self._seconds.popleft()

@@ -58,3 +58,12 @@ def test_a_clock_that_is_read_late_makes_no_second_of_its_own() -> None:
     usage.sent(11.0)
     usage.sent(10.9)
     assert usage.figures(12.0).calls == 2
+
+
+def test_seconds_of_long_ago_are_dropped_by_the_next_call_and_the_next_look() -> None:
+    usage = Usage()
+    send(usage, 1, 0.0, 50)
+    usage.sent(RECENT_SECONDS + 20.5)
+    assert len(usage._seconds) == 30
+    usage.figures(3.0 * RECENT_SECONDS)
+    assert not usage._seconds
