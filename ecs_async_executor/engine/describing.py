@@ -18,6 +18,7 @@ import structlog
 from ecs_async_executor.core.backend import Handle, Observation, Seen
 from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.limiter import Limiter
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.session import Session
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ class Describing:
 
     async def wait_for_read(self) -> None:
         """Wait until the read budget allows one call, and take it."""
-        while not self._limiter.take_read(now := anyio.current_time()):  # noqa: ASYNC110 - time is the event
+        while not self._limiter.take_read(now := loop_time()):  # noqa: ASYNC110 - time is the event
             await anyio.sleep_until(self._limiter.read_ready_at(now))
 
     def in_batches(self, members: Sequence[T]) -> Iterable[Sequence[T]]:
@@ -65,7 +66,7 @@ class Describing:
 
         :param refusal: gets the service's words if it refuses to answer, or ours if an answer cannot be read
         """
-        if not self._session.begins_call(anyio.current_time()):
+        if not self._session.begins_call(loop_time()):
             return ()
         try:
             observations = await self._session.describe(scope, ids)
@@ -85,7 +86,7 @@ class Describing:
 
     def read_refused(self, error: BackendError, operation: str, scope: str) -> None:
         """Note that a reading call failed: slow down after a throttle, log any other refusal once a minute."""
-        now = anyio.current_time()
+        now = loop_time()
         if error.kind is Kind.THROTTLED:
             self._limiter.read_throttled(now)
         elif error.kind is not Kind.CREDENTIALS and now >= self._refusal_logged_at + REFUSAL_LOGGED_SECONDS:
@@ -106,7 +107,7 @@ class Describing:
         The identifier is to blame only if another one is answered; if none is, the service refuses the call
         itself.
         """
-        if len(ids) == 1 or anyio.current_time() < self._apart_at[scope]:
+        if len(ids) == 1 or loop_time() < self._apart_at[scope]:
             return ()
         self._apart_at[scope] = math.inf  # one at a time
         told: list[Observation] = []
@@ -114,7 +115,7 @@ class Describing:
         try:
             await self._describe_halves(scope, ids, told, untaken)
         finally:
-            self._apart_at[scope] = -math.inf if told else anyio.current_time() + APART_AGAIN_SECONDS
+            self._apart_at[scope] = -math.inf if told else loop_time() + APART_AGAIN_SECONDS
         if told:
             handles = [Handle(scope, one) for one in untaken]
             if len(self._untaken) > UNTAKEN_KEPT:

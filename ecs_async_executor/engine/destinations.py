@@ -20,6 +20,7 @@ from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.limiter import Limiter
 from ecs_async_executor.core.listening import Hearing
 from ecs_async_executor.engine.accounts import Accounts
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.options import Options
@@ -50,7 +51,7 @@ class Destination:
         wall: Callable[[], float],
         accounts: Accounts,
     ) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         self.name = name
         self.session = session
         self._options = options

@@ -27,6 +27,7 @@ from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.engine.accounts import Accounts
 from ecs_async_executor.engine.accounts import Reading as ReadingQuotas
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.intake import Check, Intake
@@ -150,7 +151,7 @@ class Engine:
 
         :param started: called once the lanes can be woken
         """
-        self._ledger.recover(anyio.current_time())
+        self._ledger.recover(loop_time())
         async with anyio.create_task_group() as tasks:
             pinging, lanes = self._wire(tasks)
             for name, lane in lanes:
@@ -290,7 +291,7 @@ class Engine:
         queue = self._events.get(destination.name)
         if queue is None:
             return None
-        hearing = destination.hearing = Hearing(anyio.current_time())
+        hearing = destination.hearing = Hearing(loop_time())
         return Listening(
             queue=queue,
             hearing=hearing,
@@ -317,26 +318,26 @@ class Engine:
 
     async def _drained(self) -> None:
         while not self._draining or self._inbox:
-            await self._quiet.wait_until(anyio.current_time() + (DRAIN_INTERVAL if self._draining else IDLE))
+            await self._quiet.wait_until(loop_time() + (DRAIN_INTERVAL if self._draining else IDLE))
         # Containers are stopped while requests are in flight: those to a destination that hangs can take long.
         self._revoke_all()
         while self.launching.in_flight or self._inbox:
-            await self._quiet.wait_until(anyio.current_time() + DRAIN_INTERVAL)
+            await self._quiet.wait_until(loop_time() + DRAIN_INTERVAL)
         self._revoke_all()
-        now = anyio.current_time()
+        now = loop_time()
         for tracked in list(self._ledger.unsettled.values()):
             if isinstance(tracked.phase, InDoubt) and isinstance(tracked.demand, Revoked):
                 # Nothing is sent again from here on: search for it.
                 self._dispatcher.dispatch(tracked, LookInstead(Because.DRAINING), now)
         # The caller bounds it. A refusal that a person may mend is not worth waiting for here.
         while self._ledger.stops.hopeful() or self._searches_for_what_to_stop():
-            await self._quiet.wait_until(anyio.current_time() + DRAIN_INTERVAL)
+            await self._quiet.wait_until(loop_time() + DRAIN_INTERVAL)
 
     def _revoke_all(self) -> None:
         """Have every container stopped, if that was asked for."""
         if self._stop_all is None:
             return
-        now = anyio.current_time()
+        now = loop_time()
         for tracked in list(self._ledger.launches.values()):
             # What is released in flight is another scheduler's.
             if not isinstance(tracked.demand, Revoked | Released):

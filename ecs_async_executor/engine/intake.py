@@ -20,6 +20,7 @@ from ecs_async_executor.core.endings import Ending
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.messages import Adopt, Command, Finished, Launch
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
 from ecs_async_executor.engine.rendering import Rendering
 from ecs_async_executor.engine.session import Session
@@ -82,7 +83,7 @@ class Intake:
         inbox = self._inbox
         while True:
             taken = 0
-            now = anyio.current_time()  # once for many: each launch keeps it
+            now = loop_time()  # once for many: each launch keeps it
             while inbox:
                 # The command stays in the inbox until it is in the ledger: a thread that dies here loses nothing.
                 self.take(inbox[0], now)
@@ -91,10 +92,10 @@ class Intake:
                 if taken % COMMANDS_PER_YIELD == 0:
                     self._dispatcher.wake_lanes()
                     await anyio.lowlevel.checkpoint()
-                    now = anyio.current_time()
+                    now = loop_time()
             if taken:
                 self._dispatcher.wake_lanes()
-            await self._wakeup.wait_until(anyio.current_time() + INTERVAL)
+            await self._wakeup.wait_until(loop_time() + INTERVAL)
 
     def take(self, command: Command | Check, now: float) -> None:
         """

@@ -40,6 +40,7 @@ from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.queue import LaunchQueue, Way
 from ecs_async_executor.core.silence import SilenceWatch
 from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher, internal_error
 from ecs_async_executor.engine.intake import Intake
@@ -132,7 +133,7 @@ class Launching:
         """Launch until :meth:`drain` is called."""
         rendered = 0
         while not self._draining:
-            now = anyio.current_time()
+            now = loop_time()
             self._ledger.advance(now)
             chosen, wake_at = self.choose(now)
             if chosen is None:
@@ -150,7 +151,7 @@ class Launching:
                     await self._launch(tracked, queue, way)
             except Exception as error:
                 log.exception(self._event("launch.failed"), workload=str(tracked))
-                self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
+                self._ledger.abandon(tracked, internal_error(error), loop_time())
             rendered += 1
             if rendered % RENDERINGS_PER_YIELD == 0:
                 await anyio.lowlevel.checkpoint()
@@ -255,7 +256,7 @@ class Launching:
     # --- one launch ------------------------------------------------------------------------------------------
 
     async def _launch(self, tracked: Tracked, queue: LaunchQueue, way: Way) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         spec = None
         if isinstance(tracked.phase, InDoubt):
             if is_too_old(tracked.phase.doubt, now, self._ledger.rules):
@@ -271,7 +272,7 @@ class Launching:
                 spec = await self._rendered(tracked, way)
             except _NotToBeSent:
                 return
-            now = anyio.current_time()
+            now = loop_time()
         queues, destination = self._ledger.queues, self._destinations.of(spec.bucket)
         queues.learn_way(tracked, spec)
         destination.buckets.add(spec.bucket)
@@ -311,12 +312,12 @@ class Launching:
         try:
             await self._rendering.look_up(tracked.launch)
             if self._ledger.queues.is_current(tracked, ticket):
-                self._ledger.queues.add(tracked, anyio.current_time())
+                self._ledger.queues.add(tracked, loop_time())
                 self.wake()
         except Exception as error:
             # This runs beside the lanes: without this, a bug in one answer would end them all.
             log.exception(self._event("launch.failed"), workload=str(tracked))
-            self._ledger.abandon(tracked, internal_error(error), anyio.current_time())
+            self._ledger.abandon(tracked, internal_error(error), loop_time())
 
     async def _rendered(self, tracked: Tracked, way: Way) -> LaunchSpec:
         """
@@ -347,7 +348,7 @@ class Launching:
         earlier = phase.doubt.spec if isinstance(phase, InDoubt) else None
         if earlier is not None and earlier.scope != spec.scope:
             # A client token holds at one place: search where the earlier request may have been carried out.
-            self._look_instead(tracked, Because.ELSEWHERE, anyio.current_time())
+            self._look_instead(tracked, Because.ELSEWHERE, loop_time())
             raise _NotToBeSent
         return spec
 
@@ -363,7 +364,7 @@ class Launching:
 
     def _not_rendered(self, tracked: Tracked, ticket: int | None, reason: str) -> None:
         if self._ledger.queues.is_current(tracked, ticket):  # user code may have taken its time before it failed
-            self._dispatcher.dispatch(tracked, Unrenderable(reason), anyio.current_time())
+            self._dispatcher.dispatch(tracked, Unrenderable(reason), loop_time())
 
     async def _send(
         self,
@@ -381,12 +382,12 @@ class Launching:
                 self._refused(tracked, spec, destination, gate, error, probes=probes)
             else:
                 handle = observation.handle
-                destination.limiter.launch_succeeded(spec.bucket, anyio.current_time())
+                destination.limiter.launch_succeeded(spec.bucket, loop_time())
                 self._replied(tracked, spec, gate, observation, probes=probes)
         except Exception as error:
             # This runs beside the lanes: without this, a bug in one answer would end them all.
             log.exception(self._event("launch.failed"), workload=str(tracked))
-            self._ledger.abandon(tracked, internal_error(error), anyio.current_time(), handle)
+            self._ledger.abandon(tracked, internal_error(error), loop_time(), handle)
             self._dispatcher.wake_lanes()
         finally:
             destination.launching -= 1
@@ -403,7 +404,7 @@ class Launching:
         if isinstance(tracked.phase, Ended):
             # A bug has ended the launch, and Airflow was told that it failed: its container must not run.
             self._ledger.stops.add(StopRequest(tracked, observation.handle, "Internal error of the executor"))
-        now = anyio.current_time()
+        now = loop_time()
         if spec.choice is not None:
             self._meters.chosen[spec.choice] += 1
         if not tracked.past:
@@ -434,7 +435,7 @@ class Launching:
         *,
         probes: bool,
     ) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         error = destination.explained(error)
         if spec.choice is not None:
             self._placements.found_out_nothing(spec.placement, tracked.number, now)

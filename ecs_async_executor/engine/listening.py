@@ -30,6 +30,7 @@ from ecs_async_executor.core.listening import (
 )
 from ecs_async_executor.core.metrics import EVENTS_IGNORED, EVENTS_MISSED, EVENTS_RECEIVED
 from ecs_async_executor.core.phases import Running, Tracked
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.polling import Polling
@@ -163,7 +164,7 @@ class Listening:
         done: list[str] = []
         left: dict[str, float] = {}
         for message in messages:
-            wait = self._understood(message, anyio.current_time())
+            wait = self._understood(message, loop_time())
             if wait is None:
                 done.append(message.receipt)
             else:
@@ -215,8 +216,8 @@ class Listening:
         while True:
             due_at = min((one.at for one in self._due.values()), default=math.inf)
             idle = EARLY_LOOK_SECONDS if self._early else IDLE_SECONDS
-            await self._wakeup.wait_until(min(due_at, anyio.current_time() + idle))
-            begun = anyio.current_time()
+            await self._wakeup.wait_until(min(due_at, loop_time() + idle))
+            begun = loop_time()
             calls = await self._describe(begun)
             self._keep_count()
             interval = self._pacer.interval(calls, self._destination.limiter.read_rate)
@@ -249,10 +250,10 @@ class Listening:
 
     def _keep_count(self) -> None:
         hearing = self._hearing
-        hearing.advance(anyio.current_time())
+        hearing.advance(loop_time())
         self._meters.count(EVENTS_MISSED, hearing.missed - self._missed_told)
         self._missed_told = hearing.missed
-        now = anyio.current_time()
+        now = loop_time()
         ended = self._was_trusted and not hearing.is_trusted
         self._was_trusted = hearing.is_trusted
         if ended and hearing.trouble is None and now >= self._told_of_missed_at + MISSED_LOGGED_SECONDS:
@@ -269,7 +270,7 @@ class Listening:
     def _answered(self) -> None:
         if self._is_stuck:
             return
-        self._hearing.answered(anyio.current_time())
+        self._hearing.answered(loop_time())
         if self._told_of_trouble:
             self._told_of_trouble = False
             log.info(self._event("events.available"), **self._named)

@@ -20,6 +20,7 @@ from ecs_async_executor.core.ledger import Ledger, has_run
 from ecs_async_executor.core.phases import UNLAUNCHED, Tracked
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.silence import SilenceWatch
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destinations
 from ecs_async_executor.engine.launching import Launching
 from ecs_async_executor.engine.meters import Meters
@@ -81,19 +82,19 @@ class Pinging:
     async def run(self) -> None:
         """Publish a snapshot each half second, and measure how late the loop serves its timers."""
         while True:
-            due = anyio.current_time() + INTERVAL
+            due = loop_time() + INTERVAL
             await anyio.sleep_until(due)
-            self._lag = max(0.0, anyio.current_time() - due)
+            self._lag = max(0.0, loop_time() - due)
             if self._silence.notices():  # the launching lane may sleep, or wait for user code
                 # The silence ends in that lane; otherwise launches of hours later would be in doubt too.
                 self._launching.wake()
-            self._launching.forget_gates(anyio.current_time())
-            self._tell_of_user_code(anyio.current_time())
-            self._tell_of_work(self.ping(), anyio.current_time())
+            self._launching.forget_gates(loop_time())
+            self._tell_of_user_code(loop_time())
+            self._tell_of_work(self.ping(), loop_time())
 
     def ping(self) -> Statistics:
         """Publish a snapshot, and hand over what was timed once that is due."""
-        now = anyio.current_time()
+        now = loop_time()
         if now >= self._window_ends_at:
             self._window_ends_at = now + WINDOW
             self._meters.end_window()
@@ -141,7 +142,7 @@ class Pinging:
 
     def snapshot(self) -> Statistics:
         """Return what the engine shows of itself."""
-        now = anyio.current_time()
+        now = loop_time()
         ledger, destinations = self._ledger, self._destinations
         backlog = backlog_of(ledger.unsettled.values(), now)
         each: tuple[AtDestination, ...] = ()

@@ -30,6 +30,7 @@ from ecs_async_executor.core.listening import Hearing
 from ecs_async_executor.core.metrics import DETECTION_DURATION, START_DURATION
 from ecs_async_executor.core.phases import LOCATED, UNLAUNCHED, Ended, Located, Running, Starting, Tracked
 from ecs_async_executor.core.placements import Placements
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.describing import Describing
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
@@ -102,13 +103,13 @@ class Polling:
         """Sweep over all containers, until the destination has none left."""
         took = 0.0
         while self.is_needed():
-            started_at = anyio.current_time()
+            started_at = loop_time()
             pause = max(self._interval(self._calls), took)
             launches = self._ledger.active.at(self._destination.name)
             self._calls = await self.sweep(launches, pause, spread=True)
             if self._hearing is not None:
                 self._hearing.swept(started_at)
-            took = anyio.current_time() - started_at
+            took = loop_time() - started_at
             await self._rest(partial(self._next_sweep, started_at))
 
     def _next_sweep(self, started_at: float) -> float:
@@ -123,13 +124,13 @@ class Polling:
         """
         calls, took = 0, 0.0
         while True:
-            started_at = anyio.current_time()
+            started_at = loop_time()
             if self._interval(self._calls) > 2.0 * self._poll_interval:
                 young = self._ledger.active.since(self._destination.name, started_at - YOUNG_SECONDS)
                 calls = await self.sweep(young, max(self._young_interval(calls), took))
             else:
                 calls = 0
-            took = anyio.current_time() - started_at
+            took = loop_time() - started_at
             await self._rest(partial(self._next_young_sweep, started_at, calls))
 
     def _next_young_sweep(self, started_at: float, calls: int) -> float:
@@ -146,7 +147,7 @@ class Polling:
         if self._hearing is None:
             await anyio.sleep_until(until())
             return
-        while (now := anyio.current_time()) < until():  # noqa: ASYNC110 - time is the event
+        while (now := loop_time()) < until():  # noqa: ASYNC110 - time is the event
             await anyio.sleep_until(min(until(), now + LOOK_AGAIN_SECONDS))
 
     def is_needed(self) -> bool:
@@ -164,7 +165,7 @@ class Polling:
         async with anyio.create_task_group() as calls:
             for number, (scope, batch) in enumerate(batches):
                 if spread and number and self._hearing is not None:
-                    await self._rest(partial(self._next_batch, anyio.current_time(), len(batches)))
+                    await self._rest(partial(self._next_batch, loop_time(), len(batches)))
                 await self._describing.wait_for_read()
                 await self._describing.places.acquire_on_behalf_of(batch)
                 calls.start_soon(self._describe, scope, batch, pause)
@@ -202,7 +203,7 @@ class Polling:
             if not by_id:
                 return
             observations = await self._describing.describe(scope, list(by_id))
-            now, news = anyio.current_time(), False
+            now, news = loop_time(), False
             for observation in observations:
                 for tracked in by_id.get(observation.handle.id, ()):
                     phase = tracked.phase

@@ -17,6 +17,7 @@ import structlog
 
 from ecs_async_executor.core.messages import LastWords, PostMortem, Report
 from ecs_async_executor.core.metrics import LOG_READS_DROPPED
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.meters import Meters
 from ecs_async_executor.engine.wakeup import IDLE, Wakeup
 
@@ -94,7 +95,7 @@ class PostMortems:
                 async with self._reading() as read:
                     await self._burst(read)
             else:
-                await self._wakeup.wait_until(anyio.current_time() + IDLE)
+                await self._wakeup.wait_until(loop_time() + IDLE)
 
     async def _burst(self, read: Read) -> None:
         """Begin one read after the other, until nothing has been read for a while."""
@@ -102,7 +103,7 @@ class PostMortems:
         async with anyio.create_task_group() as reads:
             while True:
                 self._drop_surplus()
-                now = anyio.current_time()
+                now = loop_time()
                 if self._waiting or self._in_flight:
                     quiet_at = now + LINGER
                 elif now >= quiet_at:

@@ -17,6 +17,7 @@ import anyio.to_thread
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.choices import NO_CHOICES, Choices
 from ecs_async_executor.core.messages import Launch
+from ecs_async_executor.engine.clock import loop_time
 
 T = TypeVar("T")
 
@@ -142,14 +143,14 @@ class Rendering:
 
     async def _in_thread(self, launch: Launch, function: Callable[..., T], *arguments: object) -> T:
         async with self._one_at_a_time:
-            call = self._user_code = UserCode(launch, anyio.current_time())
+            call = self._user_code = UserCode(launch, loop_time())
             try:
                 return await anyio.to_thread.run_sync(
                     self._call, call, function, arguments, abandon_on_cancel=True
                 )
             finally:
                 self._user_code = None
-                self._seconds += SHARE_OF_LATEST * (anyio.current_time() - call.since - self._seconds)
+                self._seconds += SHARE_OF_LATEST * (loop_time() - call.since - self._seconds)
 
     @staticmethod
     def _call(call: UserCode, function: Callable[..., T], arguments: tuple[object, ...]) -> T:

@@ -25,6 +25,7 @@ from ecs_async_executor.core.events import Checked, Found, SearchRefused
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.matching import choose, is_surely_of
 from ecs_async_executor.core.phases import UNLOCATED, Checking, Searching, SearchPlace, Tracked
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.rendering import Rendering
@@ -104,7 +105,7 @@ class SearchLane:
     async def run(self) -> None:
         """Begin searches as they become due."""
         while True:
-            if due := self._ledger.searches.due(anyio.current_time()):
+            if due := self._ledger.searches.due(loop_time()):
                 self._tasks.start_soon(self._search_batch, due)
             del due  # there can be thousands, and the next wait can be long
             await self._wakeup.wait_until(self._ledger.searches.next_at() or math.inf)
@@ -116,7 +117,7 @@ class SearchLane:
         except Exception:
             log.exception(self._event("engine.lane_failed"), lane="searching")
         finally:
-            at = anyio.current_time() + self._ledger.rules.search_interval
+            at = loop_time() + self._ledger.rules.search_interval
             for tracked, ticket in zip(due, tickets, strict=True):
                 if self._ledger.searches.ticket(tracked) == ticket:
                     self._again(tracked, at)
@@ -124,7 +125,7 @@ class SearchLane:
 
     async def search(self, due: Sequence[Tracked]) -> None:
         """Search for the containers of launches once."""
-        begun = anyio.current_time()
+        begun = loop_time()
         known, unknown = _Errands(), []
         for tracked in due:
             phase = tracked.phase
@@ -194,7 +195,7 @@ class SearchLane:
         async with anyio.create_task_group() as questions:
             for scope in scopes:
                 questions.start_soon(ask, scope)
-        now = anyio.current_time()
+        now = loop_time()
         for handle_id, launches in by_id.items():
             told = answers[handle_id]
             known = [observation for observation in told if observation.seen is not Seen.MISSING]
@@ -224,7 +225,7 @@ class SearchLane:
             places, guessed_because = await self._likely_places_of(tracked)
         if any(place.mark is None for place in places):
             # The user's own mark, which other containers carry too: the service cannot be asked for it.
-            now = anyio.current_time()
+            now = loop_time()
             self._dispatcher.dispatch(tracked, Found(None, now - begun), now)
             return
         refusal: list[str] = []
@@ -240,7 +241,7 @@ class SearchLane:
         if not complete and (chosen is None or not is_surely_of(tracked, phase, chosen, rules)):
             self._not_answered(tracked, refusal, begun)
             return
-        now = anyio.current_time()
+        now = loop_time()
         event: Found | SearchRefused = Found(chosen, now - begun, len(places))
         if chosen is None and guessed_because is not None:
             # At a guessed place, no container proves nothing.
@@ -321,7 +322,7 @@ class SearchLane:
         """Describe every container with a mark; return None if the service does not answer for each of them."""
         session, describing, scope, mark = destination.session, destination.describing, place.scope, place.mark
         assert mark is not None
-        if not session.begins_call(anyio.current_time()):
+        if not session.begins_call(loop_time()):
             return None
         try:
             listed = dict.fromkeys(await session.search(scope, mark, describing.wait_for_read))
@@ -340,7 +341,7 @@ class SearchLane:
     def _not_answered(
         self, tracked: Tracked, refusal: Sequence[str], begun: float, named: Handle | None = None
     ) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         if refusal:
             self._dispatcher.dispatch(tracked, SearchRefused(refusal[0], named=named, took=now - begun), now)
         else:

@@ -12,7 +12,6 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import anyio
 import structlog
 
 from ecs_async_executor.core.backend import Backend, Handle, LaunchSpec, Observation, Paced, unpaced
@@ -22,6 +21,7 @@ from ecs_async_executor.core.errors import NO_ANSWER, BackendError, Kind
 from ecs_async_executor.core.gates import Gate
 from ecs_async_executor.core.metrics import Operation, Result
 from ecs_async_executor.core.usage import Usage
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -143,7 +143,7 @@ class Session:
                 self._unanswered_since = None
             else:
                 self.silence = str(error)
-                self._unanswered_at = anyio.current_time()
+                self._unanswered_at = loop_time()
                 if self._unanswered_since is None:
                     self._unanswered_since = self._unanswered_at
             raise
@@ -160,9 +160,9 @@ class Session:
 
         async def pacing() -> None:
             nonlocal waited
-            begun = anyio.current_time()
+            begun = loop_time()
             await paced()
-            now = anyio.current_time()
+            now = loop_time()
             waited += now - begun
             self.usages[_READ].sent(now)
 
@@ -190,7 +190,7 @@ class Session:
         :param waited: returns the seconds of it that were no time of the service's
         :param draws_from: kind and bucket of a launch
         """
-        begun = anyio.current_time()
+        begun = loop_time()
         usage = self.usages[draws_from or _DRAWS_FROM.get(operation, _READ)]
         sent = usage.sent(begun)
         result: Result | None = None  # of a call that is cancelled
@@ -200,17 +200,17 @@ class Session:
             result = Result.ERROR
             if error.kind is Kind.THROTTLED:
                 result = Result.THROTTLED
-                usage.refused(anyio.current_time(), sent)
+                usage.refused(loop_time(), sent)
             if error.kind is Kind.CREDENTIALS:
                 self._pause(error)
             elif error.kind in _UNDECIDED:
-                self._credentials.undecided(anyio.current_time())
+                self._credentials.undecided(loop_time())
             else:
                 self._resume()  # the service authenticated the caller before it refused: the credentials work
             raise
         except Exception as error:
             result = Result.ERROR
-            self._credentials.undecided(anyio.current_time())
+            self._credentials.undecided(loop_time())
             log.exception(self._event("backend.unexpected_error"))
             raise BackendError(Kind.AMBIGUOUS, type(error).__name__, "unexpected error, see the log") from error
         else:
@@ -219,14 +219,14 @@ class Session:
             return answer
         finally:
             if result is not None:
-                seconds = anyio.current_time() - begun - waited()
+                seconds = loop_time() - begun - waited()
                 self._latencies.append(seconds)
                 self.meters.called(operation, result, seconds)
 
     def _pause(self, error: BackendError) -> None:
         if self._credentials.is_open:
             log.error(self._event("credentials.paused"), code=error.code, reason=error.message, **self._named)
-        self._credentials.refused(anyio.current_time(), str(error))
+        self._credentials.refused(loop_time(), str(error))
 
     def _resume(self) -> None:
         paused = not self._credentials.is_open

@@ -33,6 +33,7 @@ from ecs_async_executor.core.phases import (
 )
 from ecs_async_executor.core.placements import Placements
 from ecs_async_executor.core.usage import Used
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.statistics import PHASE_NAMES, AtDestination, Events, Statistics, shown
 
@@ -108,7 +109,7 @@ class Status:
 
         :param state: with launches in this state only; one of :data:`FILTERS`
         """
-        now = anyio.current_time()
+        now = loop_time()
         statistics, paused = self._statistics(), self.paused()
         gates, reasons = self._gates(now)
         launches, count = await self._launches(state, now, reasons)

@@ -11,7 +11,6 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 
-import anyio
 import structlog
 from anyio.abc import TaskGroup
 
@@ -20,6 +19,7 @@ from ecs_async_executor.core.errors import BackendError, Kind
 from ecs_async_executor.core.events import StopTargetMissing
 from ecs_async_executor.core.ledger import Ledger
 from ecs_async_executor.core.stops import StopRequest
+from ecs_async_executor.engine.clock import loop_time
 from ecs_async_executor.engine.destinations import Destination, Destinations
 from ecs_async_executor.engine.dispatcher import Dispatcher
 from ecs_async_executor.engine.wakeup import Wakeup
@@ -77,7 +77,7 @@ class Stopping:
     async def run(self) -> None:
         """Send stops as they become due."""
         while True:
-            now, wake_at = anyio.current_time(), math.inf
+            now, wake_at = loop_time(), math.inf
             for name in self._ledger.stops.destinations:
                 destination = self._destinations[name]
                 at = self.next_at(destination, now)
@@ -104,7 +104,7 @@ class Stopping:
 
     async def _send(self, request: StopRequest, destination: Destination) -> None:
         try:
-            if destination.session.begins_call(anyio.current_time()):
+            if destination.session.begins_call(loop_time()):
                 await destination.session.stop(request.handle, request.reason)
                 destination.limiter.stop_succeeded()
                 self._ledger.stops.done(request)
@@ -122,7 +122,7 @@ class Stopping:
             self._answered()
 
     def _refused(self, request: StopRequest, destination: Destination, error: BackendError) -> None:
-        now = anyio.current_time()
+        now = loop_time()
         request.gone = error.kind is Kind.NOT_FOUND and has_been_seen(request.tracked.phase)
         if error.kind is Kind.NOT_FOUND:
             pause = min(request.delay, NOT_FOUND_DELAY_MAX)
@@ -150,7 +150,7 @@ class Stopping:
 
     def _again(self, request: StopRequest, delay: float) -> None:
         request.delay = delay * (0.5 + 0.5 * self._random.random())
-        request.not_before = anyio.current_time() + request.delay
+        request.not_before = loop_time() + request.delay
         self._ledger.stops.add(request)
 
     def _log(self, write: Callable[..., object], what: str, request: StopRequest, error: BackendError) -> None:

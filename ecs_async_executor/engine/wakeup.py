@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from ecs_async_executor.engine.clock import loop_time
+
 IDLE = 3600.0
 """Seconds that a lane sleeps when nothing is due. Bounded only so that a lost wake-up cannot last for ever."""
 
@@ -26,7 +28,7 @@ class Wakeup:
 
     async def wait_until(self, deadline: float) -> None:
         """Wait until :meth:`set` is called, or until the loop's clock shows ``deadline``."""
-        with anyio.CancelScope(deadline=min(deadline, anyio.current_time() + IDLE)):
+        with anyio.CancelScope(deadline=min(deadline, loop_time() + IDLE)):
             await self._event.wait()
         if self._event.is_set():
             self._event = anyio.Event()
