@@ -36,7 +36,7 @@ SNAPSHOT_INTERVAL = 10.0
 
 @pytest.fixture(autouse=True)
 def snapshots_are_made_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a snapshot every ten seconds: no walk reads one, and each half second they cost as much as the walk."""
+    """Make snapshots seldom: no walk reads them, and one each half second is a third of the computing."""
     make, made = Pinging.snapshot, WeakKeyDictionary[Pinging, tuple[float, Statistics]]()
 
     def snapshot(pinging: Pinging) -> Statistics:
