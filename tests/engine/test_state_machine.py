@@ -6,10 +6,13 @@ More steps: ``STATE_MACHINE_EXAMPLES=500 STATE_MACHINE_STEPS=200 pytest tests/en
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
@@ -17,6 +20,8 @@ from hypothesis.stateful import invariant
 from ecs_async_executor.core.backend import LaunchSpec
 from ecs_async_executor.core.destinations import HOME, sent_to
 from ecs_async_executor.core.messages import AirflowState, Finished, Launch
+from ecs_async_executor.engine.pinging import Pinging
+from ecs_async_executor.engine.statistics import Statistics
 from tests.engine.cloud import Container, Plan
 from tests.engine.harness import RULES
 from tests.engine.listened import Listened
@@ -24,6 +29,25 @@ from tests.engine.placed import Placed
 from tests.engine.placed_far import PlacedFar
 from tests.engine.walk import Instance, Walk
 from tests.engine.weather import EVERYWHERE, Weather
+
+SNAPSHOT_INTERVAL = 10.0
+"""Seconds of virtual time."""
+
+
+@pytest.fixture(autouse=True)
+def snapshots_are_made_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make snapshots seldom: no walk reads them, and one each half second is a third of the computing."""
+    make, made = Pinging.snapshot, WeakKeyDictionary[Pinging, tuple[float, Statistics]]()
+
+    def snapshot(pinging: Pinging) -> Statistics:
+        now = anyio.current_time()
+        made_at, latest = made.get(pinging, (-math.inf, None))
+        if latest is None or now >= made_at + SNAPSHOT_INTERVAL:
+            latest = make(pinging)
+            made[pinging] = now, latest
+        return latest
+
+    monkeypatch.setattr(Pinging, "snapshot", snapshot)
 
 
 class ExactlyOnce(Walk):
