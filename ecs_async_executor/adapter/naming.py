@@ -1,11 +1,12 @@
 """
-The names of executors and launches, for people and for AWS.
+The names of executors, launches and placements, for people and for AWS.
 
 May import ``core``, ``settings`` and ``services.requests``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from typing import Protocol, TypeVar
 
@@ -42,6 +43,8 @@ class ExecutorName(Protocol):
         ...
 
 
+_PART = re.compile(r"(?:^| )([\w.-]+)=((?:\{.*?\}|\[.*?\]|\S)+?)(?= [\w.-]+=|$)")
+_NAME_IN_ARN = re.compile(r"^arn:[^/]*/")
 _Configured = TypeVar("_Configured", bound=Configured)
 
 
@@ -90,6 +93,34 @@ def class_name(cls: type) -> str:
     if cls.__module__.partition(".")[0] == "ecs_async_executor":
         return f"ecs_async_executor.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def placement_names(placements: Iterable[str]) -> Mapping[str, str]:
+    """
+    Return a short name of each of these placements: where, on what, and of which definition.
+
+    Structured values, such as the network, are shown only where nothing else tells placements of this list apart;
+    a value of theirs is then shown whole.
+    """
+    parts = {placement: dict(_PART.findall(placement)) for placement in placements}
+    short = {placement: _short(placement, of) for placement, of in parts.items()}
+    alike: dict[str, list[Mapping[str, str]]] = {}
+    for placement, name in short.items():
+        alike.setdefault(name, []).append(parts[placement])
+    return {
+        placement: " ".join((name, *_apart(parts[placement], alike[name]))) for placement, name in short.items()
+    }
+
+
+def _apart(parts: Mapping[str, str], alike: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return what tells a placement apart from those with the same short name."""
+    return [f"{key}={value}" for key, value in parts.items() if any(one.get(key) != value for one in alike)]
+
+
+def _short(placement: str, parts: Mapping[str, str]) -> str:
+    """Return a placement's name without its structured values, and without what comes before a name in an ARN."""
+    plain = {key: value for key, value in parts.items() if not value.startswith(("{", "["))}
+    return " ".join(f"{key}={_NAME_IN_ARN.sub('', value)}" for key, value in plain.items()) or placement
 
 
 def fields_of(launch: Launch) -> Mapping[str, object]:

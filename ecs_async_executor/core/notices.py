@@ -45,9 +45,14 @@ def request_waits(
 
     :param placement: whose gate is closed, if the launch waits at one
     """
-    how, what = _WAITS_FOR[kind]
+    how, _ = _WAITS_FOR[kind]
     about = how if kind is Kind.AMBIGUOUS else topic(how, reason)
-    return _tell(tracked, about, f"The container waits: {service} {what}: {reason}", placement, unlaunched=True)
+    return _tell(tracked, about, why_it_waits(service, kind, reason), placement, unlaunched=True)
+
+
+def why_it_waits(service: str, kind: Kind, reason: str) -> str:
+    """Return a sentence about a launch whose request has to wait."""
+    return f"The container waits: {service} {_WAITS_FOR[kind][1]}: {reason}"
 
 
 def container_waits(tracked: Tracked, service: str, reason: str) -> list[Effect]:

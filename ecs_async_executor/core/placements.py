@@ -116,6 +116,21 @@ class Placements:
             self._refusals[placement] = (kind, now)
         gate.refused(now, reason)
 
+    def refused_late(self, placement: str, kind: Kind, reason: str, now: float) -> None:
+        """
+        Note that a request was refused that left before the gate closed, and is no probe.
+
+        A refusal that a person has to mend is worth more than a want of room, so it is what people are told until
+        the next probe has an answer. When that is sent stays as it was.
+        """
+        gate = self._gates.closed(placement)
+        if gate is None or kind is not Kind.REFUSED:
+            return
+        if self._refusals.get(placement, (None, now))[0] is not kind:
+            self._refusals[placement] = (kind, now)
+            gate.pause = 0.0
+        gate.reason, gate.refused_at = reason, now
+
     # --- room ------------------------------------------------------------------------------------------------
 
     def chosen(self, placement: str, choice: str, number: int, now: float) -> None:

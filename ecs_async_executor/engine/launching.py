@@ -450,6 +450,8 @@ class Launching:
             # A request that left before the gate closed says nothing about the probe that may be out.
             if probes or gate.is_open:
                 self._placements.refused(spec.placement, gate, error.kind, str(error), now)
+            else:
+                self._placements.refused_late(spec.placement, error.kind, str(error), now)
         else:
             if probes and error.token_used:
                 gate.void(now)

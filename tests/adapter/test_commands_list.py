@@ -135,6 +135,12 @@ REFUSED = "The container waits: ECS refuses it: not authorized"
     [
         (None, {"phase": "waiting", "reason": None}, "The container waits for its turn: 7 wait, 20", True),
         (None, {"phase": "waiting", "reason": "not authorized"}, REFUSED, True),
+        (
+            None,
+            {"phase": "waiting", "reason": "RESOURCE:CPU", "placement": "main"},
+            "The container waits: ECS has no capacity for it: RESOURCE:CPU",
+            True,
+        ),
         (None, {"phase": "in_doubt", "reason": None}, REFUSED, False),
         ("AWS credentials", {"phase": "waiting", "reason": None}, "nothing is launched: AWS credentials", True),
         (None, None, REFUSED, False),
@@ -160,7 +166,8 @@ def test_a_reason_that_has_gone_is_not_shown_where_the_status_port_shows_what_is
     key |= {name: int(row[name]) for name in ("map_index", "try_number")}
     launches = [] if launch is None else [key | launch]
     figures = {"pending": 7, "launch_rate": 20.0}
-    status = {"paused": paused, "launches": launches, "statistics": figures}
+    gates = [{"placement": "main", "kind": "capacity", "reason": "RESOURCE:CPU"}]
+    status = {"paused": paused, "launches": launches, "statistics": figures, "gates": gates}
     monkeypatch.setattr(held, "statuses", lambda *_, **__: [SimpleNamespace(status=status)])
     at.call("list", "-o", "json")
     (row,) = json.loads(capsys.readouterr().out)

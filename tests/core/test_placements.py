@@ -37,6 +37,25 @@ def test_another_kind_of_refusal_begins_anew_while_the_gate_stays_closed() -> No
     assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 20.0, 30.0, 10.0, "main")
 
 
+def test_a_late_answer_that_refuses_outweighs_a_want_of_room_until_the_next_probe() -> None:
+    placements = Placements()
+    refused(placements, 10.0)
+    gate = placements.gate("main")
+    placements.refused_late("main", Kind.REFUSED, "AccessDenied", 12.0)
+    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 12.0, 12.0, 0.0, "main")
+    assert gate.next_probe_at == 15.0
+    placements.refused_late("main", Kind.CAPACITY, "AGENT", 13.0)
+    assert placements.barred("main") == Barred(Kind.REFUSED, "AccessDenied", 12.0, 12.0, 0.0, "main")
+    refused(placements, 15.0)
+    assert placements.barred("main") == Barred(Kind.CAPACITY, "AGENT", 15.0, 15.0, 5.0, "main")
+
+
+def test_a_late_answer_closes_no_placement_that_has_opened_meanwhile() -> None:
+    placements = Placements()
+    placements.refused_late("main", Kind.REFUSED, "AccessDenied", 12.0)
+    assert placements.barred("main") is None
+
+
 def test_a_probe_that_succeeds_opens_the_placement_and_forgets_the_reason() -> None:
     placements = Placements()
     refused(placements, 10.0, Kind.REFUSED)

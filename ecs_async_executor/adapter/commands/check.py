@@ -70,7 +70,7 @@ def check(args: argparse.Namespace) -> None:
     with quiet():
         findings = list(look_around(executor))
         usable = all(one.verdict is not Verdict.PROBLEM for one in findings)
-        judge = judge_of(adapter, executor.team_name)
+        judge = judge_of(executor)
         findings += _look_at_requests(adapter, judge, _seconds(args), launching=args.launch, usable=usable)
     _conclude(args, f"{adapter.service.name}: ", list(_grouped(findings)))
     if args.launch:

@@ -15,8 +15,10 @@ from airflow.configuration import conf
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.batch import AsyncBatchExecutor
+from ecs_async_executor.adapter.commands.changing_over import change_of_all, replacement_of
 from ecs_async_executor.adapter.ecs import AsyncEcsExecutor
 from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,15 +52,15 @@ def executors_or_exit() -> list[AsyncExecutor]:
     except Exception as error:  # noqa: BLE001 - Airflow raises several, and a user's module can raise anything
         sys.exit(wrong_executor(conf.get("core", "executor", fallback=""), error))
     if not found:
-        names = " and ".join(f"ecs_async_executor.{cls.__name__}" for cls in _EXECUTORS.values())
-        configured = conf.get("core", "executor", fallback="")
-        sys.exit(f"[core] executor = {configured!r} names no executor of this package: they are {names}.")
+        sys.exit(none_of_ours(conf.get("core", "executor", fallback="")))
     return [executor for _, executor in found]
 
 
 def _class(service: str | None) -> type[AsyncExecutor]:
     """
-    Return the configured class, which can be a user's subclass with hooks of its own; ours if there is none.
+    Return the configured class, which can be a user's subclass with hooks of its own.
+
+    If there is none, return ours: the one that replaces the provider's if that is configured.
 
     :raises SystemExit: if a configured executor cannot be imported: no scheduler would start either
     """
@@ -70,7 +72,17 @@ def _class(service: str | None) -> type[AsyncExecutor]:
     for one in configured:
         if issubclass(one, wanted):
             return one
-    return wanted[0]
+    by_name = {class_name(one): one for one in wanted}
+    replacing = (by_name.get(replacement_of(one) or "") for one in configured)
+    return next((one for one in replacing if one is not None), wanted[0])
+
+
+def none_of_ours(configured: str) -> str:
+    """Return a line about a setting that names no executor of ours, with what to set."""
+    line = f"[core] executor = {configured!r} names no executor of this package"
+    if (setting := change_of_all(configured)) is not None:
+        return f"{line}, but the provider's: to change over, set it to {setting!r}."
+    return f"{line}: they are {' and '.join(map(class_name, _EXECUTORS.values()))}."
 
 
 def wrong_executor(configured: str, error: Exception) -> str:

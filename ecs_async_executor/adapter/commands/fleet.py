@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter.commands.configured import wrong_executor
+from ecs_async_executor.adapter.commands.configured import none_of_ours, wrong_executor
 from ecs_async_executor.adapter.executor import AsyncExecutor
 from ecs_async_executor.adapter.naming import executor_for
 from ecs_async_executor.adapter.service import ServiceAdapter
@@ -98,10 +98,7 @@ def fleet(args: argparse.Namespace) -> Fleet:
     members = [_member(name, ours_by_name.get(name)) for name in names]
     ours = [one for one in members if one.executor is not None]
     if not ours:
-        sys.exit(
-            f"[core] executor = {setting!r} has no executor of this package, such as "
-            "ecs_async_executor.AsyncEcsExecutor. This command needs the scheduler's configuration."
-        )
+        sys.exit(f"{none_of_ours(setting)} This command needs the scheduler's configuration.")
     wanted = [
         one
         for one in ours

@@ -27,6 +27,8 @@ from ecs_async_executor.adapter.status import statuses
 from ecs_async_executor.adapter.tries import Entry, Try
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.destinations import destination_of, within
+from ecs_async_executor.core.errors import Kind
+from ecs_async_executor.core.notices import why_it_waits
 from ecs_async_executor.services.redaction import redacted
 
 _KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
@@ -141,10 +143,18 @@ def _at_present(row: Held, launches: Mapping[Any, tuple[Mapping[str, Any], Mappi
     if row.handle_id is not None or not row.waits or found is None:
         return row
     status, launch = found
-    if not status.get("paused") and launch.get("reason"):  # its gate is closed, as the event log says
-        return replace(row, waits_at=None)
+    if not status.get("paused") and launch.get("reason"):  # its gate is closed
+        return replace(row, waits=_at_gate(row, status, launch), waits_at=None)
     reason = _waits_for(status, launch)
     return row if reason is None else replace(row, waits=reason, waits_at=None)
+
+
+def _at_gate(row: Held, status: Mapping[str, Any], launch: Mapping[str, Any]) -> str:
+    """Return why a launch waits at its gate, as ``status`` shows it: the event log is told each reason once."""
+    for gate in status.get("gates", ()):
+        if gate["placement"] == launch.get("placement"):
+            return why_it_waits(row.member.service, Kind(gate["kind"]), launch["reason"])
+    return row.waits
 
 
 def _waits_for(status: Mapping[str, Any], launch: Mapping[str, Any]) -> str | None:

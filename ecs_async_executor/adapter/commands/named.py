@@ -15,8 +15,9 @@ from airflow.utils.session import create_session
 from sqlalchemy import or_, select
 
 from ecs_async_executor.adapter import compat
-from ecs_async_executor.adapter.naming import setting_for_containers
-from ecs_async_executor.adapter.service import ServiceAdapter
+from ecs_async_executor.adapter.commands.changing_over import names_after
+from ecs_async_executor.adapter.executor import AsyncExecutor
+from ecs_async_executor.adapter.naming import class_name, setting_for_containers
 from ecs_async_executor.services.definitions import JudgeExecutors
 from ecs_async_executor.services.findings import Finding, problem, warning
 from ecs_async_executor.services.requests import EXECUTOR_SETTING
@@ -25,19 +26,28 @@ _ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 _ti: Any = TaskInstance
 
 
-def judge_of(adapter: ServiceAdapter, team: str | None) -> JudgeExecutors:
+def judge_of(executor: AsyncExecutor) -> JudgeExecutors:
     """
     Return what judges the executors that containers know, by those that are configured here and those in use.
 
-    :param team: whose executor is checked
+    If the provider's executor is configured, what is checked replaces it: then the names after the change count.
+
+    :param executor: what is checked
     """
+    cls, adapter, team = type(executor), executor.adapter, executor.team_name
     try:
-        configured = [one for one in compat.executor_names() if getattr(one, "team_name", None) in {None, team}]
+        configured_already = cls in compat.configured_executors()
+        now = [one for one in compat.executor_names() if getattr(one, "team_name", None) in {None, team}]
     except Exception:  # noqa: BLE001 - Airflow raises several; the check of the executor says so
         return lambda _definition, _setting: None
+    configured = now if configured_already else names_after(now, {class_name(cls)}, team)
     names = {one.alias or one.module_path.rpartition(".")[2]: names_of(one) for one in configured}
-    used = [name for name in _in_use() if any(name in one for one in names.values())]
-    return Judge(names, used, setting_for_containers(configured, team), sent=adapter.tuning.container_executors)
+    used = [name for name in names_in_use() if any(name in one for one in names.values())]
+    needed, sent = setting_for_containers(configured, team), adapter.tuning.container_executors
+    judge = Judge(names, used, needed, sent=sent)
+    if configured == now or not sent:
+        return judge
+    return lambda definition, setting: judge(definition, needed if setting is None else setting)
 
 
 class Judge:
@@ -97,7 +107,7 @@ class Judge:
         return f"set {EXECUTOR_SETTING} in the definition to the scheduler's [core] executor"
 
 
-def _in_use() -> list[str]:
+def names_in_use() -> list[str]:
     """Return the executors that task instances name which are not over; none if there is no database."""
     query: Any = select(_ti.executor).where(
         or_(_ti.state.is_(None), _ti.state.not_in(_ENDED)), _ti.executor.is_not(None)

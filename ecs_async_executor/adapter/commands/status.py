@@ -17,6 +17,7 @@ from ecs_async_executor.adapter.commands.configured import executors_or_exit
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.output import duration, quiet, say, show
 from ecs_async_executor.adapter.in_database import Reason, Work, latest_reasons, work_of
+from ecs_async_executor.adapter.naming import placement_names
 from ecs_async_executor.adapter.status import ExecutorStatus, statuses
 
 if TYPE_CHECKING:
@@ -139,11 +140,13 @@ def _events(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
 
 def _gates(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
     for one in seen:
-        for gate in one.status["gates"] if one.status is not None else ():
+        gates = one.status["gates"] if one.status is not None else ()
+        names = placement_names(gate["placement"] for gate in gates)
+        for gate in gates:
             choice = f"{gate['choice']}: " if gate.get("choice") else ""
             yield (
                 f"{_name(one)} on {one.hostname}: {gate['waiting']} wait ({gate['kind']}) since {gate['since']}, "
-                f"{choice}{gate['placement']}: {gate['reason']}"
+                f"{choice}{names[gate['placement']]}: {gate['reason']}"
             )
 
 

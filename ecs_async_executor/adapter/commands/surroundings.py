@@ -15,6 +15,8 @@ from airflow.models.connection import Connection
 
 from ecs_async_executor.adapter import compat
 from ecs_async_executor.adapter.commands.applied import rules_in_words
+from ecs_async_executor.adapter.commands.changing_over import Change, change, replacement_for, replacement_of
+from ecs_async_executor.adapter.commands.named import names_in_use
 from ecs_async_executor.adapter.configuration import source_of
 from ecs_async_executor.adapter.endpoint import port_setting
 from ecs_async_executor.adapter.executor import AsyncExecutor
@@ -52,6 +54,10 @@ def _configured(executor: AsyncExecutor) -> Finding:
     setting = f"[core] executor = {conf.get('core', 'executor', fallback='')!r}"
     configured = compat.configured_executors()
     if cls not in configured:
+        if any(replacement_of(one) == class_name(cls) for one in configured) and (
+            found := _still_the_providers(executor, configured)
+        ):
+            return found
         hint = f"set it to {class_name(cls)}" + (f" for team {team}" if team else "")
         return warning("Executor", f"{setting} does not name {class_name(cls)}, which is what is checked", hint)
     if team is not None and team not in {getattr(name, "team_name", None) for name in compat.executor_names()}:
@@ -59,6 +65,37 @@ def _configured(executor: AsyncExecutor) -> Finding:
     default = configured[0]
     use = "the default" if default is cls else f"for what names it; the default is {class_name(default)}"
     return good("Executor", f"{this}, {use}")
+
+
+def _still_the_providers(executor: AsyncExecutor, configured: Iterable[type]) -> Finding | None:
+    """Say what to set instead of the provider's executor; None if another team has it."""
+    ours, team = class_name(type(executor)), executor.team_name
+    setting = conf.get("core", "executor", fallback="")
+    text = f"[core] executor = {setting!r} still names the provider's, and {ours} is what is checked"
+    if (changed := change(setting, {ours}, team)) is not None:
+        return warning(
+            "Executor", text, _how_to_change(changed, ours, sent=executor.adapter.tuning.container_executors)
+        )
+    own = [one for one in configured if replacement_of(one) == ours and replacement_for(class_name(one)) is None]
+    if own:
+        path = class_name(own[0])
+        return warning("Executor", f"{text}: {path} is a subclass of it", f"derive {path} from {ours} instead")
+    return None
+
+
+def _how_to_change(changed: Change, ours: str, *, sent: bool) -> str:
+    """Return what to set, where, and what tasks that name the executor need."""
+    used = set(names_in_use())
+    hint = f"set it to {changed.setting!r} for schedulers, API servers and DAG processors"
+    hint += "; containers get it from the executor" if sent else ", and in containers (container_executors is off)"
+    named = f"executor={changed.alias!r}"
+    if changed.alias in used:
+        hint += f"; task instances name {changed.alias!r}, which the part before the colon keeps working"
+    else:
+        hint += f"; the part before the colon keeps {named} of tasks working: if no DAG says it, {ours} is enough"
+    if lost := sorted(changed.lost & used):
+        hint += f"; in tasks, change executor={' and executor='.join(map(repr, lost))} to {named}"
+    return hint
 
 
 def _connections(executor: AsyncExecutor) -> Iterator[Finding]:
