@@ -33,12 +33,13 @@ def entry(dead: PostMortem, lines: Sequence[str], problem: str = "", readable: C
     Return the entry for Airflow's event log: the reason, a hint and the last lines.
 
     :param problem: why there are no lines, as a clause
-    :param readable: makes a line readable, which can be JSON
+    :param readable: makes a line readable, which can be JSON, and become several lines
     """
     above = _above(dead, lines, problem)
     room = ENTRY_CHARACTERS - len(above)
     shown: list[str] = []
-    for line in map(readable, reversed(lines[-ENTRY_LINES:])):
+    printed = (part for line in reversed(lines[-ENTRY_LINES:]) for part in reversed(readable(line).split("\n")))
+    for line in printed:
         short = line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 3] + "..."
         room -= len(short) + 1
         if room < 0:
