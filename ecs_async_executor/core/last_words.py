@@ -21,6 +21,7 @@ ENTRY_CHARACTERS: Final = 8000
 _LINE_CHARACTERS: Final = 1000
 
 _NEVER_RAN: Final = frozenset({Ending.IMAGE, Ending.START, Ending.CAPACITY})
+_NO_OUTPUT: Final = "never ran, so that there is no output."
 
 
 def ran(dead: PostMortem) -> bool:
@@ -46,6 +47,11 @@ def entry(dead: PostMortem, lines: Sequence[str], problem: str = "", readable: C
             break
         shown.append(short)
     return "\n".join([above, *reversed(shown)])
+
+
+def says_that_it_never_ran(text: str) -> bool:
+    """Return whether an entry tells of a container that never ran."""
+    return text.endswith(_NO_OUTPUT)
 
 
 def file(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
@@ -109,7 +115,7 @@ def _about_lines(dead: PostMortem, lines: Sequence[str], problem: str) -> str:
     if lines:
         return f"{container} printed last:"
     if not ran(dead):
-        return f"{container} never ran, so that there is no output."
+        return f"{container} {_NO_OUTPUT}"
     if problem:
         return f"The output of container {dead.handle_id} cannot be shown: {problem}."
     return f"{container} has printed nothing that has arrived at its log."
