@@ -89,7 +89,7 @@ class Target:
         if has_failed(self.of):
             told = self.failure
             why = "`airflow ecs-async describe` shows what is known of it." if told is None else told.text
-            return f"{self.of} has failed without a container that Airflow knows of, so nothing was printed. {why}"
+            return f"{self.of} has failed without a container that Airflow knows of. {why}"
         reason = next((one.text for one in reversed(self.entries) if one.event == tries.WAITS), "")
         return f"{self.of} is {self.of.state or 'not scheduled'}, and Airflow knows no container of it" + (
             f". {reason}" if reason else ". `airflow ecs-async describe` shows what is known of it."

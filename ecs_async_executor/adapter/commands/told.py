@@ -92,7 +92,7 @@ def failure_of_task(of: Try, observation: Observation, entries: Sequence[Entry])
         or any(one.event == MISMATCH for one in entries)
     ):
         return None
-    command = f"`{logs_command(of)}`"
+    command = f"`{command_about(of, 'logs')}`"
     if any(one.event in FAILED and _REPORTED in one.text for one in entries):
         return Told(_ITSELF, f"{command} shows its traceback, and what the task printed before.")
     if any(_REPORTED in one.text for one in entries):
@@ -100,9 +100,9 @@ def failure_of_task(of: Try, observation: Observation, entries: Sequence[Entry])
     return Told(_UNKNOWN, f"Mostly the task's own code failed, which {command} shows; a person can do that, too.")
 
 
-def logs_command(of: Try) -> str:
-    """Return the command that shows what the container of a try has printed."""
-    words = ["airflow", "ecs-async", "logs", of.dag_id, of.run_id, of.task_id]
+def command_about(of: Try, name: str) -> str:
+    """Return the command of a name about a try, as it is typed."""
+    words = ["airflow", "ecs-async", name, of.dag_id, of.run_id, of.task_id]
     if of.map_index >= 0:
         words += ["--map-index", str(of.map_index)]
     if of.earlier:
