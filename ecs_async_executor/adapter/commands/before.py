@@ -1,5 +1,5 @@
 """
-The containers that a launch had before its present one, none of which started.
+The other containers that a launch had, none of which started.
 
 May import ``core``, ``asking``, ``locating`` and the service-free adapter.
 """
@@ -31,7 +31,7 @@ class _TooMany(Exception):
 @dataclass(frozen=True, slots=True)
 class Before:
     """
-    The earlier containers of a launch.
+    The other containers of a launch.
 
     :param containers: the oldest first
     :param problem: why they are not known, as a sentence; empty if they are
@@ -43,9 +43,10 @@ class Before:
 
 def containers_before(target: Target, present: Observation) -> Before:
     """
-    Ask AWS for the containers with the same mark that are older; none if the present one has started.
+    Ask AWS for the other containers with the same mark; none if the present one has started.
 
-    A launch gets another container only as long as no user code has run.
+    A launch gets another container only as long as no user code has run. There can be a later one: what Airflow
+    keeps of a launch that fails at once is the container before its last.
     """
     if present.started or present.started_by is None or present.created_at is None or target.of is None:
         return Before()
@@ -58,7 +59,7 @@ def containers_before(target: Target, present: Observation) -> Before:
         return Before(problem=f"not known: {refusal(error, LISTING[service])}")
     queued_at = target.of.queued_at
     since = 0.0 if queued_at is None else queued_at.timestamp() - CREATED_MARGIN
-    own = [one for one in found if one.created_at is not None and since <= one.created_at < present.created_at]
+    own = [one for one in found if one.created_at is not None and one.created_at >= since]
     return Before(sorted(own, key=lambda one: one.created_at or 0.0))
 
 

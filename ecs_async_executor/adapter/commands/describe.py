@@ -146,7 +146,7 @@ def _facts(known: _Known) -> Iterator[tuple[str, Any]]:
     yield f"{target.member.service} says", known.by_aws
     yield "stop code", observation.stop_code
     yield "exit code", observation.exit_code
-    yield from _before_it(known.before)
+    yield from _before_it(known.before, observation.created_at or 0.0)
     yield "destination", details.destination
     yield "place", details.place
     yield "size", details.size
@@ -159,8 +159,9 @@ def _facts(known: _Known) -> Iterator[tuple[str, Any]]:
     yield "console", details.console_url
 
 
-def _before_it(before: Before) -> Iterator[tuple[str, str]]:
-    for number, one in enumerate(before.containers, 1):
+def _before_it(before: Before, created_at: float) -> Iterator[tuple[str, str]]:
+    for position, one in enumerate(before.containers, 1):
+        number = position + ((one.created_at or 0.0) >= created_at)  # the present one has a number, too
         said = redacted(one.reason) or one.status
         yield f"container {number}", f"{short_id(one.handle.id)}, created {moment(one.created_at)}: {said}"
     yield "before it", before.problem

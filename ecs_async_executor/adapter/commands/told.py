@@ -124,4 +124,7 @@ def without_repetition(entry: Entry, told: Told | None) -> Entry:
         return Entry(entry.at, entry.event, ABOVE if told.hint else ABOVE.replace(" and hint", ""))
     if entry.event == MISMATCH and told.reason in entry.text:
         return Entry(entry.at, entry.event, FOLLOWS)
+    if entry.event.endswith(f" {OUTPUT}"):
+        lines = [line for line in entry.text.splitlines() if line not in {told.reason, told.hint}]
+        return Entry(entry.at, entry.event, "\n".join(lines))
     return entry
