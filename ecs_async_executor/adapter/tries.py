@@ -169,7 +169,7 @@ def callback_states(session: Session, ids: Collection[UUID]) -> dict[UUID, str |
 
 
 def entries(session: Session, of: Try) -> list[Entry]:
-    """Return the entries of Airflow's event log about a try, the oldest first."""
+    """Return the entries of Airflow's event log about a try by time: those of executors are written later."""
     query: Any = select(Log.dttm, Log.event, Log.extra)
     query = query.where(
         Log.dag_id == of.dag_id,
@@ -178,7 +178,7 @@ def entries(session: Session, of: Try) -> list[Entry]:
         Log.map_index == of.map_index,
         Log.try_number == of.number,
     )
-    return [Entry.of(row.dttm, row.event, row.extra) for row in session.execute(query.order_by(Log.id))]
+    return [Entry.of(row.dttm, row.event, row.extra) for row in session.execute(query.order_by(Log.dttm, Log.id))]
 
 
 def waits(session: Session, of: Sequence[Try]) -> dict[UUID, Entry]:

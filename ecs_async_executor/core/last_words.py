@@ -21,6 +21,7 @@ ENTRY_CHARACTERS: Final = 8000
 _LINE_CHARACTERS: Final = 1000
 
 _NEVER_RAN: Final = frozenset({Ending.IMAGE, Ending.START, Ending.CAPACITY})
+_NO_OUTPUT: Final = "never ran, so that there is no output."
 
 
 def ran(dead: PostMortem) -> bool:
@@ -33,18 +34,24 @@ def entry(dead: PostMortem, lines: Sequence[str], problem: str = "", readable: C
     Return the entry for Airflow's event log: the reason, a hint and the last lines.
 
     :param problem: why there are no lines, as a clause
-    :param readable: makes a line readable, which can be JSON
+    :param readable: makes a line readable, which can be JSON, and become several lines
     """
     above = _above(dead, lines, problem)
     room = ENTRY_CHARACTERS - len(above)
     shown: list[str] = []
-    for line in map(readable, reversed(lines[-ENTRY_LINES:])):
+    printed = (part for line in reversed(lines[-ENTRY_LINES:]) for part in reversed(readable(line).split("\n")))
+    for line in printed:
         short = line if len(line) <= _LINE_CHARACTERS else line[: _LINE_CHARACTERS - 3] + "..."
         room -= len(short) + 1
         if room < 0:
             break
         shown.append(short)
     return "\n".join([above, *reversed(shown)])
+
+
+def says_that_it_never_ran(text: str) -> bool:
+    """Return whether an entry tells of a container that never ran."""
+    return text.endswith(_NO_OUTPUT)
 
 
 def file(dead: PostMortem, lines: Sequence[str], problem: str = "") -> str:
@@ -108,7 +115,7 @@ def _about_lines(dead: PostMortem, lines: Sequence[str], problem: str) -> str:
     if lines:
         return f"{container} printed last:"
     if not ran(dead):
-        return f"{container} never ran, so that there is no output."
+        return f"{container} {_NO_OUTPUT}"
     if problem:
         return f"The output of container {dead.handle_id} cannot be shown: {problem}."
     return f"{container} has printed nothing that has arrived at its log."

@@ -55,9 +55,19 @@ class Place:
     # --- containers
 
     def launch(
-        self, mark: str | None = None, *, command: str = "sleep 60", queue: str | None = None, **parameters: Any
+        self,
+        mark: str | None = None,
+        *,
+        command: str = "sleep 60",
+        queue: str | None = None,
+        number: int = 1,
+        **parameters: Any,
     ) -> str:
-        """Start a container as the executor does; return its identifier."""
+        """
+        Start a container as the executor does; return its identifier.
+
+        :param number: of the launch's containers
+        """
         launch_id = mark or str(uuid.uuid4())
         adapter = self.executor.adapter
         key = TaskInstanceKey(DAG, "task_0", self.run_id, 1, -1)
@@ -68,7 +78,7 @@ class Place:
         async def send() -> Observation:
             backend = adapter.make_backend()
             async with backend.open():
-                observation: Observation = await backend.launch(spec, f"{launch_id}-1")
+                observation: Observation = await backend.launch(spec, f"{launch_id}-{number}")
                 return observation
 
         return anyio.run(send).handle.id
@@ -127,11 +137,14 @@ class Place:
             ti.try_number = 2
             ti.external_executor_id = None
 
-    def says(self, number: int, event: str, text: str) -> None:
+    def says(self, number: int, event: str, text: str, at: datetime | None = None) -> None:
         """Put an entry into the event log of a task instance."""
         with self.database.session() as session:
             ti = self.database.tis(session)[number]
-            session.add(Log(event=event, extra=text, task_instance=ti.key))
+            entry = Log(event=event, extra=text, task_instance=ti.key)
+            if at is not None:
+                entry.dttm = at
+            session.add(entry)
 
     def minutes_later(self, monkeypatch: Any, minutes: float) -> None:
         """Let the commands believe that it is so much later."""

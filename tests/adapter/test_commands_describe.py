@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -117,6 +118,158 @@ def test_a_forgotten_container_is_said_to_be_forgotten(place: Open, capsys: Show
     with pytest.raises(SystemExit):
         at.call("describe", *at.target(0))
     assert "ECS does not know it (any more): it remembers a container for an hour" in capsys.readouterr().err
+
+
+# --- why a try has failed
+
+ENDED_IN_ORDER = {"runner": "scripted", "script": [{"duration": 0, "exit_code": 0}]}
+REPORTED = '{"host_name": "ip-10-0-0-1"}'
+MISMATCH = (
+    "Executor AsyncEcsExecutor(parallelism=32) reported that the task instance finished with state failed, but "
+    "the task instance's state attribute is queued. Extra info: "
+)
+
+
+def rows(shown: str) -> dict[str, str]:
+    """Return what a table of facts says."""
+    facts = shown.partition("\n\n")[0].splitlines()
+    return {what.strip(): said.strip() for what, _, said in (line.partition("|") for line in facts)}
+
+
+def described(at: Place, capsys: Shown, *arguments: str) -> tuple[dict[str, str], str]:
+    """Return the facts about a task instance as people read them, and all that was shown."""
+    at.call("describe", *(arguments or at.target(0)))
+    shown = capsys.readouterr().out
+    return rows(shown), shown
+
+
+def failed_in_order(at: Place) -> None:
+    over = at.runs(0, state="failed", end_date=ago(0))
+    at.until(over, "STOPPED", "SUCCEEDED")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_of_a_task_that_raised_its_own_code_is_named_and_the_command_for_the_traceback(
+    place: Open, service: str, capsys: Shown
+) -> None:
+    at = place(service, **ENDED_IN_ORDER)
+    failed_in_order(at)
+    at.says(0, "running", REPORTED)
+    at.says(0, "failed", REPORTED)
+    at.call("describe", *at.target(0), "-o", "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["reason"].startswith("The task itself failed")
+    assert shlex.join(["airflow", "ecs-async", "logs", *at.target(0)]) in found["hint"]
+    assert found["ending"] == ""
+
+
+def test_without_the_containers_report_nobody_is_said_to_have_failed_the_task(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **ENDED_IN_ORDER)
+    failed_in_order(at)
+    facts, _ = described(at, capsys)
+    assert "does not say why" in facts["reason"]  # before Airflow 3.2 no report is noted
+    at.says(0, "running", REPORTED)
+    facts, _ = described(at, capsys)
+    assert "reason" not in facts  # a person can have done it
+
+
+def test_a_try_that_airflow_failed_is_not_said_to_have_failed_by_itself(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **ENDED_IN_ORDER)
+    failed_in_order(at)
+    at.says(0, "running", REPORTED)
+    at.says(0, "heartbeat timeout", "Task did not emit heartbeat within time limit")
+    facts, _ = described(at, capsys)
+    assert facts["reason"].startswith("Airflow failed it (heartbeat timeout): Task did not emit heartbeat")
+
+
+def test_a_task_that_succeeded_has_no_reason(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **ENDED_IN_ORDER)
+    over = at.runs(0, state="success", end_date=ago(0))
+    at.until(over, "STOPPED")
+    assert not {"reason", "hint"} & described(at, capsys)[0].keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_launch_that_was_refused_has_its_reason_once(place: Open, service: str, capsys: Shown) -> None:
+    at = place(service, **FOREVER)
+    at.set(0, state="failed", queued_dttm=ago(2), end_date=ago(1))
+    event = f"{service} {at.executor.adapter.launch_failure}"
+    reason = f"{service} refused to run the container: no such definition"
+    at.says(0, "state mismatch", f"{MISMATCH}{reason}")
+    at.says(0, event, f"{reason}\nNothing ran.\nending=refused")
+    facts, shown = described(at, capsys)
+    assert facts["container"] == "none: the try failed without one"
+    assert (facts["reason"], facts["hint"]) == (reason, "Nothing ran.")
+    assert shown.count("no such definition") == 1
+    assert "Airflow's own entry" in shown
+    at.call("describe", *at.target(0), "-o", "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["reason"] == reason
+    assert reason in found["event_log"][0]["text"]  # programs get all of it
+
+
+def test_a_mismatch_that_does_not_follow_from_the_failure_is_shown(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **FOREVER)
+    at.set(0, state="failed")
+    at.says(0, "state mismatch", f"{MISMATCH}another one")
+    at.says(0, "ecs task submit failure", "refused\nending=refused")
+    assert "another one" in described(at, capsys)[1]
+
+
+def test_a_failed_try_whose_container_is_an_earlier_queueings_has_the_launchs_reason(
+    place: Open, capsys: Shown
+) -> None:
+    at = place("ecs", **KILLED)
+    over = at.launch(at.ti_id(0))
+    at.until(over, "STOPPED")
+    later = datetime.now(tz=timezone.utc) + timedelta(minutes=1)
+    at.set(0, state="failed", external_executor_id=over, queued_dttm=later)
+    at.says(0, "ecs task submit failure", "ECS refused it\nending=refused")
+    facts, _ = described(at, capsys)
+    assert facts["which is"] == "the container of an earlier queueing; this one got none"
+    assert facts["reason"] == "ECS refused it"
+
+
+def test_the_event_log_is_in_the_order_of_time(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **FOREVER)
+    at.set(0, state="queued", queued_dttm=ago(9))
+    at.says(0, "written first", "", at=ago(1))
+    at.says(0, "written later", "", at=ago(5))
+    shown = described(at, capsys)[1]
+    assert shown.index("written later") < shown.index("written first")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_containers_that_a_launch_had_before_are_listed(place: Open, service: str, capsys: Shown) -> None:
+    never = "CannotPullContainerError: not found"
+    at = place(service, runner="scripted", script=[{"starts": False, "container_reason": never}])
+    mark = at.ti_id(0)
+    at.set(0, queued_dttm=ago(1))
+    handles = []
+    for number in (1, 2, 3):
+        handles.append(at.launch(mark, number=number))
+        at.until(handles[-1], "STOPPED", "FAILED")
+    at.launch()  # of another launch
+    at.set(0, state="failed", external_executor_id=handles[-1], queued_dttm=ago(1))
+    at.call("describe", *at.target(0), "-o", "json")
+    (found,) = json.loads(capsys.readouterr().out)
+    why = f"{found['reason']} (container 3 of 3, none of them started)"
+    assert [one["container"] for one in found["before"]] == handles[:2]
+    assert all(never in one["reason"] for one in found["before"])
+    at.says(0, f"{service} container failure", f"{why}\nending=image")
+    facts, _ = described(at, capsys)
+    assert facts["reason"].endswith("(container 3 of 3, none of them started)")
+    assert {"container 1", "container 2"} <= facts.keys()
+
+
+def test_that_earlier_containers_cannot_be_listed_is_said(place: Open, capsys: Shown) -> None:
+    at = place("ecs", runner="scripted", script=[{"starts": False}])
+    over = at.runs(0, state="failed")
+    at.until(over, "STOPPED")
+    at.local.faults.add(
+        Fault(kind="error", operation="ListTasks", code="AccessDeniedException", message="not authorized")
+    )
+    assert "Allow ecs:ListTasks to whoever runs this command." in described(at, capsys)[1].replace("\n", " ")
 
 
 # --- exec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
 from ecs_async_executor.adapter.commands import logs as command
+from ecs_async_executor.core import last_words
+from ecs_async_executor.core.endings import Ending
+from ecs_async_executor.core.messages import PostMortem
 from ecs_async_executor.local import Fault
 from ecs_async_executor.services import logs
 from ecs_async_executor.services.readable import readable
@@ -111,6 +115,54 @@ def test_a_container_that_prints_nothing_is_said_to_have_printed_nothing(
     client.create_log_stream(logGroupName=group, logStreamName=stream)
     at.call("logs", handle)
     assert f"has printed nothing so far: log stream {stream} in {group} is empty." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_that_never_ran_is_said_to_have_never_run_and_why(
+    place: Open, service: str, follow: list[str]
+) -> None:
+    never = "CannotPullContainerError: not found"
+    at = place(service, runner="scripted", script=[{"starts": False, "container_reason": never}])
+    handle = at.runs(0, state="failed")
+    at.until(handle, "STOPPED", "FAILED")
+    for target in ([handle], at.target(0)):
+        with pytest.raises(SystemExit) as ended:
+            at.call("logs", *target, *follow)
+        said = str(ended.value)
+        assert "the container never ran, so that it has printed nothing." in said
+        assert never in said
+        assert f"`{shlex.join(['airflow', 'ecs-async', 'describe', *at.target(0)])}`" in said
+
+
+def test_a_container_that_aws_has_forgotten_never_ran_if_the_event_log_says_so(place: Open) -> None:
+    at = place("ecs")
+    handle = printed(at, "hello")
+    at.set(0, state="failed", external_executor_id=f"{handle[:-4]}0000")
+    at.says(0, "ecs container failure", "ECS task stopped before its container ran: no image\nending=image")
+    with pytest.raises(SystemExit) as before:
+        at.call("logs", *at.target(0))
+    assert "never ran" not in str(before.value)
+    dead = PostMortem("", "", handle, Ending.IMAGE, reason="no image")
+    at.says(0, "ecs container output", last_words.entry(dead, ()))
+    with pytest.raises(SystemExit, match=r"never ran, so that it has printed nothing. ECS task stopped before"):
+        at.call("logs", *at.target(0))
+
+
+def test_a_container_that_has_not_started_is_said_to_be_on_its_way(place: Open) -> None:
+    at = place("ecs", runner="scripted", script=[{"pending": 600}])
+    handle = at.runs(0, state="queued")
+    at.until(handle, "PENDING")
+    with pytest.raises(SystemExit, match=r"the container has not started yet: it is PENDING."):
+        at.call("logs", *at.target(0))
+
+
+def test_a_launch_without_a_container_is_said_to_have_failed_and_why(place: Open) -> None:
+    at = place("ecs")
+    at.set(0, state="failed")
+    at.says(0, "ecs task submit failure", "ECS refused it: no such definition\nNothing ran.\nending=refused")
+    with pytest.raises(SystemExit, match=r"has failed without a container .* no such definition. Nothing ran."):
+        at.call("logs", *at.target(0))
 
 
 def test_old_lines_are_left_out_if_only_recent_ones_are_wanted(place: Open, capsys: Shown) -> None:

@@ -70,6 +70,13 @@ def test_an_entry_has_the_lines_as_people_read_them_and_bounds_what_is_shown() -
     assert text.split("\n")[-2:] == ["short", "plain"]
 
 
+def test_of_a_line_that_reads_as_several_an_entry_has_the_end_if_not_all_fits() -> None:
+    several = [f"{n} " + "x" * 900 for n in range(20)]
+    shown = entry(dead(), ["raw", "plain"], readable=lambda line: "\n".join(several) if line == "raw" else line)
+    assert shown.split("\n")[-3:] == [*several[-2:], "plain"]
+    assert len(shown) <= ENTRY_CHARACTERS
+
+
 # --- beside the task's log -------------------------------------------------------------------------------------
 
 

@@ -59,8 +59,13 @@ async def _look_at(member: Member, queues: Mapping[str, str | None]) -> dict[str
 
 def is_of_an_earlier_queueing(of: Try, observation: Observation) -> bool:
     """Return whether a container is older than the queueing of a task instance: Airflow keeps its identifier."""
+    return of.state == "queued" and is_older_than_queueing(of, observation)
+
+
+def is_older_than_queueing(of: Try, observation: Observation) -> bool:
+    """Return whether a container is older than the latest queueing of a task instance, as far as that is known."""
     created_at, queued_at = observation.created_at, of.queued_at
-    if of.state != "queued" or created_at is None or queued_at is None:
+    if created_at is None or queued_at is None:
         return False
     return created_at < queued_at.timestamp() - CREATED_MARGIN
 

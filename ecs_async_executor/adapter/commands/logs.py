@@ -22,12 +22,15 @@ from ecs_async_executor.adapter.commands.fleet import fleet
 from ecs_async_executor.adapter.commands.locating import scopes_of
 from ecs_async_executor.adapter.commands.output import say, say_raw
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
+from ecs_async_executor.adapter.commands.told import Told, command_about, never_ran
 from ecs_async_executor.adapter.commands.words import refusal, warn
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError
+from ecs_async_executor.core.hints import hint
 from ecs_async_executor.services.details import ContainerDetails
 from ecs_async_executor.services.logs import LogStream, NoLog, nothing_printed
 from ecs_async_executor.services.readable import readable
+from ecs_async_executor.services.redaction import redacted
 
 if TYPE_CHECKING:
     import argparse
@@ -48,14 +51,32 @@ def logs(args: argparse.Namespace) -> None:
         target = resolve_one(fleet(args), args)
         stream = _stream_of(target, args.container)
         since = None if args.since is None else time.time() - args.since
-        if args.follow:
-            asyncio.run(_follow(target, stream, args, since))
-        else:
-            _show(target, stream, args, since)
+        _print_all(target, stream, args, since)
     except KeyboardInterrupt:
         return
     except NoTarget as problem:
         sys.exit(str(problem))
+
+
+def _print_all(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> None:
+    """
+    Print lines, or say why there are none.
+
+    :raises NoTarget: if there is no log to read, or the container has not run
+    """
+    try:
+        if args.follow:
+            printed = asyncio.run(_follow(target, stream, args, since))
+        else:
+            printed = _show(target, stream, args, since)
+    except NoLog as problem:
+        nowhere = f"{target}: {str(problem).rstrip('.')}."
+        raise NoTarget(_not_started(target, args.container) or nowhere) from None
+    if printed:
+        return
+    if (why := _not_started(target, args.container)) is not None:
+        raise NoTarget(why)
+    warn(f"{target}: {nothing_printed(stream)}." if since is None else f"{target}: no lines since then.")
 
 
 def _stream_of(target: Target, name: str | None) -> LogStream:
@@ -70,10 +91,12 @@ def _stream_of(target: Target, name: str | None) -> LogStream:
     except Exception as error:  # noqa: BLE001 - it ends this command, in one line
         raise NoTarget(f"{target}: {refusal(error, DESCRIBING[member.service])}") from None
     if not containers:
-        raise NoTarget(f"{target}: {unknown(member.service, member.adapter.destination)}")
+        nowhere = f"{target}: {unknown(member.service, member.adapter.destination)}"
+        raise NoTarget(_not_started(target, name) or nowhere)
     one = _chosen(target, containers, name)
     if one.stream is None:
-        raise NoTarget(f"{target}: container {one.name or 'of Airflow'}: {one.no_stream.rstrip('.')}.")
+        nowhere = f"{target}: container {one.name or 'of Airflow'}: {one.no_stream.rstrip('.')}."
+        raise NoTarget(_not_started(target, name) or nowhere)
     warn(f"{target}, log stream {one.stream}")
     return one.stream
 
@@ -90,7 +113,39 @@ def _chosen(target: Target, containers: Sequence[ContainerDetails], name: str | 
     return found[-1]
 
 
-def _show(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> None:
+def _not_started(target: Target, name: str | None) -> str | None:
+    """
+    Return that a container never ran, or has not started yet, and why, as far as AWS or the event log says.
+
+    :param name: of the container, None for Airflow's: nothing tells whether another has started
+    :returns: None if it can have printed something, as far as is known
+    """
+    if name is not None:
+        return None
+    service, told = target.member.service, target.failure
+    try:
+        details = run_bounded(partial(target.member.adapter.details, target.container), TIMEOUT)
+    except Exception:  # noqa: BLE001 - the event log can know
+        details = None
+    how = "never ran, so that it has printed nothing"
+    if details is not None:
+        seen = details.observation
+        if seen.started:
+            return None
+        if seen.seen is not Seen.STOPPED:
+            how = f"has not started yet: it is {seen.status}"
+        means = hint(seen.ending, seen.exit_code, seen.reason) or ""
+        told = told or Told(redacted(seen.reason), means)
+    elif not never_ran(service, target.entries):
+        return None
+    of = target.of
+    command = f"airflow ecs-async describe {target.container}" if of is None else command_about(of, "describe")
+    why = f" {told.text}" if told is not None and told.reason else ""
+    return f"{target}: the container {how}.{why} `{command}` shows what is known of it."
+
+
+def _show(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> bool:
+    """Print the lines that there are; return whether there are any."""
     reader = target.member.adapter.log_reader()
 
     async def read() -> list[str]:
@@ -99,14 +154,13 @@ def _show(target: Target, stream: LogStream, args: argparse.Namespace, since: fl
 
     try:
         lines = run_bounded(read, TIMEOUT)
-    except NoLog as problem:
-        raise NoTarget(f"{target}: {str(problem).rstrip('.')}.") from None
+    except NoLog:
+        raise
     except Exception as error:  # noqa: BLE001 - it ends this command, in one line
         raise NoTarget(f"{target}: {refusal(error, 'logs:GetLogEvents')}") from None
     for line in lines:
         _print(line, args)
-    if not lines:
-        warn(f"{target}: {nothing_printed(stream)}." if since is None else f"{target}: no lines since then.")
+    return bool(lines)
 
 
 def _print(line: str, args: argparse.Namespace) -> None:
@@ -116,7 +170,9 @@ def _print(line: str, args: argparse.Namespace) -> None:
         say(readable(line))
 
 
-async def _follow(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> None:
+async def _follow(target: Target, stream: LogStream, args: argparse.Namespace, since: float | None) -> bool:
+    """Print lines until the container has ended; return whether there were any."""
+    printed = False
     reader = target.member.adapter.log_reader()
     over = asyncio.Event()
     watching = asyncio.ensure_future(_watch(target, over))
@@ -124,12 +180,12 @@ async def _follow(target: Target, stream: LogStream, args: argparse.Namespace, s
         async with reader.open():
             async for line in reader.follow(stream, lines=args.lines, since=since, over=over.is_set):
                 _print(line, args)
-    except NoLog as problem:
-        raise NoTarget(f"{target}: {str(problem).rstrip('.')}.") from None
+                printed = True
     except BackendError as error:
         raise NoTarget(f"{target}: {refusal(error, 'logs:GetLogEvents')}") from None
     finally:
         watching.cancel()
+    return printed
 
 
 async def _watch(target: Target, over: asyncio.Event) -> None:

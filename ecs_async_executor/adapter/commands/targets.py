@@ -16,6 +16,7 @@ from airflow.utils.session import create_session
 
 from ecs_async_executor.adapter import compat, tries
 from ecs_async_executor.adapter.commands.fleet import Fleet, Member
+from ecs_async_executor.adapter.commands.told import Told, failure_in, has_failed
 from ecs_async_executor.adapter.commands.words import short_id
 from ecs_async_executor.adapter.tries import Entry, Try
 from ecs_async_executor.core.identity import is_uuid
@@ -75,9 +76,20 @@ class Target:
         return self.of.queue if self.of is not None else None
 
     @property
+    def failure(self) -> Told | None:
+        """Why the try has failed, as the event log tells it; None if it has not, or nothing does."""
+        if not has_failed(self.of):
+            return None
+        return failure_in(self.member.service, self.member.adapter.launch_failure, self.entries)
+
+    @property
     def no_container(self) -> str:
         """Why there is no container."""
         assert self.of is not None
+        if has_failed(self.of):
+            told = self.failure
+            why = "`airflow ecs-async describe` shows what is known of it." if told is None else told.text
+            return f"{self.of} has failed without a container that Airflow knows of. {why}"
         reason = next((one.text for one in reversed(self.entries) if one.event == tries.WAITS), "")
         return f"{self.of} is {self.of.state or 'not scheduled'}, and Airflow knows no container of it" + (
             f". {reason}" if reason else ". `airflow ecs-async describe` shows what is known of it."

@@ -82,5 +82,5 @@ def _ago(at: datetime | float | None) -> str:
 
 
 def _printed(line: str) -> str:
-    """Return a line of a container's output for people, without JWTs."""
-    return readable(without_tokens(line))[:_LENGTH]
+    """Return a line of a container's output for people, without JWTs; a traceback in it becomes several lines."""
+    return "\n".join(part[:_LENGTH] for part in readable(without_tokens(line)).split("\n"))
