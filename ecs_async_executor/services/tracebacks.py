@@ -9,7 +9,7 @@ never shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 _TITLE: Final = "Traceback (most recent call last):"
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
@@ -25,7 +25,7 @@ def traceback_in(value: object) -> list[str] | None:
     return list(_chain(value))
 
 
-def _is_traceback(value: Any) -> bool:
+def _is_traceback(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(map(_is_exception, value))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -269,3 +269,44 @@ def test_what_takes_its_time_says_how_long_and_for_what(
     first, last = capsys.readouterr().out.splitlines()
     assert first.endswith("… Starting Airflow: 0 s, until the API server answers")
     assert "Starting Airflow: 0." in last
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("ecs_async_executor.local.demo.show.time", made)
+    return made
+
+
+def test_an_end_that_lasts_is_told_of_every_ten_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    tell = Show().patiently("Ending all processes", lambda still: f"still there: {still}")
+    for clock.now in (1.0, 9.5, 10.0, 12.0, 20.5):
+        tell("scheduler")
+    assert [line.partition("…")[2] for line in capsys.readouterr().out.splitlines()] == [
+        " Ending all processes: 10 s, still there: scheduler",
+        " Ending all processes: 20 s, still there: scheduler",
+    ]
+
+
+def test_an_end_goes_on_when_nobody_reads_any_more(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    show, written = Show(), []
+    tell = show.patiently("Ending all processes", str)
+
+    def print_to_nobody(text: str, **_: object) -> None:
+        written.append(text)
+        raise SystemExit(1)  # as rich does once the other end of a pipe is closed
+
+    monkeypatch.setattr(show.console, "print", print_to_nobody)
+    clock.now = 30.0
+    tell("scheduler")
+    assert len(written) == 1

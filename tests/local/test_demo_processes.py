@@ -40,3 +40,13 @@ def test_a_process_that_is_run_has_settings_of_its_own_and_can_be_told_of(proces
 def test_a_process_that_fails_is_named(processes: Processes) -> None:
     with pytest.raises(DiedError, match="The one ended unexpectedly with status 4"):
         processes.run("one", sys.executable, "-ISc", "raise SystemExit(4)")
+
+
+def test_while_processes_end_those_that_still_run_are_named(processes: Processes) -> None:
+    asked = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
+    processes.start("deaf", sys.executable, "-ISc", asked + "import time; time.sleep(600)")
+    while "ready" not in processes.log("deaf").read_text():
+        processes.check()
+    named: list[str] = []
+    processes.stop(("deaf",), patience=0.2, meanwhile=named.append)
+    assert set(named) == {"deaf"}

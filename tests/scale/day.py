@@ -540,10 +540,9 @@ class Day:
 
         def label_of(launch: Launch) -> str:
             workload = launch.workload
+            subject = getattr(getattr(workload, "ti", None), "id", None)  # an adopted workload has none
             if isinstance(workload, CondensedWorkload):
                 subject = uuid.UUID(workload.subject)
-            else:
-                subject = getattr(getattr(workload, "ti", None), "id", None)  # an adopted workload has none
             return self.open[subject].label if subject in self.open else "over"
 
         with ExitStack() as stack:

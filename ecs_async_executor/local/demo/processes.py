@@ -115,21 +115,29 @@ class Processes:
             if status is not None and name != but:
                 raise DiedError(name, status)
 
-    def stop(self, names: Sequence[str] | None = None, *, patience: float) -> None:
+    def stop(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        patience: float,
+        meanwhile: Callable[[str], object] = lambda _still: None,
+    ) -> None:
         """
         End processes: SIGTERM, and after ``patience`` seconds SIGKILL to their groups.
 
         A second signal from outside ends the patience.
 
         :param names: which; by default all, and then also everything else that bears the mark
+        :param meanwhile: called again and again with the names of those that still run
         """
         stopping = {name: self._running[name] for name in (names or self._running) if name in self._running}
         for process in stopping.values():
             _signal(process, signal.SIGTERM)
         deadline = time.monotonic() + patience
-        while any(process.poll() is None for process in stopping.values()):
+        while still := [name for name, process in stopping.items() if process.poll() is None]:
             if self.interrupts.insistent or time.monotonic() > deadline:
                 break
+            meanwhile(", ".join(still))
             time.sleep(POLL_SECONDS)
         for name, process in stopping.items():
             # Also when its leader is gone: others of the group may not be.

@@ -125,10 +125,15 @@ class Run:
             self._show_logs()
             return 1
         finally:
-            # Before a word is written: there may be nobody left to write to.
+            # No word comes before the end of a process: there may be nobody left to write to.
             began = time.monotonic()
-            self.stage.stop()
+            self.stage.stop(self._show.patiently("Ending all processes", self._why_it_lasts))
             self._show.say(f"All processes have ended, within {time.monotonic() - began:.1f} s")
+
+    def _why_it_lasts(self, still: str) -> str:
+        """Say of the processes that still run why that takes so long."""
+        waits = f"; the executor {self.name} waits for its containers" if self._provider else ""
+        return f"still there: {still}{waits}"
 
     def _run(self, heartbeats: Heartbeats) -> int:
         show, stage = self._show, self.stage

@@ -166,7 +166,8 @@ PLACEMENT = {
             INTERRUPTED,
             Where(f"{HOME} FARGATE_SPOT", 0.25, 2048),
             Where(f"{HOME} FARGATE", 0.25, 2048),
-            # The first if the task's process ends in order within half a minute, as it does unless it just begins.
+            # Airflow passes SIGTERM on to the task, which goes on until SIGKILL: the second. The first if its
+            # process ends of SIGTERM, as it does while it just begins: Airflow's own process then exits 0.
             ("container interrupted", FAILURE),
             RETRY,
         ),

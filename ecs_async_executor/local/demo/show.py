@@ -76,6 +76,27 @@ class Show:
             yield tell
         self.say(f"{text}: {time.monotonic() - began:.1f} s")
 
+    def patiently(self, text: str, why: Callable[[str], str]) -> Callable[[str], None]:
+        """
+        Return a function to call again and again while something has to end, whoever still reads.
+
+        It writes a line every ten seconds, and never raises.
+
+        :param why: makes the line's end of what that function is called with
+        """
+        began = told = time.monotonic()
+
+        def tell(detail: str) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= QUIET_SECONDS:
+                told = now
+                # Without a reader, rich ends the program.
+                with contextlib.suppress(OSError, SystemExit):
+                    self.say(f"[dim]… {text}: {now - began:.0f} s, {why(detail)}[/]")
+
+        return tell
+
     def news(self, tries: Sequence[Try]) -> None:
         """
         Write what has changed since the last time.

@@ -126,11 +126,16 @@ class Stage:
         missing = self._missing()
         return f"these are healthy: {', '.join(missing)}" if missing else "all of it is healthy"
 
-    def stop(self) -> None:
-        """End everything: Airflow first, while the containers still have somebody to report to."""
-        self.processes.stop(("scheduler", "dag-processor", "triggerer"), patience=PATIENCE_SECONDS)
-        self.processes.stop(("api-server",), patience=API_PATIENCE_SECONDS)
-        self.processes.stop(patience=PATIENCE_SECONDS)
+    def stop(self, meanwhile: Callable[[str], object]) -> None:
+        """
+        End everything: Airflow first, while the containers still have somebody to report to.
+
+        :param meanwhile: called again and again with the names of the processes that are waited for
+        """
+        airflow = ("scheduler", "dag-processor", "triggerer")
+        self.processes.stop(airflow, patience=PATIENCE_SECONDS, meanwhile=meanwhile)
+        self.processes.stop(("api-server",), patience=API_PATIENCE_SECONDS, meanwhile=meanwhile)
+        self.processes.stop(patience=PATIENCE_SECONDS, meanwhile=meanwhile)
 
     def until(
         self,
