@@ -214,7 +214,7 @@ def test_without_an_executor_of_this_package_the_command_says_so(
 ) -> None:
     at = place("ecs")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
-    with pytest.raises(SystemExit, match="'LocalExecutor' has no executor of this package"):
+    with pytest.raises(SystemExit, match="'LocalExecutor' names no executor of this package"):
         at.call("list")
 
 
