@@ -94,8 +94,8 @@ def _launched(run: Run, cell: Cell, progress: Progress) -> Figures:
     """
     Launch containers that run on; measure what Python holds for each of the second half.
 
-    What the connections hold has its own figure: the last replies to launches and reads, up to a quarter of a megabyte
-    on each, however many containers there are.
+    What connections hold has its own figure: the last replies to launches and reads, up to a quarter of a
+    megabyte on each, however many containers there are.
     """
     half = cell.size // 2
     held = []
