@@ -416,3 +416,14 @@ def test_each_state_lasts_until_the_next_one_is_seen() -> None:
     good, words = course.verdict(LIMITS)
     assert good
     assert words.endswith("A first task would start after about 32 s.")
+
+
+def test_a_container_is_stopped_though_the_question_for_it_has_no_answer_either(
+    local_ecs: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__READ_TIMEOUT", "3")
+    local = local_ecs(script=[{"duration": None}])
+    local.faults.add(Fault(kind="hang_after", operation="RunTask", count=2, seconds=30))
+    with pytest.raises(SystemExit, match=r"^No container was known to have started within 1 s\.$"):
+        check("ecs", timeout=1.0)
+    nothing_is_left(local)

@@ -21,6 +21,7 @@ import pytest
 
 from ecs_async_executor.adapter.compat import AIRFLOW_VERSION
 from ecs_async_executor.core.metrics import METRICS, Measure
+from tests.adapter.emitting import TIMED
 
 pytest.importorskip("moto", reason="needs the extra 'local'")
 
@@ -35,7 +36,6 @@ SCRIPT: list[dict[str, Any]] = [
     {"command": '"task_id":"bad"', "exit_code": 3, "duration": 1.0},
     {"duration": 1.0},
 ]
-TIMED = {"launch.duration", "start.duration", "detection.duration", "api.launch.duration", "api.describe.duration"}
 COUNTED = {"launches": 2, "api.launch.ok": 2, "failures.exit_code": 1, "failures.oom": 0, "engine_restarts": 0}
 
 

@@ -286,7 +286,12 @@ class _Trial:
 
     async def _learn(self) -> None:
         if self._adapter.service.repeatable:
-            await self._send()
+            try:
+                await self._send()
+            except BackendError as error:
+                if error.kind is not Kind.AMBIGUOUS:
+                    raise
+                await self._send()  # no answer again: the same request once more is all that can be known
         else:
             await self._search(_STOP_TIMEOUT / 2)
 
