@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ecs_async_executor.core.backend import Observation
+from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.services.logs import LogStream
 
 
@@ -67,6 +67,11 @@ class Details:
     takes_exec: bool = False
     ecs_task: tuple[str, str] | None = None
     destination: str = ""
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it has stopped before Airflow's container started."""
+        return self.observation.seen is Seen.STOPPED and not self.observation.started
 
     @property
     def airflow_container(self) -> ContainerDetails | None:

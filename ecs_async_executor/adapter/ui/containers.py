@@ -7,7 +7,7 @@ May import ``core``, ``services`` that know no service, and the service-free ada
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -94,10 +94,18 @@ async def _look(adapter: ServiceAdapter, handle_id: str) -> Look:
                 details = await inspector.details(handle_id)
                 containers = await inspector.log_streams(handle_id) if details is None else details.containers
                 limit.deadline = anyio.current_time() + LINES_TIMEOUT + _MARGIN
-                return Look(details, await _outputs(reader, list(containers)))
+                shown = [_as_it_ran(one, details) for one in containers]
+                return Look(details, await _outputs(reader, shown))
     except Exception as error:  # noqa: BLE001 - it is a page for people
         return Look(details, problem=in_words(error))
     return Look(details, problem=f"no answer within {DETAILS_TIMEOUT:g} s")
+
+
+def _as_it_ran(container: ContainerDetails, details: Details | None) -> ContainerDetails:
+    """Return a container without its log stream if it never ran: there is none, and none will come."""
+    if details is None or not details.never_ran or not container.runs_airflow:
+        return container
+    return replace(container, stream=None, no_stream="the container never ran, so that it has printed nothing")
 
 
 async def _outputs(reader: LogReader, containers: list[ContainerDetails]) -> tuple[Output, ...]:

@@ -27,8 +27,12 @@ JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 STREAM = LogStream("/airflow", "a/airflow/0123456789abcdef", "eu-west-1")
 
 
-def details(seen: Seen, exit_code: int | None = None, reason: str = "", **more: Any) -> Details:
-    observation = Observation(Handle("other", ARN), seen, seen.value.upper(), exit_code=exit_code, reason=reason)
+def details(
+    seen: Seen, exit_code: int | None = None, reason: str = "", *, started: bool = True, **more: Any
+) -> Details:
+    observation = Observation(
+        *(Handle("other", ARN), seen, seen.value.upper()), exit_code=exit_code, reason=reason, started=started
+    )
     container = ContainerDetails(
         "airflow", "STOPPED", exit_code, image="an-image:1", runs_airflow=True, stream=STREAM
     )
@@ -276,6 +280,18 @@ def test_the_link_of_the_log_leads_to_its_stream(
     assert answer.status_code == 200
     assert "not authorized" in answer.text
     assert "an entry" in answer.text
+
+
+def test_a_container_that_never_ran_has_no_output_to_come_and_no_stream_to_lead_to(
+    client: TestClient, sign_in: SignIn, rows: Rows, aws: Aws
+) -> None:
+    rows.set("task_0", "failed", ARN)
+    aws.answer = details(Seen.STOPPED, None, "CannotPullContainerError: no such image", started=False)
+    aws.lines = NoLog("the container has printed nothing so far")
+    answer = client.get(rows.page("task_0", "/log?try_number=1"), headers=sign_in())
+    assert answer.status_code == 200
+    assert "the container never ran, so that it has printed nothing" in answer.text
+    assert "so far" not in answer.text
 
 
 def test_settings_that_cannot_be_used_are_named_on_the_page(
