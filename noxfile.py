@@ -81,8 +81,8 @@ def install(session: nox.Session, *requirements: str, airflow: str = AIRFLOW) ->
     )
 
 
-SPREAD = ("-n", "4", "--dist", "loadgroup", "--no-loadscope-reorder")
-"""Four processes, for two cores: most tests wait rather than compute. tests/conftest.py makes the groups."""
+SPREAD = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+"""Three processes, for two cores: most tests wait rather than compute. tests/conftest.py makes the groups."""
 BROAD = (*SPREAD, "-m", "not e2e")
 QUICK = (*SPREAD, "-m", "not e2e and not slow")
 NARROW = (*QUICK, "--ignore", "tests/local", "--ignore", "tests/infrastructure")
