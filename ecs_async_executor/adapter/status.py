@@ -160,7 +160,7 @@ def _status_of(
         host, port = _address(executor, seen.hostname)
         status = read_status(host, port, timeout, state)
     except StatusUnreadable as error:
-        return replace(seen, problem=str(error))
+        return replace(seen, problem=f"{_silence(seen)}{error}")
     except ConfigurationError as error:
         return replace(seen, problem="; ".join(error.problems))
     shown = (status.get("class"), status.get("team"), status.get("job_id"))
@@ -181,10 +181,21 @@ def _has_replaced(status: Mapping[str, Any], seen: ExecutorStatus) -> bool:
 
     Airflow's table of jobs has a killed scheduler as running until another one looks for such, every five minutes.
     """
-    threshold = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
     same = (status.get("class"), status.get("team")) == (seen.class_name, seen.team)
     job_id = status.get("job_id")
-    return same and isinstance(job_id, int) and job_id > seen.job_id and seen.heartbeat_age > threshold
+    return same and isinstance(job_id, int) and job_id > seen.job_id and _is_silent(seen)
+
+
+def _is_silent(seen: ExecutorStatus) -> bool:
+    """Return whether Airflow takes a scheduler for dead by the age of its heartbeat."""
+    return seen.heartbeat_age > conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=30.0)
+
+
+def _silence(seen: ExecutorStatus) -> str:
+    """Return the begin of a sentence about a scheduler that sends no heartbeat, empty if it sends some."""
+    if not _is_silent(seen):
+        return ""
+    return f"the scheduler is down or hangs: it has sent no heartbeat for {seen.heartbeat_age:.0f} s; "
 
 
 def _address(executor: AsyncExecutor, hostname: str) -> tuple[str, int]:

@@ -162,6 +162,28 @@ def test_a_killed_scheduler_whose_successor_has_its_port_is_not_shown(
         assert "shows another executor" in seen[killed]
 
 
+@pytest.mark.parametrize(("age", "says"), [(0.0, False), (300.0, True)])
+def test_a_scheduler_without_an_answer_or_a_heartbeat_is_said_to_be_down(
+    configured: Callable[..., None],
+    scheduler: Callable[..., int],
+    database: Metadata,
+    monkeypatch: pytest.MonkeyPatch,
+    age: float,
+    says: bool,
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW__ECS_ASYNC_EXECUTOR__STATUS_PORT", str(port))
+    configured(AsyncEcsExecutor)
+    scheduler(age=age)
+
+    with database.session() as session:
+        (seen,) = statuses(session)
+
+    assert seen.problem is not None
+    assert f"nothing listens on 127.0.0.1:{port}" in seen.problem
+    assert seen.problem.startswith("the scheduler is down or hangs: it has sent no heartbeat for 30") == says
+
+
 def test_two_teams_have_a_port_each(
     local_ecs: Callable[..., LocalEcs],
     started: Callable[..., Any],

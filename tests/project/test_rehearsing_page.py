@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "rehearsing.md").read_text()
 ALERTS = re.findall(r"^\| \[(Executor\w+)\]\(operations\.md#\w+\) \|", PAGE, re.MULTILINE)
 FAULTS = re.findall(r"`fault '([^']*)'`", PAGE)
-SENT = re.findall(r"`send airflow\.ecs_executor\.([a-z._]+):", PAGE)
+SENT = re.findall(r"`(?:while )?send ([a-z._]+) \d+ (?:g|c|ms)[`;]", PAGE)
 
 
 def test_every_alert_can_be_rehearsed() -> None:
