@@ -90,7 +90,7 @@ def describe(args: argparse.Namespace) -> None:
     if args.output in {"json", "yaml"}:
         show([_record(known)], args.output)
     else:
-        rows = [{"what": what, "is": value} for what, value in _facts(known) if value not in {"", None}]
+        rows = [{"what": what, "is": value} for what, value in _facts(known, missing) if value not in {"", None}]
         show(rows, args.output)
         if target.entries:
             say("")
@@ -118,7 +118,8 @@ def _known(target: Target, details: Details | None) -> _Known:
 # --- for people ----------------------------------------------------------------------------------------------
 
 
-def _facts(known: _Known) -> Iterator[tuple[str, Any]]:
+def _facts(known: _Known, missing: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the rows; ``missing`` says why AWS says nothing of the container."""
     now = time.time()
     target, details, why = known.target, known.details, known.why
     if (of := target.of) is not None:
@@ -135,8 +136,7 @@ def _facts(known: _Known) -> Iterator[tuple[str, Any]]:
     if known.old:
         got = "got none" if has_failed(of) else "has none yet"
         yield "which is", f"the container of an earlier queueing; this one {got}"
-    if details is not None:
-        yield "status", details.observation.status
+    yield "status", missing if details is None else details.observation.status
     if why is not None:
         yield "reason", redacted(why.reason)
         yield "hint", redacted(why.hint)

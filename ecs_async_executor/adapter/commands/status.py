@@ -156,7 +156,10 @@ def _in_database(works: Iterable[Work], reasons: Iterable[Reason]) -> Iterator[s
         oldest = work.oldest_queued_at
         since = f" (the oldest for {duration((now - oldest).total_seconds())})" if oldest is not None else ""
         yield f"{_name(work)}, in Airflow's database: {work.queued} queued{since}, {work.running} running."
-    for reason in reasons:
+    told = list(reasons)
+    if told:
+        yield "What Airflow's event log was told last; it may be over:"
+    for reason in told:
         mapped = f" [{reason.map_index}]" if reason.map_index >= 0 else ""
         at, task = (
             reason.at.isoformat(timespec="seconds"),
