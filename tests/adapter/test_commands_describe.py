@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,16 @@ def test_of_what_a_container_has_printed_the_end_is_shown_as_people_read_it(plac
     assert shown == [f"2026-01-02T03:04:05 INFO part {n}" for n in range(26, 30)]
     assert last.startswith("token=")
     assert "eyJ" not in last
+
+
+def test_an_earlier_try_is_said_to_be_one_after_its_state(place: Open, capsys: Shown) -> None:
+    at = place("ecs", **KILLED)
+    over = at.runs(0, state="failed", end_date=ago(1))
+    at.until(over, "STOPPED")
+    at.next_try(0)
+    at.call("describe", *at.target(0), "--try", "1")
+    (state,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("state "))
+    assert re.search(r"\| failed since [\w:-]+Z, [^;]+ ago; an earlier try$", state.rstrip())
 
 
 def test_a_task_instance_without_a_container_shows_why(place: Open, capsys: Shown) -> None:

@@ -125,9 +125,9 @@ def _facts(known: _Known, missing: str = "") -> Iterator[tuple[str, Any]]:
     if (of := target.of) is not None:
         yield "task instance", str(of)
         state = of.state or "not scheduled"
-        if of.earlier:
-            state += ", an earlier try"
-        yield "state", f"{state} since {_ago(of.since.timestamp(), now)}" if of.since is not None else state
+        if of.since is not None:
+            state += f" since {_ago(of.since.timestamp(), now)}"
+        yield "state", f"{state}; an earlier try" if of.earlier else state
         yield "queued", _ago(of.queued_at.timestamp(), now) if of.queued_at is not None else ""
     else:
         yield "task instance", "none in this Airflow's database"
