@@ -48,8 +48,8 @@ class Rules:
         carried out is made again, where no client token makes that harmless
     :param max_attempts: containers that may be tried for one launch, as long as none of them started
     :param missing_grace: seconds for which the service may not know a new container
-    :param lost_container_grace: seconds for which it may not know one that was seen running; Airflow's own
-        heartbeat timeout (300 s by default) covers the same case from the other side
+    :param lost_container_grace: seconds for which it may not know one that was seen running; by default
+        shorter than Airflow's own heartbeat timeout (300 s), which covers the same case without a reason
     :param permanent_error_grace: seconds for which a :attr:`Kind.REFUSED` may last, as a person may be mending it
     :param capacity_timeout: seconds to wait for capacity, None for ever
     :param resend_window: seconds after the first send in which the client token may be sent again; well inside

@@ -139,12 +139,13 @@ class Tuning(Section):
         float,
         seconds(
             "How long AWS may answer that it does not know a container that it has described as running. After "
-            "that, the executor asks AWS to stop it, and the task instance fails.",
+            "that, the executor asks AWS to stop it, and the task instance fails. The default is shorter than "
+            "Airflow's `task_instance_heartbeat_timeout` (300 s), which knows no reason.",
             example="600",
             low=1,
             high=86400,
         ),
-    ] = 300.0
+    ] = 240.0
     permanent_error_grace: Annotated[float, _permanent_error_grace("permissions, cluster, task definition")] = (
         _PERMANENT_ERROR_GRACE
     )

@@ -128,7 +128,20 @@ def test_a_forgotten_container_is_said_to_be_forgotten(place: Open, capsys: Show
     at.set(0, state="failed", external_executor_id=gone)
     with pytest.raises(SystemExit):
         at.call("describe", *at.target(0))
-    assert "ECS does not know it (any more): it remembers a container for an hour" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    for said in (shown.out, shown.err):  # the table has it too: who reads the table alone would see "running"
+        assert "does not know it (any more)" in " ".join(said.split())
+
+
+def test_an_executor_that_is_called_as_the_providers_is_shown_with_its_class(
+    place: Open, capsys: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = place("ecs", **FOREVER)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "AwsEcsExecutor:ecs_async_executor.AsyncEcsExecutor")
+    at.runs(0)
+    at.call("describe", *at.target(0))
+    said = "AwsEcsExecutor, which is ecs_async_executor.AsyncEcsExecutor (ECS)"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 # --- why a try has failed

@@ -168,13 +168,32 @@ def test_a_reason_that_has_gone_is_not_shown_where_the_status_port_shows_what_is
     figures = {"pending": 7, "launch_rate": 20.0}
     gates = [{"placement": "main", "kind": "capacity", "reason": "RESOURCE:CPU"}]
     status = {"paused": paused, "launches": launches, "statistics": figures, "gates": gates}
-    monkeypatch.setattr(held, "statuses", lambda *_, **__: [SimpleNamespace(status=status)])
+    shown = SimpleNamespace(status=status, class_name="AsyncEcsExecutor", hostname="a")
+    monkeypatch.setattr(held, "statuses", lambda *_, **__: [shown])
     at.call("list", "-o", "json")
     (row,) = json.loads(capsys.readouterr().out)
     assert said in row["reason"]
     assert (row["reason_at"] == "") is holds
     at.call("list")
     assert (" ago)" not in capsys.readouterr().out) is holds
+
+
+def test_a_pause_is_named_also_where_airflow_hands_over_nothing(
+    place: Open, capsys: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = place("ecs")
+    shown = SimpleNamespace(
+        status={"paused": "AWS credentials"}, class_name="ecs_async_executor.AsyncEcsExecutor", hostname="a-host"
+    )
+    works = SimpleNamespace(status={"paused": None}, class_name="other", hostname="b")
+    monkeypatch.setattr(held, "statuses", lambda *_, **__: [shown, works, SimpleNamespace(status=None)])
+    at.call("list")
+    said = capsys.readouterr()
+    assert "No task instance is queued or running" in said.out
+    assert said.err == (
+        "ecs_async_executor.AsyncEcsExecutor on a-host launches nothing: AWS credentials. Airflow keeps its tasks "
+        "scheduled meanwhile, and they are not listed.\n"
+    )
 
 
 def test_offline_asks_nobody_but_the_database(place: Open, capsys: Shown) -> None:

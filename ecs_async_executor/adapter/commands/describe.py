@@ -17,7 +17,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from ecs_async_executor.adapter.commands.asking import details_of, is_older_than_queueing
 from ecs_async_executor.adapter.commands.before import Before, containers_before
 from ecs_async_executor.adapter.commands.ending import command
-from ecs_async_executor.adapter.commands.fleet import fleet
+from ecs_async_executor.adapter.commands.fleet import Member, fleet
 from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.targets import NoTarget, Target, resolve_one
 from ecs_async_executor.adapter.commands.told import (
@@ -28,6 +28,7 @@ from ecs_async_executor.adapter.commands.told import (
     without_repetition,
 )
 from ecs_async_executor.adapter.commands.words import moment, short_id, warn
+from ecs_async_executor.adapter.naming import class_name
 from ecs_async_executor.core.hints import hint
 from ecs_async_executor.services.details import ContainerDetails, Details
 from ecs_async_executor.services.readable import readable
@@ -131,7 +132,7 @@ def _facts(known: _Known, missing: str = "") -> Iterator[tuple[str, Any]]:
         yield "queued", _ago(of.queued_at.timestamp(), now) if of.queued_at is not None else ""
     else:
         yield "task instance", "none in this Airflow's database"
-    yield "executor", f"{target.member} ({target.member.service})"
+    yield "executor", _executor(target.member)
     yield "container", target.handle_id or _no_container(target)
     if known.old:
         got = "got none" if has_failed(of) else "has none yet"
@@ -165,6 +166,13 @@ def _before_it(before: Before, created_at: float) -> Iterator[tuple[str, str]]:
         said = redacted(one.reason) or one.status
         yield f"container {number}", f"{short_id(one.handle.id)}, created {moment(one.created_at)}: {said}"
     yield "before it", before.problem
+
+
+def _executor(member: Member) -> str:
+    """Name an executor with its class, where tasks call it something else: the provider's name, too."""
+    called = class_name(type(member.executor))
+    which = "" if called.endswith(f".{member.names[0]}") else f", which is {called}"
+    return f"{member}{which} ({member.service})"
 
 
 def _no_container(target: Target) -> str:

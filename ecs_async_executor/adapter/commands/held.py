@@ -137,6 +137,18 @@ def at_present(rows: Sequence[Held]) -> list[Held]:
     return [_at_present(row, launches) for row in rows]
 
 
+def pauses() -> list[str]:
+    """Return which executors launch nothing at present and why, as far as schedulers show it (``status_port``)."""
+    with create_session(scoped=False) as session:
+        shown = [one for one in statuses(session) if one.status is not None and one.status.get("paused")]
+    return [
+        f"{one.class_name} on {one.hostname} launches nothing: {one.status['paused']}. Airflow keeps its tasks "
+        "scheduled meanwhile, and they are not listed."
+        for one in shown
+        if one.status is not None
+    ]
+
+
 def _at_present(row: Held, launches: Mapping[Any, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Held:
     of = row.of
     found = launches.get((of.dag_id, of.run_id, of.task_id, of.map_index, of.number))

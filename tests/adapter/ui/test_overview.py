@@ -101,7 +101,7 @@ def test_each_scheduler_shows_its_gates_rates_and_throttles(page: Any, monkeypat
 def test_an_executor_that_is_paused_says_why(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     paused = {**STATUS, "paused": "no credentials"}
     monkeypatch.setattr(overview, "statuses", lambda _: [status(status=paused)])
-    assert "Launches nothing: no credentials" in page()
+    assert "Launches nothing: no credentials. Airflow keeps its tasks <i>scheduled</i> meanwhile" in page()
 
 
 def test_schedulers_that_cannot_be_asked_leave_the_rest_of_the_page(
