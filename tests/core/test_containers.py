@@ -110,7 +110,7 @@ def test_what_is_no_news_changes_nothing(observation: Observation, phase: Locate
         (MISSING, starting(missing=Grace(60.0, NOW)), 1, WANTED, Ended, [SendStop, *OVER]),
         (MISSING, starting(seen=True, missing=Grace(60.0, NOW)), 1, WANTED, Ended, [SendStop, *OVER]),
         (MISSING, running(missing=Grace(60.0, NOW)), 1, WANTED, Running, []),
-        (MISSING, running(missing=Grace(300.0, NOW)), 1, WANTED, Ended, [SendStop, *OVER]),
+        (MISSING, running(missing=Grace(240.0, NOW)), 1, WANTED, Ended, [SendStop, *OVER]),
         # An adopted one runs by Airflow's word; here it counts once the service has told of it.
         (MISSING, running(confirmed=False, missing=Grace(60.0, NOW)), 1, WANTED, Ended, [SendStop, *OVER]),
         # Its stop is owed already.
@@ -181,8 +181,8 @@ def test_the_last_container_says_how_many_there_were() -> None:
 
 
 def test_a_container_that_the_service_lost_is_named() -> None:
-    outcome = outcome_of(tracked(running(missing=Grace(300.0, NOW))), MISSING)
-    assert outcome.reason == "ECS no longer knows the container arn (MISSING for 300 s)"
+    outcome = outcome_of(tracked(running(missing=Grace(240.0, NOW))), MISSING)
+    assert outcome.reason == "ECS no longer knows the container arn (MISSING for 240 s)"
     outcome = outcome_of(tracked(starting(missing=Grace(60.0, NOW))), MISSING)
     assert outcome.reason == "ECS does not know the container arn (MISSING for 60 s)"
 
@@ -208,7 +208,7 @@ def test_what_is_known_again_was_not_missing() -> None:
         (running(missing=Grace(50.0, NOW - 600.0)), REVOKED, Ended, [Forget]),
         (running(missing=Grace(49.0, NOW - 600.0)), REVOKED, Running, []),
         (running(missing=Grace(60.0, NOW)), SUPERSEDED, Running, []),
-        (running(missing=Grace(300.0, NOW)), SUPERSEDED, Ended, [Forget]),
+        (running(missing=Grace(240.0, NOW)), SUPERSEDED, Ended, [Forget]),
         (starting(missing=Grace(60.0, NOW)), SUPERSEDED, Ended, [Forget]),
     ],
 )
