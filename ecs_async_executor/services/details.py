@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.services.logs import LogStream
+
+NEVER_RAN: Final = "never ran, so that it has printed nothing"
+"""What people are told of a container that has stopped before it started, instead of its output."""
 
 
 @dataclass(frozen=True, slots=True)

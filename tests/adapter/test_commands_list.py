@@ -183,9 +183,11 @@ def test_a_pause_is_named_also_where_airflow_hands_over_nothing(
 ) -> None:
     at = place("ecs")
     shown = SimpleNamespace(
-        status={"paused": "AWS credentials"}, class_name="ecs_async_executor.AsyncEcsExecutor", hostname="a-host"
+        status={"paused": "AWS credentials", "launches": []},
+        class_name="ecs_async_executor.AsyncEcsExecutor",
+        hostname="a-host",
     )
-    works = SimpleNamespace(status={"paused": None}, class_name="other", hostname="b")
+    works = SimpleNamespace(status={"paused": None, "launches": []}, class_name="other", hostname="b")
     monkeypatch.setattr(held, "statuses", lambda *_, **__: [shown, works, SimpleNamespace(status=None)])
     at.call("list")
     said = capsys.readouterr()

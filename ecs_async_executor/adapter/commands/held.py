@@ -7,7 +7,7 @@ May import everything of this package. The database is read first, in one short 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,7 @@ from ecs_async_executor.adapter.commands.asking import DESCRIBING, is_of_an_earl
 from ecs_async_executor.adapter.commands.fleet import Fleet, Member
 from ecs_async_executor.adapter.commands.locating import locate
 from ecs_async_executor.adapter.commands.words import refusal
-from ecs_async_executor.adapter.status import statuses
+from ecs_async_executor.adapter.status import ExecutorStatus, statuses
 from ecs_async_executor.adapter.tries import Entry, Try
 from ecs_async_executor.core.backend import Observation, Seen
 from ecs_async_executor.core.destinations import destination_of, within
@@ -119,33 +119,34 @@ def _held(of: Try, member: Member, waits: Mapping[UUID, Entry]) -> Held:
     return Held(of, member, handle_id, waits=told.text, waits_at=told.at)
 
 
-def at_present(rows: Sequence[Held]) -> list[Held]:
+def shown_by_schedulers() -> list[ExecutorStatus]:
+    """Return what executors show of themselves, with the launches that wait (``status_port``)."""
+    with create_session(scoped=False) as session:
+        return [one for one in statuses(session, state="pending") if one.status is not None]
+
+
+def at_present(rows: Sequence[Held], shown: Iterable[ExecutorStatus]) -> list[Held]:
     """
-    Return the task instances with what they wait for at present, as far as schedulers show it (``status_port``).
+    Return the task instances with what they wait for at present, as far as schedulers show it.
 
     The event log is told when a wait begins, not that its reason has gone.
     """
-    if not any(row.waits and row.handle_id is None for row in rows):
-        return list(rows)
-    with create_session(scoped=False) as session:
-        shown = [one.status for one in statuses(session, state="pending") if one.status is not None]
     launches = {
-        tuple(launch.get(name) for name in _KEY): (status, launch)
-        for status in shown
-        for launch in status["launches"]
+        tuple(launch.get(name) for name in _KEY): (one.status, launch)
+        for one in shown
+        if one.status is not None
+        for launch in one.status["launches"]
     }
     return [_at_present(row, launches) for row in rows]
 
 
-def pauses() -> list[str]:
-    """Return which executors launch nothing at present and why, as far as schedulers show it (``status_port``)."""
-    with create_session(scoped=False) as session:
-        shown = [one for one in statuses(session) if one.status is not None and one.status.get("paused")]
+def pauses(shown: Iterable[ExecutorStatus]) -> list[str]:
+    """Return which executors launch nothing at present and why, as far as schedulers show it."""
     return [
         f"{one.class_name} on {one.hostname} launches nothing: {one.status['paused']}. Airflow keeps its tasks "
         "scheduled meanwhile, and they are not listed."
         for one in shown
-        if one.status is not None
+        if one.status is not None and one.status.get("paused")
     ]
 
 

@@ -17,7 +17,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from ecs_async_executor.adapter.commands.ending import command
 from ecs_async_executor.adapter.commands.fleet import Fleet, fleet
-from ecs_async_executor.adapter.commands.held import Held, at_present, held, look, pauses
+from ecs_async_executor.adapter.commands.held import Held, at_present, held, look, pauses, shown_by_schedulers
 from ecs_async_executor.adapter.commands.output import duration, say, show
 from ecs_async_executor.adapter.commands.progress import progress
 from ecs_async_executor.adapter.commands.words import HERE, moment, short_id, warn
@@ -65,8 +65,9 @@ def _show(ours: Fleet, args: argparse.Namespace, console: Any) -> None:
     problems: list[str] = []
     if not args.offline:
         with progress("Asking AWS") as told:
-            asked, problems = look(at_present(asked), told)
-        problems = [*pauses(), *problems]
+            shown = shown_by_schedulers()
+            asked, problems = look(at_present(asked, shown), told)
+        problems = [*pauses(shown), *problems]
     found = [row for row in asked if not filtered or row.phase == args.state]
     total = len(found) if filtered else len(rows)
     found = found[:limit]

@@ -27,7 +27,7 @@ from ecs_async_executor.adapter.commands.words import refusal, warn
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.core.errors import BackendError
 from ecs_async_executor.core.hints import hint
-from ecs_async_executor.services.details import ContainerDetails
+from ecs_async_executor.services.details import NEVER_RAN, ContainerDetails
 from ecs_async_executor.services.logs import LogStream, NoLog, nothing_printed
 from ecs_async_executor.services.readable import readable
 from ecs_async_executor.services.redaction import redacted
@@ -127,7 +127,7 @@ def _not_started(target: Target, name: str | None) -> str | None:
         details = run_bounded(partial(target.member.adapter.details, target.container), TIMEOUT)
     except Exception:  # noqa: BLE001 - the event log can know
         details = None
-    how = "never ran, so that it has printed nothing"
+    how = NEVER_RAN
     if details is not None:
         seen = details.observation
         if seen.started:

@@ -150,16 +150,15 @@ def _gates(seen: Iterable[ExecutorStatus]) -> Iterator[str]:
             )
 
 
-def _in_database(works: Iterable[Work], reasons: Iterable[Reason]) -> Iterator[str]:
+def _in_database(works: Iterable[Work], reasons: Sequence[Reason]) -> Iterator[str]:
     now = datetime.now(tz=timezone.utc)
     for work in works:
         oldest = work.oldest_queued_at
         since = f" (the oldest for {duration((now - oldest).total_seconds())})" if oldest is not None else ""
         yield f"{_name(work)}, in Airflow's database: {work.queued} queued{since}, {work.running} running."
-    told = list(reasons)
-    if told:
+    if reasons:
         yield "What Airflow's event log was told last; it may be over:"
-    for reason in told:
+    for reason in reasons:
         mapped = f" [{reason.map_index}]" if reason.map_index >= 0 else ""
         at, task = (
             reason.at.isoformat(timespec="seconds"),

@@ -19,7 +19,7 @@ from ecs_async_executor.adapter.reports import in_words
 from ecs_async_executor.adapter.service import ServiceAdapter
 from ecs_async_executor.core.backend import Seen
 from ecs_async_executor.services import blocking
-from ecs_async_executor.services.details import ContainerDetails, Details
+from ecs_async_executor.services.details import NEVER_RAN, ContainerDetails, Details
 from ecs_async_executor.services.logs import LogReader, NoLog, nothing_printed
 
 LINES: Final = 100
@@ -105,7 +105,7 @@ def _as_it_ran(container: ContainerDetails, details: Details | None) -> Containe
     """Return a container without its log stream if it never ran: there is none, and none will come."""
     if details is None or not details.never_ran or not container.runs_airflow:
         return container
-    return replace(container, stream=None, no_stream="the container never ran, so that it has printed nothing")
+    return replace(container, stream=None, no_stream=f"the container {NEVER_RAN}")
 
 
 async def _outputs(reader: LogReader, containers: list[ContainerDetails]) -> tuple[Output, ...]:
